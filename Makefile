@@ -1,0 +1,55 @@
+# make demo | make test | make install     VENV=path of the virtual environment (made if absent), RUN=output folder, STEPS=n
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+VENV ?= .venv
+RUN ?= runs/demo
+STEPS ?=
+CONFIG ?= ds_configs/demo_cpu.json
+MANIFEST ?= data/samples/manifest.jsonl
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+
+bin := $(abspath $(VENV))/bin
+stamp := $(VENV)/.skysense-installed
+pin = $(shell sed -n 's/^ *\($(1)==[^ ]*\) *$$/\1/p' setup.cfg)
+
+# deepspeed and ninja (it compiles a small op at first use) are found beside this environment's python.
+export PATH := $(bin):$(PATH)
+# Two ranks that share the cores are slower with a thread pool each.
+export OMP_NUM_THREADS ?= 1
+# Ranks, a free port, and an accelerator only where torch sees no GPU: the same commands use the GPUs where there are
+# some. Two ranks, the expert parallelism of the demo, unless there is exactly one GPU.
+define machine
+import socket, torch
+s = socket.socket()
+s.bind(("", 0))
+print(1 if torch.cuda.device_count() == 1 else 2, s.getsockname()[1], "" if torch.cuda.is_available() else "DS_ACCELERATOR=cpu")
+endef
+export machine
+probe = read -r ranks port accelerator <<< "$$($(bin)/python -c "$$machine")"
+
+.PHONY: install test demo
+install: $(stamp)
+
+# torch comes first: DeepSpeed's build imports it. The stamp spares later calls the check.
+$(stamp): setup.cfg pyproject.toml
+	@[ -n "$(PYTHON)" ] || [ -x $(bin)/python ] || { echo "error: no Python 3.11 or newer with venv found; set PYTHON=" >&2; exit 2; }
+	[ -x $(bin)/python ] || $(PYTHON) -m venv $(VENV)
+	$(bin)/python -m pip install --upgrade pip 'setuptools>=69,<82' wheel $(call pin,ninja)
+	$(bin)/python -m pip install $(call pin,torch) $(call pin,torchvision) $(call pin,numpy)
+	$(bin)/python -m pip install --no-build-isolation $(call pin,deepspeed)
+	$(bin)/python -m pip install --no-build-isolation -e '.[test]'
+	touch $@
+
+test: install
+	$(probe); env $$accelerator timeout --foreground 1200 $(bin)/python -m pytest tests
+
+# A new run each time: only what an earlier demo wrote is replaced.
+demo: install
+	rm -rf $(RUN)/pretrain
+	$(bin)/python launch/prepare_data.py --manifest $(MANIFEST) --out $(RUN)/archive --overwrite
+	$(bin)/python launch/build_shards.py --archive $(RUN)/archive --out $(RUN)/shards --overwrite
+	$(probe); env $$accelerator $(bin)/deepspeed --num_gpus $$ranks --master_port $$port launch/pretrain.py \
+	  --deepspeed_config $(CONFIG) --run_dir $(RUN)/pretrain --set skysense.ep_size=$$ranks \
+	  --set skysense.data.shards=$(RUN)/shards $(if $(STEPS),--set skysense.schedule.steps=$(STEPS))
+	$(bin)/python launch/report.py $(RUN)/pretrain

@@ -1,0 +1,1 @@
+"""Pixels, places and dates: from raster files to training batches. Nothing here knows a model."""

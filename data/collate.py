@@ -1,0 +1,72 @@
+"""From decoded samples to a batch of fixed shapes: normalised, zero where invalid, a mask beside every image."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.decode import Decoded
+from data.modalities import MODALITIES, normalise
+from data.sample import Batch, ViewSet
+from data.settings import DataSettings
+from data.tile import HR_PIXELS, LABEL_PIXELS, UNLABELLED
+from data.views import View, affine, cut_hr, cut_labels, cut_series
+
+Colour = Callable[[Tensor, Tensor, str, int], Tensor]  # image, mask, "global" or "local", number of the view -> image
+
+
+def empty_batch(step: int, size: int, settings: DataSettings) -> Batch:
+    """A batch of ``size`` samples in which everything is missing: zeros, masks false, labels -1, region -1."""
+    views = settings.views
+    sizes = {"global": (views.global_views, views.global_cells), "local": (views.local_views, views.local_cells)}
+    sets = {}
+    for name, (count, n) in sizes.items():
+        shapes = {m: (size, count, frames, len(MODALITIES[m].bands), n * MODALITIES[m].pixels, n * MODALITIES[m].pixels)
+                  for m, frames in settings.frames.items()}
+        sets[name] = ViewSet(
+            images={m: torch.zeros(shape) for m, shape in shapes.items()},  # B V T C H W
+            valid={m: torch.zeros(size, count, frames, n, n, dtype=torch.bool)
+                   for m, frames in settings.frames.items()},  # B V T n n
+            labels=torch.full((size, count, LABEL_PIXELS * n, LABEL_PIXELS * n), -1),  # B V 8n 8n
+            affine=torch.zeros(size, count, 2, 3, dtype=torch.float64),  # B V 2 3
+        )
+    days = {m: torch.zeros(size, frames, dtype=torch.int64) for m, frames in settings.frames.items()}
+    return Batch(step, [""] * size, sets, days, torch.full((size,), -1), [])
+
+
+def fill(batch: Batch, slot: int, key: str, region: int, days: dict[str, np.ndarray], sample: Decoded,
+         views: dict[str, list[View]], colour: Colour) -> None:
+    """Cut one sample into its slot of an ``empty_batch``. ``days``: modality -> day index of each drawn frame, which
+    come first along the frame axis; ``colour`` changes the high-resolution views and returns 0..1 values."""
+    batch.keys[slot] = key
+    batch.region[slot] = region
+    for modality, values in days.items():
+        batch.days[modality][slot, :len(values)] = torch.from_numpy(values)
+    for name, group in views.items():
+        target = batch.views[name]
+        for v, view in enumerate(group):
+            target.affine[slot, v] = torch.from_numpy(affine(view))
+            if sample.hr is not None:
+                n = target.valid["hr"].shape[-1]
+                image, mask = cut_hr(sample.hr, sample.valid["hr"][0], view, n)
+                image = colour(image, mask, name, v) * MODALITIES["hr"].scale  # 3 32n 32n, stored units
+                _put(target, "hr", slot, v, image[None], mask[None])
+            for modality, series in sample.series.items():
+                n = target.valid[modality].shape[-1]
+                _put(target, modality, slot, v, *cut_series(series, sample.valid[modality], view, n))
+            if sample.labels is not None:
+                labels = cut_labels(sample.labels, view, target.labels.shape[-1] // LABEL_PIXELS).long()  # 8n 8n
+                target.labels[slot, v] = labels.masked_fill_(labels == UNLABELLED, -1)
+
+
+def _put(target: ViewSet, modality: str, slot: int, v: int, image: Tensor, mask: Tensor) -> None:
+    """Normalise T C H W and store it with its T n n mask; invalid pixels become exactly zero."""
+    count = len(image)
+    place = target.images[modality][slot, v, :count]  # T C H W
+    place.copy_(torch.from_numpy(normalise(image.numpy(), modality)))
+    if not mask.all():
+        scale = HR_PIXELS if modality == "hr" else 1
+        pixels = mask.repeat_interleave(scale, 1).repeat_interleave(scale, 2)  # T H W
+        place.masked_fill_(~pixels[:, None], 0.0)
+    target.valid[modality][slot, v, :count] = mask

@@ -1,0 +1,65 @@
+"""Typed settings of the input pipeline; the defaults are the paper preset."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class ViewSettings:
+    """Geometry of the views (2 global and 6 local; supplement, section C)."""
+
+    global_views: int = 2
+    local_views: int = 6
+    global_cells: int = 16  # side of a global view in 10 m cells; multiple of 4
+    local_cells: int = 4
+    global_scale: tuple[float, float] = (0.32, 1.0)  # share of the tile's area
+    local_scale: tuple[float, float] = (0.05, 0.32)
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    flips: bool = True
+    quarter_turns: bool = True
+
+    def problem(self) -> str | None:
+        """One line saying what is impossible, or None."""
+        for name in ("global_cells", "local_cells"):
+            if getattr(self, name) < 4 or getattr(self, name) % 4:
+                return f"views.{name}: expected a positive multiple of 4, found {getattr(self, name)}"
+        for name in ("global_scale", "local_scale"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high <= 1:
+                return f"views.{name}: expected 0 < low <= high <= 1, found {[low, high]}"
+        if self.global_views < 2:
+            return f"views.global_views: the teacher needs at least 2, found {self.global_views}"
+        if self.local_views < 1:
+            return f"views.local_views: expected at least 1, found {self.local_views}"
+        return None
+
+
+@dataclass(frozen=True)
+class AugmentSettings:
+    """Photometric augmentation of the high-resolution image only (DINOv2's values)."""
+
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)  # brightness, contrast, saturation, hue
+    jitter_probability: float = 0.8
+    grey_probability: float = 0.2
+    blur_probability: tuple[float, float, float] = (1.0, 0.1, 0.5)  # global 1, other globals, locals
+    blur_sigma: tuple[float, float] = (0.1, 2.0)  # pixels
+    solarise_probability: float = 0.2  # global 2 only
+    date_jitter_days: int = 5  # acquisition dates move by at most this many days
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Where samples come from and how they are cut."""
+
+    shards: str = ""  # folder with manifest.json
+    workers: int = 2
+    prefetch: int = 2  # batches ready ahead, a worker
+    frames: dict[str, int] = field(default_factory=lambda: {"hr": 1, "ms": 20, "sar": 10})
+    views: ViewSettings = field(default_factory=ViewSettings)
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+    max_bad_samples: int = 0  # bad samples replaced and quarantined before the run stops; 0: the first one stops it
+
+    def problem(self) -> str | None:
+        """One line saying what is impossible, or None."""
+        if not self.shards:
+            return "data.shards: expected the folder of a sharded dataset, found nothing"
+        return self.views.problem()

@@ -1,0 +1,1 @@
+"""Runs training: configuration, steps, teacher, checkpoints. The only package that knows processes and DeepSpeed."""

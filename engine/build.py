@@ -1,0 +1,70 @@
+"""From settings to the objects of a run: dataset, class embeddings, student and teacher."""
+
+from torch import Tensor, nn
+
+from data.shards import ShardDataset
+from engine.settings import Settings
+from engine.typed import ConfigError
+from models.initialise import initialise
+from models.moe import MoE, canonical_names
+from models.pretraining import Pretraining
+from models.reducer import Reducer
+from models.text import encode_classes
+
+
+TABLES = {"tokens", "tables", "queries", "day"}  # names of modules or parameters that hold table rows
+
+
+def build_models(settings: Settings, reducer: Reducer) -> tuple[Pretraining, Pretraining]:
+    """Student and teacher with equal first weights, on the CPU in float32.
+
+    The weights follow from the seed alone: neither the world size nor ``ep_size`` changes them.
+    """
+    models = []
+    for role in ("student", "teacher"):
+        model = Pretraining(settings.model, settings.ep_size, reducer, settings.activation_checkpointing)
+        names = canonical_names(model)
+        initialise(model, settings.seed, lambda name, names=names: names.get(name, name))
+        models.append(model)
+    student, teacher = models
+    return student, teacher.eval().requires_grad_(False)
+
+
+def share_context(student: Pretraining, teacher: Pretraining) -> None:
+    """Let the teacher read the student's prototypes: both read, only the student's branch updates (supplement, A.3)."""
+    if student.trunk.context is not None:
+        teacher.trunk.context.prototypes = student.trunk.context.prototypes
+
+
+def embed_classes(settings: Settings, dataset: ShardDataset) -> tuple[Tensor, str]:
+    """Class embeddings (K, D) of the dataset's class table, and which tower made them."""
+    prompts = [entry["text"] for entry in dataset.classes]
+    text = settings.text
+    return encode_classes(prompts, text.architecture, text.weights, settings.seed, settings.model.text_width)
+
+
+def check_regions(settings: Settings, dataset: ShardDataset) -> None:
+    """Raise ConfigError when the dataset lies in more regions than the model has prototypes for."""
+    context = settings.model.context
+    if context is not None and len(dataset.regions) > context.regions:
+        raise ConfigError(f"model.context.regions: expected at least {len(dataset.regions)}, the occupied regions of "
+                          f"{settings.data.shards}, found {context.regions}; raise it")
+
+
+def is_no_decay(name: str, parameter: nn.Parameter) -> bool:
+    """Weight decay spares biases and norms, and all that is looked up rather than multiplied: tokens, prompts,
+    queries, position and day tables."""
+    return parameter.ndim < 2 or any(part in TABLES for part in name.split("."))
+
+
+def is_last_layer(name: str, parameter: nn.Parameter) -> bool:
+    """The prototypes of the projection heads, frozen for a warm-up."""
+    return name.endswith(".last.weight")
+
+
+def describe(model: Pretraining) -> list[str]:
+    """Lines for the log: which paths are active, and the size of the model in this process."""
+    mixtures = [module for module in model.modules() if isinstance(module, MoE)]
+    count = sum(p.numel() for p in model.parameters())
+    lines = [f"model: {count / 1e6:.2f} M parameters in this process"]
+    return lines + ([f"{mixtures[0].describe()}, {len(mixtures)} blocks"] if mixtures else ["MoE: none"])

@@ -1,0 +1,217 @@
+"""The loop: open everything, continue where the run stopped, step, log, save."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from data.errors import InputError
+from data.sample import Batch
+from data.shards import ShardDataset
+from data.stream import open_stream
+from engine import checkpoint, zero
+from engine.build import (build_models, check_regions, describe, embed_classes, is_last_layer, is_no_decay,
+                          share_context)
+from engine.collectives import DistributedReducer, on_first_rank, together
+from engine.config import Config, ConfigError, snapshot
+from engine.export import write_teacher
+from engine.guard import Guard
+from engine.metrics import Metrics
+from engine.objective import Objective
+from engine.preempt import EXIT_DONE, Preempt
+from engine.schedules import Schedules
+from engine.settings import Settings
+from engine.step import Step, StepReport
+from engine.teacher import EmaTeacher
+
+
+EXIT_INPUT = 2  # as for every wrong input
+EXIT_GUARD = 3  # the guard ended the run
+
+
+@dataclass
+class Run:
+    """The objects of a run on this rank."""
+
+    config: Config
+    run_dir: Path
+    rank: int
+    dataset: ShardDataset
+    reducer: DistributedReducer
+    step: Step
+    start: int  # first step to make
+
+    @property
+    def settings(self) -> Settings:
+        """The run's typed settings."""
+        return self.config.settings
+
+
+def train(config: Config, device: torch.device, resume: str | None = None, stop_at: int | None = None) -> int:
+    """Train and return the exit code: 0 done or stopped by hand, 2 for data that cannot be read (the state is saved),
+    3 if the guard ended the run, 75 if a signal asked for a requeue.
+
+    Args:
+        config: of ``engine.config.load``, checked against the world size.
+        device: this rank's, of ``zero.init_distributed``.
+        resume: None for a new run, "auto" for the newest whole checkpoint if there is one, or a checkpoint folder.
+        stop_at: save and stop before this step, as a stop file would.
+
+    Raises:
+        RankError: one line, the same on all ranks, before anything is trained or written.
+    """
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    if config.settings.threads:
+        torch.set_num_threads(config.settings.threads)
+    return _loop(_open(config, device, resume), stop_at)
+
+
+def _open(config: Config, device: torch.device, resume: str | None) -> Run:
+    """Dataset, models, engine and teacher of a run, at the step where it goes on."""
+    settings, run_dir = config.settings, Path(config.settings.run_dir)
+    dataset, text, tower = together(lambda: _inputs(settings))
+    found = _checkpoint_to_resume(run_dir, resume)
+    rank = zero.ranks()[0]
+    reducer = DistributedReducer()
+    student, teacher = build_models(settings, reducer)
+    on_first_rank(lambda: snapshot(config, run_dir, resume=resume is not None))
+    if rank == 0:
+        lines = describe(student) + [f"class embeddings: {tower}",
+                                     f"data: {len(dataset)} samples of {settings.data.shards}, run folder {run_dir}"]
+        print("\n".join(lines), flush=True)
+
+    optimizer = config.deepspeed["optimizer"]["params"]
+    groups = zero.parameter_groups(student, optimizer["weight_decay"], is_no_decay, is_last_layer)
+    engine = zero.initialize(student, config.deepspeed, groups)
+    zero.join_expert_groups(teacher)
+    teacher = teacher.to(device, zero.compute_type(engine))
+    share_context(engine.module, teacher)
+    ema = EmaTeacher(engine, teacher)
+    objective = Objective(settings.loss, engine.module, teacher, text.to(device), reducer)
+    step = Step(engine, ema, teacher, objective, Schedules(settings, optimizer), reducer, device)
+    run = Run(config, run_dir, rank, dataset, reducer, step, start=0)
+    if found is not None:
+        run.start = _restore(run, found)
+    return run
+
+
+def _inputs(settings: Settings) -> tuple[ShardDataset, Tensor, str]:
+    """Dataset, class embeddings and what made them; everything a user can get wrong outside the configuration."""
+    dataset = ShardDataset.open(settings.data.shards)
+    check_regions(settings, dataset)
+    return dataset, *embed_classes(settings, dataset)
+
+
+def _checkpoint_to_resume(run_dir: Path, resume: str | None) -> Path | None:
+    """The checkpoint folder to continue from; None to start anew."""
+    if resume is None:
+        if checkpoint.latest(run_dir) is not None:
+            raise ConfigError(f"{run_dir}: holds checkpoints of an earlier run; continue it with --resume, "
+                              "or choose another --run_dir")
+        return None
+    if resume == "auto":
+        return checkpoint.latest(run_dir)
+    return Path(resume)
+
+
+def _restore(run: Run, folder: Path) -> int:
+    """Load a checkpoint and return the next step. Raises ConfigError if it belongs to other data or another seed."""
+    state = checkpoint.load(folder, run.step.engine, run.step.ema)
+    for name, here in (("fingerprint", run.dataset.fingerprint), ("seed", run.settings.seed)):
+        if state[name] != here:
+            raise ConfigError(f"{folder}: saved with {name} {state[name]}, this run has {here}; "
+                              "a run goes on with its own data and seed only")
+    run.step.objective.load_state(state["centres"])
+    if run.rank == 0:
+        print(f"continuing from {folder} at step {state['step']}", flush=True)
+    return state["step"]
+
+
+def _loop(run: Run, stop_at: int | None) -> int:
+    """Steps until the end, a request to stop, a bad sample too many, or a guard that ends the run."""
+    settings, step = run.settings, run.step
+    steps, batch_size = settings.schedule.steps, run.config.deepspeed["train_batch_size"]
+    stop = steps if stop_at is None else max(run.start, min(steps, stop_at))
+    metrics = Metrics(run.run_dir, steps, run.start, run.rank, settings.log_every)
+    guard = Guard(settings.guard, settings.model.head.prototypes)
+    preempt = Preempt(str(run.run_dir), run.rank)
+    batches = iter(open_stream(run.dataset, settings.data, settings.seed, batch_size, run.rank,
+                               run.reducer.world_size, run.start, stop))
+    code, done, saved = None, run.start, run.start
+    try:
+        while done < stop and code is None:
+            began = time.perf_counter()
+            batch = _next(batches, run, step.device)
+            if batch is None:
+                code = EXIT_INPUT
+                break
+            waited = time.perf_counter() - began
+            report = step(batch)
+            done = batch.step + 1
+            metrics.log(batch.step, _record(report), batch_size, time.perf_counter() - began, waited)
+            _record_trouble(run, batch, report)
+            messages, failing = guard.check(report.terms["total"], report.entropies(), report.applied)
+            if run.rank == 0:
+                print("".join(f"warning: {message}\n" for message in messages), end="", flush=True)
+            code = EXIT_GUARD if failing else preempt.vote(run.reducer, step.device)
+            if done % settings.checkpoint.every == 0:
+                saved = _save(run, done)
+        if saved != done:
+            _save(run, done)
+    finally:
+        metrics.close()
+        preempt.close()
+    return EXIT_DONE if code is None else code
+
+
+def _next(batches: Iterator[Batch], run: Run, device: torch.device) -> Batch | None:
+    """The next batch, or None on all ranks if one of them has none: it says why, and all can still save."""
+    batch, problem = None, None
+    try:
+        batch = next(batches)
+    except InputError as error:
+        problem = error
+    lost = run.reducer.max(torch.tensor(float(problem is not None), device=device))
+    if problem is not None:
+        print(f"error: {problem}", file=sys.stderr, flush=True)
+    return None if lost else batch
+
+
+def _save(run: Run, done: int) -> int:
+    """Publish a checkpoint after ``done`` steps."""
+    settings, ema = run.settings, run.step.ema
+    extra = {"seed": settings.seed, "fingerprint": run.dataset.fingerprint, "centres": run.step.objective.state()}
+    checkpoint.save(run.run_dir, done, run.step.engine, ema, extra, settings.checkpoint.keep,
+                    write=lambda folder: write_teacher(folder / "teacher", ema.module, run.rank, settings.ep_size))
+    return done
+
+
+def _record(report: StepReport) -> dict:
+    """A step's line in the metrics file."""
+    now = report.schedule
+    record = {"loss": report.terms["total"], "applied": report.applied, "gradient_norm": report.gradient_norm,
+              "lr": now.lr, "weight_decay": now.weight_decay, "momentum": now.momentum,
+              "teacher_temperature": now.teacher_temperature}
+    record |= {f"loss/{name}": value for name, value in report.terms.items() if name != "total"}
+    record |= {f"teacher/{name}": value for name, value in report.statistics.items()}
+    if report.expert_load is not None:
+        record["expert_load"] = report.expert_load.tolist()
+    return record
+
+
+def _record_trouble(run: Run, batch: Batch, report: StepReport) -> None:
+    """Write replaced samples and the samples of a skipped step to this rank's quarantine file."""
+    records = list(batch.quarantined)
+    if not report.applied:
+        records += [{"key": key, "reason": "the step was skipped: not finite", "step": batch.step, "substitute": None}
+                    for key in report.skipped_keys]
+    if not records:
+        return
+    path = run.run_dir / f"quarantine-{run.rank:05d}.jsonl"
+    with open(path, "a", encoding="utf-8") as file:
+        file.writelines(json.dumps(record) + "\n" for record in records)

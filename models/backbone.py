@@ -1,0 +1,159 @@
+"""The unified backbone: four stages that all modalities pass through on one packed axis."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from models.moe import Routing
+from models.packing import Layout, token_mask
+from models.patch_merging import PatchMerging
+from models.position import Positions
+from models.prompts import Prompts, drop_prefix
+from models.spec import ModelSpec
+from models.swin_v2 import SwinBlock
+from models.transformer import FeedForward, TransformerBlock
+
+Stages = list[tuple[Tensor, Layout]]
+
+
+class Stage(nn.Module):
+    """Blocks of one width; with global attention also a position table and prompts."""
+
+    def __init__(self, spec: ModelSpec, index: int, ffns: list[nn.Module], checkpointing: bool):
+        super().__init__()
+        self.checkpointing = checkpointing
+        width = spec.widths[index]
+        entry = index - spec.window_stages  # global stages before this one
+        if entry < 0:
+            shifts = [(i % 2) * (spec.window // 2) for i in range(len(ffns))]
+            blocks = [SwinBlock(width, spec.head_dim, spec.window, shift, ffn) for shift, ffn in zip(shifts, ffns)]
+        else:
+            blocks = [TransformerBlock(width, spec.head_dim, ffn) for ffn in ffns]
+        self.positions = Positions(spec.modalities, entry, width) if entry >= 0 else None
+        self.prompts = Prompts(tuple(spec.modalities), width, spec.prompts[index]) if spec.prompts[index] else None
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, x: Tensor, layout: Layout, present: Sequence[Tensor], use_prompts: bool
+                ) -> tuple[Tensor, list[Routing], list[Layout]]:
+        """Packed (N, D) -> (N, D), the routing of each expert layer, and the layout it saw (prompts included)."""
+        if self.positions is not None:
+            x = self.positions(x, layout)  # N D
+        if self.prompts is not None and use_prompts:
+            x, layout = self.prompts(x, layout)  # N D
+        mask = token_mask(layout, present)  # N
+        routings = []
+        for block in self.blocks:
+            if self.checkpointing and torch.is_grad_enabled():
+                x, routing = checkpoint(block, x, layout, mask, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x, routing = block(x, layout, mask)
+            if routing is not None:
+                routings.append(routing)
+        x, _ = drop_prefix(x, layout)  # N D
+        return x, routings, [layout] * len(routings)
+
+
+class Backbone(nn.Module):
+    """Swin V2 blocks, then plain transformer blocks, with adaptive patch merging between the stages.
+
+    ``moe_factory(width, block)`` builds the mixture of experts of a block (counted over all stages) in ``spec.moe``;
+    see ``models.moe`` for its contract. It is needed only if the spec has one. ``checkpointing`` recomputes each block
+    in the backward pass. 661.40 M parameters without experts, 1994.10 M with them, prompts not counted (table 6).
+    """
+
+    def __init__(self, spec: ModelSpec, moe_factory: Callable[[int, int], nn.Module] | None = None,
+                 checkpointing: bool = False):
+        super().__init__()
+        if spec.moe is not None and moe_factory is None:
+            raise ValueError(f"backbone: expected a moe_factory for the experts in blocks {spec.moe.blocks}, found "
+                             "none; pass one, or a spec with moe=None")
+        self.modalities = dict(spec.modalities)
+        self.stages = nn.ModuleList()
+        block = 0
+        for index, (width, depth) in enumerate(zip(spec.widths, spec.depths)):
+            ffns = [_ffn(spec, width, block + i, moe_factory) for i in range(depth)]
+            self.stages.append(Stage(spec, index, ffns, checkpointing))
+            block += depth
+        self.merges = nn.ModuleList(PatchMerging(width) for width in spec.widths[:-1])
+        self.norm = nn.LayerNorm(spec.widths[-1])
+
+    def forward(self, tokens: Tensor, layout: Layout, present: Sequence[Tensor], use_prompts: bool = True,
+                merge: Mapping[str, Sequence[bool]] | None = None) -> tuple[Stages, list[Routing], list[Layout]]:
+        """One pass over the images of all groups.
+
+        ``tokens`` (N, widths[0]) packed, ``layout`` its table without prompts, ``present`` one (images,) bool a group:
+        False for an image without any valid pixel, whose tokens no expert serves. ``use_prompts=False`` leaves the
+        prompts out (table 10). ``merge``: modality -> three flags, whether its grid halves after stages 1, 2, 3;
+        modalities that it lacks do as their specification says (table 8).
+
+        Returns the packed output and layout of every stage, the last one normalised, prompts dropped; the routing of
+        every expert layer; and the layout that each of these layers saw.
+        Raises ValueError where the arguments do not fit each other.
+        """
+        flags = self._merge_flags(merge or {})
+        self._check(tokens, layout, present)
+        x, stages, routings, layouts = tokens, [], [], []
+        for index, stage in enumerate(self.stages):
+            if index:
+                halve = [flags[group.modality][index - 1] for group in layout.groups]
+                x, layout = self.merges[index - 1](x, layout, halve)  # N D
+            x, found, seen = stage(x, layout, present, use_prompts)  # N D
+            routings += found
+            layouts += seen
+            stages.append((x, layout))
+        stages[-1] = (self.norm(x), layout)
+        return stages, routings, layouts
+
+    def _merge_flags(self, merge: Mapping[str, Sequence[bool]]) -> dict[str, tuple[bool, ...]]:
+        """For every modality whether its grid halves after each stage but the last."""
+        for name, flags in merge.items():
+            if name not in self.modalities or len(flags) != len(self.merges):
+                raise ValueError(f"backbone: expected merge to give {len(self.merges)} flags for modalities among "
+                                 f"{list(self.modalities)}, found {name!r}: {flags}")
+        given = {name: tuple(flags) for name, flags in merge.items()}
+        return {name: (spec.merge,) * len(self.merges) for name, spec in self.modalities.items()} | given
+
+    def _check(self, tokens: Tensor, layout: Layout, present: Sequence[Tensor]) -> None:
+        """The table must describe the tensors."""
+        unknown = sorted({group.modality for group in layout.groups} - set(self.modalities))
+        if unknown:
+            raise ValueError(f"backbone: expected modalities among {list(self.modalities)}, found {unknown}")
+        if tokens.shape[0] != layout.tokens or any(group.prefix for group in layout.groups):
+            raise ValueError(f"backbone: expected {layout.tokens} tokens as in the layout, without prompts, found "
+                             f"{tokens.shape[0]} tokens and prompts {[group.prefix for group in layout.groups]}")
+        images = [group.images for group in layout.groups]
+        if [tuple(p.shape) for p in present] != [(n,) for n in images]:
+            raise ValueError(f"backbone: expected present to have one flag an image, {images} by group, found shapes "
+                             f"{[tuple(p.shape) for p in present]}")
+
+
+def _ffn(spec: ModelSpec, width: int, block: int, moe_factory: Callable[[int, int], nn.Module] | None) -> nn.Module:
+    """The feed-forward network of a block, dense or a mixture."""
+    if spec.moe is not None and block in spec.moe.blocks:
+        return moe_factory(width, block)
+    return FeedForward(width, spec.mlp_ratio * width)
+
+
+def expert_load(routings: Sequence[Routing], layouts: Sequence[Layout], experts: int, modalities: Sequence[str]
+                ) -> Tensor:
+    """Tokens that chose each expert, by layer and modality: (layers, modalities, E) int64. Prompts count too.
+
+    ``modalities`` gives the order of the second axis. The shape depends on the arguments' lengths alone, so that
+    ranks can add theirs. Raises ValueError without routings.
+    """
+    if not routings:
+        raise ValueError("expert_load: expected the routing of at least one expert layer, found none")
+    load = []
+    for routing, layout in zip(routings, layouts, strict=True):
+        modality = torch.cat([
+            routing.expert.new_full((group.tokens,), modalities.index(group.modality)) for group in layout.groups
+        ])  # N
+        valid = routing.expert >= 0  # N, masked tokens chose none
+        # masked tokens fall into a last bin of their own, which keeps the shapes fixed
+        bins = (modality * experts + routing.expert).where(valid, len(modalities) * experts)  # N
+        counts = bins.new_zeros(len(modalities) * experts + 1)  # modalities x E + 1
+        counts.scatter_add_(0, bins, torch.ones_like(bins))  # unlike bincount it need not wait for the device
+        load.append(counts[:-1].view(len(modalities), experts))
+    return torch.stack(load)

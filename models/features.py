@@ -1,0 +1,24 @@
+"""The plain objects that enter and leave the model."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass
+class Views:
+    """All views of one size in the local batch."""
+
+    images: dict[str, Tensor]  # modality -> B V T C H W, normalised; what stands in invalid pixels has no influence
+    valid: dict[str, Tensor]  # modality -> B V T n n bool on the view's 10 m grid
+    days: dict[str, Tensor]  # modality -> B T int64, day of year - 1
+    region: Tensor  # B int64, index of the sample's region; -1: no context
+
+
+@dataclass
+class Features:
+    """What the model makes of the views of one size. ``hr``, ``ms``, ``sar`` have the last stage's width."""
+
+    maps: dict[str, Tensor]  # modality or "fused" -> B V T h w D (fused: T = 1)
+    valid: dict[str, Tensor]  # modality or "fused" -> B V T h w bool
+    query: Tensor | None  # B V g g D, projection of the fusion output that reads and updates the prototypes

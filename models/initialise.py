@@ -1,0 +1,101 @@
+"""First values of all parameters, the same whatever the order, the device, the precision or the spread of experts.
+
+Every parameter has a random stream of its own, seeded by its name. All are NaN before, so that a forgotten one shows.
+
+Rules, by the module that owns the parameter:
+- ``init_parameter(name, tensor, generator)``, if the owner has it, or if the owner is a ParameterDict or ParameterList
+  and the module around it has it (``name`` is then dotted). It fills ``tensor``, float32 on the CPU.
+- Linear, convolution and Embedding: truncated normal of std 0.02, biases zero. Norms: one and zero.
+- ``derive_parameters()`` of any module runs at the end, for values that follow from other parameters.
+Persistent buffers that hold NaN are filled like parameters.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+STD = 0.02
+# Sampling by the inverse error function yields an infinite value once in 2^24 draws. A bound of 2.0, usual elsewhere,
+# lets it through as 100 standard deviations; this model has 3 x 10^9 parameters.
+BOUND = 3 * STD
+NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
+WEIGHTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding)
+CONTAINERS = (nn.ParameterDict, nn.ParameterList)
+
+Rule = Callable[[str, Tensor, torch.Generator], None]
+
+
+@torch.no_grad()
+def initialise(module: nn.Module, seed: int, canonical: Callable[[str], str] = str) -> None:
+    """Fill all parameters of a module from ``seed``.
+
+    ``canonical`` maps a parameter's name here to its name in the whole model, for experts that live elsewhere too.
+    Raises ValueError, naming it, for a parameter without a rule or without a finite first value.
+    """
+    tensors = dict(_uninitialised(module))
+    for tensor in tensors.values():
+        tensor.fill_(torch.nan)
+    for name, tensor in tensors.items():
+        rule, local = _rule(module, name)
+        value = torch.full(tensor.shape, torch.nan, dtype=torch.float32)
+        rule(local, value, generator(seed, canonical(name)))
+        tensor.copy_(value)
+    for part in module.modules():
+        if hasattr(part, "derive_parameters"):
+            part.derive_parameters()
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"initialise: expected finite values in {name}, found NaN or infinity after its rule; "
+                             "correct init_parameter or derive_parameters of the module that owns it")
+
+
+def generator(seed: int, name: str) -> torch.Generator:
+    """The random stream of one name, on the CPU so that all devices start alike."""
+    digest = hashlib.blake2b(repr((seed, name)).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)  # 63 bits: a signed seed
+
+
+def truncated_normal(tensor: Tensor, generator: torch.Generator) -> None:
+    """Fill with a normal of std 0.02 cut at three standard deviations."""
+    nn.init.trunc_normal_(tensor, std=STD, a=-BOUND, b=BOUND, generator=generator)
+
+
+def _uninitialised(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """All parameters, and the persistent buffers that wait for a value."""
+    yield from module.named_parameters()
+    state = module.state_dict(keep_vars=True).keys()
+    for name, buffer in module.named_buffers():
+        if name in state and buffer.is_floating_point() and buffer.isnan().any():
+            yield name, buffer
+
+
+def _rule(module: nn.Module, name: str) -> tuple[Rule, str]:
+    """What fills the named parameter, and the name it goes by there."""
+    path, _, local = name.rpartition(".")
+    owner = module.get_submodule(path)
+    while isinstance(owner, CONTAINERS) and path:
+        path, _, key = path.rpartition(".")
+        owner, local = module.get_submodule(path), f"{key}.{local}"
+    if hasattr(owner, "init_parameter"):
+        return owner.init_parameter, local
+    if isinstance(owner, NORMS):
+        return _fill_norm, local
+    if isinstance(owner, WEIGHTS):
+        return _fill_linear, local
+    if isinstance(owner, nn.MultiheadAttention):
+        return _fill_linear, local
+    raise ValueError(f"initialise: expected a rule for {name}, found none; "
+                     f"give {type(owner).__name__} a method init_parameter(name, tensor, generator)")
+
+
+def _fill_norm(name: str, tensor: Tensor, generator: torch.Generator) -> None:
+    tensor.fill_(1.0 if name == "weight" else 0.0)
+
+
+def _fill_linear(name: str, tensor: Tensor, generator: torch.Generator) -> None:
+    if "bias" in name:
+        tensor.zero_()
+    else:
+        truncated_normal(tensor, generator)

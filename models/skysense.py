@@ -1,0 +1,112 @@
+"""SkySense V2 assembled: tokenizers, unified backbone, temporal fusion, geo context."""
+
+import torch
+from torch import Tensor, nn
+
+from models.backbone import Backbone
+from models.features import Features, Views
+from models.fusion import Fusion
+from models.geo_context import GeoContext
+from models.grids import cell_validity, to_grid
+from models.moe import MoE, Routing
+from models.packing import Group, Layout, pack
+from models.reducer import Reducer
+from models.spec import CELL_METRES, ModelSpec
+from models.tokenizer import Tokenizer
+
+
+class SkySense(nn.Module):
+    """The model that downstream users keep (supplement, section B).
+
+    ``ep_size`` spreads the experts over that many ranks through DeepSpeed; None keeps all of them here, in plain
+    PyTorch, under the same parameter names.
+    """
+
+    def __init__(self, spec: ModelSpec, ep_size: int | None = None, reducer: Reducer | None = None,
+                 checkpointing: bool = False):
+        super().__init__()
+        self.spec = spec
+        reducer = reducer or Reducer()
+
+        def moe(width: int, block: int) -> nn.Module:
+            return MoE(width, width * spec.mlp_ratio, spec.moe, ep_size, reducer)
+
+        self.tokenizers = nn.ModuleDict({
+            name: Tokenizer(modality.bands, spec.widths[0], spec.patch) for name, modality in spec.modalities.items()
+        })
+        self.backbone = Backbone(spec, moe, checkpointing=checkpointing)
+        self.fusion = Fusion(spec.fusion, spec.widths[-1], tuple(spec.modalities), checkpointing=checkpointing)
+        self.context = GeoContext(spec.fusion.width, spec.context) if spec.context else None
+
+    def forward(self, views: dict[str, Views]) -> tuple[dict[str, Features], list[Routing], list[Layout]]:
+        """Features of the views of every size in one packed pass, with the routing of each expert layer."""
+        tokens, layout, present = self._tokenise(views)
+        stages, routings, layouts = self.backbone(tokens, layout, present)
+        features = self._unpack(views, *stages[-1])
+        self._fuse(views, features)
+        return features, routings, layouts
+
+    def _tokenise(self, views: dict[str, Views]) -> tuple[Tensor, Layout, list[Tensor]]:
+        """Patches of all modalities and sizes on one axis, and which images hold any valid pixel."""
+        groups, parts, present = [], [], []
+        for size, inputs in views.items():
+            for name, images in inputs.images.items():
+                height, width = images.shape[-2:]
+                valid = inputs.valid[name]  # B V T n n
+                pixels = valid.repeat_interleave(height // valid.shape[-2], -2)
+                pixels = pixels.repeat_interleave(width // valid.shape[-1], -1)  # B V T H W
+                # absent pixels must influence nothing, whatever stands in them
+                images = images.where(pixels.unsqueeze(-3), images.new_zeros(()))  # B V T C H W
+                patches = self.tokenizers[name](images.flatten(0, 2))  # BVT hw D
+                grid = height // self.spec.patch, width // self.spec.patch
+                groups.append(Group(name, size, patches.shape[0], *grid))
+                parts.append(patches)
+                present.append(valid.flatten(0, 2).flatten(1).any(1))  # BVT
+        return pack(parts), Layout(tuple(groups)), present
+
+    def _unpack(self, views: dict[str, Views], x: Tensor, layout: Layout) -> dict[str, Features]:
+        """Last-stage maps by view size and modality, with the validity of their cells."""
+        features = {size: Features({}, {}, None) for size in views}
+        for part, group in zip(layout.split(x), layout.groups):
+            valid = views[group.view].valid[group.modality]  # B V T n n
+            maps = part.unflatten(1, (group.height, group.width)).unflatten(0, valid.shape[:3])  # B V T h w D
+            features[group.view].maps[group.modality] = maps
+            features[group.view].valid[group.modality] = cell_validity(valid, group.height)  # B V T h w
+        return features
+
+    def _fuse(self, views: dict[str, Views], features: dict[str, Features]) -> None:
+        """Fusion and geo context at every cell; adds "fused" to each size's features."""
+        packed = {}
+        for size, inputs in views.items():
+            side = self._fusion_side(inputs)
+            tokens, valid, days = {}, {}, {}
+            for name, maps in features[size].maps.items():
+                batch, count, frames = maps.shape[:3]
+                fine, ok = to_grid(maps.flatten(0, 2), features[size].valid[name].flatten(0, 2), side)
+                tokens[name] = fine.flatten(1, 2).unflatten(0, (batch * count, frames))  # BV T G D
+                valid[name] = ok.flatten(1, 2).unflatten(0, (batch * count, frames))  # BV T G
+                days[name] = inputs.days[name].repeat_interleave(count, 0)  # BV T
+            packed[size] = (tokens, valid, days)
+        fused = self.fusion(list(packed.values()))  # one a size: BV G D
+        for (size, (tokens, valid, _)), cells in zip(packed.items(), fused):
+            any_valid = torch.stack([ok.any(1) for ok in valid.values()]).any(0)  # BV G
+            self._add_context(views[size], features[size], cells, any_valid)
+
+    def _add_context(self, inputs: Views, features: Features, cells: Tensor, valid: Tensor) -> None:
+        """Concatenate what the region's prototypes say to the fused cells."""
+        batch = inputs.region.shape[0]
+        views = cells.shape[0] // batch
+        side = self._fusion_side(inputs)
+        shape = (batch, views, side, side)
+        if self.context is not None:
+            query = self.context.query(cells)  # BV G D
+            read = self.context.read(query, inputs.region.repeat_interleave(views))  # BV G D
+            features.query = query.reshape(*shape, -1)  # B V g g D
+            cells = torch.cat([cells, read.to(cells.dtype)], dim=-1)  # BV G D
+        features.maps["fused"] = cells.reshape(*shape, -1).unsqueeze(2)  # B V 1 g g D
+        features.valid["fused"] = valid.reshape(shape).unsqueeze(2)  # B V 1 g g
+
+    def _fusion_side(self, inputs: Views) -> int:
+        """Cells along one side of the fusion grid of these views."""
+        cells = next(iter(inputs.valid.values())).shape[-1]
+        return max(1, round(cells * CELL_METRES / self.spec.fusion.cell_metres))

@@ -1,0 +1,244 @@
+"""Exact restart, and what a killed save, a damaged file, a full disk or other ranks do."""
+
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+from pathlib import Path
+
+import google_crc32c
+import pytest
+import torch
+
+from engine import checkpoint, zero
+from engine.collectives import on_first_rank
+from engine.teacher import EmaTeacher
+from models.reducer import Reducer
+from tests.dist.processes import ProcessesFailed, run_processes
+from tests.dist.small import Small, start, train_step
+
+MODULE = "tests.dist.test_checkpoint"
+CENTRES = {"fused": torch.arange(5.0)}
+
+
+def open_run(ep_size=2, bf16=False, width=8):
+    """Engine and teacher."""
+    engine = start(ep_size, width, bf16=bf16)
+    return engine, EmaTeacher(engine, Small(ep_size, Reducer(), width).to(zero.compute_type(engine)))
+
+
+def train(engine, teacher, steps):
+    """Steps with the teacher behind them; its buffer is the caller's."""
+    for step in steps:
+        train_step(engine, step)
+        teacher.update(0.9)
+        teacher.module.centre.add_(engine.module.centre, alpha=0.5)
+
+
+def save(folder, step, engine, teacher, keep=2, **keys):
+    """A checkpoint with values and tensors of the caller's."""
+    extra = {"seed": 7, "fingerprint": "abc", "centres": CENTRES, "nothing": {}}
+    return checkpoint.save(folder, step, engine, teacher, extra, keep, **keys)
+
+
+def everything(engine, teacher):
+    """All state of this rank by name: weights, buffers, master weights, moments, average, what the teacher shows."""
+    state = {f"student.{name}": x for name, x in engine.module.state_dict().items()}
+    state |= {f"teacher.{name}": x for name, x in teacher.module.state_dict().items()}
+    state |= {f"average.{name}": x for name, x in teacher.state().items()}
+    for kind, shards in (("master", zero.partitions(engine)), ("exp_avg", zero.moments(engine, "exp_avg")),
+                         ("exp_avg_sq", zero.moments(engine, "exp_avg_sq")), ("step", zero.moments(engine, "step"))):
+        state |= {f"{kind}.{index}": shard for index, shard in enumerate(shards)}
+    return {name: x.detach().clone() for name, x in state.items()}
+
+
+def message(action):
+    """The line of a ValueError."""
+    try:
+        action()
+    except ValueError as error:
+        return str(error)
+
+
+def first_life(folder):
+    """Train 3, save, train 3 more, in both precisions; then saves that clear away or fail."""
+    zero.init_distributed()
+    ends = {}
+    for bf16 in (False, True):
+        run = open_run(bf16=bf16)
+        train(*run, range(3))
+        save(f"{folder}/{bf16}", 3, *run)
+        train(*run, range(3, 6))
+        ends[bf16] = everything(*run)
+    return ends, tidy(Path(folder), run), full_disk(Path(folder), run)
+
+
+def tidy(folder, run):
+    """Which checkpoints stay: after several saves, after one of an earlier step, after one step saved twice."""
+    listings = []
+    for step in (1, 2, 3, 5, 4, 4):
+        save(folder / "tidy", step, *run, write=lambda path: (path / f"own-{zero.ranks()[0]}").write_text("x"))
+        # rank 0 clears a hidden folder when it starts the next save, so it also looks
+        listings.append(on_first_rank(lambda: sorted(path.name for path in (folder / "tidy/checkpoints").iterdir())))
+    own = {path.name for path in (folder / "tidy/checkpoints/step-00000004").glob("own-*")}
+    return listings, own
+
+
+def full_disk(folder, run):
+    """Rank 1 can write no more than 1 kB a file; then all can."""
+    save(folder / "full", 1, *run)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write fails instead
+    if zero.ranks()[0] == 1:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    line = message(lambda: save(folder / "full", 2, *run))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    kept = checkpoint.latest(folder / "full").name
+    save(folder / "full", 3, *run)
+    return line, kept, checkpoint.latest(folder / "full").name
+
+
+def second_life(folder):
+    """Start anew from the checkpoint and train 3; before that, everything that must be refused."""
+    zero.init_distributed()
+    good = checkpoint.latest(f"{folder}/False")
+    refused = {"ep": message(lambda: checkpoint.load(good, *open_run(ep_size=1))),
+               "width": message(lambda: checkpoint.load(good, *open_run(width=12)))}
+    run = open_run()
+    train(*run, range(1))
+    before = everything(*run)
+    refused |= {name: message(lambda name=name: checkpoint.load(Path(folder) / name, *run)) for name in DAMAGE}
+    after = everything(*run)
+    refused["unchanged"] = str(all(torch.equal(x, after[name]) for name, x in before.items()))
+    ends, states = {}, {}
+    for bf16 in (False, True):
+        run = open_run(bf16=bf16)
+        states[bf16] = checkpoint.load(checkpoint.latest(f"{folder}/{bf16}"), *run)
+        train(*run, range(3, 6))
+        ends[bf16] = everything(*run)
+    return ends, states, refused
+
+
+def alone(folder):
+    """One process opens a checkpoint of two."""
+    zero.init_distributed()
+    return message(lambda: checkpoint.load(checkpoint.latest(f"{folder}/False"), *open_run(ep_size=1)))
+
+
+def truncate(folder):
+    """Cut the last byte of one rank's file."""
+    with open(folder / "ema/rank-00001.safetensors", "r+b") as file:
+        file.truncate(os.fstat(file.fileno()).st_size - 1)
+
+
+def flip(folder):
+    """Change one bit in the middle."""
+    path = folder / "ema/rank-00000.safetensors"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGE = {
+    "truncated": (truncate, r"truncated/ema/rank-00001.safetensors: expected \d+ bytes .*, found \d+ bytes"),
+    "flipped": (flip, r"flipped/ema/rank-00000.safetensors: expected (\d+) bytes .*, found \1 bytes"),
+    "missing": (lambda folder: next(folder.glob("deepspeed/*expert_3_*")).unlink(),
+                r"missing/deepspeed/.*expert_3_.*: expected \d+ bytes .*, found no such file"),
+    "unpublished": (lambda folder: (folder / "manifest.json").unlink(), "unpublished: expected .*manifest.json"),
+}
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """Folder and results of the first life."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    return folder, run_processes(2, f"{MODULE}:first_life", [str(folder)])
+
+
+@pytest.fixture(scope="module")
+def second(first):
+    """Results of the second life, with damaged copies beside the good checkpoint."""
+    folder, _ = first
+    for name, (damage, _) in DAMAGE.items():
+        shutil.copytree(folder / "False/checkpoints/step-00000003", folder / name)
+        damage(folder / name)
+    return run_processes(2, f"{MODULE}:second_life", [str(folder)])
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_restart_changes_no_bit(first, second, bf16):
+    for rank, (earlier, later) in enumerate(zip(first[1], second)):
+        expected, found, state = earlier[0][bf16], later[0][bf16], later[1][bf16]
+        assert expected.keys() == found.keys() and "student.centre" in found and "average.buffer.centre" in found
+        for name, x in expected.items():
+            assert torch.equal(x, found[name]), (rank, name)
+        assert torch.equal(state.pop("centres")["fused"], CENTRES["fused"])
+        assert state == {"step": 3, "world_size": 2, "ep_size": 2, "seed": 7, "fingerprint": "abc", "nothing": {}}
+
+
+def test_refusals_are_one_line_on_all_ranks_before_anything_changes(first, second):
+    folder, lives = first
+    lines = second[0][2]
+    assert lines == second[1][2] and all("\n" not in line for line in lines.values())
+    for name, (_, pattern) in DAMAGE.items():
+        assert re.search(pattern, lines[name]), lines[name]
+    assert lines["unchanged"] == "True"
+    assert re.search(r"step-00000003: expected ep_size 1 \(this run\), found 2 \(the checkpoint\)", lines["ep"])
+    assert "size mismatch" in lines["width"]
+    [line] = run_processes(1, f"{MODULE}:alone", [str(folder)])
+    assert re.search(r"step-00000003: expected world_size 1 \(this run\), found 2 \(the checkpoint\)", line)
+
+
+def test_the_manifest_names_every_file_with_size_and_checksum(first):
+    path = first[0] / "False/checkpoints/step-00000003"
+    files = json.loads((path / "manifest.json").read_text())["files"]
+    assert set(files) == {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()} - {"manifest.json"}
+    for name, entry in files.items():
+        content = (path / name).read_bytes()
+        assert entry == {"size": len(content), "crc32c": f"{google_crc32c.value(content):08x}"}
+
+
+def test_old_checkpoints_go_after_the_new_one_is_there(first):
+    for _, (listings, own), _ in first[1]:
+        steps = [[int(name.removeprefix("step-")) for name in names] for names in listings]
+        # two stay; a run taken up at an earlier step leaves the later ones, and saves a step twice if asked to
+        assert steps == [[1], [1, 2], [2, 3], [3, 5], [3, 4, 5], [3, 4, 5]]
+        assert own == {"own-0", "own-1"}
+
+
+def test_a_full_disk_of_one_rank_fails_on_all_and_leaves_the_earlier_checkpoint(first):
+    for _, _, (line, kept, after) in first[1]:
+        assert re.match(r"rank 1: OSError: \S+/\.unfinished-step-00000002/\S+: cannot be written", line)
+        assert (kept, after) == ("step-00000001", "step-00000003")
+
+
+def die(folder, point):
+    """Save once, then be killed in the middle of the second save."""
+    zero.init_distributed()
+    run = open_run()
+    train(*run, range(1))
+    save(folder, 1, *run)
+    kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
+    if point == "manifest":
+        Path.rename = kill
+    save(folder, 2, *run, write=kill if point == "files" and zero.ranks()[0] == 1 else None)
+
+
+@pytest.mark.parametrize("point", ["files", "manifest"])
+def test_a_killed_save_leaves_the_earlier_checkpoint(tmp_path, capsys, point):
+    with pytest.raises(ProcessesFailed):
+        run_processes(2, f"{MODULE}:die", [str(tmp_path), point])
+    root = tmp_path / "checkpoints"
+    assert (root / ".unfinished-step-00000002/ema/rank-00000.safetensors").exists()
+    assert (root / ".unfinished-step-00000002/manifest.json").exists() == (point == "manifest")
+    shutil.copytree(root / "step-00000001", root / "step-00000009")
+    (root / "step-00000009/manifest.json").unlink()
+    assert checkpoint.latest(tmp_path) == root / "step-00000001"
+    said = capsys.readouterr().out
+    assert "step-00000009: not a whole checkpoint" in said and ".unfinished-step-00000002: not a whole" in said
+
+
+def test_a_run_without_checkpoints_has_none(tmp_path):
+    assert checkpoint.latest(tmp_path / "nothing") is None

@@ -1,0 +1,130 @@
+"""ZeRO-2 with experts against plain PyTorch in one process: gradient norm, clipping, schedule, groups."""
+
+import pytest
+import torch
+from torch import nn
+
+from engine import zero
+from models.moe import canonical_names
+from models.reducer import Reducer
+from tests.dist.processes import run_processes
+from tests.dist.small import Small, batch, start, train_step
+
+STEPS = 3
+
+
+def worker(cases):
+    """For each case: gradient norms, clipped first moments and weights by canonical name."""
+    zero.init_distributed()
+    results = {"skipped": [skip(bf16) for bf16 in (False, True)]}
+    for case, (ep_size, keys) in cases.items():
+        engine = start(ep_size, **keys)
+        norms, first = [], None
+        for step in range(STEPS):
+            norms.append(train_step(engine, step))
+            if first is None:
+                copy = Small(ep_size, Reducer())
+                zero.gather(engine, zero.moments(engine, "exp_avg"), copy)
+                first = named(copy)
+        results[case] = {"norms": norms, "moments": first, "weights": named(engine.module)}
+    zero.shutdown()
+    return results
+
+
+def skip(bf16):
+    """A gradient that is not finite on one rank: whether a step was made, whether weights stood, and the norm."""
+    engine = start(2, bf16=bf16)
+    train_step(engine, 0)
+    before = [shard.clone() for shard in zero.partitions(engine)]
+    rank, world, _ = zero.ranks()
+    engine.backward(engine(*batch(1, rank, world)) * (float("nan") if rank == 1 else 1.0))
+    engine.step()
+    same = all(torch.equal(x, y) for x, y in zip(before, zero.partitions(engine), strict=True))
+    found = zero.was_applied(engine), same, zero.gradient_norm(engine)
+    train_step(engine, 2)
+    return found
+
+
+def named(model):
+    """Copies of all parameters by canonical name."""
+    names = canonical_names(model)
+    return {names[name]: p.detach().float().clone() for name, p in model.named_parameters()}
+
+
+def plain(clip):
+    """The same training in one process by torch alone."""
+    model = Small(None, Reducer())
+    groups = zero.parameter_groups(model, 0.1)
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999))
+    norms, first = [], None
+    for step in range(STEPS):
+        for group in groups:
+            group["lr"] = 0.0 if group["last_layer"] and step == 0 else 1e-2
+        optimizer.zero_grad()
+        model(*batch(step, 0, 1)).backward()
+        norms.append(float(nn.utils.clip_grad_norm_(model.parameters(), clip)))
+        optimizer.step()
+        if first is None:
+            first = {name: optimizer.state[p]["exp_avg"].clone() for name, p in model.named_parameters()}
+    return norms, first, named(model)
+
+
+CASES = {
+    2: {"ep 1": (1, {}), "ep 2": (2, {}), "round robin": (2, {"round_robin_gradients": True}),
+        "bf16 ep 1": (1, {"bf16": True}), "bf16 ep 2": (2, {"bf16": True})},
+    4: {"ep 2": (2, {}), "ep 4": (4, {})},
+}
+
+
+@pytest.mark.parametrize("world", CASES)
+def test_norm_clipping_and_skipping_do_not_depend_on_the_split(world):
+    norms, moments, weights = plain(1.0)
+    assert min(norms) > 1.5  # every step is clipped
+    ranks = run_processes(world, "tests.dist.test_zero:worker", [CASES[world]])
+    for rank in ranks:  # a NaN on one rank skips the step on all
+        assert rank["skipped"] == [(False, True, float("inf"))] * 2
+    for case in CASES[world]:
+        results = [rank[case] for rank in ranks]
+        assert all(result["norms"] == results[0]["norms"] for result in results)  # to the bit, on all ranks
+        if "bf16" in case:  # 8 bits of mantissa: the norm's scale is what a wrong factor would change
+            torch.testing.assert_close(results[0]["norms"], norms, rtol=0.05, atol=0)
+            continue
+        torch.testing.assert_close(results[0]["norms"], norms, rtol=1e-5, atol=0)
+        for key, expected in (("moments", moments), ("weights", weights)):
+            merged = {name: value for result in results for name, value in result[key].items()}
+            assert merged.keys() == expected.keys()
+            for name, value in merged.items():
+                torch.testing.assert_close(value, expected[name], rtol=2e-4, atol=2e-5, msg=lambda m: f"{case} {name}: {m}")
+
+
+def test_groups_separate_decay_last_layer_and_bounded_size(monkeypatch):
+    model = Small(None, Reducer())
+    names = {id(p): name for name, p in model.named_parameters()}
+    monkeypatch.setattr(zero, "GROUP_LIMIT", 300)
+    groups = zero.parameter_groups(model, 0.1)
+    assert len({group["name"] for group in groups}) == len(groups)
+    found = {}
+    for group in groups:
+        sizes = [p.numel() for p in group["params"]]
+        assert sum(sizes) <= 300 or len(sizes) == 1
+        assert group["weight_decay"] == (0.1 if group["decay"] else 0.0)
+        for p in group["params"]:
+            assert names[id(p)] not in found
+            found[names[id(p)]] = (group["decay"], group["last_layer"])
+    assert found.keys() == set(names.values())
+    for name, (decay, last) in found.items():
+        assert decay == (not name.endswith("bias") and name not in ("norm.weight", "token"))
+        assert last == (name == "last_layer.weight")
+
+
+def test_another_release_of_deepspeed_is_refused():
+    zero.require_version(zero.VERSION)
+    with pytest.raises(ValueError, match="expected version 0.19.8, found 0.20.0"):
+        zero.require_version("0.20.0")
+
+
+def test_missing_environment_is_one_line(monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with pytest.raises(ValueError, match="expected .*WORLD_SIZE"):
+        zero.init_distributed()

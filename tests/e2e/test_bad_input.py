@@ -1,0 +1,99 @@
+"""Wrong input to the training command: one clear line, a non-zero exit, nothing half-written."""
+
+import json
+
+import pytest
+
+from tests.commands import copy_tree, pretrain, trained
+
+
+def errors(done) -> list[str]:
+    """Lines that a user would read as the error; DeepSpeed's launcher adds log lines of its own."""
+    text = done.stdout + done.stderr
+    assert "Traceback" not in text, text[-3000:]
+    return [line for line in text.splitlines() if line.startswith("error:")]
+
+
+@pytest.mark.parametrize("override, words", [
+    ("gradient_cliping=1.0", ["gradient_cliping", 'did you mean "gradient_clipping"']),
+    ("skysense.schedule.step=9", ["skysense.schedule.step", 'did you mean "steps"']),
+    ("zero_optimization.reduce_scater=true", ["reduce_scater", "reduce_scatter"]),
+    ('skysense.schedule.steps="many"', ["expected int", "many", "skysense.schedule.steps"]),
+    ("skysense.ep_size=3", ["ep_size", "3"]),
+    ("train_batch_size=3", ["train_batch_size", "3", "2"]),
+    ("skysense.data.views.global_cells=6", ["global_cells", "multiple of 4", "6"]),
+])
+def test_wrong_configuration(tmp_path, override, words):
+    done = pretrain(2, tmp_path / "none", tmp_path / "run", "--set", override)
+    assert done.returncode != 0
+    lines = errors(done)
+    assert len(lines) == 1, lines
+    for word in words:
+        assert word in lines[0]
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_shards(tmp_path):
+    done = pretrain(2, tmp_path / "nowhere", tmp_path / "run")
+    assert done.returncode != 0
+    [line] = errors(done)
+    assert str(tmp_path / "nowhere") in line
+    assert not (tmp_path / "run").exists()
+
+
+def damage(shards, kind):
+    """Damage a copy of a dataset in one way; returns the file that the message must name."""
+    tar = sorted(shards.glob("*.tar"))[0]
+    if kind == "missing":
+        tar.unlink()
+    elif kind == "truncated":
+        with open(tar, "r+b") as file:
+            file.truncate(tar.stat().st_size - 1000)
+    else:  # every sample's first member of weight, so that the run meets one at once
+        for index in sorted(shards.glob("*.index.json")):
+            with open(index.with_name(index.name.replace(".index.json", ".tar")), "r+b") as file:
+                for sample in json.loads(index.read_text())["samples"]:
+                    member = sample["members"]["hr" if "hr" in sample["members"] else "ms"]
+                    file.seek(member["offset"] + member["size"] // 2)
+                    byte = file.read(1)
+                    file.seek(-1, 1)
+                    file.write(bytes([byte[0] ^ 255]))
+    return tar
+
+
+@pytest.mark.parametrize("kind, word", [("missing", "no such file"), ("truncated", "bytes")])
+def test_damaged_shard_is_found_before_anything_is_written(shards, tmp_path, kind, word):
+    broken = copy_tree(shards, tmp_path / "shards")
+    tar = damage(broken, kind)
+    done = pretrain(2, broken, tmp_path / "run")
+    assert done.returncode != 0
+    [line] = errors(done)
+    assert tar.name in line and word in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_corrupt_member_stops_the_run_with_its_name(shards, tmp_path):
+    broken = copy_tree(shards, tmp_path / "shards")
+    damage(broken, "corrupt")
+    done = pretrain(2, broken, tmp_path / "run")
+    assert done.returncode != 0
+    lines = errors(done)
+    assert 1 <= len(lines) <= 2, lines  # at most one a rank, each naming its own sample
+    for line in lines:
+        assert "CRC32C" in line and "sample" in line
+    assert not list((tmp_path / "run").glob("checkpoints/step-*"))
+
+
+def test_folder_of_another_run(shards, tmp_path):
+    run = trained(1, shards, tmp_path / "run", "--stop_at", 1, "--set", "skysense.ep_size=1")
+    kept = (run / "config.json").read_bytes(), (run / "metrics.jsonl").read_bytes()
+    for extra in ((), ("--set", "skysense.seed=7")):
+        done = pretrain(1, shards, run, "--set", "skysense.ep_size=1", *extra)
+        assert done.returncode != 0
+        [line] = errors(done)
+        assert str(run) in line and "--resume" in line
+    done = pretrain(1, shards, run, "--resume", "--set", "skysense.ep_size=1", "--set", "skysense.seed=7")
+    assert done.returncode != 0
+    [line] = errors(done)
+    assert "seed" in line
+    assert kept == ((run / "config.json").read_bytes(), (run / "metrics.jsonl").read_bytes())
