@@ -68,7 +68,12 @@ def train(config: Config, device: torch.device, resume: str | None = None, stop_
     torch.use_deterministic_algorithms(True, warn_only=True)
     if config.settings.threads:
         torch.set_num_threads(config.settings.threads)
-    return _loop(_open(config, device, resume), stop_at)
+    rank = zero.ranks()[0]
+    preempt = Preempt(config.settings.run_dir, rank)  # first: a signal during the start must not kill the job unsaved
+    try:
+        return _loop(_open(config, device, resume), preempt, stop_at)
+    finally:
+        preempt.close()
 
 
 def _open(config: Config, device: torch.device, resume: str | None) -> Run:
@@ -79,7 +84,6 @@ def _open(config: Config, device: torch.device, resume: str | None) -> Run:
     rank = zero.ranks()[0]
     reducer = DistributedReducer()
     student, teacher = build_models(settings, reducer)
-    on_first_rank(lambda: snapshot(config, run_dir, resume=resume is not None))
     if rank == 0:
         lines = describe(student) + [f"class embeddings: {tower}",
                                      f"data: {len(dataset)} samples of {settings.data.shards}, run folder {run_dir}"]
@@ -97,6 +101,7 @@ def _open(config: Config, device: torch.device, resume: str | None) -> Run:
     run = Run(config, run_dir, rank, dataset, reducer, step, start=0)
     if found is not None:
         run.start = _restore(run, found)
+    on_first_rank(lambda: snapshot(config, run_dir, resume=resume is not None))  # last: a refusal has changed nothing
     return run
 
 
@@ -132,14 +137,13 @@ def _restore(run: Run, folder: Path) -> int:
     return state["step"]
 
 
-def _loop(run: Run, stop_at: int | None) -> int:
+def _loop(run: Run, preempt: Preempt, stop_at: int | None) -> int:
     """Steps until the end, a request to stop, a bad sample too many, or a guard that ends the run."""
     settings, step = run.settings, run.step
     steps, batch_size = settings.schedule.steps, run.config.deepspeed["train_batch_size"]
     stop = steps if stop_at is None else max(run.start, min(steps, stop_at))
     metrics = Metrics(run.run_dir, steps, run.start, run.rank, settings.log_every)
     guard = Guard(settings.guard, settings.model.head.prototypes)
-    preempt = Preempt(str(run.run_dir), run.rank)
     batches = iter(open_stream(run.dataset, settings.data, settings.seed, batch_size, run.rank,
                                run.reducer.world_size, run.start, stop))
     code, done, saved = None, run.start, run.start
@@ -165,7 +169,6 @@ def _loop(run: Run, stop_at: int | None) -> int:
             _save(run, done)
     finally:
         metrics.close()
-        preempt.close()
     return EXIT_DONE if code is None else code
 
 

@@ -10,11 +10,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def run(main: Callable[[], int | None]) -> None:
     """Call ``main`` and leave the process: its return value (None is 0) as exit status, ``error: <line>`` and 2 for
-    an error that this project raised on purpose. Anything else keeps its traceback: it is a bug, not a mistake."""
+    an error that this project raised on purpose. Anything else, also behind such an error, keeps its traceback: it is
+    a bug, not a mistake."""
     try:
         status = main() or 0
     except (ValueError, FileNotFoundError) as error:
-        if not raised_here(error):
+        cause = error.__cause__
+        if not raised_here(error) or not (cause is None or isinstance(cause, (ValueError, OSError))):
             raise
         print(f"error: {error}", file=sys.stderr)
         status = 2

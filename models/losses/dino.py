@@ -93,7 +93,7 @@ def teacher_targets(logits: Tensor, mask: Tensor, spec: DinoSpec, reducer: Reduc
 
 @torch.no_grad()
 def teacher_statistics(targets: Tensor, mask: Tensor, reducer: Reducer) -> Statistics:
-    """``targets`` (N, K) with masked rows zero, ``mask`` (N,) bool -> scalars, equal on all ranks; zero without rows."""
+    """``targets`` (N, K), masked rows zero, ``mask`` (N,) bool -> scalars, equal on all ranks; zero without rows."""
     prototypes = targets.shape[-1]
     entropy = -torch.special.xlogy(targets, targets).sum()
     count, entropy = reducer.sum(torch.stack([mask.sum().float(), entropy])).unbind()

@@ -36,7 +36,7 @@ def semantic_aggregation(student: Mapping[str, Tensor], teacher: Mapping[str, Te
     one with every view of the other of the same sample. Targets come from all teacher queries in ``pairs`` together.
     Raises ValueError if a size in ``pairs`` is missing.
     """
-    for given, name, sizes in ((student, "student", [s for s, _ in pairs]), (teacher, "teacher", [t for _, t in pairs])):
+    for given, name, sizes in zip((student, teacher), ("student", "teacher"), zip(*pairs)):
         missing = sorted(set(sizes) - set(given))
         if missing:
             raise ValueError(f"semantic aggregation: expected queries of the {name} for {missing}, "

@@ -10,6 +10,7 @@ from models.losses.dino import (
     Centre, DinoSpec, cross_entropy, paired_cross_entropy, share, sharpen, teacher_statistics, teacher_targets)
 from models.losses.sinkhorn import sinkhorn
 from models.reducer import Reducer
+from tests.unit.formulas import loss_by_loops
 from tests.unit.ranks import run_ranks
 
 SPEC = DinoSpec(student_temperature=0.1, teacher_temperature=0.05, iterations=3)
@@ -17,15 +18,6 @@ SPEC = DinoSpec(student_temperature=0.1, teacher_temperature=0.05, iterations=3)
 
 def draw(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def loss_by_loops(logits, targets, temperature):
-    """One row, float64, differentiable."""
-    total = 0.0
-    normaliser = sum((x / temperature).exp() for x in logits)
-    for x, p in zip(logits, targets):
-        total = total - p * ((x / temperature).exp() / normaliser).log()
-    return total
 
 
 def test_cross_entropy_and_its_gradient_equal_the_formula():

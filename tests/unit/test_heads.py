@@ -84,7 +84,8 @@ def test_number_of_layers(layers, expected):
 
 def test_size_at_full_scale():
     with torch.device("meta"):
-        sizes = {width: sum(p.numel() for p in ProjectionHead(width, HeadSpec()).parameters()) for width in (2816, 1536)}
+        heads = {width: ProjectionHead(width, HeadSpec()) for width in (2816, 1536)}
+    sizes = {width: sum(p.numel() for p in head.parameters()) for width, head in heads.items()}
     assert sizes[2816] == 2817 * 2048 + 2049 * 2048 + 2049 * 256 + 65536 * 256 == 27_267_328
     assert sizes[1536] == sizes[2816] - (2816 - 1536) * 2048
     assert all(isinstance(layer, nn.Linear) for layer in ProjectionHead(7, SPEC).mlp)

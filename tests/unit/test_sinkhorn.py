@@ -7,26 +7,13 @@ import torch
 import models.losses.sinkhorn as module
 from models.losses.sinkhorn import sinkhorn, sinkhorn_many
 from models.reducer import Reducer
+from tests.unit.formulas import textbook
 from tests.unit.ranks import run_ranks
 
 
 def draw(rows=12, columns=7, seed=0, scale=1.0):
     generator = torch.Generator().manual_seed(seed)
     return scale * torch.randn(rows, columns, generator=generator)
-
-
-def textbook(scores, epsilon, iterations):
-    """Caron et al. 2020, appendix: exp, then columns to 1/K and rows to 1/N in turn, in float64."""
-    scores = np.asarray(scores, dtype=np.float64)
-    rows, columns = scores.shape
-    q = np.exp((scores - scores.max()) / epsilon)
-    q /= q.sum()
-    for _ in range(iterations):
-        for k in range(columns):
-            q[:, k] /= q[:, k].sum() * columns
-        for n in range(rows):
-            q[n] /= q[n].sum() * rows
-    return q * rows
 
 
 def everything(scores):

@@ -1,0 +1,71 @@
+"""A step that must not be applied leaves everything as it was, on every rank; the next one goes on."""
+
+import torch
+
+from data.shards import ShardDataset
+from data.stream import open_stream
+from engine import zero
+from engine.build import build_models, embed_classes, is_last_layer, is_no_decay, share_context
+from engine.collectives import DistributedReducer
+from engine.config import load
+from engine.objective import Objective
+from engine.schedules import Schedules
+from engine.step import Step
+from engine.teacher import EmaTeacher
+from tests.commands import TINY
+from tests.dist.processes import run_processes
+
+
+def state(step):
+    """Everything that a step may change, copied."""
+    tensors = zero.partitions(step.engine) + step.ema.shards + [step.student.trunk.context.prototypes]
+    tensors += list(step.student.parameters()) + list(step.teacher.parameters())
+    return [tensor.detach().clone() for tensor in tensors]
+
+
+def same(a, b) -> bool:
+    """Bit for bit."""
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def worker(shards):
+    """Good step, step with a NaN loss on rank 1, step with NaN gradients on rank 1 alone, good step."""
+    zero.init_distributed()
+    rank, world, _ = zero.ranks()
+    config = load(TINY, [f"skysense.data.shards={shards}"], world)
+    settings, reducer = config.settings, DistributedReducer()
+    student, teacher = build_models(settings, reducer)
+    optimizer = config.deepspeed["optimizer"]["params"]
+    groups = zero.parameter_groups(student, optimizer["weight_decay"], is_no_decay, is_last_layer)
+    engine = zero.initialize(student, config.deepspeed, groups)
+    zero.join_expert_groups(teacher)
+    share_context(engine.module, teacher)
+    dataset = ShardDataset.open(settings.data.shards)
+    text, _ = embed_classes(settings, dataset)
+    objective = Objective(settings.loss, engine.module, teacher, text, reducer)
+    step = Step(engine, EmaTeacher(engine, teacher), teacher, objective, Schedules(settings, optimizer), reducer,
+                torch.device("cpu"))
+    batches = list(open_stream(dataset, settings.data, 0, config.deepspeed["train_batch_size"], rank, world, 0, 4))
+    results = []
+    for k, batch in enumerate(batches):
+        hook = None
+        if rank == 1 and k == 1:  # a valid pixel that is not a number
+            for views in batch.views.values():
+                for name, image in views.images.items():
+                    views.images[name] = image * torch.nan
+        if rank == 1 and k == 2:  # a finite loss with a gradient that is not
+            hook = engine.module.text_projection.weight.register_hook(lambda gradient: gradient * torch.nan)
+        before = state(step)
+        report = step(batch)
+        if hook is not None:
+            hook.remove()
+        results.append((report.applied, same(before, state(step)), report.skipped_keys == batch.keys))
+    return results
+
+
+def test_a_nan_on_one_rank_changes_nothing_on_any(shards):
+    for results in run_processes(2, "tests.dist.test_step:worker", (str(shards),)):
+        applied, unchanged, recorded = zip(*results)
+        assert applied == (True, False, False, True)
+        assert unchanged == (False, True, True, False)
+        assert recorded == (False, True, True, False)
