@@ -113,7 +113,7 @@ REFUSED = {
     "optimizer.params.max_grad_norm": "set the top-level gradient_clipping instead",
     "optimizer.params.adam_w_mode": "the optimizer is always AdamW; remove it",
     "zero_optimization.compute_grad_norm": "the gradient norm is logged at every step; remove it",
-    "zero_optimization.elastic_checkpoint": "checkpoints are elastic without it; remove it",
+    "zero_optimization.elastic_checkpoint": "a checkpoint goes on with the ranks it was saved with; remove it",
     "zero_optimization.legacy_stage1": "this engine runs stage 2; remove it",
     "zero_optimization.parameter_alignment": "the teacher's shards need the unpadded layout; remove it",
     "zero_optimization.offload_optimizer": "the teacher is averaged beside the weights on the device; remove it",

@@ -26,30 +26,48 @@ def series(records: list[dict], name: str) -> np.ndarray:
 def measured(records: list[dict], name: str) -> np.ndarray:
     """``series`` of a loss or teacher figure, NaN at steps whose batch had nothing to measure it on.
 
-    A batch without a modality gives its losses and entropies as 0; its share of used prototypes, 0 only then, tells."""
-    kind, _, rest = name.partition("/")
-    head = {"loss/qsacl": "queries"}.get(name, rest.removeprefix("mgcl/"))
-    head = head if kind == "loss" else head.rpartition("/")[0]
-    used = f"teacher/{head}/used"
+    A batch without a modality gives its losses and entropies as 0; its share of used prototypes, 0 only then, tells.
+    A batch without labels gives a text alignment of exactly 0. The total counts where all its terms do, so that steps
+    compare, unless that is less than half of them."""
     values = series(records, name)
+    if name == "loss":
+        whole = complete(records)
+        return np.where(whole, values, math.nan) if 2 * whole.sum() >= len(records) else values
+    if name == "loss/ita":
+        return np.where(values == 0, math.nan, values)
+    kind, _, rest = name.partition("/")
+    if kind == "teacher":
+        head = rest.rpartition("/")[0]
+    else:
+        head = "queries" if rest == "qsacl" else rest.removeprefix("mgcl/")
+    used = f"teacher/{head}/used"
     return np.where(series(records, used) == 0, math.nan, values) if used in records[-1] else values
 
 
-def losses(records: list[dict]) -> Figure:
-    """Small multiples: the total and single terms on top, then a row for each feature, a column for each level."""
+def complete(records: list[dict]) -> np.ndarray:
+    """Steps whose batch could measure every term: (steps,) bool."""
+    there = [~np.isnan(measured(records, name)) for name in records[-1] if name.startswith("loss/")]
+    return np.logical_and.reduce(there) if there else np.ones(len(records), bool)
+
+
+def losses(records: list[dict], prototypes: int) -> Figure:
+    """Small multiples: the total and single terms on top, then a row for each level, a column for each feature."""
     names = [name for name in records[-1] if name.startswith("loss/")]
     granular = [name.split("/")[2:] for name in names if name.startswith("loss/mgcl/")]
     features, levels = (list(dict.fromkeys(column)) for column in zip(*granular)) if granular else ([], [])
     single = ["loss"] + [name for name in names if not name.startswith("loss/mgcl/")]
-    columns = max(3, len(levels))
+    columns = max(4, len(features))
     top = -(-len(single) // columns)
-    figure, axes = _grid(top + len(features), columns)
+    figure, axes = _grid(top + len(levels), columns)
     for axis, name in zip(axes[:top].flat, single):
         _line(axis, records, measured(records, name), PLAIN, "total, weighted" if name == "loss" else name[5:])
-    for row, feature in zip(axes[top:], features):
-        for axis, level in zip(row, levels):
+        if name == "loss/qsacl":
+            _limit(axis, math.log(prototypes))
+    for row, level in zip(axes[top:], levels):
+        for axis, feature in zip(row, features):
             _line(axis, records, measured(records, f"loss/mgcl/{feature}/{level}"), colour(feature),
                   f"{feature}, {level} level")
+            _limit(axis, math.log(prototypes))
     return _finish(figure, axes)
 
 
@@ -100,10 +118,10 @@ def teacher(records: list[dict], prototypes: int) -> Figure:
                 axis.plot(*binned(steps(records), values), line, color=colour(feature), linewidth=1.3,
                           label=name.partition("/")[2] or name)
             if kind == "used":
-                axis.axhline(prototypes, color=FAINT, linewidth=1)
+                axis.axhline(prototypes, color=FAINT, linewidth=1, zorder=0)
                 axis.set_ylim(0, 1.08 * prototypes)
             else:
-                axis.axhline(1, color=FAINT, linewidth=1)
+                axis.axhline(1, color=FAINT, linewidth=1, zorder=0)
                 axis.set_ylim(-0.03, 1.08)
             axis.set_title(f"{feature}: {title}")
         row[2].legend(fontsize=7.5, loc="upper right", ncols=3, handlelength=1.8, columnspacing=1)
@@ -195,6 +213,11 @@ def _line(axis: Axes, records: list[dict], values: np.ndarray, shade: str, title
     axis.set_title(title)
     if not np.isfinite(y).any():
         axis.text(0.5, 0.5, "nothing measured", ha="center", va="center", transform=axis.transAxes, color="#888888")
+
+
+def _limit(axis: Axes, value: float) -> None:
+    """A dashed line that is always in sight."""
+    axis.axhline(value, color="#455a64", linewidth=1, linestyle=(0, (4, 3)), zorder=1)
 
 
 def _load(records: list[dict]) -> np.ndarray:

@@ -43,10 +43,10 @@ class Html(str):
 
 
 def text(value) -> Html:
-    """A value as HTML: numbers short, None as a dash."""
+    """A value as HTML: floats with three decimals, None as a dash."""
     if isinstance(value, Html):
         return value
-    return Html(escape("-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)))
+    return Html(escape("-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)))
 
 
 def table(rows: Iterable[Sequence], head: Sequence | None = None, numbers: Sequence[int] = ()) -> Html:
@@ -93,5 +93,6 @@ def page(title: str, subtitle: str, sections: Sequence[tuple[str, str]]) -> str:
                    for i, (name, content) in enumerate(sections, 1))
     return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
             f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{text(title)}</title>\n'
-            f"<style>{CSS}</style></head>\n<body><main>\n<header><h1>{text(title)}</h1><p>{text(subtitle)}</p></header>\n"
+            f"<style>{CSS}</style></head>\n<body><main>\n"
+            f"<header><h1>{text(title)}</h1><p>{text(subtitle)}</p></header>\n"
             f"<nav><ol>{contents}</ol></nav>\n{body}</main></body></html>\n")

@@ -112,7 +112,8 @@ def knn(features: Tensor, labels: Tensor, groups: Tensor, k: int, classes: int) 
     """Accuracy of weighted k-NN, each entry judged by the entries of other groups only.
 
     Args:
-        features: (N, D); labels: (N,) int64; groups: (N,) int64, here the tile, so that neighbours in space do not vote.
+        features: (N, D); labels: (N,) int64.
+        groups: (N,) int64, here the tile, so that neighbours in space do not vote.
         k: neighbours, cut to what there is.
 
     Raises:

@@ -9,6 +9,7 @@ import numpy as np
 from engine import figures, pictures
 from engine.page import Html, badge, heading, note, picture, table, text
 from engine.pictures import Maps
+from engine.region_map import region_map
 from engine.run_files import RunFiles
 from engine.verdicts import Verdict, ends
 from models.pretraining import FUSED
@@ -64,8 +65,8 @@ def _summary(run: RunFiles, answers: Sequence[Verdict], entries: list[dict]) -> 
     return Html(
         table([(badge(a.good), a.question, a.numbers) for a in answers], ("verdict", "question", "numbers"))
         + heading("Run") + table(what) + heading("Loss terms")
-        + note(f"Means over the first and the last {figures.tenth(len(run.records))} steps. The total is weighted, the "
-               "terms are not.")
+        + note(f"Means over the first and the last {figures.tenth(len(run.records))} steps, of those that could "
+               "measure the term. The total is weighted, the terms are not.")
         + _terms(run) + heading("Data") + table(data) + heading("Licences")
         + table(credits, ("samples", "licence", "attribution"), numbers=(0,)))
 
@@ -82,21 +83,26 @@ def _terms(run: RunFiles) -> Html:
 
 def _losses(run: RunFiles) -> Html:
     k = run.config.settings.model.head.prototypes
-    layers = f"{len(run.config.settings.model.moe.blocks)} (one a mixture layer)" if run.config.settings.model.moe else 0
-    return picture(figures.losses(run.records), (
+    moe = run.config.settings.model.moe
+    balance = (f"The balance term (moe_balance) is best near {len(moe.blocks)}, 1 a mixture layer, and must not grow. "
+               if moe else "")
+    return picture(figures.losses(run.records, k), (
         "<b>How to read it.</b> One panel a loss term, unweighted but for the total. Faint: every step; strong: a "
-        "running mean. Gaps are steps whose batch had nothing to measure the term on, such as no image of that sensor. "
-        f"<b>Healthy:</b> the contrastive terms start near log K = {math.log(k):.2f} and fall, slowly; they do not "
-        "reach 0, because they hold the entropy of the teacher's targets too. The text alignment (ita) falls as soon "
-        f"as there are labels. The balance term (moe_balance) is best near {layers} and must not grow. "
-        "<b>Look closer</b> if a curve stays flat at its start (nothing is learnt), drops to 0 (collapse), or jumps."),
+        "running mean. Gaps are steps whose batch had nothing to measure the term on, such as no image of that sensor; "
+        "the total leaves out steps that lack a term. Dashed: "
+        f"log K = {math.log(k):.2f}, what a student that knows nothing reaches, and where a teacher that says nothing "
+        "puts it. <b>Healthy:</b> the contrastive terms fall below the dashed line and go on falling, slowly; they do "
+        "not reach 0, because they hold the entropy of the teacher's targets too. The text alignment (ita) falls as "
+        f"soon as there are labels. {balance}"
+        "<b>Look closer</b> if a curve settles on the dashed line (nothing is learnt from it: see the teacher's "
+        "entropies), drops to 0 (collapse), or jumps."),
         "Loss terms over steps")
 
 
 def _schedules(run: RunFiles) -> Html:
     return picture(figures.schedules(run.records), (
-        "<b>How to read it.</b> What the step alone decides: the learning rate rises over the warm-up and falls along a "
-        "cosine, weight decay and teacher momentum move along cosines, the teacher's temperature rises to its final "
+        "<b>How to read it.</b> What the step alone decides: the learning rate rises over the warm-up and falls along "
+        "a cosine; weight decay and teacher momentum move along cosines, the teacher's temperature rises to its final "
         "value. <b>Healthy:</b> smooth curves without steps or kinks other than the end of a warm-up, also where a "
         "run was interrupted and continued."), "Schedules over steps")
 
@@ -117,13 +123,14 @@ def _teacher(run: RunFiles) -> Html:
     if not figures.heads(run.records):
         return note("The run recorded no teacher figures.")
     return picture(figures.teacher(run.records, k), (
-        f"<b>How to read it.</b> Each head of the teacher shares every row (a pixel, an object, an image, a query) among "
-        f"K = {k} prototypes; log K = {math.log(k):.2f} is the greatest entropy. Left: how undecided it is on one row, "
-        "1 = it says nothing, 0 = it names one prototype. Middle: how evenly all rows together use the prototypes; "
+        f"<b>How to read it.</b> Each head of the teacher shares every row (a pixel, an object, an image, a query) "
+        f"among K = {k} prototypes; log K = {math.log(k):.2f} is the greatest entropy. Left: how undecided it is on one "
+        "row, 1 = it says nothing, 0 = it names one prototype. Middle: how evenly all rows together use the prototypes; "
         "0 = every row gets the same one, which is collapse. Right: how many prototypes are some row's first choice. "
         "<b>Healthy:</b> left clearly under 1 and over 0, falling while the temperature is low; middle near 1; right "
         "not shrinking to 1 (it cannot exceed the number of rows in a batch, so the image level is low with small "
-        "batches)."), "Teacher entropies and prototype use over steps")
+        "batches). Sinkhorn-Knopp spreads few rows over all prototypes: a head that sees a single row in a step stands "
+        "at 1 on the left, whatever it has learnt."), "Teacher entropies and prototype use over steps")
 
 
 def _experts(run: RunFiles) -> Html:
@@ -137,9 +144,9 @@ def _experts(run: RunFiles) -> Html:
         "everything from all modalities, none is left without work; modalities may well differ, that is what experts "
         "are for."), "Expert shares by modality in the last steps")
         + picture(figures.expert_history(run.records, modalities), (
-            "<b>How to read it.</b> The same shares over time: a row an expert, a column a step (or several). White: no "
-            "token of the modality. <b>Healthy:</b> lively at the start, then steadier; one dark row while all others "
-            "fade means that the gate has collapsed: raise <code>skysense.loss.moe_balance</code>."),
+            "<b>How to read it.</b> The same shares over time: a row an expert, a column a step (or several). White: "
+            "no token of the modality. <b>Healthy:</b> lively at the start, then steadier; one dark row while all "
+            "others fade means that the gate has collapsed: raise <code>skysense.loss.moe_balance</code>."),
             "Expert shares by modality over steps"))
 
 
@@ -149,13 +156,15 @@ def _views(run: RunFiles) -> Html:
     shown = "".join(picture(pictures.views(run.dataset, settings.data, settings.seed, one, settings.model),
                             "", f"Views of {run.dataset.entry(one.sample)['key']}") for one in chosen)
     return Html(note(
-        "The first sample of each kind in the run's own order (optical and series, series only, optical only, as far as "
-        "the data has them), cut by the run's own seed: these are the pixels that training saw. "
+        "The first sample of each kind in the run's own order (optical and series, series only, optical only, as far "
+        "as the data has them), cut by the run's own seed: these are the pixels that training saw. "
         "<b>Above left:</b> the whole tile with the views, solid: global, dashed: local; the dot marks the corner that "
         "is shown top left, so it tells how a view was mirrored and turned. <b>Above right:</b> the views of every "
         "modality; the optical ones also change in colour, blur and solarisation. Pale violet: no valid data. "
         "<b>Below:</b> which cells of the fusion grid meet in the pixel loss; dots of one colour, joined by a line, "
-        "are the same ground in the student's and the teacher's view, a cross lies outside the teacher's view. "
+        "are the same ground in the student's and the teacher's view; a cross meets nothing, as the place lies outside "
+        "the teacher's view or has no valid data. Series are stretched in contrast; SAR shows VV, VH and their "
+        "difference. "
         "<b>Healthy:</b> joined dots lie on the same thing, and all modalities of one view show the same place.")
         + shown)
 
@@ -167,9 +176,9 @@ def _features(run: RunFiles, trained: list[Maps], first: list[Maps]) -> Html:
     columns += [(FUSED, trained, FUSED), ("fused, untrained", first, FUSED)]
     return picture(pictures.feature_pictures(trained, columns), (
         "<b>How to read it.</b> Each square is a map of the teacher's features: its three strongest directions of "
-        "variation (principal components), taken over all samples of a column together, become red, green and blue. Equal "
-        "colours mean alike features, the colours themselves mean nothing. Pale violet: no data. The tiles are shown "
-        f"at {2 * run.config.settings.data.views.global_cells} cells a side, twice the global views', for a finer "
+        "variation (principal components), taken over all samples of a column together, become red, green and blue. "
+        "Equal colours mean alike features, the colours themselves mean nothing. Pale violet: no data. The tiles are "
+        f"shown at {2 * run.config.settings.data.views.global_cells} cells a side, twice the global views', for a finer "
         "picture. <b>Healthy:</b> colours follow things on the ground (roads, fields, woods) and agree between tiles; "
         "after training more so than in the last column, the same model before its first step. <b>Look closer</b> if "
         "all maps show the same pattern whatever the tile: then the features tell the position, not the content."),
@@ -181,7 +190,7 @@ def _map(run: RunFiles, entries: list[dict]) -> Html:
     held = Counter(run.dataset.region(sample) for sample in range(len(run.dataset)))
     counts = [held[region] for region in range(len(regions))]
     places = np.array([(entry["lon"], entry["lat"]) for entry in entries])
-    return picture(pictures.region_map(regions, counts, places), (
+    return picture(region_map(regions, counts, places), (
         "<b>How to read it.</b> Each region is a cell of 65,536 m on an equal-area grid; the geo-context keeps "
         "prototypes of its own for every region that holds data. Above: the world, larger squares for more samples "
         "(there is no map beneath: the report needs no network). Below: the boxes of the map enlarged, each region "
@@ -194,20 +203,20 @@ def _evaluation(evaluation: dict) -> Html:
     ranks = [(name, trained["samples_of"][name], value, first["effective_rank"].get(name))
              for name, value in trained["effective_rank"].items()]
     found = heading("Effective rank") + note(
-        f"Teacher of {evaluation['checkpoint']}, {trained['samples']} whole tiles without augmentation, beside the same "
-        "model with its first weights. The effective rank is the number of directions in which the samples' mean "
+        f"Teacher of {evaluation['checkpoint']}, {trained['samples']} whole tiles without augmentation, beside the "
+        "same model with its first weights. The effective rank is the number of directions in which the samples' mean "
         "features differ (exp of the entropy of the singular values). 1 is collapse; at most one less than there are "
         "samples. <b>Healthy:</b> well above 1; it may fall below the untrained one, as training sorts out what "
         "matters, but not towards 1.") + table(ranks, ("feature", "samples", "trained", "untrained"), numbers=(1, 2, 3))
     found += heading("k-NN on land-cover cells")
     if "knn" not in trained:
-        return Html(found + note(f"Not measured: {trained['labelled_tiles']} tiles have labels, at least 2 are needed."))
+        return Html(found + note(f"Not measured: {trained['labelled_tiles']} tiles have labels, it takes at least 2."))
     rows = [(f"{k} neighbours", *(None if figures["knn"].get(k) is None else f"{100 * figures['knn'][k]:.1f} %"
                                   for figures in (trained, first))) for k in trained["knn"]]
     rows.append(("always the commonest class", *[f"{100 * trained['commonest_class']:.1f} %"] * 2))
     return Html(found + note(
-        f"{trained['labelled_cells']} labelled cells of the fusion grid on {trained['labelled_tiles']} tiles: each gets "
-        "the class of the most similar cells <b>of other tiles</b>, no training on top. <b>Healthy:</b> above the "
+        f"{trained['labelled_cells']} labelled cells of the fusion grid on {trained['labelled_tiles']} tiles: each "
+        "gets the class of the most similar cells <b>of other tiles</b>, no training on top. <b>Healthy:</b> above the "
         "untrained model and above the commonest class. With few tiles or neighbouring ones this is a coarse measure: "
         "differences of a few cells mean nothing.") + table(rows, ("accuracy", "trained", "untrained"), numbers=(1, 2)))
 

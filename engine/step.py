@@ -29,9 +29,9 @@ class StepReport:
     skipped_keys: list[str] = field(default_factory=list)  # this rank's samples, if the step was not applied
 
     def entropies(self) -> dict[str, float]:
-        """Mean entropy of the teacher's targets by head, in nats."""
-        ending = "/entropy"
-        return {name.removesuffix(ending): value for name, value in self.statistics.items() if name.endswith(ending)}
+        """Mean entropy of the teacher's targets, in nats, of every head that had any: a batch may lack a modality."""
+        heads = {name.removesuffix("/used") for name, used in self.statistics.items() if name.endswith("/used") and used}
+        return {head: self.statistics[f"{head}/entropy"] for head in sorted(heads)}
 
 
 class Step:

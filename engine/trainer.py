@@ -113,28 +113,30 @@ def _inputs(settings: Settings) -> tuple[ShardDataset, Tensor, str]:
 
 
 def _checkpoint_to_resume(run_dir: Path, resume: str | None) -> Path | None:
-    """The checkpoint folder to continue from; None to start anew."""
-    if resume is None:
-        if checkpoint.latest(run_dir) is not None:
-            raise ConfigError(f"{run_dir}: holds checkpoints of an earlier run; continue it with --resume, "
-                              "or choose another --run_dir")
-        return None
-    if resume == "auto":
-        return checkpoint.latest(run_dir)
-    return Path(resume)
+    """The checkpoint folder to continue from; None to start anew. Raises ConfigError."""
+    newest = checkpoint.latest(run_dir)
+    if resume is None and newest is not None:
+        raise ConfigError(f"{run_dir}: holds checkpoints of an earlier run; continue it with --resume, "
+                          "or choose another --run_dir")
+    return newest if resume == "auto" else Path(resume) if resume else None
 
 
 def _restore(run: Run, folder: Path) -> int:
-    """Load a checkpoint and return the next step. Raises ConfigError if it belongs to other data or another seed."""
+    """Load a checkpoint and return the next step."""
     state = checkpoint.load(folder, run.step.engine, run.step.ema)
+    together(lambda: _take(run, folder, state))
+    if run.rank == 0:
+        print(f"continuing from {folder} at step {state['step']}", flush=True)
+    return state["step"]
+
+
+def _take(run: Run, folder: Path, state: dict) -> None:
+    """The engine's own part of a checkpoint. Raises ConfigError if it belongs to other data, seed or centring."""
     for name, here in (("fingerprint", run.dataset.fingerprint), ("seed", run.settings.seed)):
         if state[name] != here:
             raise ConfigError(f"{folder}: saved with {name} {state[name]}, this run has {here}; "
                               "a run goes on with its own data and seed only")
     run.step.objective.load_state(state["centres"])
-    if run.rank == 0:
-        print(f"continuing from {folder} at step {state['step']}", flush=True)
-    return state["step"]
 
 
 def _loop(run: Run, preempt: Preempt, stop_at: int | None) -> int:

@@ -36,14 +36,16 @@ def finite(records: list[dict]) -> Verdict:
 
 
 def falling(records: list[dict]) -> Verdict:
-    """The mean total of the last tenth of the steps lies under that of the first tenth."""
-    first, last = ends(series(records, "loss"))
+    """The mean total of the last tenth of the steps lies under that of the first tenth, among steps that compare."""
+    question, values = "Does the total loss fall?", measured(records, "loss")
+    first, last = ends(values)
     if len(records) < 2 or not math.isfinite(first + last):
-        return Verdict("Does the total loss fall?", None, f"{len(records)} steps, too few finite values to compare")
+        return Verdict(question, None, f"{len(records)} steps, too few finite values to compare")
+    left_out = len(records) - int(np.isfinite(values).sum())
+    which = f"; {left_out} steps left out, their batch could not measure every term" if left_out else ""
     change = f", {100 * (last - first) / abs(first):+.1f} %" if first else ""
-    return Verdict("Does the total loss fall?", last < first,
-                   f"mean {first:.3f} over the first {tenth(len(records))} steps, {last:.3f} over the last"
-                   f"{change}")
+    return Verdict(question, last < first, f"mean {first:.3f} over the first {tenth(len(records))} steps, {last:.3f} "
+                                           f"over the last{change}{which}")
 
 
 def entropy(records: list[dict], guard: GuardSettings, prototypes: int) -> Verdict:
@@ -86,8 +88,8 @@ def _bounded(question: str, what: str, shares: dict[str, float], low: float, hig
     """All shares lie between the bounds."""
     if not shares:
         return Verdict(question, None, "no head had anything to measure in the last tenth of the steps")
-    least, most = min(shares, key=shares.get), max(shares, key=shares.get)
+    outside = [head for head, share in shares.items() if not low < share < high]
     wanted = f"wanted above {low:g}" + (f" and below {high:g}" if math.isfinite(high) else "")
-    return Verdict(question, low < shares[least] and shares[most] < high,
-                   f"{what} / log K: {shares[least]:.3f} ({least}) to {shares[most]:.3f} ({most}) over "
-                   f"{len(shares)} heads; {wanted}")
+    return Verdict(question, not outside,
+                   f"{what} / log K: {min(shares.values()):.3f} to {max(shares.values()):.3f} over {len(shares)} "
+                   f"heads; {wanted}" + (f"; outside: {', '.join(outside)}" if outside else ""))

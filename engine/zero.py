@@ -59,9 +59,9 @@ def ranks() -> tuple[int, int, int]:
 
 
 def shutdown() -> None:
-    """Leave the process groups, if this process is in any."""
+    """Leave the process groups, DeepSpeed's included, if this process is in any."""
     if dist.is_initialized():
-        dist.destroy_process_group()
+        deepspeed.comm.destroy_process_group()
 
 
 def no_decay(name: str, parameter: nn.Parameter) -> bool:

@@ -11,7 +11,7 @@ from cli import run
 
 from engine import zero
 from engine.collectives import RankError, together
-from engine.config import load
+from engine.config import ConfigError, load
 from engine.trainer import train
 
 
@@ -32,9 +32,9 @@ def main() -> int:
     try:
         config = together(lambda: load(given.deepspeed_config, overrides, world))
         return train(config, device, given.resume, given.stop_at)
-    except RankError as error:
+    except (RankError, ConfigError) as error:
         if rank and isinstance(error.__cause__ or error, ValueError):
-            return 2  # rank 0 says the line for all
+            return 2  # all ranks have met the same error, and rank 0 says it
         raise
     finally:
         zero.shutdown()
