@@ -26,28 +26,33 @@ def series(records: list[dict], name: str) -> np.ndarray:
 def measured(records: list[dict], name: str) -> np.ndarray:
     """``series`` of a loss or teacher figure, NaN at steps whose batch had nothing to measure it on.
 
-    A batch without a modality gives its losses and entropies as 0; its share of used prototypes, 0 only then, tells.
-    A batch without labels gives a text alignment of exactly 0. The total counts where all its terms do, so that steps
-    compare, unless that is less than half of them."""
+    The total counts where all its terms do, so that steps compare, unless that is less than half of them."""
     values = series(records, name)
     if name == "loss":
         whole = complete(records)
         return np.where(whole, values, math.nan) if 2 * whole.sum() >= len(records) else values
+    return np.where(_without(records, name), math.nan, values)
+
+
+def complete(records: list[dict]) -> np.ndarray:
+    """Steps whose batch could measure every term: (steps,) bool."""
+    lacks = [_without(records, name) for name in records[-1] if name.startswith("loss/")]
+    return ~np.logical_or.reduce(lacks) if lacks else np.ones(len(records), bool)
+
+
+def _without(records: list[dict], name: str) -> np.ndarray:
+    """Steps whose batch had nothing to measure this on: (steps,) bool.
+
+    A batch without a modality gives its losses and entropies as 0; its share of used prototypes, 0 only then, tells.
+    A batch without labels gives a text alignment of exactly 0."""
     if name == "loss/ita":
-        return np.where(values == 0, math.nan, values)
+        return series(records, name) == 0
     kind, _, rest = name.partition("/")
     if kind == "teacher":
         head = rest.rpartition("/")[0]
     else:
         head = "queries" if rest == "qsacl" else rest.removeprefix("mgcl/")
-    used = f"teacher/{head}/used"
-    return np.where(series(records, used) == 0, math.nan, values) if used in records[-1] else values
-
-
-def complete(records: list[dict]) -> np.ndarray:
-    """Steps whose batch could measure every term: (steps,) bool."""
-    there = [~np.isnan(measured(records, name)) for name in records[-1] if name.startswith("loss/")]
-    return np.logical_and.reduce(there) if there else np.ones(len(records), bool)
+    return series(records, f"teacher/{head}/used") == 0  # a term without a head: NaN, never 0
 
 
 def losses(records: list[dict], prototypes: int) -> Figure:

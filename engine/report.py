@@ -44,12 +44,12 @@ def write(folder: Path, out: Path | None = None, shards: str | None = None, samp
         ConfigError: no run folder, no metrics, no whole checkpoint, or a dataset that the run did not use.
         InputError: the dataset cannot be read. In both cases nothing is written.
     """
-    out = Path(out or Path(folder) / "report.html")
+    run = read(Path(folder), shards)
+    out = Path(out or run.folder / "report.html")
     if not out.absolute().parent.is_dir() or out.is_dir():
         raise ConfigError(f"--out: expected the name of a file in a folder that exists, found {out}")
     if samples < 2:
         raise ConfigError(f"--samples: expected at least 2, found {samples}")
-    run = read(Path(folder), shards)
     chosen = _chosen(run)
     trained = _look(run, load_teacher(run.checkpoint / "teacher"), chosen, samples)
     first = _look(run, untrained(run.config), chosen, samples)

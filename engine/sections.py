@@ -124,9 +124,10 @@ def _teacher(run: RunFiles) -> Html:
         return note("The run recorded no teacher figures.")
     return picture(figures.teacher(run.records, k), (
         f"<b>How to read it.</b> Each head of the teacher shares every row (a pixel, an object, an image, a query) "
-        f"among K = {k} prototypes; log K = {math.log(k):.2f} is the greatest entropy. Left: how undecided it is on one "
-        "row, 1 = it says nothing, 0 = it names one prototype. Middle: how evenly all rows together use the prototypes; "
-        "0 = every row gets the same one, which is collapse. Right: how many prototypes are some row's first choice. "
+        f"among K = {k} prototypes; log K = {math.log(k):.2f} is the greatest entropy. Left: how undecided it is on "
+        "one row, 1 = it says nothing, 0 = it names one prototype. Middle: how evenly all rows together use the "
+        "prototypes; 0 = every row gets the same one, which is collapse. Right: how many prototypes are some row's "
+        "first choice. "
         "<b>Healthy:</b> left clearly under 1 and over 0, falling while the temperature is low; middle near 1; right "
         "not shrinking to 1 (it cannot exceed the number of rows in a batch, so the image level is low with small "
         "batches). Sinkhorn-Knopp spreads few rows over all prototypes: a head that sees a single row in a step stands "
@@ -178,8 +179,9 @@ def _features(run: RunFiles, trained: list[Maps], first: list[Maps]) -> Html:
         "<b>How to read it.</b> Each square is a map of the teacher's features: its three strongest directions of "
         "variation (principal components), taken over all samples of a column together, become red, green and blue. "
         "Equal colours mean alike features, the colours themselves mean nothing. Pale violet: no data. The tiles are "
-        f"shown at {2 * run.config.settings.data.views.global_cells} cells a side, twice the global views', for a finer "
-        "picture. <b>Healthy:</b> colours follow things on the ground (roads, fields, woods) and agree between tiles; "
+        f"shown at {2 * run.config.settings.data.views.global_cells} cells a side, twice the global views', for a "
+        "finer picture. <b>Healthy:</b> colours follow things on the ground (roads, fields, woods) and agree between "
+        "tiles; "
         "after training more so than in the last column, the same model before its first step. <b>Look closer</b> if "
         "all maps show the same pattern whatever the tile: then the features tell the position, not the content."),
         "Principal components of the teacher's features")

@@ -39,8 +39,11 @@ def falling(records: list[dict]) -> Verdict:
     """The mean total of the last tenth of the steps lies under that of the first tenth, among steps that compare."""
     question, values = "Does the total loss fall?", measured(records, "loss")
     first, last = ends(values)
-    if len(records) < 2 or not math.isfinite(first + last):
+    if len(records) < 2 or not math.isfinite(first):
         return Verdict(question, None, f"{len(records)} steps, too few finite values to compare")
+    if not math.isfinite(last):
+        return Verdict(question, False, f"mean {first:.3f} over the first {tenth(len(records))} steps, none finite at "
+                                        "the end")
     left_out = len(records) - int(np.isfinite(values).sum())
     which = f"; {left_out} steps left out, their batch could not measure every term" if left_out else ""
     change = f", {100 * (last - first) / abs(first):+.1f} %" if first else ""
