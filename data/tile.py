@@ -11,7 +11,7 @@ UNLABELLED = 255
 
 @dataclass
 class Tile:
-    """A square of ``cells`` x ``cells`` ground cells of 10 m. A modality that the place lacks is absent from the dicts."""
+    """A square of ``cells`` x ``cells`` ground cells of 10 m. A modality that the place lacks is not in the dicts."""
 
     key: str
     cells: int

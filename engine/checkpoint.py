@@ -194,7 +194,8 @@ def _prune(folder: Path, keep: int) -> None:
 def _latest(root: Path) -> Path | None:
     whole = _whole(root)
     for folder in sorted(set(root.glob("*step-*")) - set(whole)):
-        print(f"warning: {folder}: not a whole checkpoint, its saving or deleting was cut short; passed over", flush=True)
+        print(f"warning: {folder}: not a whole checkpoint, its saving or deleting was cut short; passed over",
+              flush=True)
     return whole[-1] if whole else None
 
 

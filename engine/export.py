@@ -17,7 +17,7 @@ from models.spec import ModelSpec
 
 
 def write_teacher(folder: Path, teacher: Pretraining, rank: int, ep_size: int) -> None:
-    """Write this rank's part of the teacher, in its compute type. The first ``ep_size`` ranks hold every expert once."""
+    """Write this rank's part of the teacher in its compute type: the first ``ep_size`` ranks hold every expert once."""
     if rank >= ep_size:
         return
     folder.mkdir(parents=True, exist_ok=True)

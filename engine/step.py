@@ -30,8 +30,9 @@ class StepReport:
 
     def entropies(self) -> dict[str, float]:
         """Mean entropy of the teacher's targets, in nats, of every head that had any: a batch may lack a modality."""
-        heads = {name.removesuffix("/used") for name, used in self.statistics.items() if name.endswith("/used") and used}
-        return {head: self.statistics[f"{head}/entropy"] for head in sorted(heads)}
+        used = [name for name, share in self.statistics.items() if name.endswith("/used") and share]
+        heads = [name.removesuffix("/used") for name in used]
+        return {head: self.statistics[f"{head}/entropy"] for head in heads}
 
 
 class Step:

@@ -64,19 +64,9 @@ def shutdown() -> None:
         deepspeed.comm.destroy_process_group()
 
 
-def no_decay(name: str, parameter: nn.Parameter) -> bool:
-    """Biases, norms, and what its module marked ``no_decay``: tokens, prompts, position tables, prototypes."""
-    return parameter.ndim < 2 or getattr(parameter, "no_decay", False)
-
-
-def last_layer(name: str, parameter: nn.Parameter) -> bool:
-    """The last layer of a projection head: it waits for a warm-up."""
-    return "last_layer" in name.split(".")
-
-
 def parameter_groups(model: nn.Module, weight_decay: float,
-                     is_no_decay: Callable[[str, nn.Parameter], bool] = no_decay,
-                     is_last_layer: Callable[[str, nn.Parameter], bool] = last_layer) -> list[dict]:
+                     is_no_decay: Callable[[str, nn.Parameter], bool],
+                     is_last_layer: Callable[[str, nn.Parameter], bool]) -> list[dict]:
     """Optimizer groups of a model: by decay, by last layer, experts apart from the rest, none above GROUP_LIMIT.
 
     Two flags of ours, ``decay`` and ``last_layer``, stay with each group for ``set_schedule``. Every name is unique

@@ -18,7 +18,7 @@ from engine.trainer import train
 def main() -> int:
     """Parse the command line and train; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--deepspeed_config", required=True, help="JSON file: DeepSpeed's keys and one 'skysense' object")
+    parser.add_argument("--deepspeed_config", required=True, help="JSON: DeepSpeed's keys and one 'skysense' object")
     parser.add_argument("--set", action="append", default=[], metavar="PLACE=VALUE", help="override one value")
     parser.add_argument("--run_dir", help="run folder (overrides skysense.run_dir)")
     parser.add_argument("--resume", nargs="?", const="auto", metavar="CHECKPOINT",

@@ -24,7 +24,6 @@ class Small(nn.Module):
         self.embed = nn.Linear(6, width)
         self.norm = nn.LayerNorm(width)
         self.token = nn.Parameter(torch.empty(1, width))
-        self.token.no_decay = True
         self.moe = MoE(width, 2 * width, MoESpec(experts=4, capacity_factor=0.0), ep_size, reducer)
         self.last_layer = nn.Linear(width, 5, bias=False)
         self.register_buffer("centre", torch.zeros(5))
@@ -44,6 +43,12 @@ class Small(nn.Module):
             mean = self.reducer.sum(out.detach().mean(0)) / self.reducer.world_size
             self.centre.lerp_(mean.to(self.centre.dtype), 0.1)
         return F.mse_loss(out, target) + 0.1 * routing.balance
+
+
+def parameter_groups(model) -> list[dict]:
+    """Optimizer groups: no decay on vectors and the token, the last layer apart."""
+    return zero.parameter_groups(model, 0.1, lambda name, p: p.ndim < 2 or name == "token",
+                                 lambda name, p: name == "last_layer.weight")
 
 
 def batch(step: int, rank: int, world: int):
@@ -67,7 +72,7 @@ def config(bf16: bool = False, clip: float = 1.0, **zero_keys) -> dict:
 def start(ep_size: int, width: int = WIDTH, **keys):
     """DeepSpeed engine around the model of this rank."""
     model = Small(ep_size, DistributedReducer(), width)
-    return zero.initialize(model, config(**keys), zero.parameter_groups(model, 0.1))
+    return zero.initialize(model, config(**keys), parameter_groups(model))
 
 
 def train_step(engine, step: int, lr: float = 1e-2) -> float:

@@ -8,7 +8,7 @@ from engine import zero
 from models.moe import canonical_names
 from models.reducer import Reducer
 from tests.dist.processes import run_processes
-from tests.dist.small import Small, batch, start, train_step
+from tests.dist.small import Small, batch, parameter_groups, start, train_step
 
 STEPS = 3
 
@@ -54,7 +54,7 @@ def named(model):
 def plain(clip):
     """The same training in one process by torch alone."""
     model = Small(None, Reducer())
-    groups = zero.parameter_groups(model, 0.1)
+    groups = parameter_groups(model)
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999))
     norms, first = [], None
     for step in range(STEPS):
@@ -94,14 +94,15 @@ def test_norm_clipping_and_skipping_do_not_depend_on_the_split(world):
             merged = {name: value for result in results for name, value in result[key].items()}
             assert merged.keys() == expected.keys()
             for name, value in merged.items():
-                torch.testing.assert_close(value, expected[name], rtol=2e-4, atol=2e-5, msg=lambda m: f"{case} {name}: {m}")
+                torch.testing.assert_close(value, expected[name], rtol=2e-4, atol=2e-5,
+                                           msg=lambda m: f"{case} {name}: {m}")
 
 
 def test_groups_separate_decay_last_layer_and_bounded_size(monkeypatch):
     model = Small(None, Reducer())
     names = {id(p): name for name, p in model.named_parameters()}
     monkeypatch.setattr(zero, "GROUP_LIMIT", 300)
-    groups = zero.parameter_groups(model, 0.1)
+    groups = parameter_groups(model)
     assert len({group["name"] for group in groups}) == len(groups)
     found = {}
     for group in groups:
