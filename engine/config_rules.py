@@ -78,11 +78,13 @@ def _modalities(settings: Settings):
 def _geometry(settings: Settings):
     """Every view must come out of patching, merging and fusion as whole cells."""
     model, views = settings.model, settings.data.views
-    halvings = 2 ** (len(model.widths) - 1)
+    if model.fusion is None:
+        yield "skysense.model.fusion: expected a fusion transformer, whose output most losses read, found null; set it"
+        return
     for name in ("global_cells", "local_cells"):
         cells = getattr(views, name)
         for modality, spec in model.modalities.items():
-            unit = model.patch * (halvings if spec.merge else 1)
+            unit = model.patch * 2 ** sum(spec.merge)
             if cells * spec.pixels_per_cell % unit:
                 yield (f"skysense.data.views.{name}: {cells} cells are {cells * spec.pixels_per_cell} pixels of "
                        f"{modality}, expected a multiple of {unit} (patch and merges); change the cells")

@@ -109,7 +109,7 @@ def _seen(views: ViewSet, v: int, spec: ModelSpec) -> Tensor:
     that a modality's features pass on the way."""
     cells = next(iter(views.valid.values())).shape[-1]
     side = max(1, round(cells * CELL_METRES / spec.fusion.cell_metres))
-    return torch.stack([cell_validity(valid[0, v], side).any(0) for valid in views.valid.values()]).any(0)
+    return torch.stack([cell_validity(valid[0, v], (side, side)).any(0) for valid in views.valid.values()]).any(0)
 
 
 def best_frame(views: ViewSet, modality: str) -> int | None:
@@ -206,20 +206,18 @@ def feature_maps(model: Pretraining, dataset: ShardDataset, settings: DataSettin
     batch = empty_batch(0, 1, still)
     cut_sample(dataset, still, 0, batch, 0, number, 0)
     inputs = whole_tiles(batch)
-    stages = []
-    hook = model.trunk.backbone.register_forward_hook(lambda module, given, output: stages.extend(output[0][-2:]))
-    try:
-        fused = model.trunk({"global": inputs})[0]["global"]
-    finally:
-        hook.remove()
+    views = {"global": inputs}
+    stages = model.trunk.encode(views)[0]
     maps = {}
-    for stage, (x, layout) in zip((3, 4), stages):
-        for part, group in zip(layout.split(x), layout.groups):
-            valid = cell_validity(inputs.valid[group.modality][0, 0], group.height)  # T h w
-            features = part.unflatten(1, (group.height, group.width)).float()  # T h w D
-            total = features.where(valid[..., None], 0.0).sum(0)  # h w D
+    for stage in (3, 4):
+        features = model.trunk.unpack(views, *stages[stage - 1])
+        for modality, found in features["global"].maps.items():
+            valid = features["global"].valid[modality][0, 0]  # T h w
+            total = found[0, 0].float().where(valid[..., None], 0.0).sum(0)  # h w D
             mean = total / valid.sum(0).clamp(min=1)[..., None]  # h w D
-            maps[f"{group.modality}, stage {stage}"] = (mean, valid.any(0))
+            maps[f"{modality}, stage {stage}"] = (mean, valid.any(0))
+    model.trunk.fuse(views, features)
+    fused = features["global"]
     maps[FUSED] = (fused.maps[FUSED][0, 0, 0].float(), fused.valid[FUSED][0, 0, 0])
     whole = batch.views["global"]
     modality = next(name for name, valid in inputs.valid.items() if valid.any())

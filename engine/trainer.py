@@ -71,13 +71,16 @@ def train(config: Config, device: torch.device, resume: str | None = None, stop_
     rank = zero.ranks()[0]
     preempt = Preempt(config.settings.run_dir, rank)  # first: a signal during the start must not kill the job unsaved
     try:
-        return _loop(_open(config, device, resume), preempt, stop_at)
+        run = open_run(config, device, resume)
+        on_first_rank(lambda: snapshot(config, run.run_dir, resume=resume is not None))  # a refusal has changed nothing
+        return _loop(run, preempt, stop_at)
     finally:
         preempt.close()
 
 
-def _open(config: Config, device: torch.device, resume: str | None) -> Run:
-    """Dataset, models, engine and teacher of a run, at the step where it goes on."""
+def open_run(config: Config, device: torch.device, resume: str | None = None) -> Run:
+    """Dataset, models, engine and teacher of a run, at the step where it goes on. Writes nothing; arguments and errors
+    as in ``train``."""
     settings, run_dir = config.settings, Path(config.settings.run_dir)
     dataset, text, tower = together(lambda: _inputs(settings))
     found = _checkpoint_to_resume(run_dir, resume)
@@ -101,7 +104,6 @@ def _open(config: Config, device: torch.device, resume: str | None) -> Run:
     run = Run(config, run_dir, rank, dataset, reducer, step, start=0)
     if found is not None:
         run.start = _restore(run, found)
-    on_first_rank(lambda: snapshot(config, run_dir, resume=resume is not None))  # last: a refusal has changed nothing
     return run
 
 

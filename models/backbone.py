@@ -1,6 +1,6 @@
 """The unified backbone: four stages that all modalities pass through on one packed axis."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -35,12 +35,12 @@ class Stage(nn.Module):
         self.prompts = Prompts(tuple(spec.modalities), width, spec.prompts[index]) if spec.prompts[index] else None
         self.blocks = nn.ModuleList(blocks)
 
-    def forward(self, x: Tensor, layout: Layout, present: Sequence[Tensor], use_prompts: bool
+    def forward(self, x: Tensor, layout: Layout, present: Sequence[Tensor]
                 ) -> tuple[Tensor, list[Routing], list[Layout]]:
         """Packed (N, D) -> (N, D), the routing of each expert layer, and the layout it saw (prompts included)."""
         if self.positions is not None:
             x = self.positions(x, layout)  # N D
-        if self.prompts is not None and use_prompts:
+        if self.prompts is not None:
             x, layout = self.prompts(x, layout)  # N D
         mask = token_mask(layout, present)  # N
         routings = []
@@ -69,7 +69,7 @@ class Backbone(nn.Module):
         if spec.moe is not None and moe_factory is None:
             raise ValueError(f"backbone: expected a moe_factory for the experts in blocks {spec.moe.blocks}, found "
                              "none; pass one, or a spec with moe=None")
-        self.modalities = dict(spec.modalities)
+        self.halving = {name: modality.merge for name, modality in spec.modalities.items()}
         self.stages = nn.ModuleList()
         block = 0
         for index, (width, depth) in enumerate(zip(spec.widths, spec.depths)):
@@ -79,47 +79,35 @@ class Backbone(nn.Module):
         self.merges = nn.ModuleList(PatchMerging(width) for width in spec.widths[:-1])
         self.norm = nn.LayerNorm(spec.widths[-1])
 
-    def forward(self, tokens: Tensor, layout: Layout, present: Sequence[Tensor], use_prompts: bool = True,
-                merge: Mapping[str, Sequence[bool]] | None = None) -> tuple[Stages, list[Routing], list[Layout]]:
+    def forward(self, tokens: Tensor, layout: Layout, present: Sequence[Tensor]
+                ) -> tuple[Stages, list[Routing], list[Layout]]:
         """One pass over the images of all groups.
 
         ``tokens`` (N, widths[0]) packed, ``layout`` its table without prompts, ``present`` one (images,) bool a group:
-        False for an image without any valid pixel, whose tokens no expert serves. ``use_prompts=False`` leaves the
-        prompts out (table 10). ``merge``: modality -> three flags, whether its grid halves after stages 1, 2, 3;
-        modalities that it lacks do as their specification says (table 8).
+        False for an image without any valid pixel, whose tokens no expert serves.
 
         Returns the packed output and layout of every stage, the last one normalised, prompts dropped; the routing of
         every expert layer; and the layout that each of these layers saw.
         Raises ValueError where the arguments do not fit each other.
         """
-        flags = self._merge_flags(merge or {})
         self._check(tokens, layout, present)
         x, stages, routings, layouts = tokens, [], [], []
         for index, stage in enumerate(self.stages):
             if index:
-                halve = [flags[group.modality][index - 1] for group in layout.groups]
+                halve = [self.halving[group.modality][index - 1] for group in layout.groups]
                 x, layout = self.merges[index - 1](x, layout, halve)  # N D
-            x, found, seen = stage(x, layout, present, use_prompts)  # N D
+            x, found, seen = stage(x, layout, present)  # N D
             routings += found
             layouts += seen
             stages.append((x, layout))
         stages[-1] = (self.norm(x), layout)
         return stages, routings, layouts
 
-    def _merge_flags(self, merge: Mapping[str, Sequence[bool]]) -> dict[str, tuple[bool, ...]]:
-        """For every modality whether its grid halves after each stage but the last."""
-        for name, flags in merge.items():
-            if name not in self.modalities or len(flags) != len(self.merges):
-                raise ValueError(f"backbone: expected merge to give {len(self.merges)} flags for modalities among "
-                                 f"{list(self.modalities)}, found {name!r}: {flags}")
-        given = {name: tuple(flags) for name, flags in merge.items()}
-        return {name: (spec.merge,) * len(self.merges) for name, spec in self.modalities.items()} | given
-
     def _check(self, tokens: Tensor, layout: Layout, present: Sequence[Tensor]) -> None:
         """The table must describe the tensors."""
-        unknown = sorted({group.modality for group in layout.groups} - set(self.modalities))
+        unknown = sorted({group.modality for group in layout.groups} - set(self.halving))
         if unknown:
-            raise ValueError(f"backbone: expected modalities among {list(self.modalities)}, found {unknown}")
+            raise ValueError(f"backbone: expected modalities among {list(self.halving)}, found {unknown}")
         if tokens.shape[0] != layout.tokens or any(group.prefix for group in layout.groups):
             raise ValueError(f"backbone: expected {layout.tokens} tokens as in the layout, without prompts, found "
                              f"{tokens.shape[0]} tokens and prompts {[group.prefix for group in layout.groups]}")

@@ -10,9 +10,10 @@ class Views:
     """All views of one size in the local batch."""
 
     images: dict[str, Tensor]  # modality -> B V T C H W, normalised; what stands in invalid pixels has no influence
-    valid: dict[str, Tensor]  # modality -> B V T n n bool on the view's 10 m grid
+    valid: dict[str, Tensor]  # modality -> B V T n n bool on the view's 10 m grid, or any that divides the image
     days: dict[str, Tensor]  # modality -> B T int64, day of year - 1
     region: Tensor  # B int64, index of the sample's region; -1: no context
+    grid: tuple[int, int] | None = None  # rows and columns of the fusion grid; None: as the cells of valid say
 
 
 @dataclass
@@ -21,4 +22,4 @@ class Features:
 
     maps: dict[str, Tensor]  # modality or "fused" -> B V T h w D (fused: T = 1)
     valid: dict[str, Tensor]  # modality or "fused" -> B V T h w bool
-    query: Tensor | None  # B V g g D, projection of the fusion output that reads and updates the prototypes
+    query: Tensor | None = None  # B V g g D, projection of the fusion output that reads and updates the prototypes

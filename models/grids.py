@@ -11,10 +11,10 @@ from torch import Tensor
 HALF = 0.5 - 1e-4  # "at least half": the slack is for the rounding of sums such as 18 x 1/36
 
 
-def to_grid(maps: Tensor, valid: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Resize maps to ``side`` x ``side`` cells; only valid cells have a say.
+def to_grid(maps: Tensor, valid: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Resize maps to ``grid`` (i, j) rows and columns; only valid cells have a say.
 
-    ``maps`` (M, h, w, D) with ``valid`` (M, h, w) bool -> (M, side, side, D) and (M, side, side) bool. Towards a
+    ``maps`` (M, h, w, D) with ``valid`` (M, h, w) bool -> (M, i, j, D) and (M, i, j) bool. Towards a
     coarser grid each cell is the area-weighted average of its valid cells, towards a finer one the bilinear
     interpolation of the valid neighbours (their weights rescaled to one). Validity: see ``cell_validity``. What
     stands in an invalid cell, NaN included, has no influence; invalid cells of the result are zero.
@@ -23,29 +23,29 @@ def to_grid(maps: Tensor, valid: Tensor, side: int) -> tuple[Tensor, Tensor]:
     if maps.shape[:-1] != valid.shape:
         raise ValueError(f"to_grid: expected valid of shape {tuple(maps.shape[:-1])}, found {tuple(valid.shape)}")
     maps = maps.where(valid[..., None], maps.new_zeros(()))  # M h w D
-    if height == width == side:
+    if (height, width) == tuple(grid):
         return maps, valid
-    rows = resize_matrix(height, side, maps.device)  # i h
-    columns = resize_matrix(width, side, maps.device)  # j w
+    rows = resize_matrix(height, grid[0], maps.device)  # i h
+    columns = resize_matrix(width, grid[1], maps.device)  # j w
     total = _apply(rows.to(maps.dtype), columns.to(maps.dtype), maps)  # M i j D
     weight = _apply(rows, columns, valid[..., None].float())  # M i j 1
-    resized = cell_validity(valid, side)  # M i j
+    resized = cell_validity(valid, grid)  # M i j
     # a valid cell has a weight of at least 1/2 (coarser) or 1/4 (finer: its nearest neighbour), never zero
     scale = weight.where(resized[..., None], weight.new_ones(())).to(maps.dtype)  # M i j 1
     return (total / scale).where(resized[..., None], maps.new_zeros(())), resized
 
 
-def cell_validity(valid: Tensor, side: int) -> Tensor:
-    """Validity of ``side`` x ``side`` cells from that on another grid of the same view, e.g. the 10 m grid.
+def cell_validity(valid: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Validity of the cells of ``grid`` (i, j) from that on another grid of the same view, e.g. the 10 m grid.
 
-    ``valid`` (..., h, w) bool -> (..., side, side) bool. Along a coarser grid a cell is valid if at least half of
+    ``valid`` (..., h, w) bool -> (..., i, j) bool. Along a coarser grid a cell is valid if at least half of
     its area is, along a finer one if the cell it lies in is.
     """
     height, width = valid.shape[-2:]
-    if height == width == side:
+    if (height, width) == tuple(grid):
         return valid
-    rows = _cover_matrix(height, side, valid.device)  # i h
-    columns = _cover_matrix(width, side, valid.device)  # j w
+    rows = _cover_matrix(height, grid[0], valid.device)  # i h
+    columns = _cover_matrix(width, grid[1], valid.device)  # j w
     return _apply(rows, columns, valid[..., None].float())[..., 0] >= HALF
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from models.backbone import Backbone
+from models.backbone import Backbone, Stages
 from models.features import Features, Views
 from models.fusion import Fusion
 from models.geo_context import GeoContext
@@ -35,19 +35,25 @@ class SkySense(nn.Module):
             name: Tokenizer(modality.bands, spec.widths[0], spec.patch) for name, modality in spec.modalities.items()
         })
         self.backbone = Backbone(spec, moe, checkpointing=checkpointing)
-        self.fusion = Fusion(spec.fusion, spec.widths[-1], tuple(spec.modalities), checkpointing=checkpointing)
-        self.context = GeoContext(spec.fusion.width, spec.context) if spec.context else None
+        self.fusion = self.context = None
+        if spec.fusion is not None:
+            self.fusion = Fusion(spec.fusion, spec.widths[-1], tuple(spec.modalities), checkpointing=checkpointing)
+        if spec.context is not None:
+            self.context = GeoContext(spec.fusion.width, spec.context)
 
     def forward(self, views: dict[str, Views]) -> tuple[dict[str, Features], list[Routing], list[Layout]]:
-        """Features of the views of every size in one packed pass, with the routing of each expert layer."""
-        tokens, layout, present = self._tokenise(views)
-        stages, routings, layouts = self.backbone(tokens, layout, present)
-        features = self._unpack(views, *stages[-1])
-        self._fuse(views, features)
+        """Features of the views of every size in one packed pass, with the routing of each expert layer.
+
+        Without fusion in the specification the features are those of the modalities alone.
+        """
+        stages, routings, layouts = self.encode(views)
+        features = self.unpack(views, *stages[-1])
+        if self.fusion is not None:
+            self.fuse(views, features)
         return features, routings, layouts
 
-    def _tokenise(self, views: dict[str, Views]) -> tuple[Tensor, Layout, list[Tensor]]:
-        """Patches of all modalities and sizes on one axis, and which images hold any valid pixel."""
+    def encode(self, views: dict[str, Views]) -> tuple[Stages, list[Routing], list[Layout]]:
+        """Tokenizers and backbone: see ``Backbone.forward`` for what comes back."""
         groups, parts, present = [], [], []
         for size, inputs in views.items():
             for name, images in inputs.images.items():
@@ -58,31 +64,31 @@ class SkySense(nn.Module):
                 # absent pixels must influence nothing, whatever stands in them
                 images = images.where(pixels.unsqueeze(-3), images.new_zeros(()))  # B V T C H W
                 patches = self.tokenizers[name](images.flatten(0, 2))  # BVT hw D
-                grid = height // self.spec.patch, width // self.spec.patch
-                groups.append(Group(name, size, patches.shape[0], *grid))
+                groups.append(Group(name, size, patches.shape[0], height // self.spec.patch, width // self.spec.patch))
                 parts.append(patches)
                 present.append(valid.flatten(0, 2).flatten(1).any(1))  # BVT
-        return pack(parts), Layout(tuple(groups)), present
+        return self.backbone(pack(parts), Layout(tuple(groups)), present)
 
-    def _unpack(self, views: dict[str, Views], x: Tensor, layout: Layout) -> dict[str, Features]:
-        """Last-stage maps by view size and modality, with the validity of their cells."""
-        features = {size: Features({}, {}, None) for size in views}
+    def unpack(self, views: dict[str, Views], x: Tensor, layout: Layout) -> dict[str, Features]:
+        """One stage's maps by view size and modality, with the validity of their cells."""
+        features = {size: Features({}, {}) for size in views}
         for part, group in zip(layout.split(x), layout.groups):
             valid = views[group.view].valid[group.modality]  # B V T n n
-            maps = part.unflatten(1, (group.height, group.width)).unflatten(0, valid.shape[:3])  # B V T h w D
+            grid = group.height, group.width
+            maps = part.unflatten(1, grid).unflatten(0, valid.shape[:3])  # B V T h w D
             features[group.view].maps[group.modality] = maps
-            features[group.view].valid[group.modality] = cell_validity(valid, group.height)  # B V T h w
+            features[group.view].valid[group.modality] = cell_validity(valid, grid)  # B V T h w
         return features
 
-    def _fuse(self, views: dict[str, Views], features: dict[str, Features]) -> None:
-        """Fusion and geo context at every cell; adds "fused" to each size's features."""
+    def fuse(self, views: dict[str, Views], features: dict[str, Features]) -> None:
+        """Fusion and geo context at every cell; adds "fused" to each size's last-stage features."""
         packed = {}
         for size, inputs in views.items():
-            side = self._fusion_side(inputs)
+            grid = self.fusion_grid(inputs)
             tokens, valid, days = {}, {}, {}
             for name, maps in features[size].maps.items():
                 batch, count, frames = maps.shape[:3]
-                fine, ok = to_grid(maps.flatten(0, 2), features[size].valid[name].flatten(0, 2), side)
+                fine, ok = to_grid(maps.flatten(0, 2), features[size].valid[name].flatten(0, 2), grid)
                 tokens[name] = fine.flatten(1, 2).unflatten(0, (batch * count, frames))  # BV T G D
                 valid[name] = ok.flatten(1, 2).unflatten(0, (batch * count, frames))  # BV T G
                 days[name] = inputs.days[name].repeat_interleave(count, 0)  # BV T
@@ -96,8 +102,7 @@ class SkySense(nn.Module):
         """Concatenate what the region's prototypes say to the fused cells."""
         batch = inputs.region.shape[0]
         views = cells.shape[0] // batch
-        side = self._fusion_side(inputs)
-        shape = (batch, views, side, side)
+        shape = (batch, views, *self.fusion_grid(inputs))
         if self.context is not None:
             query = self.context.query(cells)  # BV G D
             read = self.context.read(query, inputs.region.repeat_interleave(views))  # BV G D
@@ -106,7 +111,10 @@ class SkySense(nn.Module):
         features.maps["fused"] = cells.reshape(*shape, -1).unsqueeze(2)  # B V 1 g g D
         features.valid["fused"] = valid.reshape(shape).unsqueeze(2)  # B V 1 g g
 
-    def _fusion_side(self, inputs: Views) -> int:
-        """Cells along one side of the fusion grid of these views."""
-        cells = next(iter(inputs.valid.values())).shape[-1]
-        return max(1, round(cells * CELL_METRES / self.spec.fusion.cell_metres))
+    def fusion_grid(self, inputs: Views) -> tuple[int, int]:
+        """Rows and columns of the fusion grid of these views: as they say, else from the 10 m cells of ``valid``."""
+        if inputs.grid is not None:
+            return inputs.grid
+        cells = next(iter(inputs.valid.values())).shape[-2:]
+        rows, columns = (max(1, round(n * CELL_METRES / self.spec.fusion.cell_metres)) for n in cells)
+        return rows, columns

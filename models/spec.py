@@ -16,7 +16,7 @@ class ModalitySpec:
     bands: int
     frames: int  # drawn from the series of a sample (supplement, section C)
     pixels_per_cell: int  # pixels along one 10 m cell: 32 for 0.3125 m optical, 1 for Sentinel
-    merge: bool  # adaptive patch merging: True halves the grid after a stage, False keeps it
+    merge: tuple[bool, bool, bool]  # adaptive patch merging after stages 1-3: True halves the grid (table 8)
     position_grids: tuple[int, int]  # native side of the position tables at the entry of stages 3 and 4
 
 
@@ -68,9 +68,9 @@ class ModelSpec:
     """Every size of the model. The defaults are SkySense V2 itself (PAPER table 6)."""
 
     modalities: dict[str, ModalitySpec] = field(default_factory=lambda: {
-        "hr": ModalitySpec(bands=3, frames=1, pixels_per_cell=32, merge=True, position_grids=(14, 7)),
-        "ms": ModalitySpec(bands=10, frames=20, pixels_per_cell=1, merge=False, position_grids=(16, 16)),
-        "sar": ModalitySpec(bands=2, frames=10, pixels_per_cell=1, merge=False, position_grids=(16, 16)),
+        "hr": ModalitySpec(bands=3, frames=1, pixels_per_cell=32, merge=(True,) * 3, position_grids=(14, 7)),
+        "ms": ModalitySpec(bands=10, frames=20, pixels_per_cell=1, merge=(False,) * 3, position_grids=(16, 16)),
+        "sar": ModalitySpec(bands=2, frames=10, pixels_per_cell=1, merge=(False,) * 3, position_grids=(16, 16)),
     })
     patch: int = 4
     widths: tuple[int, ...] = (352, 704, 1408, 2816)
@@ -81,7 +81,7 @@ class ModelSpec:
     window: int = 8
     prompts: tuple[int, ...] = (0, 0, 4, 4)  # learnable tokens a modality, by stage
     moe: MoESpec | None = field(default_factory=MoESpec)
-    fusion: FusionSpec = field(default_factory=FusionSpec)
+    fusion: FusionSpec | None = field(default_factory=FusionSpec)
     context: ContextSpec | None = field(default_factory=ContextSpec)
     head: HeadSpec = field(default_factory=HeadSpec)
     queries: int = 16
@@ -99,10 +99,13 @@ class ModelSpec:
         for width in self.widths:
             if width % self.head_dim:
                 return f"model.widths: {width} is not a multiple of head_dim {self.head_dim}"
-        if self.fusion.width % self.fusion.heads:
-            return f"model.fusion: width {self.fusion.width} is not a multiple of heads {self.fusion.heads}"
-        if self.fusion.cell_metres not in (10.0, 20.0, 40.0):
-            return f"model.fusion.cell_metres: {self.fusion.cell_metres} is not one of 10, 20, 40"
+        fusion = self.fusion
+        if fusion is None and self.context is not None:
+            return "model.context: expected a model with fusion, whose output it extends, found none; set it to null"
+        if fusion is not None and fusion.width % fusion.heads:
+            return f"model.fusion: width {fusion.width} is not a multiple of heads {fusion.heads}"
+        if fusion is not None and fusion.cell_metres not in (10.0, 20.0, 40.0):
+            return f"model.fusion.cell_metres: {fusion.cell_metres} is not one of 10, 20, 40"
         if any(self.prompts[: self.window_stages]):
             return "model.prompts: window stages take no prompts, expected 0 there"
         if self.moe is not None:
@@ -116,8 +119,8 @@ class ModelSpec:
 
     @property
     def fused_width(self) -> int:
-        """Channels of the fused map: fusion output with the geo context behind it."""
-        return self.fusion.width + (self.context.width if self.context else 0)
+        """Channels of the fused map: fusion output with the geo context behind it. 0 without fusion."""
+        return sum(part.width for part in (self.fusion, self.context) if part is not None)
 
     def variant(self, **changes) -> "ModelSpec":
         """A copy with some fields replaced."""

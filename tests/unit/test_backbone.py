@@ -1,5 +1,7 @@
 """The whole backbone: sizes of the paper, packing, masks, switches."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -89,18 +91,38 @@ def test_absent_images_change_nobody_and_reach_no_expert():
         assert rows[~p].eq(-1).all() and rows[p].ge(0).all()
 
 
-def test_merging_and_prompts_can_be_switched_off():
+def same_weights(backbone: Backbone, spec: ModelSpec) -> Backbone:
+    """Another specification with the weights of ``backbone``, as far as it has their modules."""
+    other = build(spec)
+    missing, _ = other.load_state_dict(backbone.state_dict(), strict=False)
+    assert not missing
+    return other
+
+
+def merging(**flags) -> ModelSpec:
+    modalities = {name: replace(modality, merge=flags.get(name, modality.merge))
+                  for name, modality in SMALL.modalities.items()}
+    return SMALL.variant(modalities=modalities)
+
+
+def test_each_merge_is_a_setting_that_keeps_the_weights():
     backbone = build(SMALL)
     x = random_tokens(LAYOUT)
-    stages, _, layouts = backbone(x, LAYOUT, ALL_PRESENT, use_prompts=False,
-                                  merge={"hr": (True, True, False), "ms": (True, False, False)})
-    assert [(layout.groups[0].height, layout.groups[1].height) for _, layout in stages] == \
-        [(16, 2), (8, 1), (4, 1), (4, 1)]
-    assert all(group.prefix == 0 for layout in layouts for group in layout.groups)
-    kept, _, _ = backbone(x, LAYOUT, ALL_PRESENT, merge={"hr": (False, False, False)})
-    assert kept[-1][1].groups[0].height == 16
-    plain, _, _ = backbone(x, LAYOUT, ALL_PRESENT, use_prompts=False)
+    for flags, sides in (((True, True, False), [16, 8, 4, 4]), ((True, False, False), [16, 8, 8, 8]),
+                         ((False, False, False), [16, 16, 16, 16])):
+        stages, _, _ = same_weights(backbone, merging(hr=flags))(x, LAYOUT, ALL_PRESENT)
+        assert [layout.groups[0].height for _, layout in stages] == sides
+        assert [layout.groups[1].height for _, layout in stages] == [2, 2, 2, 2]
+    stages, _, _ = same_weights(backbone, merging(ms=(True, False, False)))(x, LAYOUT, ALL_PRESENT)
+    assert [layout.groups[1].height for _, layout in stages] == [2, 1, 1, 1]
+
+
+def test_prompts_are_a_setting_that_changes_only_the_stages_that_have_them():
+    backbone = build(SMALL)
+    x = random_tokens(LAYOUT)
+    plain, _, layouts = same_weights(backbone, SMALL.variant(prompts=(0, 0, 0, 0)))(x, LAYOUT, ALL_PRESENT)
     prompted, _, _ = backbone(x, LAYOUT, ALL_PRESENT)
+    assert all(group.prefix == 0 for layout in layouts for group in layout.groups)
     torch.testing.assert_close(plain[1][0], prompted[1][0])  # before the first stage with prompts
     assert not torch.allclose(plain[2][0], prompted[2][0], atol=1e-4)
 
@@ -160,9 +182,7 @@ def test_expert_load_counts_by_modality():
 @pytest.mark.parametrize("change, message", [
     ({"tokens": torch.zeros(3, 16)}, "expected [0-9]+ tokens as in the layout.*found 3 tokens"),
     ({"present": ALL_PRESENT[:-1]}, "one flag an image"),
-    ({"layout": Layout((Group("uav", "global", 1, 2, 2),))}, r"found \['uav'\]"),
-    ({"merge": {"hr": (True,)}}, "expected merge to give 3 flags"),
-    ({"merge": {"uav": (True, True, True)}}, "expected merge to give 3 flags")])
+    ({"layout": Layout((Group("uav", "global", 1, 2, 2),))}, r"found \['uav'\]")])
 def test_arguments_that_do_not_fit_are_refused(change, message):
     backbone = build(SMALL.variant(moe=None))
     arguments = {"tokens": random_tokens(LAYOUT), "layout": LAYOUT, "present": ALL_PRESENT} | change
