@@ -88,7 +88,8 @@ WRONG = [
     ("skysense.data.frames.ms=5", "skysense.data.frames: expected the frames of skysense.model.modalities"),
     ("skysense.model.modalities.sar=null", "skysense.data.frames"),
     ("skysense.model.modalities.ms.bands=4", "modalities.ms.bands: expected 10", "found 4"),
-    ('skysense.model.modalities.hsi={"bands":9,"frames":1,"pixels_per_cell":1,"merge":false,"position_grids":[2,2]}',
+    ('skysense.model.modalities.hsi={"bands":9,"frames":1,"pixels_per_cell":1,"merge":[false,false,false],'
+     '"position_grids":[2,2]}',
      "modalities.hsi: data/modalities.py has no such sensor"),
     ("skysense.data.views.local_cells=6", "data.views.local_cells: expected a positive multiple of 4, found 6"),
     ("skysense.model.patch=8", "data.views.local_cells: 4 cells are 4 pixels of ms, expected a multiple of 8"),

@@ -22,8 +22,8 @@ from models.spec import ContextSpec, FusionSpec, HeadSpec, ModalitySpec, ModelSp
 from tests.unit.tiles import SETTINGS, make_tile
 
 SPEC = ModelSpec(
-    modalities={"hr": ModalitySpec(3, 1, 32, True, (8, 4)), "ms": ModalitySpec(10, 3, 1, False, (1, 1)),
-                "sar": ModalitySpec(2, 2, 1, False, (1, 1))},
+    modalities={"hr": ModalitySpec(3, 1, 32, (True,) * 3, (8, 4)), "ms": ModalitySpec(10, 3, 1, (False,) * 3, (1, 1)),
+                "sar": ModalitySpec(2, 2, 1, (False,) * 3, (1, 1))},
     widths=(8, 16, 32, 64), depths=(1, 1, 1, 1), head_dim=8, window=4, prompts=(0, 0, 1, 1),
     moe=MoESpec(blocks=(2,), experts=2), fusion=FusionSpec(width=16, layers=1, heads=2),
     context=ContextSpec(regions=8, prototypes=2, width=8), head=HeadSpec(2, 16, 8, 16), queries=2, text_width=8)
