@@ -9,6 +9,7 @@ from models.initialise import initialise
 from models.moe import MoE, canonical_names
 from models.pretraining import Pretraining
 from models.reducer import Reducer
+from models.spec import ModelSpec
 from models.text import encode_classes
 
 
@@ -51,10 +52,11 @@ def check_regions(settings: Settings, dataset: ShardDataset) -> None:
                           f"{settings.data.shards}, found {context.regions}; raise it")
 
 
-def is_no_decay(name: str, parameter: nn.Parameter) -> bool:
+def is_no_decay(name: str, parameter: nn.Parameter, spec: ModelSpec) -> bool:
     """Weight decay spares biases and norms, and all that is looked up rather than multiplied: tokens, prompts,
-    queries, position and day tables."""
-    return parameter.ndim < 2 or any(part in TABLES for part in name.split("."))
+    queries, position and day tables. A fixed gate would shrink by it."""
+    fixed = spec.moe is not None and spec.moe.fixed_gate and ".gate." in name
+    return fixed or parameter.ndim < 2 or any(part in TABLES for part in name.split("."))
 
 
 def is_last_layer(name: str, parameter: nn.Parameter) -> bool:

@@ -2,7 +2,8 @@
 
     checkpoints/step-00000100/
       deepspeed/        weights, float32 master weights, Adam moments: DeepSpeed's own files
-      ema/              the teacher: rank-00000.safetensors ... with its shards, buffers.safetensors
+      ema/              the teacher: rank-00000.safetensors ... with its shards and, in the header, what lies where in
+                        them; buffers.safetensors
       state.json        step, ranks, ep_size and what the caller added; its tensors in <name>.safetensors
       manifest.json     size and CRC32C of every other file, versions
 """
@@ -11,26 +12,21 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-import google_crc32c
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from engine import zero
+from engine.checkpoint_files import (BUFFERS, FORMAT, LAYOUT, MANIFEST, SHARD, STATE, manifest, newest, shard_file,
+                                     stamp, verify, whole)
 from engine.collectives import collect, on_first_rank, together
-from engine.teacher import SHARD, EmaTeacher
-
-MANIFEST, STATE, BUFFERS = "manifest.json", "state.json", "ema/buffers.safetensors"
-FORMAT = 1
-_CHUNK = 2**24  # bytes read at once
+from engine.teacher import EmaTeacher
 
 
-def save(run_dir: Path, step: int, engine, teacher: EmaTeacher, extra: dict, keep: int,
-         write: Callable[[Path], None] | None = None) -> Path:
+def save(run_dir: Path, step: int, engine, teacher: EmaTeacher, extra: dict, keep: int) -> Path:
     """Publish the state after ``step`` steps, then delete all but the newest ``keep`` checkpoints.
 
     Everything is written into a hidden folder, which gets its name only when it is whole: a run killed at any moment
@@ -38,7 +34,6 @@ def save(run_dir: Path, step: int, engine, teacher: EmaTeacher, extra: dict, kee
 
     Args:
         extra: named JSON values or dictionaries of tensors, equal on all ranks.
-        write: called on every rank with the unfinished folder to add files of its own; no collectives inside.
 
     Raises:
         RankError: on all ranks, if one of them cannot write; nothing is published or deleted then.
@@ -50,10 +45,10 @@ def save(run_dir: Path, step: int, engine, teacher: EmaTeacher, extra: dict, kee
 
     on_first_rank(lambda: _start(root, hidden))
     together(lambda: zero.save_checkpoint(engine, hidden))
-    together(lambda: _write(hidden, rank, teacher.state(), state, write))
+    together(lambda: _write(hidden, rank, teacher, state))
     # what is on the disk counts, so the files are read back, each by one rank
     names = on_first_rank(lambda: sorted(_files(hidden)))
-    parts = collect(lambda: {name: _entry(hidden / name) for name in names[rank::world]})
+    parts = collect(lambda: {name: stamp(hidden / name) for name in names[rank::world]})
     on_first_rank(lambda: _publish(hidden, folder, {name: entry for part in parts for name, entry in part.items()}))
     on_first_rank(lambda: _prune(folder, keep))
     return folder
@@ -64,7 +59,7 @@ def latest(run_dir: Path) -> Path | None:
 
     A folder without a manifest is no checkpoint; it is named on the standard output and passed over.
     """
-    return on_first_rank(lambda: _latest(Path(run_dir) / "checkpoints"))
+    return on_first_rank(lambda: newest(Path(run_dir)))
 
 
 def load(folder: Path, engine, teacher: EmaTeacher) -> dict:
@@ -75,11 +70,11 @@ def load(folder: Path, engine, teacher: EmaTeacher) -> dict:
     """
     folder = Path(folder)
     rank, world, _ = zero.ranks()
-    files = on_first_rank(lambda: _manifest(folder))
-    on_first_rank(lambda: _verify(folder, files, [STATE]))
+    files = on_first_rank(lambda: manifest(folder))
+    on_first_rank(lambda: verify(folder, files, [STATE]))
     state = on_first_rank(lambda: json.loads((folder / STATE).read_text()))
     together(lambda: _require_ranks(folder, state, world, zero.ep_size(engine)))
-    together(lambda: _verify(folder, files, sorted(files)[rank::world]))
+    together(lambda: verify(folder, files, sorted(files)[rank::world]))
 
     together(lambda: zero.load_checkpoint(engine, folder))
     tensors, added = together(lambda: _read(folder, rank))
@@ -98,10 +93,11 @@ def _start(root: Path, hidden: Path) -> None:
     (hidden / "ema").mkdir(parents=True)
 
 
-def _write(folder: Path, rank: int, tensors: dict[str, Tensor], state: dict, write) -> None:
+def _write(folder: Path, rank: int, teacher: EmaTeacher, state: dict) -> None:
     """This rank's files; rank 0 also writes what all ranks have alike."""
+    tensors = teacher.state()
     shards = {name: tensor for name, tensor in tensors.items() if name.startswith(SHARD)}
-    _save(shards, _shard_file(folder, rank))
+    _save(shards, shard_file(folder, rank), {LAYOUT: json.dumps(teacher.layout())})
     if rank == 0:
         _save({name: tensor for name, tensor in tensors.items() if name not in shards}, folder / BUFFERS)
         values = {}
@@ -111,23 +107,17 @@ def _write(folder: Path, rank: int, tensors: dict[str, Tensor], state: dict, wri
             else:
                 values[name] = value
         _write_json(folder / STATE, values)
-    if write is not None:
-        write(folder)
 
 
 def _read(folder: Path, rank: int) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
     """The teacher's tensors of this rank, and the caller's by name."""
-    teacher = load_file(_shard_file(folder, rank)) | load_file(folder / BUFFERS)
+    teacher = load_file(shard_file(folder, rank)) | load_file(folder / BUFFERS)
     return teacher, {file.stem: load_file(file) for file in sorted(folder.glob("*.safetensors"))}
 
 
-def _shard_file(folder: Path, rank: int) -> Path:
-    return folder / "ema" / f"rank-{rank:05d}.safetensors"
-
-
-def _save(tensors: dict[str, Tensor], file: Path) -> None:
+def _save(tensors: dict[str, Tensor], file: Path, header: dict[str, str] | None = None) -> None:
     try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, file)
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, file, header)
     except (OSError, SafetensorError) as error:  # neither of them names the file
         raise OSError(f"{file}: cannot be written ({error})") from error
 
@@ -145,17 +135,6 @@ def _files(folder: Path) -> list[str]:
     return [str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()]
 
 
-def _entry(file: Path) -> dict:
-    """Size and CRC32C of a file, after it has reached the disk."""
-    size, checksum = 0, google_crc32c.Checksum()
-    with open(file, "rb") as stream:
-        os.fsync(stream.fileno())
-        while chunk := stream.read(_CHUNK):
-            size += len(chunk)
-            checksum.update(chunk)
-    return {"size": size, "crc32c": checksum.hexdigest().decode()}
-
-
 def _publish(hidden: Path, folder: Path, files: dict[str, dict]) -> None:
     """Manifest, then the name. A checkpoint of the same step from before gives way."""
     versions = {name: version(name) for name in ("torch", "deepspeed", "safetensors")}
@@ -171,59 +150,19 @@ def _publish(hidden: Path, folder: Path, files: dict[str, dict]) -> None:
         os.close(descriptor)
 
 
-def _whole(root: Path) -> list[Path]:
-    """Checkpoints that have a manifest, oldest first."""
-    return sorted(file.parent for file in root.glob(f"step-*/{MANIFEST}"))
-
-
 def _prune(folder: Path, keep: int) -> None:
     """Delete what is older than the ``keep`` newest up to ``folder``, the manifest first: half a checkpoint is none.
 
     Later ones, of a run that was taken up from an earlier step, stay. Trouble here costs only space.
     """
     root = folder.parent
-    older = [other for other in _whole(root) if other.name < folder.name]
+    older = [other for other in whole(root) if other.name < folder.name]
     for old in older[:max(len(older) - keep + 1, 0)] + list(root.glob(".unfinished-*")):
         try:
             (old / MANIFEST).unlink(missing_ok=True)
             shutil.rmtree(old)
         except OSError as error:
             print(f"warning: {old}: cannot be deleted ({error}); delete it by hand", flush=True)
-
-
-def _latest(root: Path) -> Path | None:
-    whole = _whole(root)
-    for folder in sorted(set(root.glob("*step-*")) - set(whole)):
-        print(f"warning: {folder}: not a whole checkpoint, its saving or deleting was cut short; passed over",
-              flush=True)
-    return whole[-1] if whole else None
-
-
-def _manifest(folder: Path) -> dict[str, dict]:
-    """Files that a checkpoint must have, by relative name."""
-    file = folder / MANIFEST
-    if not file.is_file():
-        raise ValueError(f"{folder}: expected a checkpoint with a {MANIFEST}, found none; choose another, "
-                         "or the newest whole one with --resume auto")
-    manifest = json.loads(file.read_text())
-    if manifest.get("format") != FORMAT:
-        raise ValueError(f"{file}: expected format {FORMAT}, found {manifest.get('format')}; "
-                         "read it with the release that wrote it")
-    return manifest["files"]
-
-
-def _verify(folder: Path, files: dict[str, dict], names: list[str]) -> None:
-    """Raise ValueError at the first file that is not what the manifest says."""
-    for name in names:
-        file, expected = folder / name, files[name]
-        found = _entry(file) if file.is_file() else None
-        if found != expected:
-            raise ValueError(f"{file}: expected {_words(expected)}, found {_words(found)}; the checkpoint is damaged, "
-                             "use an earlier one")
-
-
-def _words(entry: dict | None) -> str:
-    return f"{entry['size']} bytes with CRC32C {entry['crc32c']}" if entry else "no such file"
 
 
 def _require_ranks(folder: Path, state: dict, world: int, ep_size: int) -> None:

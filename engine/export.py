@@ -1,54 +1,61 @@
-"""The teacher as plain safetensors inside a checkpoint, readable without DeepSpeed or processes.
-
-``common.safetensors`` holds what every rank has; ``experts-<i>.safetensors`` the experts of expert-parallel rank
-``i`` under their global names, so that what is read depends neither on the world size nor on ``ep_size``.
-"""
+"""Trained weights as one safetensors file and one JSON file, for use without the engine."""
 
 import json
-from dataclasses import asdict
+import shutil
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+import torch
+from safetensors.torch import save_file
 
-from engine.typed import parse
-from models.moe import canonical_names, expert_parameters
-from models.pretraining import Pretraining
-from models.spec import ModelSpec
+from data.modalities import MODALITIES
+from engine.config import ConfigError
+from engine.weights import SPEC, TRUNK, WEIGHTS, locate, read
 
-
-def write_teacher(folder: Path, teacher: Pretraining, rank: int, ep_size: int) -> None:
-    """Write this rank's part of the teacher in its compute type: the first ``ep_size`` ranks hold every expert once."""
-    if rank >= ep_size:
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    names = canonical_names(teacher)
-    local = {name for name, _ in expert_parameters(teacher)}
-    common, experts = {}, {}
-    for name, tensor in teacher.state_dict().items():
-        part = experts if name in local else common
-        part[names.get(name, name)] = tensor.detach().cpu().contiguous()
-    if experts:
-        save_file(experts, folder / f"experts-{rank:05d}.safetensors")
-    if rank == 0:
-        save_file(common, folder / "common.safetensors")
-        (folder / "spec.json").write_text(json.dumps(asdict(teacher.spec), indent=2) + "\n")
+FORMAT = 1
+EXACT = "context.prototypes"  # stays float32 in every export, as in the model
+TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def load_teacher(folder: Path) -> Pretraining:
-    """The whole teacher in one process, in eval mode, from a folder that ``write_teacher`` filled.
+def export(path: Path, out: Path, weights: str = "teacher", dtype: str = "float32", heads: bool = False) -> list[str]:
+    """Write ``model.safetensors`` and ``spec.json`` into the new folder ``out``; returns lines that say what.
 
-    Raises ValueError if files or weights are missing.
+    Args:
+        path: run folder, checkpoint, or another export.
+        weights: "teacher" or "student".
+        dtype: "float32" (the very bits of the average), "bfloat16" or "float16".
+        heads: also what only pre-training needs: projection heads, query decoder, text projection.
+
+    Raises:
+        ConfigError, ValueError: one line; nothing is left behind.
     """
-    spec_file = folder / "spec.json"
-    if not spec_file.is_file():
-        raise ValueError(f"{folder}: expected a teacher (spec.json and safetensors), found none; "
-                         "give the folder 'teacher' of a checkpoint")
-    model = Pretraining(parse(ModelSpec, json.loads(spec_file.read_text()), "model"))
-    state = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        state.update(load_file(file))
-    missing, unexpected = model.load_state_dict(state, strict=False)
-    if missing or unexpected:
-        raise ValueError(f"{folder}: {len(missing)} weights are missing and {len(unexpected)} unknown, "
-                         f"first {(missing + unexpected)[0]!r}; the folder is incomplete or of another version")
-    return model.eval().requires_grad_(False)
+    if dtype not in TYPES:
+        raise ConfigError(f"--dtype: expected one of {', '.join(TYPES)}, found {dtype}")
+    if out.exists():
+        raise ConfigError(f"--out: expected the name of a new folder, found {out}, which exists; choose another")
+    if not out.absolute().parent.is_dir():
+        raise ConfigError(f"--out: expected a new folder in one that exists, found {out}")
+    source = read(path, weights)
+    tensors = {name: x if name.endswith(EXACT) or not x.is_floating_point() else x.to(TYPES[dtype])
+               for name, x in source.state.items() if heads or name.startswith(TRUNK)}
+    description = {"format": FORMAT, "source": locate(path).name, "dtype": dtype} | source.description
+    description["sensors"] = {name: _sensor(name) for name in description["bands"]}
+    hidden = out.with_name(f".unfinished-{out.name}")
+    shutil.rmtree(hidden, ignore_errors=True)
+    hidden.mkdir()
+    try:
+        save_file({name: x.contiguous() for name, x in tensors.items()}, hidden / WEIGHTS, {"format": "pt"})
+        (hidden / SPEC).write_text(json.dumps(description, indent=1) + "\n")
+        hidden.rename(out)
+    except BaseException:
+        shutil.rmtree(hidden, ignore_errors=True)
+        raise
+    count = sum(x.numel() for x in tensors.values())
+    return [f"{out}: {description['weights']} of step {description['step']}, {len(tensors)} tensors, "
+            f"{count / 1e6:.2f} M numbers in {dtype}, {'with' if heads else 'without'} the heads of pre-training"]
+
+
+def _sensor(name: str) -> dict:
+    """How a sensor's pixels become the model's input: (x / scale - mean) / std by band."""
+    sensor = MODALITIES[name]
+    return {"title": sensor.title, "bands": sensor.bands, "gsd": sensor.gsd, "scale": sensor.scale,
+            "mean": sensor.mean, "std": sensor.std}

@@ -15,7 +15,7 @@ from data.settings import DataSettings
 from data.shards import ShardDataset
 from data.stream import open_stream
 from engine.objective import to_views
-from models.features import Features, Views
+from models.features import Views, pooled
 from models.pretraining import FUSED, Pretraining
 
 TEMPERATURE = 0.07
@@ -78,14 +78,6 @@ def extract(model: Pretraining, dataset: ShardDataset, settings: DataSettings, c
         labels.append(truth.where(features.valid[FUSED][:, 0, 0], -1).flatten(1))  # B G
     return Extracted(keys, {name: torch.cat(v) for name, v in vectors.items()},
                      {name: torch.cat(p) for name, p in present.items()}, torch.cat(cells), torch.cat(labels))
-
-
-def pooled(features: Features, name: str) -> tuple[Tensor, Tensor]:
-    """Mean over the valid cells and frames of the first view: (B, D) float32, and whether there are any (B,)."""
-    mask = features.valid[name][:, 0].flatten(1)  # B Thw
-    maps = features.maps[name][:, 0].flatten(1, -2).float()  # B Thw D
-    total = maps.where(mask[..., None], 0.0).sum(1)  # B D
-    return total / mask.sum(1, keepdim=True).clamp(min=1), mask.any(1)
 
 
 def majority(labels: Tensor, side: int, classes: int) -> Tensor:

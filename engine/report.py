@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib import rc_context
 
 from engine.config import Config, ConfigError
-from engine.export import load_teacher
+from engine.weights import load_pretraining
 from engine.figures import STYLE
 from engine.page import page
 from engine.pictures import Maps, feature_maps, pick
@@ -51,7 +51,7 @@ def write(folder: Path, out: Path | None = None, shards: str | None = None, samp
     if samples < 2:
         raise ConfigError(f"--samples: expected at least 2, found {samples}")
     chosen = _chosen(run)
-    trained = _look(run, load_teacher(run.checkpoint / "teacher"), chosen, samples)
+    trained = _look(run, load_pretraining(run.checkpoint), chosen, samples)
     first = _look(run, untrained(run.config), chosen, samples)
     evaluation = {"checkpoint": run.checkpoint.name, "step": run.state["step"], "teacher": trained.figures,
                   "untrained": first.figures}

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data.shards import ShardDataset
-from engine import checkpoint, metrics
+from engine import metrics
+from engine.checkpoint_files import STATE, newest
 from engine.config import Config, ConfigError, load
 
 CONFIG, ENVIRONMENT = "config.json", "environment.json"
@@ -40,16 +41,15 @@ def read(folder: Path, shards: str | None = None) -> RunFiles:
     records = metrics.read(folder)
     if not records:
         raise ConfigError(f"{folder}: expected a step at least in {metrics.FILE}, found none; train first")
-    newest = checkpoint.latest(folder)
-    if newest is None:
+    found = newest(folder)
+    if found is None:
         raise ConfigError(f"{folder}: expected a whole checkpoint in checkpoints/, found none; let the run save one "
                           "(skysense.checkpoint.every, or a stop file)")
-    _require_teacher(newest)
     config = load(folder / CONFIG)
     if shards is not None:
         data = replace(config.settings.data, shards=shards)
         config = replace(config, settings=replace(config.settings, data=data))
-    state = json.loads((newest / checkpoint.STATE).read_text())
+    state = json.loads((found / STATE).read_text())
     dataset = ShardDataset.open(config.settings.data.shards)
     if dataset.fingerprint != state["fingerprint"]:
         raise ConfigError(f"{dataset.path}: expected the run's dataset, fingerprint {state['fingerprint']}, found "
@@ -57,18 +57,4 @@ def read(folder: Path, shards: str | None = None) -> RunFiles:
     quarantine = [json.loads(line) for file in sorted(folder.glob("quarantine-*.jsonl"))
                   for line in file.read_text().splitlines() if line.endswith("}")]
     environment = json.loads((folder / ENVIRONMENT).read_text())
-    return RunFiles(folder, config, environment, records, newest, state, dataset, quarantine)
-
-
-def _require_teacher(folder: Path) -> None:
-    """Raise ConfigError unless the teacher's files have the sizes that the checkpoint's manifest gives."""
-    files = json.loads((folder / checkpoint.MANIFEST).read_text())["files"]
-    teacher = {name: entry["size"] for name, entry in files.items() if name.startswith("teacher/")}
-    if not teacher:
-        raise ConfigError(f"{folder}: expected a teacher in the checkpoint, found none; it is of another version")
-    for name, size in teacher.items():
-        file = folder / name
-        found = file.stat().st_size if file.is_file() else None
-        if found != size:
-            raise ConfigError(f"{file}: expected {size} bytes, found {'no such file' if found is None else found}; "
-                              "the checkpoint is damaged, remove its folder to report on the one before")
+    return RunFiles(folder, config, environment, records, found, state, dataset, quarantine)

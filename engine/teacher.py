@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from engine import zero
+from engine.checkpoint_files import BUFFER, SHARD
 from engine.collectives import together
-
-SHARD, BUFFER = "shard.", "buffer."
+from models.moe import canonical_names
 
 
 class EmaTeacher:
@@ -43,19 +43,19 @@ class EmaTeacher:
         zero.gather(self.engine, self.shards, self.module)
 
     def state(self) -> dict[str, Tensor]:
-        """``shard.<group>``: this rank's; ``buffer.<name>``: equal on all ranks. Live tensors.
-
-        Buffers that the teacher shares with the student are left out, the student's state has them.
-        """
+        """``shard.<group>``: this rank's; ``buffer.<name>``: equal on all ranks, also those that the student shares.
+        Live tensors."""
         shards = {f"{SHARD}{index:05d}": shard for index, shard in enumerate(self.shards)}
         return shards | {BUFFER + name: buffer for name, buffer in self._buffers().items()}
 
     def _buffers(self) -> dict[str, Tensor]:
-        """Buffers of its own that a checkpoint must have."""
+        """Buffers that a checkpoint must have."""
         saved = self.module.state_dict().keys()
-        shared = {buffer.data_ptr() for buffer in self.engine.module.buffers()}
-        return {name: buffer for name, buffer in self.module.named_buffers()
-                if name in saved and buffer.data_ptr() not in shared}
+        return {name: buffer for name, buffer in self.module.named_buffers() if name in saved}
+
+    def layout(self) -> list[dict]:
+        """What lies where in the shards of ``state``: see ``zero.layout``. Experts have their global names."""
+        return zero.layout(self.engine, canonical_names(self.engine.module))
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Take the tensors that ``state`` gave; every rank must call it. Raises ValueError if they do not fit."""

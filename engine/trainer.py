@@ -4,7 +4,8 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,7 +20,6 @@ from engine.build import (build_models, check_regions, describe, embed_classes, 
                           share_context)
 from engine.collectives import DistributedReducer, on_first_rank, together
 from engine.config import Config, ConfigError, snapshot
-from engine.export import write_teacher
 from engine.guard import Guard
 from engine.metrics import Metrics
 from engine.objective import Objective
@@ -93,7 +93,8 @@ def open_run(config: Config, device: torch.device, resume: str | None = None) ->
         print("\n".join(lines), flush=True)
 
     optimizer = config.deepspeed["optimizer"]["params"]
-    groups = zero.parameter_groups(student, optimizer["weight_decay"], is_no_decay, is_last_layer)
+    groups = zero.parameter_groups(student, optimizer["weight_decay"],
+                                   partial(is_no_decay, spec=settings.model), is_last_layer)
     engine = zero.initialize(student, config.deepspeed, groups)
     zero.join_expert_groups(teacher)
     teacher = teacher.to(device, zero.compute_type(engine))
@@ -192,9 +193,9 @@ def _next(batches: Iterator[Batch], run: Run, device: torch.device) -> Batch | N
 def _save(run: Run, done: int) -> int:
     """Publish a checkpoint after ``done`` steps."""
     settings, ema = run.settings, run.step.ema
-    extra = {"seed": settings.seed, "fingerprint": run.dataset.fingerprint, "centres": run.step.objective.state()}
-    checkpoint.save(run.run_dir, done, run.step.engine, ema, extra, settings.checkpoint.keep,
-                    write=lambda folder: write_teacher(folder / "teacher", ema.module, run.rank, settings.ep_size))
+    extra = {"seed": settings.seed, "fingerprint": run.dataset.fingerprint, "centres": run.step.objective.state(),
+             "model": asdict(settings.model), "regions": run.dataset.regions.to_json()}
+    checkpoint.save(run.run_dir, done, run.step.engine, ema, extra, settings.checkpoint.keep)
     return done
 
 

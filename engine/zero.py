@@ -156,6 +156,33 @@ def moments(engine, name: str) -> list[Tensor]:
     return [optimizer.state[shard][name] for shard in optimizer.single_partition_of_fp32_groups]
 
 
+def layout(engine, names: dict[str, str]) -> list[dict]:
+    """What lies where in this rank's shards, as JSON: a group each, in the order of ``partitions``.
+
+    ``ranks``: who holds the group's flat vector, a shard each, in this order. ``parameters``: name (``names`` turns
+    the local ones into those of the whole model), shape and place in the flat vector, in elements.
+    """
+    optimizer = engine.optimizer
+    known = {id(parameter): names[name] for name, parameter in engine.module.named_parameters()}
+    return [{"ranks": dist.get_process_group_ranks(group),
+             "parameters": [[known[id(p)], list(p.shape), offset] for p, offset in zip(parameters, offsets, strict=True)]}
+            for group, parameters, offsets in zip(optimizer.real_dp_process_group, optimizer.round_robin_bit16_groups,
+                                                  optimizer.round_robin_bit16_offsets, strict=True)]
+
+
+def saved_partitions(folder: Path, rank: int) -> list[Tensor]:
+    """The float32 master weights of a rank in a checkpoint's folder, as ``partitions`` gave them, on the CPU.
+
+    DeepSpeed leaves out the padding at the end of a flat vector. Its files are pickles: for one's own checkpoints.
+    """
+    found = list((folder / _TAG).glob(f"*zero_pp_rank_{rank}_mp_rank_00_optim_states.pt"))
+    if len(found) != 1:
+        raise ValueError(f"{folder}: expected one file of DeepSpeed's optimizer for rank {rank} in {_TAG}/, found "
+                         f"{len(found)}; use another checkpoint")
+    state = torch.load(found[0], map_location="cpu", mmap=True, weights_only=False)  # read when looked at
+    return state["optimizer_state_dict"]["single_partition_of_fp32_groups"]
+
+
 @torch.no_grad()
 def gather(engine, shards: list[Tensor], module: nn.Module) -> None:
     """Put shards of all ranks together and write them into the parameters of ``module``, cast to their type.

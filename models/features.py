@@ -23,3 +23,11 @@ class Features:
     maps: dict[str, Tensor]  # modality or "fused" -> B V T h w D (fused: T = 1)
     valid: dict[str, Tensor]  # modality or "fused" -> B V T h w bool
     query: Tensor | None = None  # B V g g D, projection of the fusion output that reads and updates the prototypes
+
+
+def pooled(features: Features, name: str) -> tuple[Tensor, Tensor]:
+    """Mean over the valid cells and frames of the first view: (B, D) float32, and whether there are any (B,)."""
+    mask = features.valid[name][:, 0].flatten(1)  # B Thw
+    maps = features.maps[name][:, 0].flatten(1, -2).float()  # B Thw D
+    total = maps.where(mask[..., None], 0.0).sum(1)  # B D
+    return total / mask.sum(1, keepdim=True).clamp(min=1), mask.any(1)

@@ -88,6 +88,11 @@ def choose(x: Tensor, weight: Tensor, mask: Tensor, capacity: int | None, group=
     return Choice(probabilities, expert, place, counts, capacity, kept, value.masked_fill(~kept, 0))
 
 
+def gate_matrix(gate: nn.Linear, spec: MoESpec) -> Tensor:
+    """The gate's weight (E, D); a fixed one takes no gradient. It stays a parameter, so that all models save alike."""
+    return gate.weight.detach() if spec.fixed_gate else gate.weight
+
+
 def _largest(counts: Tensor, group) -> int:
     """The largest load (E,) over all ranks of the group, at least 1."""
     largest = counts.max()
@@ -119,7 +124,7 @@ class LocalLayer(nn.Module):
         drop = self.training and self.spec.capacity_factor > 0
         # without a limit any bound does, there are no buffers to size
         capacity = capacity_limit(len(x), self.spec) if drop else len(x)
-        self.exp_counts = choice = choose(x, self.gate.wg.weight, mask, capacity)
+        self.exp_counts = choice = choose(x, gate_matrix(self.gate.wg, self.spec), mask, capacity)
         slot = choice.expert.where(choice.kept, self.spec.experts)  # N, the last slot collects what is not kept
         order = slot.argsort(stable=True)  # N
         sizes = choice.counts.clamp(max=choice.capacity).tolist()
@@ -148,7 +153,7 @@ def _deepspeed_layer(width: int, hidden: int, spec: MoESpec, ep_size: int) -> nn
             drop = self.training and spec.capacity_factor > 0
             group = self.ep_group if ep_size > 1 else None
             capacity = capacity_limit(len(input), spec) if drop else None
-            choice = choose(input, self.wg.weight, used_token, capacity, group)
+            choice = choose(input, gate_matrix(self.wg, spec), used_token, capacity, group)
             expert = choice.expert.masked_fill(~choice.kept, -1).int()  # N, negative: goes nowhere
             place = choice.place.masked_fill(~choice.kept, 0).int()  # N
             routes = (expert[None], place[None], choice.weight[None])

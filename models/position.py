@@ -19,8 +19,8 @@ class Positions(nn.Module):
 
     def __init__(self, modalities: dict[str, ModalitySpec], stage: int, width: int):
         super().__init__()
-        self.table_of = {name: _key(spec) for name, spec in modalities.items()}
-        sides = {_key(spec): spec.position_grids[stage] for spec in modalities.values()}
+        self.table_of = {name: table_name(spec) for name, spec in modalities.items()}
+        sides = {table_name(spec): spec.position_grids[stage] for spec in modalities.values()}
         self.tables = nn.ParameterDict({
             key: nn.Parameter(torch.zeros(side, side, width)) for key, side in sides.items()
         })
@@ -65,6 +65,6 @@ def bicubic_matrix(size: int, side: int, device: torch.device) -> Tensor:
     return weights[0, 0].to(device)
 
 
-def _key(spec: ModalitySpec) -> str:
+def table_name(spec: ModalitySpec) -> str:
     """Name of a table in the state dict; no dots, they are separators there."""
     return "x".join(map(str, spec.position_grids))

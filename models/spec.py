@@ -29,6 +29,7 @@ class MoESpec:
     capacity_factor: float = 1.25  # slots an expert = factor x tokens / experts; <= 0 drops nothing
     min_capacity: int = 4
     implementation: str = "deepspeed"  # or "tutel": its dispatch kernels inside DeepSpeed's layer
+    fixed_gate: bool = False  # the gate keeps its first values (table 14)
 
 
 @dataclass(frozen=True)

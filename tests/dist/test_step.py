@@ -1,5 +1,7 @@
 """A step that must not be applied leaves everything as it was, on every rank; the next one goes on."""
 
+from functools import partial
+
 import torch
 
 from data.shards import ShardDataset
@@ -36,7 +38,8 @@ def worker(shards):
     settings, reducer = config.settings, DistributedReducer()
     student, teacher = build_models(settings, reducer)
     optimizer = config.deepspeed["optimizer"]["params"]
-    groups = zero.parameter_groups(student, optimizer["weight_decay"], is_no_decay, is_last_layer)
+    groups = zero.parameter_groups(student, optimizer["weight_decay"],
+                                   partial(is_no_decay, spec=student.spec), is_last_layer)
     engine = zero.initialize(student, config.deepspeed, groups)
     zero.join_expert_groups(teacher)
     share_context(engine.module, teacher)

@@ -14,8 +14,8 @@ from data.shards import ShardDataset, write_shards
 from data.stream import open_stream
 from engine import probes
 from engine.probes import (
-    Extracted, effective_rank, evaluate, extract, knn, majority, pooled, undistorted, whole_tiles)
-from models.features import Features
+    Extracted, effective_rank, evaluate, extract, knn, majority, undistorted, whole_tiles)
+from models.features import Features, pooled
 from models.initialise import initialise
 from models.pretraining import Pretraining
 from models.spec import ContextSpec, FusionSpec, HeadSpec, ModalitySpec, ModelSpec, MoESpec

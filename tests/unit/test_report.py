@@ -17,7 +17,6 @@ from data.regions import cell_of
 from data.shards import ShardDataset, write_shards
 from data.stream import cut_sample
 from engine.config import ConfigError, load
-from engine.export import write_teacher
 from engine.figures import binned, complete, expert_shares, measured, smooth
 from engine.page import page, table, text
 from engine.pictures import INVALID, components, correspondences, paint, pick
@@ -27,6 +26,7 @@ from engine.run_files import read
 from engine.settings import GuardSettings
 from engine.verdicts import verdicts
 from tests.commands import TINY, script
+from tests.unit.checkpoints import write_checkpoint
 from tests.unit.tiles import SETTINGS, make_tile
 
 STEPS, K = 12, 64
@@ -56,13 +56,8 @@ def run(tmp_path_factory) -> Path:
                   make_tile("series", 4, modalities=("ms", "sar"))], folder / "shards")
     config = load(TINY, [f"skysense.data.shards={folder / 'shards'}"])
     run = folder / "run"
-    whole = run / "checkpoints" / "step-00000012"
-    write_teacher(whole / "teacher", untrained(config), 0, 1)
-    (whole / "state.json").write_text(json.dumps({
-        "step": STEPS, "world_size": 2, "ep_size": 2, "seed": 0, "centres": {},
-        "fingerprint": ShardDataset.open(folder / "shards").fingerprint}))
-    files = {str(file.relative_to(whole)): {"size": file.stat().st_size, "crc32c": ""} for file in whole.rglob("*.*")}
-    (whole / "manifest.json").write_text(json.dumps({"format": 1, "files": files}))
+    write_checkpoint(run / "checkpoints" / "step-00000012", untrained(config), STEPS, 2, 2,
+                     fingerprint=ShardDataset.open(folder / "shards").fingerprint)
     (run / "config.json").write_text(json.dumps(config.merged))
     (run / "environment.json").write_text(json.dumps({
         "command": ["pretrain.py", "--set", "<b>"], "git": None, "python": "3.11", "host": "here",
@@ -307,15 +302,15 @@ def spoil(run: Path, target: Path) -> Path:
     (lambda run: (run / "metrics.jsonl").unlink(), "expected a step at least in metrics.jsonl, found none"),
     (lambda run: (run / "metrics.jsonl").write_text('{"st'), "expected a step at least"),
     (lambda run: next(run.rglob("manifest.json")).unlink(), "expected a whole checkpoint in checkpoints/, found none"),
-    (lambda run: next(run.rglob("common.safetensors")).write_bytes(b"x"), "found 1; the checkpoint is damaged"),
-    (lambda run: next(run.rglob("common.safetensors")).unlink(), "found no such file; the checkpoint is damaged"),
+    (lambda run: next(run.rglob("rank-00000.safetensors")).write_bytes(b"x"), "the checkpoint is damaged"),
+    (lambda run: next(run.rglob("rank-00000.safetensors")).unlink(), "found no such file; the checkpoint is damaged"),
     (lambda run: write_shards([make_tile("other", 9)], run / "shards"), "give its folder with --shards"),
 ])
 def test_what_is_no_run_is_refused_in_one_line(run, tmp_path, fault, line):
     copy = spoil(run, tmp_path / "run")
     fault(copy)
     shards = copy / "shards" if (copy / "shards").exists() else None
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(ValueError) as error:
         write(copy, shards=shards)
     assert line in str(error.value) and "\n" not in str(error.value)
     assert not (copy / "report.html").exists() and not (copy / "evaluation.json").exists()
