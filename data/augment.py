@@ -3,19 +3,16 @@
 All of them follow from the generator that is handed in; see ``data.order.generator``.
 """
 
-from datetime import date, timedelta
-
 import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from data.settings import AugmentSettings
-from data.tile import HR_PIXELS
+from data.tile import HR_PIXELS, day_index
 
 BLUR_KERNEL = 9  # pixels, DINOv2
 SOLARISE_THRESHOLD = 128 / 255
-DAYS = 365  # entries of the model's day table
 
 
 def draw_frames(rng: np.random.Generator, available: np.ndarray, n: int) -> np.ndarray:
@@ -27,13 +24,9 @@ def draw_frames(rng: np.random.Generator, available: np.ndarray, n: int) -> np.n
 
 
 def jitter_days(rng: np.random.Generator, dates: list[str], most: int) -> np.ndarray:
-    """Day of year - 1 of ISO dates, each moved by up to ``most`` days either way: (T,) int64 in 0..364.
-
-    A move crosses the new year as the calendar does; the 366th day of a leap year counts as the 365th."""
+    """``day_index`` of ISO dates, each moved by up to ``most`` days either way: (T,) int64 in 0..364."""
     moves = rng.integers(-most, most, size=len(dates), endpoint=True)
-    days = [(date.fromisoformat(day) + timedelta(days=int(move))).timetuple().tm_yday - 1
-            for day, move in zip(dates, moves)]
-    return np.minimum(np.array(days, dtype=np.int64), DAYS - 1)
+    return np.array([day_index(day, int(move)) for day, move in zip(dates, moves)], dtype=np.int64)
 
 
 def photometric(rng: np.random.Generator, image: Tensor, mask: Tensor, settings: AugmentSettings,

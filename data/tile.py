@@ -1,12 +1,14 @@
 """One co-registered tile in memory: what the archive stores and the shards pack."""
 
 from dataclasses import dataclass, field
+from datetime import date, timedelta
 
 import numpy as np
 
 HR_PIXELS = 32  # high-resolution pixels along a 10 m cell: 0.3125 m
 LABEL_PIXELS = 8  # label pixels along a 10 m cell: 1.25 m
 UNLABELLED = 255
+DAYS = 365  # entries of the model's day table
 
 
 @dataclass
@@ -32,3 +34,11 @@ class Tile:
     def modalities(self) -> list[str]:
         """The sensors this tile has, in registry order."""
         return [name for name in ("hr", "ms", "sar") if name in self.arrays]
+
+
+def day_index(day: str, shift: int = 0) -> int:
+    """Day of the year - 1, in 0..364, of an ISO day moved by ``shift`` days.
+
+    A move crosses the new year as the calendar does; the 366th day of a leap year counts as the 365th."""
+    moved = date.fromisoformat(day) + timedelta(days=shift)
+    return min(moved.timetuple().tm_yday, DAYS) - 1

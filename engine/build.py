@@ -1,10 +1,14 @@
 """From settings to the objects of a run: dataset, class embeddings, student and teacher."""
 
+import torch
 from torch import Tensor, nn
 
+from data.regions import RegionTable
 from data.shards import ShardDataset
 from engine.settings import Settings
 from engine.typed import ConfigError
+from engine.weights import read
+from models.adapt import Sensor, adapt
 from models.initialise import initialise
 from models.moe import MoE, canonical_names
 from models.pretraining import Pretraining
@@ -13,6 +17,7 @@ from models.spec import ModelSpec
 from models.text import encode_classes
 
 
+PROTOTYPES = "trunk.context.prototypes"
 TABLES = {"tokens", "tables", "queries", "day"}  # names of modules or parameters that hold table rows
 
 
@@ -29,6 +34,40 @@ def build_models(settings: Settings, reducer: Reducer) -> tuple[Pretraining, Pre
         models.append(model)
     student, teacher = models
     return student, teacher.eval().requires_grad_(False)
+
+
+def take_trained(settings: Settings, model: Pretraining, regions: RegionTable) -> list[str]:
+    """Replace the first weights of ``model`` by trained ones of ``settings.init``; returns what was taken, by line.
+
+    Weights that the trained model lacks, or has in another shape, stay as they were drawn. Prototypes go by place: a
+    region that the trained model did not know keeps its drawn ones. Raises ValueError if nothing fits.
+    """
+    init = settings.init
+    source = read(init.path, init.weights)
+    names, mine = canonical_names(model), model.state_dict()
+    known = {name: Sensor(name) for name in settings.model.modalities if name in source.spec.modalities}
+    found = adapt(source.state, {names.get(name, name): x.shape for name, x in mine.items()}, source.spec,
+                  settings.model, known, source.description["bands"], init.expert, settings.seed)
+    if not found.state:
+        raise ConfigError(f"init.path: expected weights of this kind of model in {init.path}, found none that fit")
+    if PROTOTYPES in found.state:
+        found.state[PROTOTYPES], note = _by_place(found.state[PROTOTYPES], mine[PROTOTYPES], regions,
+                                                  RegionTable.from_json(source.description["regions"]))
+        found.notes.append(note)
+    local = {name: found.state[names.get(name, name)] for name in mine if names.get(name, name) in found.state}
+    model.load_state_dict(local, strict=False)
+    return [f"init: {line}" for line in [f"{init.weights} of {init.path}", *found.report()]]
+
+
+def _by_place(trained: Tensor, drawn: Tensor, here: RegionTable, there: RegionTable) -> tuple[Tensor, str]:
+    """Prototypes (R, P, d) in the order of this dataset's regions, from those of another one."""
+    rows = {cell: row for row, cell in enumerate(there.cells)}
+    pairs = [(row, rows[cell]) for row, cell in enumerate(here.cells) if cell in rows]
+    moved = drawn.clone()
+    if pairs:
+        mine, theirs = torch.tensor(pairs, dtype=torch.int64).unbind(1)
+        moved[mine] = trained[theirs].to(moved.dtype)
+    return moved, f"prototypes of {len(pairs)} of {len(here)} regions were trained there"
 
 
 def share_context(student: Pretraining, teacher: Pretraining) -> None:

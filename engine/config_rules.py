@@ -96,6 +96,8 @@ def _geometry(settings: Settings):
 def _experts(settings: Settings, world_size: int | None):
     """Experts and ranks must both divide into expert-parallel groups."""
     moe, ep_size = settings.model.moe, settings.ep_size
+    if moe is not None and settings.init.expert is not None:
+        yield "skysense.init.expert: expected skysense.model.moe null, since one expert becomes a plain network"
     if moe is None and ep_size != 1:
         yield f"skysense.ep_size: expected 1 because the model has no experts, found {ep_size}"
     if moe is not None and moe.experts % ep_size:

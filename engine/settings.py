@@ -89,6 +89,23 @@ class GuardSettings:
 
 
 @dataclass(frozen=True)
+class InitSettings:
+    """Where the first weights of a new run come from (tables 8, 10, 14 and 16)."""
+
+    path: str | None = None  # run, checkpoint or export; None: drawn from the seed
+    weights: str = "teacher"  # or "student"
+    expert: int | None = None  # with ``model.moe`` null: the expert of each mixture to keep; -1: a random one a block
+
+    def problem(self) -> str | None:
+        """One line saying what is impossible, or None."""
+        if self.weights not in ("teacher", "student"):
+            return f"init.weights: expected 'teacher' or 'student', found {self.weights!r}"
+        if self.expert is not None and self.path is None:
+            return "init.expert: expected init.path, whose experts are meant, found none"
+        return None
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything of a run that is not DeepSpeed's."""
 
@@ -102,6 +119,7 @@ class Settings:
     model: ModelSpec = field(default_factory=ModelSpec)
     loss: LossSettings = field(default_factory=LossSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    init: InitSettings = field(default_factory=InitSettings)
     text: TextSettings = field(default_factory=TextSettings)
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     guard: GuardSettings = field(default_factory=GuardSettings)

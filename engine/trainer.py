@@ -17,7 +17,7 @@ from data.shards import ShardDataset
 from data.stream import open_stream
 from engine import checkpoint, zero
 from engine.build import (build_models, check_regions, describe, embed_classes, is_last_layer, is_no_decay,
-                          share_context)
+                          share_context, take_trained)
 from engine.collectives import DistributedReducer, on_first_rank, together
 from engine.config import Config, ConfigError, snapshot
 from engine.guard import Guard
@@ -87,8 +87,11 @@ def open_run(config: Config, device: torch.device, resume: str | None = None) ->
     rank = zero.ranks()[0]
     reducer = DistributedReducer()
     student, teacher = build_models(settings, reducer)
+    taken = []
+    if settings.init.path is not None and found is None:  # the teacher starts as a copy of the student
+        taken = together(lambda: take_trained(settings, student, dataset.regions))
     if rank == 0:
-        lines = describe(student) + [f"class embeddings: {tower}",
+        lines = describe(student) + [*taken, f"class embeddings: {tower}",
                                      f"data: {len(dataset)} samples of {settings.data.shards}, run folder {run_dir}"]
         print("\n".join(lines), flush=True)
 
