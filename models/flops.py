@@ -1,0 +1,312 @@
+"""Matrix-multiply FLOPs of the model and its losses, from their sizes alone.
+
+The product of an (m, k) and a (k, n) matrix is 2 m k n FLOPs: a multiply-add counts as two. All else (norms, softmax,
+activations, sampling, look-ups) counts nothing. That is the convention of ``torch.utils.flop_counter``, with which this
+file agrees to the last digit where attention is not fused. Every modality and frame of the specification is present,
+no token is dropped by the experts, and empty slots of their buffers are not counted.
+
+What the modules share (position tables, bias networks, prompts) is computed once a call, whatever the batch.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from math import prod
+from typing import NamedTuple
+
+from models.losses.multi_granularity import ROUNDS
+from models.losses.semantic_aggregation import SYMMETRIC
+from models.packing import Group
+from models.pretraining import FUSED
+from models.spec import CELL_METRES, HeadSpec, ModelSpec
+from models.swin_v2 import BIAS_HIDDEN, windows_of
+
+SHARED = "shared"  # modality or view of what is computed once for all
+MLP_RATIO = 4  # of fusion and query decoder, whatever the backbone's
+TEACHER = "global"  # size of the views that the teacher of the multi-granularity losses looks at
+
+
+class ViewSize(NamedTuple):
+    """The views of one size."""
+
+    views: int
+    cells: int  # 10 m cells along a side
+
+
+@dataclass(frozen=True)
+class Cost:
+    """FLOPs of one module on the images of one modality in the views of one size."""
+
+    module: str
+    modality: str  # of the specification, "fused", or "shared"
+    view: str  # size of the views, or "shared"
+    flops: float  # forward
+    gradients: int = 2  # factors of the products that get a gradient: 2 as a rule, 0 in the teacher
+    recomputed: float = 0.0  # what activation checkpointing computes again
+
+    @property
+    def backward(self) -> float:
+        """Every gradient of a product is a product of the same size."""
+        return self.gradients * self.flops
+
+
+class Rows(NamedTuple):
+    """What one feature's views of one size send through the dense heads; frames count as rows of their own."""
+
+    pixel: float  # student cells that lie in a partner view of the teacher
+    pairs: float  # the same, once for each of these views
+    objects: float
+
+
+def trunk(spec: ModelSpec, sizes: Mapping[str, ViewSize], batch: int = 1) -> list[Cost]:
+    """``SkySense.forward`` on the views of every size.
+
+    Raises ValueError where a view is no whole number of patches.
+    """
+    costs, groups = [], []
+    for size, (views, cells) in sizes.items():
+        for name, modality in spec.modalities.items():
+            pixels = cells * modality.pixels_per_cell
+            if pixels % spec.patch:
+                raise ValueError(f"flops: expected views of whole patches of {spec.patch} pixels, found {cells} cells "
+                                 f"of {pixels} pixels of {name} in {size!r}; change the cells")
+            side = pixels // spec.patch
+            group = Group(name, size, batch * views * modality.frames, side, side)
+            product = 2 * group.tokens * modality.bands * spec.patch**2 * spec.widths[0]
+            costs.append(Cost("tokenizer", name, size, product, gradients=1))  # images get no gradient
+            groups.append(group)
+    block = 0
+    for index, depth in enumerate(spec.depths):
+        if index:
+            costs += _merging(spec, index - 1, groups)
+            groups = [_merged(spec, index - 1, group) for group in groups]
+        mixtures = sum(block <= i < block + depth for i in spec.moe.blocks) if spec.moe else 0
+        costs += _stage(spec, index, groups, depth - mixtures, mixtures)
+        block += depth
+    costs += [_validity(sizes[group.view].cells, group.height, group) for group in groups]
+    if spec.fusion is not None:
+        costs += _fusion(spec, sizes, groups, batch)
+    return [cost for cost in costs if cost.flops]
+
+
+def pretraining(spec: ModelSpec, sizes: Mapping[str, ViewSize], batch: int = 1) -> list[Cost]:
+    """``Pretraining.forward`` on the views of every size: the trunk, and the queries that read the fused maps."""
+    width, queries, costs = spec.fusion.width, spec.queries, trunk(spec, sizes, batch)
+    for size, (views, cells) in sizes.items():
+        memory = fusion_side(spec, cells) ** 2
+        products = [
+            queries * 4 * width**2,  # among themselves: q, k, v and out
+            queries * 2 * queries * width,
+            queries * 2 * width**2 + memory * 2 * spec.fused_width * width,  # over the map: q and out, k and v
+            queries * 2 * memory * width,
+            queries * 2 * MLP_RATIO * width**2,
+        ]
+        costs.append(Cost("query decoder", FUSED, size, 2 * batch * views * sum(products)))
+    return costs
+
+
+def losses(spec: ModelSpec, sizes: Mapping[str, ViewSize], rows: Mapping[str, Mapping[str, Rows]], clusters: int,
+           classes: int, batch: int = 1) -> list[Cost]:
+    """Heads of student and teacher, losses, and the update of the geo context; KoLeo has no products.
+
+    ``rows``: feature -> view size -> rows of the whole batch (they depend on how views overlap); ``clusters`` as in
+    ``GranularitySpec``; ``classes`` of the image-text alignment. Needs the sizes "global" and "local".
+    """
+    costs = [cost for feature, found in rows.items()
+             for cost in granularity(spec, sizes, feature, found, clusters, batch)]
+    return costs + aggregation(spec, sizes, batch) + alignment(spec, sizes, classes, batch) + context_update(
+        spec, sizes, batch)
+
+
+def granularity(spec: ModelSpec, sizes: Mapping[str, ViewSize], feature: str, rows: Mapping[str, Rows], clusters: int,
+                batch: int = 1) -> list[Cost]:
+    """``multi_granularity`` of one feature; ``rows`` by view size."""
+    width = spec.fused_width if feature == FUSED else spec.widths[-1]
+    frames = 1 if feature == FUSED else spec.modalities[feature].frames
+    partners, costs = sizes[TEACHER].views, []
+    for size, found in rows.items():
+        views, cells = sizes[size].views, map_sides(spec, sizes[size].cells)[feature] ** 2
+        pairs = batch * views * partners
+        product = 2 * pairs * frames * object_count(clusters, cells) * cells * width
+        images = batch * frames * views
+        costs += [
+            *_both_heads("dense head", feature, size, width, spec.head, found.pixel + found.objects,
+                         found.pairs + found.objects),
+            *_both_heads("image head", feature, size, width, spec.head, images, images if size == TEACHER else 0),
+            _target_sums(spec, feature, size, views, partners, batch * frames),
+            # places of the student's cells on the tile and in the teacher's views, two coordinates each
+            Cost("matching", feature, size, 2 * 4 * cells * (batch * views + pairs), gradients=0),
+            # seeds, similarities and means of each round, the teacher's objects; only the student's have a gradient
+            Cost("objects", feature, size, (2 * ROUNDS + 3) * product, gradients=0),
+            Cost("objects", feature, size, product, gradients=1),
+        ]
+    return [cost for cost in costs if cost.flops]
+
+
+def aggregation(spec: ModelSpec, sizes: Mapping[str, ViewSize], batch: int = 1) -> list[Cost]:
+    """``semantic_aggregation``: both models' queries of both view sizes."""
+    costs = []
+    for size, partner in SYMMETRIC:
+        views, partners = sizes[size].views, sizes[partner].views
+        rows = batch * views * spec.queries
+        costs += _both_heads("query head", FUSED, size, spec.fusion.width, spec.head, rows, rows)
+        costs.append(_target_sums(spec, FUSED, size, views, partners, batch * spec.queries))
+    return costs
+
+
+def alignment(spec: ModelSpec, sizes: Mapping[str, ViewSize], classes: int, batch: int = 1) -> list[Cost]:
+    """``image_text`` with the projection to the text's width."""
+    costs = []
+    for size, (views, cells) in sizes.items():
+        maps = batch * views * fusion_side(spec, cells) ** 2
+        costs.append(Cost("text projection", FUSED, size, 2 * maps * spec.fused_width * spec.text_width))
+        costs.append(Cost("text logits", FUSED, size, 2 * maps * spec.text_width * classes, gradients=1))
+    return costs
+
+
+def context_update(spec: ModelSpec, sizes: Mapping[str, ViewSize], batch: int = 1) -> list[Cost]:
+    """``GeoContext.update``: similarities with the prototypes, and weighted means of the features."""
+    if spec.context is None:
+        return []
+    views, cells = sizes[TEACHER]
+    similarity = 2 * batch * views * fusion_side(spec, cells) ** 2 * spec.context.prototypes * spec.context.width
+    return [Cost("context update", FUSED, TEACHER, 2 * similarity, gradients=0)]
+
+
+def object_count(clusters: int, cells: int) -> int:
+    """Objects a pair of views: at most a quarter of the cells of a map."""
+    return min(clusters, max(1, cells // 4))
+
+
+def map_sides(spec: ModelSpec, cells: int) -> dict[str, int]:
+    """Feature -> cells along a side of its last map, for a view of ``cells`` 10 m cells a side."""
+    sides = {}
+    for name, modality in spec.modalities.items():
+        group = Group(name, "", 1, *(cells * modality.pixels_per_cell // spec.patch,) * 2)
+        for index in range(3):
+            group = _merged(spec, index, group)
+        sides[name] = group.height
+    return sides if spec.fusion is None else sides | {FUSED: fusion_side(spec, cells)}
+
+
+def fusion_side(spec: ModelSpec, cells: int) -> int:
+    """Cells along a side of the fusion grid."""
+    return max(1, round(cells * CELL_METRES / spec.fusion.cell_metres))
+
+
+def _merged(spec: ModelSpec, index: int, group: Group) -> Group:
+    """The group behind merging number ``index``."""
+    if not spec.modalities[group.modality].merge[index]:
+        return group
+    return replace(group, height=(group.height + 1) // 2, width=(group.width + 1) // 2)
+
+
+def _merging(spec: ModelSpec, index: int, groups: Iterable[Group]) -> list[Cost]:
+    """4d -> 2d for every four neighbours, or d -> 2d."""
+    width, costs = spec.widths[index], []
+    for group in groups:
+        joined = 4 if spec.modalities[group.modality].merge[index] else 1
+        product = 2 * _merged(spec, index, group).tokens * joined * width * 2 * width
+        costs.append(Cost(f"merging {index + 1}", group.modality, group.view, product))
+    return costs
+
+
+def _stage(spec: ModelSpec, index: int, groups: list[Group], dense: int, mixtures: int) -> list[Cost]:
+    """Blocks of one width, ``mixtures`` of them with experts, and what stands at their entry."""
+    name, width, prompts = f"stage {index + 1}", spec.widths[index], spec.prompts[index]
+    windows = index < spec.window_stages
+    costs = _bias_network(spec, name, width, dense + mixtures) if windows else _positions(spec, index, groups)
+    if prompts:
+        tokens = len(spec.modalities) * prompts
+        costs.append(Cost(f"{name} prompts", SHARED, SHARED, 2 * tokens * width**2))
+        groups = [replace(group, prefix=prompts) for group in groups]
+    for group in groups:
+        pairs = group.images * group.length**2
+        if windows:
+            cut = windows_of(group.height, group.width, spec.window, 0)
+            pairs = group.images * prod(cut.count) * prod(cut.side) ** 2  # padding included
+        attention = 2 * (group.tokens * 4 * width**2 + 2 * pairs * width) * (dense + mixtures)
+        linear = 2 * group.tokens * width * spec.mlp_ratio * width
+        # Recomputation ends with the last tensor that backward needs. The product behind a dense network's activation
+        # is not run again, unless a norm or a gate value follows.
+        again = linear * dense * (2 if windows else 1)
+        gate = 2 * group.tokens * width * spec.moe.experts * mixtures if mixtures else 0
+        for what, flops, recomputed in (
+                ("attention", attention, attention), ("feed-forward", 2 * linear * dense, again),
+                ("gate", gate, gate), ("experts", 2 * linear * mixtures, 2 * linear * mixtures)):
+            costs.append(Cost(f"{name} {what}", group.modality, group.view, flops, recomputed=recomputed))
+    return costs
+
+
+def _bias_network(spec: ModelSpec, name: str, width: int, blocks: int) -> list[Cost]:
+    """Position bias of every offset inside a window; its coordinates get no gradient."""
+    hidden = 2 * blocks * (2 * spec.window - 1) ** 2 * BIAS_HIDDEN
+    heads = width // spec.head_dim
+    return [Cost(f"{name} position bias", SHARED, SHARED, hidden * 2, gradients=1, recomputed=hidden * 2),
+            Cost(f"{name} position bias", SHARED, SHARED, hidden * heads, recomputed=hidden * heads)]
+
+
+def _positions(spec: ModelSpec, index: int, groups: Iterable[Group]) -> list[Cost]:
+    """Every table on every grid once: rows first, then columns."""
+    width, entry = spec.widths[index], index - spec.window_stages
+    wanted = {(spec.modalities[group.modality].position_grids, group.height, group.width) for group in groups}
+    products = 0
+    for native, rows, columns in wanted:
+        side = native[entry]
+        products += _summed(rows, side, side * width) if rows != side else 0
+        products += _summed(columns, side, rows * width) if columns != side else 0
+    return [Cost(f"stage {index + 1} positions", SHARED, SHARED, products, gradients=1)]
+
+
+def _fusion(spec: ModelSpec, sizes: Mapping[str, ViewSize], groups: Iterable[Group], batch: int) -> list[Cost]:
+    """Maps on the fusion grid, one sequence a cell through the layers, geo context."""
+    width, length, costs = spec.fusion.width, 1 + sum(m.frames for m in spec.modalities.values()), []
+    for group in groups:
+        side = fusion_side(spec, sizes[group.view].cells)
+        costs += [_resize(group.height, side, group, spec.widths[-1], 1), _resize(group.height, side, group, 1, 0),
+                  _validity(group.height, side, group)]
+        product = 2 * group.images * side**2 * spec.widths[-1] * width
+        costs.append(Cost("fusion projections", group.modality, group.view, product))
+    for size, (views, cells) in sizes.items():
+        sequences = batch * views * fusion_side(spec, cells) ** 2
+        kept = ([1] + [length] * spec.fusion.layers)[:spec.fusion.layers]  # nobody reads the last layer's other tokens
+        products = sum(keep * 2 * width**2 + length * 2 * width**2 + 2 * keep * length * width for keep in kept)
+        linear = 2 * sequences * sum(kept) * MLP_RATIO * width**2
+        costs.append(Cost("fusion attention", FUSED, size, 2 * sequences * products,
+                          recomputed=2 * sequences * products))  # q and out, k and v, scores and values
+        costs.append(Cost("fusion feed-forward", FUSED, size, 2 * linear, recomputed=linear))
+        if spec.context is not None:
+            read = 2 * sequences * spec.context.width
+            costs.append(Cost("context query", FUSED, size, read * width))
+            # similarities and weighted mean; prototypes get no gradient
+            costs.append(Cost("context read-out", FUSED, size, 2 * read * spec.context.prototypes, gradients=1))
+    return costs
+
+
+def _resize(source: int, target: int, group: Group, width: int, gradients: int) -> Cost:
+    """``grids.to_grid`` from a square grid to another: rows, then columns. Nothing if they are equal."""
+    products = _summed(target, source, source * width) + _summed(target, source, target * width)
+    flops = group.images * products if source != target else 0
+    return Cost("grid resize", group.modality, group.view, flops, gradients)
+
+
+def _validity(source: int, target: int, group: Group) -> Cost:
+    """``grids.cell_validity``: the same on masks."""
+    return _resize(source, target, group, 1, 0)
+
+
+def _summed(rows: int, inner: int, columns: int) -> int:
+    """A product by ``torch.einsum``, which multiplies element by element where nothing is to be summed."""
+    return 2 * rows * inner * columns if inner > 1 else 0
+
+
+def _both_heads(name: str, feature: str, size: str, width: int, head: HeadSpec, student: float, teacher: float
+                ) -> list[Cost]:
+    """The student's projection head on its rows, and the teacher's."""
+    widths = [width] + [head.hidden] * (head.layers - 1) + [head.bottleneck, head.prototypes]
+    row = 2 * sum(a * b for a, b in zip(widths, widths[1:]))
+    return [Cost(name, feature, size, student * row), Cost(f"{name}, teacher", feature, size, teacher * row, 0)]
+
+
+def _target_sums(spec: ModelSpec, feature: str, size: str, views: int, partners: int, rows: int) -> Cost:
+    """Targets of all partners of a student view, and their number."""
+    return Cost("target sums", feature, size, _summed(views, partners, rows * (spec.head.prototypes + 1)), gradients=0)
