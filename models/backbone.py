@@ -10,7 +10,7 @@ from models.moe import Routing
 from models.packing import Layout, token_mask
 from models.patch_merging import PatchMerging
 from models.position import Positions
-from models.prompts import Prompts, drop_prefix
+from models.prompts import Prompts
 from models.spec import ModelSpec
 from models.swin_v2 import SwinBlock
 from models.transformer import FeedForward, TransformerBlock
@@ -30,29 +30,32 @@ class Stage(nn.Module):
             shifts = [(i % 2) * (spec.window // 2) for i in range(len(ffns))]
             blocks = [SwinBlock(width, spec.head_dim, spec.window, shift, ffn) for shift, ffn in zip(shifts, ffns)]
         else:
-            blocks = [TransformerBlock(width, spec.head_dim, ffn) for ffn in ffns]
+            blocks = [TransformerBlock(width, spec.head_dim, ffn, last=ffn is ffns[-1]) for ffn in ffns]
         self.positions = Positions(spec.modalities, entry, width) if entry >= 0 else None
         self.prompts = Prompts(tuple(spec.modalities), width, spec.prompts[index]) if spec.prompts[index] else None
         self.blocks = nn.ModuleList(blocks)
 
     def forward(self, x: Tensor, layout: Layout, present: Sequence[Tensor]
                 ) -> tuple[Tensor, list[Routing], list[Layout]]:
-        """Packed (N, D) -> (N, D), the routing of each expert layer, and the layout it saw (prompts included)."""
+        """Packed (N, D) -> (N, D), the routing of each expert layer, and the layout it saw: with the prompts, but for
+        the last block, which drops them."""
         if self.positions is not None:
             x = self.positions(x, layout)  # N D
         if self.prompts is not None:
             x, layout = self.prompts(x, layout)  # N D
         mask = token_mask(layout, present)  # N
-        routings = []
+        routings, layouts = [], []
         for block in self.blocks:
             if self.checkpointing and torch.is_grad_enabled():
                 x, routing = checkpoint(block, x, layout, mask, use_reentrant=False, preserve_rng_state=False)
             else:
                 x, routing = block(x, layout, mask)
+            if block is self.blocks[-1]:
+                layout = layout.with_prefix(0)
             if routing is not None:
                 routings.append(routing)
-        x, _ = drop_prefix(x, layout)  # N D
-        return x, routings, [layout] * len(routings)
+                layouts.append(layout)
+        return x, routings, layouts
 
 
 class Backbone(nn.Module):

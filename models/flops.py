@@ -79,13 +79,13 @@ def trunk(spec: ModelSpec, sizes: Mapping[str, ViewSize], batch: int = 1) -> lis
         if index:
             costs += _merging(spec, index - 1, groups)
             groups = [_merged(spec, index - 1, group) for group in groups]
-        mixtures = sum(block <= i < block + depth for i in spec.moe.blocks) if spec.moe else 0
-        costs += _stage(spec, index, groups, depth - mixtures, mixtures)
+        mixtures = [spec.moe is not None and i in spec.moe.blocks for i in range(block, block + depth)]
+        costs += _stage(spec, index, groups, mixtures)
         block += depth
     costs += [_validity(sizes[group.view].cells, group.height, group) for group in groups]
     if spec.fusion is not None:
         costs += _fusion(spec, sizes, groups, batch)
-    return [cost for cost in costs if cost.flops]
+    return _joined(costs)
 
 
 def pretraining(spec: ModelSpec, sizes: Mapping[str, ViewSize], batch: int = 1) -> list[Cost]:
@@ -193,6 +193,16 @@ def fusion_side(spec: ModelSpec, cells: int) -> int:
     return max(1, round(cells * CELL_METRES / spec.fusion.cell_metres))
 
 
+def _joined(costs: Iterable[Cost]) -> list[Cost]:
+    """Entries that differ in their FLOPs alone as one; empty ones left out."""
+    sums: dict[tuple, Cost] = {}
+    for cost in costs:
+        key = cost.module, cost.modality, cost.view, cost.gradients
+        flops, recomputed = (sums[key].flops, sums[key].recomputed) if key in sums else (0, 0.0)
+        sums[key] = replace(cost, flops=flops + cost.flops, recomputed=recomputed + cost.recomputed)
+    return [cost for cost in sums.values() if cost.flops]
+
+
 def _merged(spec: ModelSpec, index: int, group: Group) -> Group:
     """The group behind merging number ``index``."""
     if not spec.modalities[group.modality].merge[index]:
@@ -210,31 +220,39 @@ def _merging(spec: ModelSpec, index: int, groups: Iterable[Group]) -> list[Cost]
     return costs
 
 
-def _stage(spec: ModelSpec, index: int, groups: list[Group], dense: int, mixtures: int) -> list[Cost]:
-    """Blocks of one width, ``mixtures`` of them with experts, and what stands at their entry."""
+def _stage(spec: ModelSpec, index: int, groups: list[Group], mixtures: list[bool]) -> list[Cost]:
+    """Blocks of one width, ``mixtures`` says which have experts, and what stands at their entry."""
     name, width, prompts = f"stage {index + 1}", spec.widths[index], spec.prompts[index]
     windows = index < spec.window_stages
-    costs = _bias_network(spec, name, width, dense + mixtures) if windows else _positions(spec, index, groups)
+    costs = _bias_network(spec, name, width, len(mixtures)) if windows else _positions(spec, index, groups)
     if prompts:
         tokens = len(spec.modalities) * prompts
         costs.append(Cost(f"{name} prompts", SHARED, SHARED, 2 * tokens * width**2))
-        groups = [replace(group, prefix=prompts) for group in groups]
     for group in groups:
-        pairs = group.images * group.length**2
-        if windows:
-            cut = windows_of(group.height, group.width, spec.window, 0)
-            pairs = group.images * prod(cut.count) * prod(cut.side) ** 2  # padding included
-        attention = 2 * (group.tokens * 4 * width**2 + 2 * pairs * width) * (dense + mixtures)
-        linear = 2 * group.tokens * width * spec.mlp_ratio * width
-        # Recomputation ends with the last tensor that backward needs. The product behind a dense network's activation
-        # is not run again, unless a norm or a gate value follows.
-        again = linear * dense * (2 if windows else 1)
-        gate = 2 * group.tokens * width * spec.moe.experts * mixtures if mixtures else 0
-        for what, flops, recomputed in (
-                ("attention", attention, attention), ("feed-forward", 2 * linear * dense, again),
-                ("gate", gate, gate), ("experts", 2 * linear * mixtures, 2 * linear * mixtures)):
-            costs.append(Cost(f"{name} {what}", group.modality, group.view, flops, recomputed=recomputed))
+        for number, mixture in enumerate(mixtures):
+            last = number == len(mixtures) - 1
+            costs += _block(spec, name, width, replace(group, prefix=prompts), 0 if last else prompts, mixture, windows)
     return costs
+
+
+def _block(spec: ModelSpec, name: str, width: int, group: Group, kept: int, mixture: bool, windows: bool) -> list[Cost]:
+    """One block on one group; of the prompts in front of an image, ``kept`` go on behind its keys and values."""
+    tokens = replace(group, prefix=kept).tokens
+    pairs = tokens * group.length
+    if windows:
+        cut = windows_of(group.height, group.width, spec.window, 0)
+        pairs = group.images * prod(cut.count) * prod(cut.side) ** 2  # padding included
+    attention = 2 * ((2 * tokens + 2 * group.tokens) * width**2 + 2 * pairs * width)  # q and out, k and v
+    linear = 2 * tokens * width * spec.mlp_ratio * width
+    costs = [Cost(f"{name} attention", group.modality, group.view, attention, recomputed=attention)]
+    if mixture:
+        gate = 2 * tokens * width * spec.moe.experts
+        return costs + [Cost(f"{name} gate", group.modality, group.view, gate, 1 if spec.moe.fixed_gate else 2, gate),
+                        Cost(f"{name} experts", group.modality, group.view, 2 * linear, recomputed=2 * linear)]
+    # Recomputation ends with the last tensor that backward needs. The product behind a dense network's activation is
+    # not run again, unless a norm follows.
+    return costs + [Cost(f"{name} feed-forward", group.modality, group.view, 2 * linear,
+                         recomputed=linear * (2 if windows else 1))]
 
 
 def _bias_network(spec: ModelSpec, name: str, width: int, blocks: int) -> list[Cost]:

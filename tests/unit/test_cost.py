@@ -103,7 +103,8 @@ def test_rows_follow_from_the_seed_and_hardly_vary_with_it():
 
 def test_step_flops_of_the_paper_preset():
     found = step_flops(load(PAPER).settings)
-    assert found.student_forward == found.teacher_forward and round(found.student_forward / 1e9) == 8641
+    assert found.student_forward == found.teacher_forward and round(found.student_forward / 1e9) == 8444
+    assert found.student_forward == pytest.approx(8109.52e9, rel=0.05)
     assert found.recomputation == 0 and found.model == found.hardware
     assert 4 < found.model / found.student_forward < 4.1  # student 1 + 2, teacher 1, and the heads
 

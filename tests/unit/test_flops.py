@@ -167,11 +167,11 @@ def test_a_model_without_fusion():
 
 
 def test_the_full_size_on_the_meta_device():
-    """6579 and 2061 GFLOPs, as docs/decisions.md has measured them with torch's counter."""
+    """The numbers of docs/decisions.md are what torch's counter says."""
     spec = ModelSpec(moe=None)
     with torch.device("meta"):
         model = Pretraining(spec).eval().requires_grad_(False)
-        for sizes, giga in (({"global": ViewSize(2, 16)}, 6579), ({"local": ViewSize(6, 4)}, 2061)):
+        for sizes, giga in (({"global": ViewSize(2, 16)}, 6530), ({"local": ViewSize(6, 4)}, 1914)):
             measured = counted(lambda: model(inputs(spec, sizes, 1)))
             assert measured == total(pretraining(spec, sizes)) and round(measured / 1e9) == giga
 

@@ -53,6 +53,27 @@ def test_values_and_gradients_equal_torch_for_every_image():
         torch.testing.assert_close(parameter.grad, theirs[name].grad, rtol=1e-10, atol=1e-10, msg=name)
 
 
+def test_the_last_block_of_a_stage_equals_torch_with_the_prompts_cut_off():
+    """Values, and all gradients of whatever reads the tokens that are left; those of the prompts included."""
+    block = random_block()
+    last = TransformerBlock(WIDTH, HEAD_DIM, block.ffn, last=True).double()
+    last.load_state_dict(block.state_dict())
+    layer, theirs = torch_layer(block)
+    source = torch.Generator().manual_seed(4)
+    x = torch.randn(LAYOUT.tokens, WIDTH, dtype=torch.float64, generator=source)
+    ours, expected = x.clone().requires_grad_(), x.clone().requires_grad_()
+    y, _ = last(ours, LAYOUT, torch.ones(LAYOUT.tokens, dtype=torch.bool))
+    z = torch.cat([layer(part)[:, group.prefix:].flatten(0, 1) for part, group in
+                   zip(LAYOUT.split(expected), LAYOUT.groups)])
+    upstream = torch.randn(y.shape, dtype=torch.float64, generator=source)
+    y.backward(upstream)
+    z.backward(upstream)
+    torch.testing.assert_close(y, z, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(ours.grad, expected.grad, rtol=1e-10, atol=1e-10)
+    for name, parameter in last.named_parameters():
+        torch.testing.assert_close(parameter.grad, theirs[name].grad, rtol=1e-10, atol=1e-10, msg=name)
+
+
 def test_neighbours_of_one_shape_are_one_batch():
     assert [(group.length, images) for group, images in alike(LAYOUT)] == [(14, 2), (3, 7), (2, 1)]
 
