@@ -26,7 +26,8 @@ def random_block(window: int, shift: int, seed: int = 0) -> SwinBlock:
 
 def timm_block(block: SwinBlock, height: int, width: int, window: int, shift: int) -> tuple[torch.nn.Module, dict]:
     """timm's block with our weights, and our name -> its parameter, in our shape."""
-    other = SwinTransformerV2Block(WIDTH, (height, width), WIDTH // HEAD_DIM, window, shift,
+    channels, head_dim = block.norm1.normalized_shape[0], block.attention.head_dim
+    other = SwinTransformerV2Block(channels, (height, width), channels // head_dim, window, shift,
                                    pretrained_window_size=window).double()
     names = {"attention.q_bias": "attn.q_bias", "attention.v_bias": "attn.v_bias",
              "attention.logit_scale": "attn.logit_scale", "attention.qkv.weight": "attn.qkv.weight",

@@ -25,8 +25,9 @@ def random_block() -> TransformerBlock:
 
 
 def torch_layer(block: TransformerBlock) -> tuple[nn.Module, dict[str, nn.Parameter]]:
-    layer = nn.TransformerEncoderLayer(WIDTH, WIDTH // HEAD_DIM, 4 * WIDTH, dropout=0.0, activation="gelu",
-                                       batch_first=True, norm_first=True).double()
+    width = block.norm1.normalized_shape[0]
+    layer = nn.TransformerEncoderLayer(width, width // block.attention.head_dim, 4 * width, dropout=0.0,
+                                       activation="gelu", batch_first=True, norm_first=True).double()
     theirs = {}
     for name, ours in block.named_parameters():
         prefix = next(p for p in NAMES if name.startswith(p))
