@@ -32,26 +32,30 @@ def series(images=2, cells=5, seed=0, frames=FRAMES):
 
 
 def encoder_like(fusion):
-    """torch's pre-norm encoder with the weights of ours."""
+    """torch's pre-norm encoder with the weights of ours, and their name -> ours."""
     layer = nn.TransformerEncoderLayer(16, 4, 64, dropout=0.0, activation="gelu", batch_first=True, norm_first=True)
     encoder = nn.TransformerEncoder(layer, len(fusion.layers), norm=nn.LayerNorm(16),
                                     enable_nested_tensor=False).double()
     names = {"self_attn.in_proj_": "qkv.", "self_attn.out_proj.": "out.", "linear1.": "fc1.", "linear2.": "fc2."}
-    state = {}
-    for key in encoder.state_dict():
-        own = key
+
+    def own_name(key):
         for theirs, ours in names.items():
-            own = own.replace(theirs, ours)
-        state[key] = fusion.state_dict()[own]
+            key = key.replace(theirs, ours)
+        return key
+
+    state = {key: fusion.state_dict()[own_name(key)] for key in encoder.state_dict()}
     encoder.load_state_dict(state)
-    return encoder
+    return encoder, {key: own_name(key) for key in state}
 
 
 def test_equals_torch_encoder_cell_by_cell():
+    """Values, and gradients of all parameters."""
     fusion, part = make(), series()
-    encoder = encoder_like(fusion)
+    encoder, names = encoder_like(fusion)
     found = fusion([part])[0]
     assert found.shape == (2, 5, 16)
+    upstream = torch.randn(found.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    ours = dict(zip(dict(fusion.named_parameters()), torch.autograd.grad((found * upstream).sum(), fusion.parameters())))
     for m in range(2):
         for c in range(5):
             rows = [fusion.token]
@@ -61,7 +65,12 @@ def test_equals_torch_encoder_cell_by_cell():
                         row = fusion.projections[name](part.tokens[name][m, t, c])
                         rows.append(row + fusion.day.weight[part.days[name][m, t]])
             expected = encoder(torch.stack(rows)[None])[0, 0]
-            torch.testing.assert_close(found[m, c], expected)
+            torch.testing.assert_close(found[m, c], expected, rtol=1e-10, atol=1e-10)
+            (expected * upstream[m, c]).sum().backward()
+    wanted = {names[key]: parameter.grad for key, parameter in encoder.named_parameters()}
+    wanted |= {name: p.grad for name, p in fusion.named_parameters() if name not in wanted}
+    for name, gradient in ours.items():
+        torch.testing.assert_close(gradient, wanted[name], rtol=1e-10, atol=1e-10, msg=name)
 
 
 def test_masked_tokens_have_no_influence_even_nan():
@@ -127,7 +136,7 @@ def test_a_cell_without_any_token_is_finite_and_the_same_everywhere():
     nothing = {n: torch.full_like(t, torch.nan) for n, t in part.tokens.items()}
     found = fusion([CellSeries(nothing, absent, part.days)])[0]
     assert found.isfinite().all()
-    torch.testing.assert_close(found, encoder_like(fusion)(fusion.token[None, None])[0, 0].expand_as(found))
+    torch.testing.assert_close(found, encoder_like(fusion)[0](fusion.token[None, None])[0, 0].expand_as(found))
 
 
 def test_leap_day_shares_the_last_row():

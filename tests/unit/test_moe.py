@@ -13,6 +13,7 @@ from models.moe import ExpertFFN, MoE, canonical_name, canonical_names, capacity
 from models.spec import MoESpec
 
 WIDTH, HIDDEN = 12, 20
+TIGHT = {"rtol": 1e-10, "atol": 1e-10}
 PATHS = pytest.mark.parametrize("ep_size", [None, 1])
 
 
@@ -70,9 +71,13 @@ def test_one_expert_is_the_plain_network(ep_size):
     ffn.load_state_dict(moe.layer.deepspeed_moe.experts.deepspeed_experts[0].state_dict())
     y, routing = moe(x, mask)
     expected = F.gelu(x @ ffn.fc1.weight.T + ffn.fc1.bias) @ ffn.fc2.weight.T + ffn.fc2.bias
-    torch.testing.assert_close(y, expected)
-    torch.testing.assert_close(y, ffn(x))
+    torch.testing.assert_close(y, expected, **TIGHT)
+    torch.testing.assert_close(y, ffn(x), **TIGHT)
     assert routing.balance.item() == pytest.approx(1.0)  # the loss of a perfectly even load
+    found, wanted = gradients(moe, x, y), gradients(ffn, x, ffn(x))
+    assert torch.equal(found.pop("layer.deepspeed_moe.gate.wg.weight"), torch.zeros(1, WIDTH, dtype=torch.float64))
+    for (name, gradient), other in zip(found.items(), wanted.values(), strict=True):
+        torch.testing.assert_close(gradient, other, msg=name, **TIGHT)
 
 
 @PATHS
@@ -83,12 +88,12 @@ def test_experts_equal_a_loop_over_tokens(ep_size, number, factor):
     capacity = min(max(-int(-factor * number // 4), 2), number) if factor else None
     expected, balance = loop(moe, x, mask, capacity)
     y, routing = moe(x, mask)
-    torch.testing.assert_close(y, expected)
-    torch.testing.assert_close(routing.balance, balance)
+    torch.testing.assert_close(y, expected, **TIGHT)
+    torch.testing.assert_close(routing.balance, balance, **TIGHT)
     found, wanted = gradients(moe, x, y + routing.balance), gradients(moe, x, expected + balance)
     for name, gradient in found.items():
         other = wanted[name]
-        torch.testing.assert_close(gradient, torch.zeros_like(gradient) if other is None else other)
+        torch.testing.assert_close(gradient, torch.zeros_like(gradient) if other is None else other, **TIGHT)
 
 
 @PATHS
