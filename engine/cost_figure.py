@@ -45,7 +45,7 @@ def _forward_bars(axis: Axes, settings: Settings, costs: StepCosts) -> None:
             mine = [cost for cost in costs.forward if (cost.view, cost.modality) == (size, modality)]
             _stack(axis.bar, first + place, _by_family(mine, "flops"))
             value = sum(cost.flops for cost in mine) / GIGA
-            axis.annotate(_short(value), (first + place, value), (0, 2), textcoords="offset points", ha="center")
+            axis.annotate(short(value), (first + place, value), (0, 2), textcoords="offset points", ha="center")
             axis.annotate(modality, (first + place, 0), (0, -11), textcoords="offset points", ha="center")
         axis.annotate(f"{size}: {views} views of {cells} x {cells} cells", (first + (len(names) - 1) / 2, 0), (0, -25),
                       textcoords="offset points", ha="center", weight="bold")
@@ -68,10 +68,10 @@ def _pass_bars(axis: Axes, costs: StepCosts) -> None:
     for place, (key, values) in enumerate(parts.items()):
         _stack(axis.barh, -place, values)
         value = getattr(flops, key)
-        label = f"{_short(value / GIGA)} ({100 * value / flops.hardware:.1f} %)" if value else "none"
+        label = f"{short(value / GIGA)} ({100 * value / flops.hardware:.1f} %)" if value else "none"
         axis.annotate(label, (value / GIGA, -place), (4, 0), textcoords="offset points", va="center")
     axis.set_yticks([-place for place in range(len(PASSES))], PASSES.values())
-    axis.set(xlabel="GFLOPs", title=f"Passes of a training step: {_short(flops.model / GIGA)} GFLOPs of the model")
+    axis.set(xlabel="GFLOPs", title=f"Passes of a training step: {short(flops.model / GIGA)} GFLOPs of the model")
     axis.set(xlim=(0, 1.4 * flops.backward / GIGA), ylim=(0.4 - len(parts), 0.6))
     axis.xaxis.set_major_formatter("{x:,g}")
     axis.grid(False, axis="y")
@@ -94,6 +94,6 @@ def _stack(bar: Callable, place: float, values: dict[str, float]) -> None:
         below += value / GIGA
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
     """Few digits, thousands apart."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

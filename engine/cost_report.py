@@ -5,20 +5,17 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import matplotlib
-
 from data.classes import NAMES
 from engine import config
 from engine.config import Config, ConfigError
 from engine.cost import GIGA, PASSES, SAMPLES, TILE_CELLS, StepCosts, StepFlops, step_costs, view_sizes
 from engine.cost_figure import picture
-from engine.figures import STYLE
+from engine.plot_file import check_plot, save_plot
 from models.flops import SHARED, Cost, fusion_side
 from models.pretraining import FUSED
 
 CONFIGS = Path(__file__).resolve().parents[1] / "ds_configs"
 PRESETS = {"paper": "paper_128gpu.json", "one_gpu": "one_gpu.json", "demo": "demo_cpu.json"}
-PICTURES = (".png", ".svg", ".pdf")
 TERA = 1e12
 # What the paper reports, and the GPU it was trained on: H20, dense bf16.
 PAPER = {"student_forward": 8109.52 * GIGA, "gpu_seconds": 0.2607, "peak": 148 * TERA}
@@ -35,18 +32,14 @@ def flops_command(preset: str | None, path: Path | None, overrides: Sequence[str
         raise ConfigError(f"flops: expected either --preset or --config, found {'both' if preset else 'neither'}")
     if preset is not None and preset not in PRESETS:
         raise ConfigError(f"--preset: expected one of {', '.join(PRESETS)}, found {preset!r}")
-    if plot is not None and not (plot.suffix in PICTURES and plot.absolute().parent.is_dir()):
-        raise ConfigError(f"--plot: expected a name ending in {', '.join(PICTURES)} in a folder that exists, found "
-                          f"{plot}")
+    check_plot(plot)
     path = CONFIGS / PRESETS[preset] if path is None else path
     found = config.load(path, list(overrides))
     costs = step_costs(found.settings)
     name = " ".join([path.name, *overrides])
     paper = preset == "paper"
     print(json.dumps(record(name, found, costs, paper)) if as_json else text(name, found, costs, paper))
-    if plot is not None:
-        with matplotlib.rc_context(STYLE):
-            picture(name, found.settings, costs).savefig(plot)
+    save_plot(plot, lambda: picture(name, found.settings, costs))
 
 
 def record(name: str, found: Config, costs: StepCosts, paper: bool) -> dict:

@@ -74,4 +74,4 @@ def place(name: str) -> tuple[str, str]:
             return "others", "query decoder"
         case ["text_projection", _]:
             return "others", "text projection"
-    raise ValueError(f"parameters: expected a name of the model's modules, found {name}; add it to models/parameters.py")
+    raise ValueError(f"parameters: expected a name of a known module, found {name}; add it to models/parameters.py")
