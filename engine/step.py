@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from data.sample import Batch
 from engine import zero
@@ -14,6 +15,14 @@ from engine.teacher import EmaTeacher
 from models.backbone import expert_load
 from models.pretraining import Pretraining
 from models.reducer import Reducer
+
+
+SPAN = "step/"  # how the names of a step's parts begin in a profiler's trace
+
+
+def part(name: str) -> record_function:
+    """A span that torch's profiler shows under this name; without a profiler it does nothing."""
+    return record_function(SPAN + name)
 
 
 @dataclass
@@ -51,35 +60,44 @@ class Step:
 
     def __call__(self, batch: Batch) -> StepReport:
         """Train on one rank's slice of step ``batch.step``. Every rank must call with the same step."""
-        now = self.schedules.at(batch.step)
-        zero.set_schedule(self.engine, now.lr, now.weight_decay, now.last_layer_lr)
-        views = to_views(batch, self.device)
+        with part("inputs"):
+            now = self.schedules.at(batch.step)
+            zero.set_schedule(self.engine, now.lr, now.weight_decay, now.last_layer_lr)
+            views = to_views(batch, self.device)
 
-        with torch.no_grad():
+        with part("teacher"), torch.no_grad():
             targets = self.teacher(views)
-        outputs = self.engine(views)
-        losses = self.objective(outputs, targets, batch, now.teacher_temperature)
+        with part("student"):
+            outputs = self.engine(views)
+        with part("losses"):
+            losses = self.objective(outputs, targets, batch, now.teacher_temperature)
 
         # The vote comes before backward: a NaN on one rank must not reach any rank's gradients, teacher or prototypes.
-        finite = all_finite(losses.total, self.reducer)
+        with part("vote"):
+            finite = all_finite(losses.total, self.reducer)
         applied = False
         if finite:
-            self.engine.backward(losses.total)
-            self.engine.step()
-            applied = zero.was_applied(self.engine)
+            with part("backward"):
+                self.engine.backward(losses.total)
+            with part("optimizer"):
+                self.engine.step()
+                applied = zero.was_applied(self.engine)
         if applied:
-            self.ema.update(now.momentum)
-            self.student.update_context(outputs, self.reducer)
-            self.objective.update_centres(losses)
-        return StepReport(
-            applied=applied,
-            schedule=now,
-            terms=self._average(losses.terms),
-            statistics={name: float(value) for name, value in losses.statistics.items()},
-            gradient_norm=zero.gradient_norm(self.engine) if finite else float("nan"),
-            expert_load=self._load(outputs),
-            skipped_keys=[] if applied else list(batch.keys),
-        )
+            with part("teacher's average"):
+                self.ema.update(now.momentum)
+            with part("prototypes, centres"):
+                self.student.update_context(outputs, self.reducer)
+                self.objective.update_centres(losses)
+        with part("report"):
+            return StepReport(
+                applied=applied,
+                schedule=now,
+                terms=self._average(losses.terms),
+                statistics={name: float(value) for name, value in losses.statistics.items()},
+                gradient_norm=zero.gradient_norm(self.engine) if finite else float("nan"),
+                expert_load=self._load(outputs),
+                skipped_keys=[] if applied else list(batch.keys),
+            )
 
     def _average(self, terms: dict[str, Tensor]) -> dict[str, float]:
         """Mean over ranks of this rank's shares: the values over the global batch."""

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from timm.models.swin_transformer_v2 import PatchMerging as TimmMerging
 
 from models.initialise import initialise
@@ -38,21 +37,27 @@ def test_merge_path_equals_timm(height, width):
     assert (halved.groups[0].height, halved.groups[0].width) == z.shape[1:3]
     torch.testing.assert_close(y, z.reshape(y.shape), rtol=1e-10, atol=1e-10)
     upstream = torch.randn(y.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    ours = torch.autograd.grad(y, [x, merging.merge.weight, merging.norm.weight], upstream)
-    wanted = torch.autograd.grad(z, [x, other.reduction.weight, other.norm.weight], upstream.view_as(z))
+    ours = torch.autograd.grad(y, [x, merging.merge.weight, *merging.norm.parameters()], upstream)
+    wanted = torch.autograd.grad(z, [x, other.reduction.weight, *other.norm.parameters()], upstream.view_as(z))
     for a, b in zip(ours, wanted):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 
 
 def test_keep_path_keeps_the_grid():
+    """Values and gradients of a linear layer and a layer norm, written out."""
     merging = random_merging()
     layout = Layout((Group("ms", "global", 3, 5, 2),))
-    x = random_tokens(layout)
+    x = random_tokens(layout).requires_grad_()
     y, same = merging(x, layout, [False])
-    expected = F.layer_norm(x @ merging.keep.weight.T + merging.keep.bias, (2 * WIDTH,), merging.norm.weight,
-                            merging.norm.bias)
+    z = x @ merging.keep.weight.T + merging.keep.bias
+    z = z - z.mean(1, keepdim=True)
+    expected = z / (z.square().mean(1, keepdim=True) + 1e-5).sqrt() * merging.norm.weight + merging.norm.bias
     assert same == layout
     torch.testing.assert_close(y, expected, rtol=1e-12, atol=1e-12)
+    upstream = torch.randn(y.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    leaves = [x, *merging.keep.parameters(), *merging.norm.parameters()]
+    for a, b in zip(*(torch.autograd.grad(found, leaves, upstream) for found in (y, expected))):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("flags", [[True, False, True], [False, True, False], [False] * 3, [True] * 3])
