@@ -165,7 +165,7 @@ def layout(engine, names: dict[str, str]) -> list[dict]:
     optimizer = engine.optimizer
     known = {id(parameter): names[name] for name, parameter in engine.module.named_parameters()}
     return [{"ranks": dist.get_process_group_ranks(group),
-             "parameters": [[known[id(p)], list(p.shape), offset] for p, offset in zip(parameters, offsets, strict=True)]}
+             "parameters": [[known[id(p)], list(p.shape), place] for p, place in zip(parameters, offsets, strict=True)]}
             for group, parameters, offsets in zip(optimizer.real_dp_process_group, optimizer.round_robin_bit16_groups,
                                                   optimizer.round_robin_bit16_offsets, strict=True)]
 

@@ -108,7 +108,8 @@ def adapt(state: Mapping[str, Tensor], wanted: Mapping[str, torch.Size], source:
         origin = _owner(name, sensors)
         dense, table = _DENSE.fullmatch(origin), _TABLE.fullmatch(origin)
         if dense and dense[2] in experts:
-            origin = f"{dense[1]}{dense[2]}.layer.deepspeed_moe.experts.deepspeed_experts.{experts[dense[2]]}.{dense[3]}"
+            kept = f"{dense[2]}.layer.deepspeed_moe.experts.deepspeed_experts.{experts[dense[2]]}"
+            origin = f"{dense[1]}{kept}.{dense[3]}"
         elif table and origin not in state:
             origin = table[1] + _trained_table(table[2], source, target, sensors)
         if origin not in state:

@@ -35,8 +35,8 @@ def test_the_examples_of_the_documentation_run_without_deepspeed(project):
     assert len(examples) >= 9
     code = "\n".join(examples) + "\nimport sys\nassert 'deepspeed' not in sys.modules\nprint('all examples ran')\n"
     (project / "examples.py").write_text(code)
-    done = subprocess.run([sys.executable, "examples.py"], cwd=project, env=environment(), capture_output=True, text=True,
-                          timeout=300)
+    done = subprocess.run([sys.executable, "examples.py"], cwd=project, env=environment(), capture_output=True,
+                          text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.endswith("all examples ran\n") and "tensors taken from the trained model" in done.stdout
 
@@ -51,7 +51,7 @@ def test_export_and_its_refusals(project, tmp_path):
     assert described["sensors"]["sar"]["mean"] == [-12.55, -20.19] and len(described["regions"]["cells"]) == 16
     refusals = [([run, "--out", tmp_path / "out"], "which exists; choose another"),
                 ([tmp_path, "--out", tmp_path / "new"], "expected a run folder with a whole checkpoint"),
-                ([tmp_path / "out", "--out", tmp_path / "new", "--weights", "student"], "found an export of the teacher"),
+                ([tmp_path / "out", "--out", tmp_path / "new", "--weights", "student"], "an export of the teacher"),
                 ([run, "--out", tmp_path / "a/b"], "expected a new folder in one that exists")]
     for arguments, line in refusals:
         done = script("export.py", *arguments)

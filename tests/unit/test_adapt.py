@@ -52,7 +52,8 @@ def views(names=("hr", "ms", "sar"), cells: int = 4, spec: ModelSpec = SPEC, see
     shapes = {name: (2, 1, spec.modalities[name].frames, spec.modalities[name].bands,
                      cells * spec.modalities[name].pixels_per_cell, cells * spec.modalities[name].pixels_per_cell)
               for name in names}
-    return {"x": Views({name: torch.randn(shape, generator=source, dtype=torch.float64) for name, shape in shapes.items()},
+    images = {name: torch.randn(shape, generator=source, dtype=torch.float64) for name, shape in shapes.items()}
+    return {"x": Views(images,
                        {name: torch.ones(*shape[:3], cells, cells, dtype=torch.bool) for name, shape in shapes.items()},
                        {name: torch.full((2, shape[2]), 100) for name, shape in shapes.items()}, torch.tensor([0, 2]))}
 
@@ -87,7 +88,8 @@ def test_a_band_of_the_same_name_keeps_its_kernel_and_a_new_one_starts_as_the_me
     assert torch.equal(adapt_bands(weight, BANDS["hr"], BANDS["hr"]), weight)
 
 
-@pytest.mark.parametrize("bands, order", [(("R", "G", "B", "NIR"), [0, 1, 2]), (("NIR", "B", "x", "G", "R"), [4, 3, 1])])
+@pytest.mark.parametrize("bands, order", [(("R", "G", "B", "NIR"), [0, 1, 2]),
+                                          (("NIR", "B", "x", "G", "R"), [4, 3, 1])])
 def test_an_additional_band_at_its_mean_changes_nothing(bands, order):
     """Bands in any order and number: with zeros in the unknown ones the maps are those of the trained bands."""
     other, report = chosen(Choice(modalities={"hr": Sensor("hr", bands)}))
@@ -136,7 +138,8 @@ def test_one_expert_is_the_model_whose_gates_all_choose_it_with_weight_one():
 
 
 def test_random_experts_follow_from_the_seed_and_differ_by_block():
-    draws = [kept_experts(replace(SPEC, moe=MoESpec(blocks=tuple(range(8)), experts=64)), -1, seed) for seed in (0, 0, 1)]
+    spec = replace(SPEC, moe=MoESpec(blocks=tuple(range(8)), experts=64))
+    draws = [kept_experts(spec, -1, seed) for seed in (0, 0, 1)]
     assert draws[0] == draws[1] != draws[2]
     assert len(set(draws[0].values())) > 4 and all(0 <= kept < 64 for kept in draws[0].values())
     assert list(kept_experts(SPEC, 2, 0).items()) == [("backbone.stages.1.blocks.1.ffn", 2),

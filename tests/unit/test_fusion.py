@@ -55,7 +55,8 @@ def test_equals_torch_encoder_cell_by_cell():
     found = fusion([part])[0]
     assert found.shape == (2, 5, 16)
     upstream = torch.randn(found.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-    ours = dict(zip(dict(fusion.named_parameters()), torch.autograd.grad((found * upstream).sum(), fusion.parameters())))
+    gradients = torch.autograd.grad((found * upstream).sum(), fusion.parameters())
+    ours = dict(zip(dict(fusion.named_parameters()), gradients))
     for m in range(2):
         for c in range(5):
             rows = [fusion.token]

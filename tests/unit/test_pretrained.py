@@ -29,7 +29,7 @@ def test_everything_at_once_equals_the_trunk():
     assert_close(maps.fused, whole.maps["fused"][:, 0, 0].permute(0, 3, 1, 2))
     assert_close(maps.pyramid["hr"][3], whole.maps["hr"][:, 0, 0].permute(0, 3, 1, 2))
     assert_close(maps.pyramid["ms"][3], whole.maps["ms"][:, 0].permute(0, 1, 4, 2, 3))
-    assert [tuple(x.shape) for x in maps.pyramid["hr"]] == [(2, 16, 32, 32), (2, 32, 16, 16), (2, 64, 8, 8), (2, 128, 4, 4)]
+    assert [tuple(x.shape) for x in maps.pyramid["hr"]] == [(2, 16 * 2**i, 32 // 2**i, 32 // 2**i) for i in range(4)]
     assert [tuple(x.shape) for x in maps.pyramid["sar"]] == [(2, 2, 16 * 2**i, 1, 1) for i in range(4)]
     assert maps.fused.shape == (2, 40, 2, 2) and maps.valid["hr"].shape == (2, 4, 4)
     assert {name: tuple(x.shape) for name, x in maps.vectors.items()} == \
@@ -54,8 +54,9 @@ def test_other_sizes_and_rectangles():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("flags, sides", [((True, True, False), [32, 16, 8, 8]), ((True, False, False), [32, 16, 16, 16]),
-                                          ((False, False, False), [32, 32, 32, 32])])
+@pytest.mark.parametrize("flags, sides", [
+    ((True, True, False), [32, 16, 8, 8]), ((True, False, False), [32, 16, 16, 16]),
+    ((False, False, False), [32, 32, 32, 32])])
 def test_merges_that_are_off_give_finer_maps(flags, sides):
     model = part(modalities=("hr",), fusion=False, merge={"hr": flags})
     maps = model(inputs(("hr",)))
