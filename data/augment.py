@@ -3,6 +3,8 @@
 All of them follow from the generator that is handed in; see ``data.order.generator``.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -29,37 +31,57 @@ def jitter_days(rng: np.random.Generator, dates: list[str], most: int) -> np.nda
     return np.array([day_index(day, int(move)) for day, move in zip(dates, moves)], dtype=np.int64)
 
 
-def photometric(rng: np.random.Generator, image: Tensor, mask: Tensor, settings: AugmentSettings,
-                view: str, number: int) -> Tensor:
-    """DINOv2's colour recipe on one high-resolution view (supplement, section C: colour, blur, solarisation on HR).
+@dataclass(frozen=True)
+class Colours:
+    """What was drawn for one high-resolution view. A few numbers: they can be applied later, on another device."""
 
-    image: 3 x 32n x 32n uint8; mask: n x n bool; view: "global" or "local", ``number`` counts inside it.
-    Returns float32 in [0, 1]; invalid pixels hold no information of the image and influence no valid one."""
+    jitter: tuple[tuple[str, float], ...] = ()  # changes in order, by name
+    grey: bool = False
+    blur: float | None = None  # sigma, pixels
+    solarise: bool = False
+
+
+def draw_colours(rng: np.random.Generator, settings: AugmentSettings, view: str, number: int) -> Colours:
+    """DINOv2's colour recipe for one high-resolution view (supplement, section C: colour, blur, solarisation on HR).
+
+    view: "global" or "local"; ``number`` counts inside it. Brightness, contrast, saturation and hue are drawn and
+    ordered as torchvision's ColorJitter does it."""
+    jitter = ()
+    if rng.random() < settings.jitter_probability:
+        strength = settings.jitter
+        values = [("brightness", float(rng.uniform(max(0.0, 1 - strength[0]), 1 + strength[0]))),
+                  ("contrast", float(rng.uniform(max(0.0, 1 - strength[1]), 1 + strength[1]))),
+                  ("saturation", float(rng.uniform(max(0.0, 1 - strength[2]), 1 + strength[2]))),
+                  ("hue", float(rng.uniform(-strength[3], strength[3])))]
+        jitter = tuple(values[i] for i in rng.permutation(4))
+    grey = bool(rng.random() < settings.grey_probability)
+    blurred = rng.random() < settings.blur_probability[2 if view == "local" else min(number, 1)]
+    blur = float(rng.uniform(*settings.blur_sigma)) if blurred else None
+    solarise = bool(view == "global" and number == 1 and rng.random() < settings.solarise_probability)
+    return Colours(jitter, grey, blur, solarise)
+
+
+def recolour(image: Tensor, mask: Tensor, colours: Colours) -> Tensor:
+    """Apply what was drawn, on the image's device.
+
+    image: 3 x 32n x 32n uint8; mask: n x n bool. Returns float32 in [0, 1]; invalid pixels hold no information of the
+    image and influence no valid one."""
     x = image.float().div_(255)  # 3 H W
     pixels = None
     if not mask.all():
         pixels = mask.repeat_interleave(HR_PIXELS, 0).repeat_interleave(HR_PIXELS, 1)  # H W
         x = _fill(x, pixels)
-    if rng.random() < settings.jitter_probability:
-        x = _colour_jitter(rng, x, settings.jitter)
-    if rng.random() < settings.grey_probability:
+    for name, amount in colours.jitter:
+        x = _CHANGES[name](x, amount)
+    if colours.grey:
         x = F.rgb_to_grayscale(x, num_output_channels=3)
-    if rng.random() < settings.blur_probability[2 if view == "local" else min(number, 1)]:
-        x = _blur(x, pixels, float(rng.uniform(*settings.blur_sigma)))
-    if view == "global" and number == 1 and rng.random() < settings.solarise_probability:
-        x = F.solarize(x, SOLARISE_THRESHOLD)
-    return x
+    if colours.blur is not None:
+        x = _blur(x, pixels, colours.blur)
+    return F.solarize(x, SOLARISE_THRESHOLD) if colours.solarise else x
 
 
-def _colour_jitter(rng: np.random.Generator, x: Tensor, strength: tuple[float, float, float, float]) -> Tensor:
-    """Brightness, contrast, saturation and hue in random order, as torchvision's ColorJitter draws them."""
-    brightness, contrast, saturation = (float(rng.uniform(max(0.0, 1 - s), 1 + s)) for s in strength[:3])
-    hue = float(rng.uniform(-strength[3], strength[3]))
-    changes = (lambda y: F.adjust_brightness(y, brightness), lambda y: F.adjust_contrast(y, contrast),
-               lambda y: F.adjust_saturation(y, saturation), lambda y: F.adjust_hue(y, hue))
-    for i in rng.permutation(4):
-        x = changes[i](x)
-    return x
+_CHANGES = {"brightness": F.adjust_brightness, "contrast": F.adjust_contrast, "saturation": F.adjust_saturation,
+            "hue": F.adjust_hue}
 
 
 def _fill(x: Tensor, pixels: Tensor) -> Tensor:

@@ -1,11 +1,10 @@
 """From decoded samples to a batch of fixed shapes: normalised, zero where invalid, a mask beside every image."""
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor
 
+from data.augment import Colours, recolour
 from data.decode import Decoded
 from data.modalities import MODALITIES, normalise
 from data.sample import Batch, ViewSet
@@ -13,7 +12,6 @@ from data.settings import DataSettings
 from data.tile import HR_PIXELS, LABEL_PIXELS, UNLABELLED
 from data.views import View, affine, cut_hr, cut_labels, cut_series
 
-Colour = Callable[[Tensor, Tensor, str, int], Tensor]  # image, mask, "global" or "local", number of the view -> image
 
 
 def empty_batch(step: int, size: int, settings: DataSettings) -> Batch:
@@ -25,20 +23,23 @@ def empty_batch(step: int, size: int, settings: DataSettings) -> Batch:
         shapes = {m: (size, count, frames, len(MODALITIES[m].bands), n * MODALITIES[m].pixels, n * MODALITIES[m].pixels)
                   for m, frames in settings.frames.items()}
         sets[name] = ViewSet(
-            images={m: torch.zeros(shape) for m, shape in shapes.items()},  # B V T C H W
+            images={m: torch.zeros(shape, dtype=torch.uint8 if m == "hr" and settings.augment.on_device else
+                                   torch.float32) for m, shape in shapes.items()},  # B V T C H W
             valid={m: torch.zeros(size, count, frames, n, n, dtype=torch.bool)
                    for m, frames in settings.frames.items()},  # B V T n n
             labels=torch.full((size, count, LABEL_PIXELS * n, LABEL_PIXELS * n), -1),  # B V 8n 8n
             affine=torch.zeros(size, count, 2, 3, dtype=torch.float64),  # B V 2 3
+            colours=[[Colours()] * count for _ in range(size)] if settings.augment.on_device else None,
         )
     days = {m: torch.zeros(size, frames, dtype=torch.int64) for m, frames in settings.frames.items()}
     return Batch(step, [""] * size, sets, days, torch.full((size,), -1), [])
 
 
 def fill(batch: Batch, slot: int, key: str, region: int, days: dict[str, np.ndarray], sample: Decoded,
-         views: dict[str, list[View]], colour: Colour) -> None:
+         views: dict[str, list[View]], colours: dict[str, list[Colours]]) -> None:
     """Cut one sample into its slot of an ``empty_batch``. ``days``: modality -> day index of each drawn frame, which
-    come first along the frame axis; ``colour`` changes the high-resolution views and returns 0..1 values."""
+    come first along the frame axis; ``colours``: of each high-resolution view, kept for later if the batch has a place
+    for them."""
     batch.keys[slot] = key
     batch.region[slot] = region
     for modality, values in days.items():
@@ -50,8 +51,12 @@ def fill(batch: Batch, slot: int, key: str, region: int, days: dict[str, np.ndar
             if sample.hr is not None:
                 n = target.valid["hr"].shape[-1]
                 image, mask = cut_hr(sample.hr, sample.valid["hr"][0], view, n)
-                image = colour(image, mask, name, v) * MODALITIES["hr"].scale  # 3 32n 32n, stored units
-                _put(target, "hr", slot, v, image[None], mask[None])
+                if target.colours is None:
+                    image = recolour(image, mask, colours[name][v]) * MODALITIES["hr"].scale  # 3 32n 32n, stored units
+                    _put(target, "hr", slot, v, image[None], mask[None])
+                else:
+                    target.images["hr"][slot, v, 0], target.valid["hr"][slot, v, 0] = image, mask
+                    target.colours[slot][v] = colours[name][v]
             for modality, series in sample.series.items():
                 n = target.valid[modality].shape[-1]
                 _put(target, modality, slot, v, *cut_series(series, sample.valid[modality], view, n))
@@ -70,3 +75,18 @@ def _put(target: ViewSet, modality: str, slot: int, v: int, image: Tensor, mask:
         pixels = mask.repeat_interleave(scale, 1).repeat_interleave(scale, 2)  # T H W
         place.masked_fill_(~pixels[:, None], 0.0)
     target.valid[modality][slot, v, :count] = mask
+
+
+def apply_colours(views: ViewSet, images: Tensor, valid: Tensor) -> Tensor:
+    """The high-resolution images of a set of views that carries its colours, finished on their device.
+
+    images: B V 1 3 H W uint8; valid: B V 1 n n bool, both on the device. Returns float32 as ``fill`` makes it:
+    normalised, zero where invalid."""
+    out = torch.zeros(images.shape, device=images.device)  # B V 1 3 H W
+    mean, std = (torch.tensor(values, device=images.device)[:, None, None]
+                 for values in (MODALITIES["hr"].mean, MODALITIES["hr"].std))  # 3 1 1
+    pixels = valid.repeat_interleave(HR_PIXELS, 3).repeat_interleave(HR_PIXELS, 4)  # B V 1 H W
+    for b, row in enumerate(views.colours):
+        for v, colours in enumerate(row):
+            out[b, v, 0] = (recolour(images[b, v, 0], valid[b, v, 0], colours) - mean) / std
+    return out.masked_fill_(~pixels[:, :, :, None], 0.0)

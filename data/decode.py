@@ -4,11 +4,25 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from numcodecs.zstd import Zstd
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 
-from data.shards import ShardDataset
+from data.mixture import Mixture
+from data.shard_files import hr_field
+from data.shards import ShardDataset, Want
+from data.stacks import decode_masks, decode_series
+
+Source = Mixture | ShardDataset
+
+
+@dataclass
+class Raw:
+    """The drawn bytes of one sample, checked, not yet decoded."""
+
+    entry: dict  # of the index
+    frames: dict[str, np.ndarray]  # modality -> indices of the drawn frames
+    level: int  # of the high-resolution image
+    data: dict[Want, bytes]
 
 
 @dataclass
@@ -16,28 +30,47 @@ class Decoded:
     """The drawn part of one sample, N cells a side. What the place lacks is absent."""
 
     cells: int
-    hr: Tensor | None = None  # 3 32N 32N uint8
+    hr: Tensor | None = None  # 3 pN pN uint8, p = 32 / 2^level pixels a cell
     labels: Tensor | None = None  # 8N 8N uint8, 255 = unlabelled
     series: dict[str, Tensor] = field(default_factory=dict)  # modality but hr -> T C N N float32, drawn frames
     valid: dict[str, Tensor] = field(default_factory=dict)  # modality -> T N N bool, drawn frames
 
 
-def decode(dataset: ShardDataset, sample: int, frames: dict[str, np.ndarray]) -> Decoded:
-    """Read the drawn ``frames`` (modality -> indices) and the labels of a sample.
+def decode(dataset: Source, sample: int, frames: dict[str, np.ndarray], level: int = 0) -> Decoded:
+    """Read and decode the drawn ``frames`` (modality -> indices), the labels, and the high-resolution image at
+    1 / 2^level of its size.
 
     Raises InputError naming key, field and shard for what cannot be read or is damaged."""
-    members = dataset.entry(sample)["members"]
-    found = Decoded(dataset.entry(sample)["cells"])
+    return unpack(read_raw(dataset, sample, frames, level))
+
+
+def read_raw(dataset: Source, sample: int, frames: dict[str, np.ndarray], level: int = 0) -> Raw:
+    """The bytes that ``unpack`` needs, in one reading. Raises InputError; see ``decode``."""
+    entry = dataset.entry(sample)
+    wants: list[Want] = [("labels", None)] if "labels" in entry["members"] else []
     for name, chosen in frames.items():
         if not len(chosen):
             continue
+        wants.append((f"{name}_valid", None))
+        wants += [(hr_field(level), None)] if name == "hr" else [(name, int(frame)) for frame in chosen]
+    return Raw(entry, frames, level, dict(zip(wants, dataset.read(sample, wants), strict=True)))
+
+
+def unpack(raw: Raw) -> Decoded:
+    """Pixels of the bytes that were read."""
+    found, members = Decoded(raw.entry["cells"]), raw.entry["members"]
+    for name, chosen in raw.frames.items():
+        if not len(chosen):
+            continue
         if name == "hr":
-            found.hr = _image(dataset.read_member(sample, "hr"), ImageReadMode.RGB)
+            found.hr = _image(raw.data[hr_field(raw.level), None], ImageReadMode.RGB)
         else:
-            found.series[name] = torch.from_numpy(_stack(dataset, sample, name, chosen).astype(np.float32, copy=False))
-        found.valid[name] = torch.from_numpy(_stack(dataset, sample, f"{name}_valid", chosen))
-    if "labels" in members:
-        found.labels = _image(dataset.read_member(sample, "labels"), ImageReadMode.GRAY)[0]
+            chunks = [raw.data[name, int(frame)] for frame in chosen]
+            found.series[name] = torch.from_numpy(decode_series(members[name], chunks))
+        masks = decode_masks(members[f"{name}_valid"], raw.data[f"{name}_valid", None])
+        found.valid[name] = torch.from_numpy(masks[chosen])
+    if ("labels", None) in raw.data:
+        found.labels = _image(raw.data["labels", None], ImageReadMode.GRAY)[0]
     return found
 
 
@@ -45,12 +78,3 @@ def _image(data: bytes, mode: ImageReadMode) -> Tensor:
     """JPEG or PNG bytes -> C H W uint8."""
     return decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode)
 
-
-def _stack(dataset: ShardDataset, sample: int, name: str, frames: np.ndarray) -> np.ndarray:
-    """Chosen frames of a stack, in its stored type: T ..."""
-    member = dataset.entry(sample)["members"][name]
-    out = np.empty((len(frames), *member["shape"]), dtype=member["dtype"])
-    codec = Zstd()
-    for frame, data in zip(out, dataset.read_frames(sample, name, frames)):
-        codec.decode(data, out=frame)
-    return out

@@ -20,6 +20,7 @@ class Modality:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     dtype: str  # as stored in the archive
+    step: float | None  # shards hold whole multiples of it; None: the numbers as they are
     nodata: float | None  # a pixel with this value in any band is no observation; NaN: not finite; None: has a mask
 
     @property
@@ -31,18 +32,21 @@ class Modality:
 MODALITIES: dict[str, Modality] = {entry.key: entry for entry in (
     Modality(
         key="hr", title="high-resolution optical", bands=("R", "G", "B"), gsd=10 / HR_PIXELS, frames=1, scale=255.0,
-        mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), dtype="uint8", nodata=None,
+        mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), dtype="uint8", step=None,
+        nodata=None,
     ),
     Modality(
         key="ms", title="Sentinel-2 L2A, reflectance x 1e4",
         bands=("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12"), gsd=10.0, frames=20, scale=1.0,
         mean=(884.30, 1144.16, 1297.47, 1624.91, 2194.64, 2422.21, 2517.76, 2581.65, 2368.51, 1805.07),
         std=(1155.15, 1183.63, 1368.11, 1370.27, 1355.55, 1416.51, 1474.79, 1439.31, 1455.52, 1343.48),
-        dtype="uint16", nodata=0,
+        dtype="uint16", step=None, nodata=0,
     ),
     Modality(
         key="sar", title="Sentinel-1 IW GRD, dB", bands=("VV", "VH"), gsd=10.0, frames=10, scale=1.0,
-        mean=(-12.55, -20.19), std=(5.26, 5.91), dtype="float32", nodata=float("nan"),
+        mean=(-12.55, -20.19), std=(5.26, 5.91), dtype="float32",
+        step=0.01,  # dB; speckle is a hundred times as large
+        nodata=float("nan"),
     ),
 )}
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from data.store import StoreSettings
+
 
 @dataclass(frozen=True)
 class ViewSettings:
@@ -44,15 +46,19 @@ class AugmentSettings:
     blur_sigma: tuple[float, float] = (0.1, 2.0)  # pixels
     solarise_probability: float = 0.2  # global 2 only
     date_jitter_days: int = 5  # acquisition dates move by at most this many days
+    on_device: bool = False  # colours are drawn by the loader and applied where the model is
 
 
 @dataclass(frozen=True)
 class DataSettings:
     """Where samples come from and how they are cut."""
 
-    shards: str = ""  # folder with manifest.json
+    shards: str = ""  # folder or URL that holds manifest.json
+    mixture: dict[str, float] = field(default_factory=dict)  # several of them, each with its weight; then shards is ""
+    store: StoreSettings = field(default_factory=StoreSettings)
     workers: int = 2
     prefetch: int = 2  # batches ready ahead, a worker
+    read_ahead: int = 2  # samples whose bytes are read while one is decoded, a worker; 0: none
     frames: dict[str, int] = field(default_factory=lambda: {"hr": 1, "ms": 20, "sar": 10})
     views: ViewSettings = field(default_factory=ViewSettings)
     augment: AugmentSettings = field(default_factory=AugmentSettings)
@@ -60,6 +66,8 @@ class DataSettings:
 
     def problem(self) -> str | None:
         """One line saying what is impossible, or None."""
-        if not self.shards:
-            return "data.shards: expected the folder of a sharded dataset, found nothing"
+        if not self.shards and not self.mixture:
+            return "data.shards: expected the folder or URL of a sharded dataset, found nothing"
+        if self.shards and self.mixture:
+            return "data.mixture: expected data.shards or data.mixture, found both; leave one empty"
         return self.views.problem()

@@ -71,21 +71,32 @@ def affine(view: View) -> np.ndarray:
     return (place @ mirror @ np.linalg.matrix_power(turn, view.turns))[:2]
 
 
+def hr_level(views: dict[str, list[View]], settings: ViewSettings, levels: int) -> int:
+    """Which reduction (1 / 2^level) of the high-resolution image a sample's views are cut from: the coarsest of
+    ``levels`` in which every rectangle has at least as many pixels along both sides as its view shows.
+
+    One for all views: several would be read and decoded for less than they cost (docs/codecs.md)."""
+    sizes = {"global": settings.global_cells, "local": settings.local_cells}
+    shrinking = min(min(view.w, view.h) // sizes[name] for name, group in views.items() for view in group)
+    return max(0, min(levels, shrinking.bit_length()) - 1)
+
+
 def cut_hr(image: Tensor, mask: Tensor, view: View, cells: int) -> tuple[Tensor, Tensor]:
     """The high-resolution view, before colour changes.
 
-    image: 3 x 32N x 32N uint8 of the tile; mask: N x N bool. Returns 3 x 32n x 32n uint8 (0 where invalid) and the
-    n x n bool mask: a cell is valid when all its pixels are."""
-    p, side = HR_PIXELS, HR_PIXELS * cells
-    crop = image[:, view.y0 * p:(view.y0 + view.h) * p, view.x0 * p:(view.x0 + view.w) * p]  # 3 32h 32w
+    image: 3 x pN x pN uint8 of the tile, p = 32 / 2^level pixels a cell (see ``hr_level``);
+    mask: N x N bool. Returns 3 x 32n x 32n uint8 (0 where invalid) and the n x n bool mask: a cell is valid when all
+    its pixels are."""
+    p, side = image.shape[-1] // mask.shape[-1], HR_PIXELS * cells
+    crop = image[:, view.y0 * p:(view.y0 + view.h) * p, view.x0 * p:(view.x0 + view.w) * p]  # 3 ph pw
     mask = mask[view.y0:view.y0 + view.h, view.x0:view.x0 + view.w]  # h w
     if mask.all():  # the common case; torch has a fast uint8 kernel for it
         out = _bicubic(crop[None], side)[0]  # 3 32n 32n
         return _turn(out, view), torch.ones(cells, cells, dtype=torch.bool)
-    pixels = mask.repeat_interleave(p, 0).repeat_interleave(p, 1)  # 32h 32w
+    pixels = mask.repeat_interleave(p, 0).repeat_interleave(p, 1)  # ph pw
     out, good = masked_bicubic(crop[None].float(), pixels[None], side)
-    good = good.view(cells, p, cells, p).all(3).all(1)  # n n
-    pixels = good.repeat_interleave(p, 0).repeat_interleave(p, 1)  # 32n 32n
+    good = good.view(cells, HR_PIXELS, cells, HR_PIXELS).all(3).all(1)  # n n
+    pixels = good.repeat_interleave(HR_PIXELS, 0).repeat_interleave(HR_PIXELS, 1)  # 32n 32n
     out = (out[0].round().clamp(0, 255) * pixels).to(torch.uint8)  # 3 32n 32n
     return _turn(out, view), _turn(good, view)
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from data.regions import RegionTable
-from data.shards import ShardDataset
+from data.mixture import Mixture
 from engine.settings import Settings
 from engine.typed import ConfigError
 from engine.weights import read
@@ -76,19 +76,19 @@ def share_context(student: Pretraining, teacher: Pretraining) -> None:
         teacher.trunk.context.prototypes = student.trunk.context.prototypes
 
 
-def embed_classes(settings: Settings, dataset: ShardDataset) -> tuple[Tensor, str]:
+def embed_classes(settings: Settings, dataset: Mixture) -> tuple[Tensor, str]:
     """Class embeddings (K, D) of the dataset's class table, and which tower made them."""
     prompts = [entry["text"] for entry in dataset.classes]
     text = settings.text
     return encode_classes(prompts, text.architecture, text.weights, settings.seed, settings.model.text_width)
 
 
-def check_regions(settings: Settings, dataset: ShardDataset) -> None:
+def check_regions(settings: Settings, dataset: Mixture) -> None:
     """Raise ConfigError when the dataset lies in more regions than the model has prototypes for."""
     context = settings.model.context
     if context is not None and len(dataset.regions) > context.regions:
         raise ConfigError(f"model.context.regions: expected at least {len(dataset.regions)}, the occupied regions of "
-                          f"{settings.data.shards}, found {context.regions}; raise it")
+                          f"{dataset.path}, found {context.regions}; raise it")
 
 
 def is_no_decay(name: str, parameter: nn.Parameter, spec: ModelSpec) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from data.collate import apply_colours
 from data.sample import Batch
 from engine.settings import LossSettings
 from models.features import Views
@@ -23,12 +24,14 @@ def to_views(batch: Batch, device: torch.device) -> dict[str, Views]:
     """What the model sees of a batch, by view size."""
     days = {name: values.to(device, non_blocking=True) for name, values in batch.days.items()}
     region = batch.region.to(device)
-    return {
-        size: Views(images={name: x.to(device, non_blocking=True) for name, x in views.images.items()},
-                    valid={name: x.to(device, non_blocking=True) for name, x in views.valid.items()},
-                    days=days, region=region)
-        for size, views in batch.views.items()
-    }
+    found = {}
+    for size, views in batch.views.items():
+        images = {name: x.to(device, non_blocking=True) for name, x in views.images.items()}
+        valid = {name: x.to(device, non_blocking=True) for name, x in views.valid.items()}
+        if views.colours is not None and "hr" in images:
+            images["hr"] = apply_colours(views, images["hr"], valid["hr"])
+        found[size] = Views(images, valid, days, region)
+    return found
 
 
 @dataclass

@@ -17,8 +17,8 @@ from data.modalities import MODALITIES
 from data.order import Order
 from data.sample import Batch, ViewSet
 from data.settings import DataSettings
-from data.shards import ShardDataset
-from data.stream import cut_sample, draw_series
+from data.mixture import Mixture
+from data.stream import cut_sample, draw
 from engine.figures import WIDTH
 from engine.probes import undistorted, whole_tiles
 from models.grids import cell_validity
@@ -43,9 +43,9 @@ class Pick:
     step: int
 
 
-def pick(dataset: ShardDataset, seed: int, batch_size: int, kinds: Sequence[tuple[bool, bool]]) -> list[Pick]:
+def pick(dataset: Mixture, seed: int, batch_size: int, kinds: Sequence[tuple[bool, bool]]) -> list[Pick]:
     """The first sample of the run's order of each kind (has hr, has a series) that the dataset holds."""
-    order, found = Order(seed, len(dataset), dataset.fingerprint, batch_size), {}
+    order, found = Order(seed, dataset.parts, batch_size), {}
     for position in range(min(len(dataset), SEARCHED)):
         step, slot = divmod(position, batch_size)
         sample, use = order.step(step)[slot]
@@ -56,7 +56,7 @@ def pick(dataset: ShardDataset, seed: int, batch_size: int, kinds: Sequence[tupl
     return [found[kind] for kind in kinds if kind in found]
 
 
-def views(dataset: ShardDataset, settings: DataSettings, seed: int, chosen: Pick, spec: ModelSpec) -> Figure:
+def views(dataset: Mixture, settings: DataSettings, seed: int, chosen: Pick, spec: ModelSpec) -> Figure:
     """One sample as it entered training: tile, crops of every modality, and which cells meet in the losses."""
     batch = empty_batch(chosen.step, 1, settings)
     cut_sample(dataset, settings, seed, batch, 0, chosen.sample, chosen.use)
@@ -144,11 +144,10 @@ def paint(modality: str, images: Sequence[tuple[np.ndarray, np.ndarray]]) -> lis
             for image, valid in images]
 
 
-def _tile(axis: Axes, dataset: ShardDataset, settings: DataSettings, seed: int, chosen: Pick, batch: Batch,
+def _tile(axis: Axes, dataset: Mixture, settings: DataSettings, seed: int, chosen: Pick, batch: Batch,
           shades: dict[tuple[str, int], str]) -> None:
     """The tile with the rectangles of the views; a dot where a view has its top left."""
-    entry = dataset.entry(chosen.sample)
-    tile = decode(dataset, chosen.sample, draw_series(entry, settings, seed, chosen.use))
+    tile = decode(dataset, chosen.sample, draw(dataset, settings, seed, chosen.sample, chosen.use).frames)
     if tile.hr is not None:
         image = tile.hr.permute(1, 2, 0).numpy()
     else:
@@ -164,7 +163,7 @@ def _tile(axis: Axes, dataset: ShardDataset, settings: DataSettings, seed: int, 
         axis.plot(*corners[0], "o", color=shade, markersize=5, clip_on=False)
     axis.set(xlim=(0, tile.cells), ylim=(tile.cells, 0), xlabel="10 m cells")
     axis.grid(False)
-    axis.set_title(f"{entry['key']}\nstep {chosen.step}, tile of {10 * tile.cells} m", fontsize=8.5)
+    axis.set_title(f"{dataset.entry(chosen.sample)['key']}\nstep {chosen.step}, tile of {10 * tile.cells} m", fontsize=8.5)
 
 
 def _join(one: Axes, other: Axes, centres: np.ndarray, places: np.ndarray, met: np.ndarray) -> None:
@@ -199,7 +198,7 @@ class Maps:
 
 
 @torch.no_grad()
-def feature_maps(model: Pretraining, dataset: ShardDataset, settings: DataSettings, number: int, cells: int) -> Maps:
+def feature_maps(model: Pretraining, dataset: Mixture, settings: DataSettings, number: int, cells: int) -> Maps:
     """Maps of sample ``number``, its whole tile resampled to ``cells`` x ``cells``: each modality's last two stages
     (of a series the mean over dates), and the fused one."""
     still = undistorted(settings, cells)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from data.sample import Batch
 from data.settings import DataSettings
-from data.shards import ShardDataset
+from data.mixture import Mixture
 from data.stream import open_stream
 from engine.objective import to_views
 from models.features import Views, pooled
@@ -43,7 +43,8 @@ def undistorted(settings: DataSettings, cells: int | None = None) -> DataSetting
                     global_scale=(1.0, 1.0), local_scale=(1.0, 1.0), aspect=(1.0, 1.0), flips=False,
                     quarter_turns=False)
     augment = replace(settings.augment, jitter_probability=0.0, grey_probability=0.0,
-                      blur_probability=(0.0, 0.0, 0.0), solarise_probability=0.0, date_jitter_days=0)
+                      blur_probability=(0.0, 0.0, 0.0), solarise_probability=0.0, date_jitter_days=0,
+                      on_device=False)
     return replace(settings, views=views, augment=augment, workers=0)
 
 
@@ -55,7 +56,7 @@ def whole_tiles(batch: Batch) -> Views:
 
 
 @torch.no_grad()
-def extract(model: Pretraining, dataset: ShardDataset, settings: DataSettings, classes: int, limit: int = 512
+def extract(model: Pretraining, dataset: Mixture, settings: DataSettings, classes: int, limit: int = 512
             ) -> Extracted:
     """Features of every sample once, of ``limit`` samples at most: the first of a shuffled epoch.
 

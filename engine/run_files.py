@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from data.shards import ShardDataset
+from data.mixture import Mixture
 from engine import metrics
 from engine.checkpoint_files import STATE, newest
 from engine.config import Config, ConfigError, load
@@ -22,7 +22,7 @@ class RunFiles:
     records: list[dict]  # a step each
     checkpoint: Path  # the newest whole one
     state: dict  # its state.json
-    dataset: ShardDataset
+    dataset: Mixture
     quarantine: list[dict]
 
     @property
@@ -47,10 +47,10 @@ def read(folder: Path, shards: str | None = None) -> RunFiles:
                           "(skysense.checkpoint.every, or a stop file)")
     config = load(folder / CONFIG)
     if shards is not None:
-        data = replace(config.settings.data, shards=shards)
+        data = replace(config.settings.data, shards=shards, mixture={})
         config = replace(config, settings=replace(config.settings, data=data))
     state = json.loads((found / STATE).read_text())
-    dataset = ShardDataset.open(config.settings.data.shards)
+    dataset = Mixture.open(config.settings.data)
     if dataset.fingerprint != state["fingerprint"]:
         raise ConfigError(f"{dataset.path}: expected the run's dataset, fingerprint {state['fingerprint']}, found "
                           f"{dataset.fingerprint}; give its folder with --shards")

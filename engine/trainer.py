@@ -13,7 +13,7 @@ from torch import Tensor
 
 from data.errors import InputError
 from data.sample import Batch
-from data.shards import ShardDataset
+from data.mixture import Mixture
 from data.stream import open_stream
 from engine import checkpoint, zero
 from engine.build import (build_models, check_regions, describe, embed_classes, is_last_layer, is_no_decay,
@@ -41,7 +41,7 @@ class Run:
     config: Config
     run_dir: Path
     rank: int
-    dataset: ShardDataset
+    dataset: Mixture
     reducer: DistributedReducer
     step: Step
     start: int  # first step to make
@@ -100,7 +100,7 @@ def open_run(config: Config, device: torch.device, resume: str | None = None) ->
         taken = together(lambda: take_trained(settings, student, dataset.regions))
     if rank == 0:
         lines = describe(student) + [*taken, f"class embeddings: {tower}",
-                                     f"data: {len(dataset)} samples of {settings.data.shards}, run folder {run_dir}"]
+                                     f"data: {len(dataset)} samples of {dataset.path}, run folder {run_dir}"]
         print("\n".join(lines), flush=True)
 
     optimizer = config.deepspeed["optimizer"]["params"]
@@ -119,9 +119,9 @@ def open_run(config: Config, device: torch.device, resume: str | None = None) ->
     return run
 
 
-def _inputs(settings: Settings) -> tuple[ShardDataset, Tensor, str]:
+def _inputs(settings: Settings) -> tuple[Mixture, Tensor, str]:
     """Dataset, class embeddings and what made them; everything a user can get wrong outside the configuration."""
-    dataset = ShardDataset.open(settings.data.shards)
+    dataset = Mixture.open(settings.data)
     check_regions(settings, dataset)
     return dataset, *embed_classes(settings, dataset)
 

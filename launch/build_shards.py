@@ -11,7 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the command works from any folder
 
 from data.archive import read_tile, tile_keys  # noqa: E402
-from data.shards import write_shards  # noqa: E402
+from data.shard_writer import ShardOptions, write_shards  # noqa: E402
 from data.tile import Tile  # noqa: E402
 from launch.cli import run  # noqa: E402
 
@@ -43,8 +43,8 @@ def main() -> None:
     parser.add_argument("--quality", type=int, default=95, help="of the JPEG images")
     parser.add_argument("--overwrite", action="store_true", help="remove shards that are there, first")
     options = parser.parse_args()
-    manifest = write_shards(ArchiveTiles(options.archive), options.out, options.samples_per_shard, options.seed,
-                            options.hr_codec, options.quality, options.overwrite)
+    chosen = ShardOptions(options.samples_per_shard, options.seed, options.hr_codec, options.quality)
+    manifest = write_shards(ArchiveTiles(options.archive), options.out, chosen, options.overwrite)
     size = sum(shard["size"] for shard in manifest["shards"])
     print(f"{options.out}: {manifest['samples']} samples in {len(manifest['shards'])} shards, {size / 1e6:.1f} MB, "
           f"{len(manifest['regions']['cells'])} regions, fingerprint {manifest['fingerprint']}")

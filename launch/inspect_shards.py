@@ -20,12 +20,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the comm
 from data.collate import empty_batch  # noqa: E402
 from data.decode import Decoded, decode  # noqa: E402
 from data.errors import InputError  # noqa: E402
+from data.mixture import Mixture  # noqa: E402
 from data.modalities import MODALITIES  # noqa: E402
 from data.order import Order  # noqa: E402
 from data.sample import Batch  # noqa: E402
 from data.settings import DataSettings, ViewSettings  # noqa: E402
-from data.shards import ShardDataset  # noqa: E402
-from data.stream import cut_sample, draw_series  # noqa: E402
+from data.stream import cut_sample, draw as draw_use  # noqa: E402
 from data.tile import UNLABELLED  # noqa: E402
 from launch.cli import run  # noqa: E402
 
@@ -51,25 +51,25 @@ def main() -> None:
     options = parser.parse_args()
     if Path(options.out).suffix != ".png" or not Path(options.out).absolute().parent.is_dir():
         raise InputError(f"--out: expected a name ending in .png in a folder that exists, found {options.out}")
-    dataset = ShardDataset.open(options.shards)
     views = ViewSettings(global_cells=options.global_cells, local_cells=options.local_cells)
     settings = DataSettings(shards=options.shards, views=views)
     if settings.problem() or options.step < 0:
         raise InputError(settings.problem() or f"--step: expected 0 or more, found {options.step}")
+    dataset = Mixture.open(settings)
     sample, use = choose(dataset, options.key, options.step, options.seed)
     batch = empty_batch(options.step, 1, settings)
     cut_sample(dataset, settings, options.seed, batch, 0, sample, use)
-    frames = draw_series(dataset.entry(sample), settings, options.seed, use)
+    frames = draw_use(dataset, settings, options.seed, sample, use).frames
     figure = draw(dataset, sample, decode(dataset, sample, frames), frames, batch)
     figure.suptitle(f"{title(dataset.entry(sample))}   use {use}", fontsize=12)
     figure.savefig(options.out, dpi=90)
     print(f"{options.out}: {dataset.entry(sample)['key']}, use {use}")
 
 
-def choose(dataset: ShardDataset, key: str | None, step: int, seed: int) -> tuple[int, int]:
+def choose(dataset: Mixture, key: str | None, step: int, seed: int) -> tuple[int, int]:
     """Sample and use. Raises InputError for an unknown key."""
     if key is None:
-        return Order(seed, len(dataset), dataset.fingerprint, batch_size=1).step(step)[0]
+        return Order(seed, dataset.parts, batch_size=1).step(step)[0]
     keys = dataset.keys()
     if key not in keys:
         raise InputError(f"{dataset.path}: no sample {key!r} among {len(keys)}; the first ones are {keys[:5]}")
@@ -83,7 +83,7 @@ def title(entry: dict) -> str:
             f"{entry['cells'] * 10} m   stored frames: {has}")
 
 
-def draw(dataset: ShardDataset, sample: int, tile: Decoded, frames: dict[str, np.ndarray], batch: Batch) -> plt.Figure:
+def draw(dataset: Mixture, sample: int, tile: Decoded, frames: dict[str, np.ndarray], batch: Batch) -> plt.Figure:
     """The whole picture: the tile on top, one row for each series, one row of crops for each thing the tile has."""
     dates = {name: [dataset.entry(sample)["dates"][name][i] for i in chosen] for name, chosen in frames.items()
              if len(chosen)}

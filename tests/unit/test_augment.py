@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from data.augment import draw_frames, jitter_days, photometric
+from data.augment import draw_colours, draw_frames, jitter_days, recolour
 from data.order import generator
 from data.settings import AugmentSettings
 
@@ -37,6 +37,10 @@ def test_frames_are_drawn_equally_often():
 def test_days_without_jitter_are_the_calendar():
     dates = ["2019-01-01", "2019-03-01", "2020-03-01", "2019-12-31", "2020-12-31"]
     assert jitter_days(generator(0), dates, 0).tolist() == [0, 59, 60, 364, 364]
+
+
+def photometric(rng, image, mask, settings, view, number):
+    return recolour(image, mask, draw_colours(rng, settings, view, number))
 
 
 def test_jitter_moves_each_date_by_at_most_its_range_across_the_year():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from data.augment import Colours
 from data.collate import empty_batch, fill
 from data.decode import Decoded
 from data.modalities import MODALITIES
@@ -12,11 +13,7 @@ from tests.unit.tiles import SETTINGS, make_tile
 
 VIEWS = {"global": [View(1, 0, 4, 4), View(0, 2, 4, 4, True, 1)],
          "local": [View(2, 2, 4, 4), View(0, 0, 4, 4, False, 3)]}
-
-
-def plain(image, mask, view, number):
-    """No change of colours."""
-    return image.float() / 255
+PLAIN = {name: [Colours()] * len(group) for name, group in VIEWS.items()}
 
 
 def decoded(tile, frames):
@@ -32,7 +29,7 @@ def decoded(tile, frames):
 def batch_of(tile, frames):
     batch = empty_batch(3, 2, SETTINGS)
     days = {name: np.arange(len(f)) + 10 for name, f in frames.items() if name in tile.arrays}
-    fill(batch, 1, tile.key, 5, days, decoded(tile, frames), VIEWS, plain)
+    fill(batch, 1, tile.key, 5, days, decoded(tile, frames), VIEWS, PLAIN)
     return batch
 
 

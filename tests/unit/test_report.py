@@ -12,9 +12,11 @@ import torch
 
 from data.collate import empty_batch
 from data.errors import InputError
+from data.mixture import Mixture
 from data.order import Order
 from data.regions import cell_of
-from data.shards import ShardDataset, write_shards
+from data.shard_writer import write_shards
+from data.shards import ShardDataset
 from data.stream import cut_sample
 from engine.config import ConfigError, load
 from engine.figures import binned, complete, expert_shares, measured, smooth
@@ -224,7 +226,7 @@ def test_components_of_nothing_are_pale():
 
 @pytest.fixture(scope="module")
 def dataset(run):
-    return ShardDataset.open(run.parent / "shards")
+    return Mixture([ShardDataset.open(run.parent / "shards")])
 
 
 def test_joined_dots_are_the_same_ground(dataset):
@@ -249,7 +251,7 @@ def test_joined_dots_are_the_same_ground(dataset):
 def test_pick_takes_the_first_of_each_kind(dataset):
     kinds = ((True, True), (False, True), (True, False), (False, False))
     found = pick(dataset, 7, 2, kinds)
-    order = Order(7, len(dataset), dataset.fingerprint, 2)
+    order = Order(7, dataset.parts, 2)
     drawn = [(step, sample) for step in range(2) for sample, _ in order.step(step)]
     keys = [dataset.entry(chosen.sample)["key"] for chosen in found]
     first = next(dataset.entry(sample)["key"] for _, sample in drawn

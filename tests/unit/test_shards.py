@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import webdataset
+from numcodecs.blosc import Blosc
 from numcodecs.zstd import Zstd
 from PIL import Image
 
 from data.archive import create_archive, read_tile, write_tile
 from data.decode import decode
 from data.errors import InputError
-from data.shards import ShardDataset, write_shards
+from data.shard_writer import ShardOptions, write_shards
+from data.shards import ShardDataset
 from tests.unit.tiles import make_tile
 
 TILES = [make_tile("a-0", 0), make_tile("b_1", 1, cells=4, modalities=("hr",)),
@@ -25,7 +27,7 @@ BY_KEY = {tile.key: tile for tile in TILES}
 
 @pytest.fixture
 def shards(tmp_path):
-    write_shards(TILES, tmp_path / "shards", samples_per_shard=2, seed=7, hr_codec="png")
+    write_shards(TILES, tmp_path / "shards", ShardOptions(samples_per_shard=2, seed=7, hr_codec="png"))
     return tmp_path / "shards"
 
 
@@ -38,8 +40,17 @@ def sample_of(dataset, key):
 
 
 def unstack(data, table):
-    frames = [Zstd().decode(data[offset:offset + size]) for offset, size, _ in table["frames"]]
-    return np.stack([np.frombuffer(frame, table["dtype"]).reshape(table["shape"]) for frame in frames])
+    """A series as its table in meta.json says, without the project's own decoder."""
+    frames = [Blosc().decode(data[offset:offset + size]) for offset, size, _ in table["frames"]]
+    numbers = np.stack([np.frombuffer(frame, table["dtype"]).reshape(table["shape"]) for frame in frames])
+    return numbers * (table["step"] or 1)
+
+
+def assert_stored(found, tile, name, frames=slice(None)):
+    """Whole numbers come through as they are, decibels within half a step."""
+    usable = np.broadcast_to(tile.valid[name][frames][:, None], found.shape)
+    expected = tile.arrays[name][frames][usable]
+    np.testing.assert_allclose(found[usable], expected, rtol=0, atol=0 if name == "ms" else 0.0051)
 
 
 def test_stock_webdataset_reads_everything(shards):
@@ -51,24 +62,17 @@ def test_stock_webdataset_reads_everything(shards):
         assert meta["licence"] == tile.licence and meta["dates"] == tile.dates
         assert tuple(meta["transform"]) == tile.transform
         for name in ("ms", "sar"):
-            assert (f"{name}.zst" in sample) == (name in tile.arrays)
+            assert (f"{name}.blosc" in sample) == (name in tile.arrays)
         for name in tile.modalities:
-            assert (unstack(sample[f"{name}_valid.zst"], meta["stacks"][f"{name}_valid"]) == tile.valid[name]).all()
+            assert Zstd().decode(sample[f"{name}_valid.zst"]) == tile.valid[name].tobytes()
+            assert meta["stacks"][f"{name}_valid"] == {"dtype": "|b1", "shape": list(tile.valid[name].shape)}
             if name != "hr":
-                stored = unstack(sample[f"{name}.zst"], meta["stacks"][name])
-                assert stored.dtype == tile.arrays[name].dtype
-                np.testing.assert_array_equal(stored, tile.arrays[name])
+                assert_stored(unstack(sample[f"{name}.blosc"], meta["stacks"][name]), tile, name)
         if "hr" in tile.arrays:
             image = np.asarray(Image.open(io.BytesIO(sample["hr.png"])))
             assert (image.transpose(2, 0, 1) == tile.arrays["hr"]).all()
         if "labels" in tile.arrays:
             assert (np.asarray(Image.open(io.BytesIO(sample["labels.png"]))) == tile.arrays["labels"]).all()
-
-
-def test_a_plain_zstd_tool_sees_the_whole_stack(shards):
-    dataset = ShardDataset.open(shards)
-    data = dataset.read_member(sample_of(dataset, "d3"), "ms")
-    assert Zstd().decode(data) == BY_KEY["d3"].arrays["ms"].tobytes()
 
 
 def test_webdataset_decodes_the_standard_members(shards):
@@ -77,9 +81,9 @@ def test_webdataset_decodes_the_standard_members(shards):
 
 
 def test_equal_input_gives_equal_bytes(shards, tmp_path):
-    write_shards(iter(TILES), tmp_path / "again", samples_per_shard=2, seed=7, hr_codec="png")
+    write_shards(iter(TILES), tmp_path / "again", ShardOptions(samples_per_shard=2, seed=7, hr_codec="png"))
     assert files(shards) == files(tmp_path / "again")
-    manifest = write_shards(TILES, tmp_path / "other", samples_per_shard=2, seed=8, hr_codec="png")
+    manifest = write_shards(TILES, tmp_path / "other", ShardOptions(samples_per_shard=2, seed=8, hr_codec="png"))
     first, other = ShardDataset.open(shards), ShardDataset.open(tmp_path / "other")
     assert first.keys() != other.keys() and sorted(first.keys()) == sorted(other.keys())
     assert first.fingerprint != manifest["fingerprint"]
@@ -88,12 +92,12 @@ def test_equal_input_gives_equal_bytes(shards, tmp_path):
 def test_tiles_pass_through_archive_and_shards(tmp_path):
     archive = create_archive(tmp_path / "archive")
     write_tile(archive, TILES[0])
-    write_shards([read_tile(archive, "a-0")], tmp_path / "shards", hr_codec="png")
+    write_shards([read_tile(archive, "a-0")], tmp_path / "shards", ShardOptions(hr_codec="png"))
     dataset = ShardDataset.open(tmp_path / "shards")
     found = decode(dataset, 0, {"hr": np.array([0]), "ms": np.array([1, 4]), "sar": np.array([0])})
     assert (found.hr.numpy() == TILES[0].arrays["hr"]).all()
-    assert (found.series["ms"].numpy() == TILES[0].arrays["ms"][[1, 4]]).all()
-    np.testing.assert_array_equal(found.series["sar"].numpy(), TILES[0].arrays["sar"][[0]])
+    assert_stored(found.series["ms"].numpy(), TILES[0], "ms", [1, 4])
+    assert_stored(found.series["sar"].numpy(), TILES[0], "sar", [0])
     assert (found.valid["ms"].numpy() == TILES[0].valid["ms"][[1, 4]]).all()
     assert (found.labels.numpy() == TILES[0].arrays["labels"]).all()
 
@@ -102,7 +106,7 @@ def test_jpeg_is_close_to_the_source(tmp_path):
     ramp = np.add.outer(np.arange(192), np.arange(192))[None] * np.array([[[0.3]], [[0.5]], [[0.6]]])
     tile = make_tile("smooth", clouds=0)
     tile.arrays["hr"] = ramp.astype(np.uint8)
-    write_shards([tile], tmp_path / "s", hr_codec="jpeg", quality=95)
+    write_shards([tile], tmp_path / "s", ShardOptions(hr_codec="jpeg", quality=95))
     found = decode(ShardDataset.open(tmp_path / "s"), 0, {"hr": np.array([0])}).hr.numpy()
     assert np.abs(found.astype(int) - tile.arrays["hr"]).mean() < 1.5
 
@@ -124,6 +128,11 @@ def test_frames_without_valid_pixels_are_not_usable(tmp_path):
     tile.valid["ms"][[0, 3]] = False
     write_shards([tile], tmp_path / "s")
     assert ShardDataset.open(tmp_path / "s").entry(0)["usable"]["ms"] == [1, 2, 4]
+
+
+def tar_of(dataset, sample):
+    starts = np.cumsum([shard["samples"] for shard in dataset.manifest["shards"]])
+    return f"{dataset.manifest['shards'][int(np.searchsorted(starts, sample, side='right'))]['name']}.tar"
 
 
 def damage(path, offset):
@@ -152,7 +161,7 @@ def test_only_drawn_frames_are_read(shards):
     dataset = ShardDataset.open(shards)
     sample = sample_of(dataset, "d3")
     member = dataset.entry(sample)["members"]["ms"]
-    damage(dataset._tar(sample), member["offset"] + member["frames"][2][0] + 5)
+    damage(shards / tar_of(dataset, sample), member["offset"] + member["frames"][2][0] + 5)
     found = decode(ShardDataset.open(shards), sample, {"ms": np.array([0, 1, 3, 4])})
     assert (found.series["ms"].numpy() == BY_KEY["d3"].arrays["ms"][[0, 1, 3, 4]]).all()
     with pytest.raises(InputError):
@@ -168,8 +177,8 @@ def swap_bytes(path):
 
 
 @pytest.mark.parametrize("name,change", [
-    ("shard-000001.tar", truncate), ("shard-000001.tar", Path.unlink), ("shard-000000.index.json", Path.unlink),
-    ("shard-000002.index.json", truncate), ("manifest.json", Path.unlink), ("manifest.json", truncate)])
+    ("shard-000001.tar", truncate), ("shard-000001.tar", Path.unlink), ("shard-000000.index.jsonl", Path.unlink),
+    ("shard-000002.index.jsonl", truncate), ("manifest.json", Path.unlink), ("manifest.json", truncate)])
 def test_what_is_missing_or_cut_short_is_refused_at_once(shards, name, change):
     change(shards / name)
     with pytest.raises(InputError) as error:
@@ -178,15 +187,15 @@ def test_what_is_missing_or_cut_short_is_refused_at_once(shards, name, change):
 
 
 def test_a_changed_index_is_found(shards):
-    swap_bytes(shards / "shard-000001.index.json")
-    with pytest.raises(InputError, match="shard-000001.index.json"):
+    swap_bytes(shards / "shard-000001.index.jsonl")
+    with pytest.raises(InputError, match="shard-000001.index.jsonl"):
         ShardDataset.open(shards).keys()
 
 
 def test_a_shard_that_shrinks_while_open_is_found(shards):
     dataset = ShardDataset.open(shards)
     (shards / "shard-000000.tar").write_bytes(b"")
-    with pytest.raises(InputError, match="cut short"):
+    with pytest.raises(InputError, match="found 0 bytes"):
         dataset.read_member(0, "meta")
 
 
@@ -220,7 +229,7 @@ def test_an_interrupted_build_is_no_dataset(tmp_path):
             return super().__getitem__(index)
 
     with pytest.raises(RuntimeError):
-        write_shards(Breaks(TILES), tmp_path, samples_per_shard=1)
+        write_shards(Breaks(TILES), tmp_path, ShardOptions(samples_per_shard=1))
     with pytest.raises(InputError, match="manifest"):
         ShardDataset.open(tmp_path)
 
@@ -232,7 +241,7 @@ def test_overwriting_needs_the_word_and_leaves_other_files_alone(shards):
         write_shards(TILES[:1], shards)
     assert {**files(shards), "notes.txt": None} == {**before, "notes.txt": None}
     write_shards(TILES[:1], shards, overwrite=True)
-    assert sorted(files(shards)) == ["manifest.json", "notes.txt", "shard-000000.index.json", "shard-000000.tar"]
+    assert sorted(files(shards)) == ["manifest.json", "notes.txt", "shard-000000.index.jsonl", "shard-000000.tar"]
     assert ShardDataset.open(shards).keys() == ["a-0"]
 
 
@@ -243,10 +252,10 @@ def bad_sar(value):
 
 
 @pytest.mark.parametrize("tiles,options", [
-    ([TILES[0], TILES[0]], {}), ([bad_sar(np.nan)], {}), ([bad_sar(np.inf)], {}), ([], {}),
+    ([TILES[0], TILES[0]], {}), ([bad_sar(400)], {}), ([bad_sar(np.nan)], {}), ([bad_sar(np.inf)], {}), ([], {}),
     ([make_tile("has.dot")], {}), ([make_tile("k" * 200)], {}), (TILES, {"hr_codec": "bmp"}),
     (TILES, {"samples_per_shard": 0}), (TILES, {"quality": 0})])
 def test_unfit_input_is_refused_in_one_line(tmp_path, tiles, options):
     with pytest.raises(InputError) as error:
-        write_shards(tiles, tmp_path / "s", **options)
+        write_shards(tiles, tmp_path / "s", ShardOptions(**options))
     assert "\n" not in str(error.value) and not (tmp_path / "s" / "manifest.json").exists()

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from data.errors import InputError
-from data.shards import ShardDataset, write_shards
+from data.shard_writer import ShardOptions, write_shards
+from data.shards import ShardDataset
 from data.stream import open_stream
 from tests.unit.tiles import SETTINGS, make_tile
 
@@ -18,7 +19,7 @@ TILES = [make_tile(f"t{i}", i, modalities=(("hr", "ms", "sar"), ("hr",), ("ms", 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     path = tmp_path_factory.mktemp("stream")
-    write_shards(TILES, path, samples_per_shard=3)
+    write_shards(TILES, path, ShardOptions(samples_per_shard=3))
     return path
 
 
@@ -132,11 +133,11 @@ def test_random_state_of_the_process_is_left_alone(dataset):
 @pytest.fixture
 def damaged(tmp_path):
     """A dataset whose samples t2 and t5 (both ms and sar) have a flipped bit in every sar frame."""
-    write_shards(TILES, tmp_path, samples_per_shard=3)
+    write_shards(TILES, tmp_path, ShardOptions(samples_per_shard=3))
     dataset = ShardDataset.open(tmp_path)
     for key in ("t2", "t5"):
         sample = dataset.keys().index(key)
-        member, tar = dataset.entry(sample)["members"]["sar"], dataset._tar(sample)
+        member, tar = dataset.entry(sample)["members"]["sar"], tmp_path / f"shard-{sample // 3:06d}.tar"
         data = bytearray(tar.read_bytes())
         for offset, _, _ in member["frames"]:
             data[member["offset"] + offset + 5] ^= 1
@@ -182,7 +183,7 @@ def test_a_dataset_without_any_good_sample_ends_with_one_line(tmp_path):
     write_shards(TILES[:1], tmp_path)
     dataset = ShardDataset.open(tmp_path)
     (tmp_path / "shard-000000.tar").write_bytes(b"")
-    with pytest.raises(InputError, match="cut short"):
+    with pytest.raises(InputError, match="found 0 bytes"):
         batches(dataset, max_bad_samples=100, workers=1)
 
 

@@ -3,10 +3,12 @@
 import numpy as np
 
 from data.settings import DataSettings, ViewSettings
+from data.store import StoreSettings
 from data.tile import UNLABELLED, Tile
 
 SETTINGS = DataSettings(shards="unused", workers=0, prefetch=1, frames={"hr": 1, "ms": 3, "sar": 2},
-                        views=ViewSettings(global_cells=4, local_cells=4, local_views=2))
+                        views=ViewSettings(global_cells=4, local_cells=4, local_views=2),
+                        store=StoreSettings(attempts=1))
 
 
 def make_tile(key: str, seed: int = 0, cells: int = 6, modalities: tuple = ("hr", "ms", "sar"), labels: bool = True,

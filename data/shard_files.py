@@ -1,0 +1,43 @@
+"""What writers and readers of shards share: names of files and members, checksums."""
+
+import hashlib
+
+import google_crc32c
+
+FORMAT = "skysense-shards"
+VERSION = 2
+MANIFEST = "manifest.json"
+HR_SUFFIXES = {"jpeg": "jpg", "png": "png"}  # high-resolution codec -> name of the member
+
+
+def tar_name(shard: str) -> str:
+    """The tar of a shard; also of a shard's record in the manifest."""
+    return f"{shard}.tar"
+
+
+def index_name(shard: str) -> str:
+    """The sidecar index beside a shard's tar."""
+    return f"{shard}.index.jsonl"
+
+
+def hr_field(level: int) -> str:
+    """Member that holds the high-resolution image at 1 / 2^level of its size."""
+    return f"hr_{1 << level}" if level else "hr"
+
+
+def hr_levels(members: dict) -> int:
+    """How many levels of the high-resolution image a sample's index entry has."""
+    levels = 0
+    while hr_field(levels) in members:
+        levels += 1
+    return levels
+
+
+def checksum(data: bytes) -> int:
+    """CRC32C (Castagnoli)."""
+    return google_crc32c.value(data)
+
+
+def content_hash(data: bytes) -> str:
+    """BLAKE2b, 128 bits, in hex."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()

@@ -1,0 +1,80 @@
+"""A local cache of a fixed share of a dataset's blocks (samples), kept for ever.
+
+Every sample is used once an epoch in random order, so nothing is gained by evicting: which blocks are kept follows
+from a hash alone, and all processes of all nodes agree without talking. One file a block, moved to its place whole.
+"""
+
+import hashlib
+import logging
+import os
+import time
+import uuid
+from pathlib import Path
+
+from data.errors import InputError
+
+PARTIAL = "partial"  # folder of files being written
+STALE = 3600.0  # seconds after which a partial file is the rest of a killed process
+
+
+class Cache:
+    """Blocks of one dataset under ``folder/<fingerprint>/<file>/<offset>``.
+
+    Args:
+        folder: any local folder; datasets and processes may share it.
+        fingerprint: of the dataset.
+        share: of the blocks that are kept, 0 to 1.
+
+    Raises InputError when the folder cannot be written."""
+
+    def __init__(self, folder: str | Path, fingerprint: str, share: float):
+        self.folder, self.fingerprint, self.share = Path(folder) / fingerprint, fingerprint, share
+        self.full = False  # writing failed in this process
+        try:
+            (self.folder / PARTIAL).mkdir(parents=True, exist_ok=True)
+            self._sweep()
+        except OSError as error:
+            raise InputError(f"{folder}: expected a folder for the cache that can be written, found {error}; "
+                             f"choose another or none") from error
+
+    def keeps(self, name: str, offset: int) -> bool:
+        """Whether the block at ``offset`` of file ``name`` belongs to the share."""
+        digest = hashlib.blake2b(f"{self.fingerprint}/{name}/{offset}".encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "big") < self.share * 2**64
+
+    def read(self, name: str, offset: int, spans: list[tuple[int, int]]) -> list[bytes] | None:
+        """Bytes of spans (offset in the block, size) of a kept block, unchecked; None when it is not there."""
+        try:
+            with open(self._path(name, offset), "rb", buffering=0) as file:
+                return [os.pread(file.fileno(), size, start) for start, size in spans]
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, offset: int, data: bytes) -> None:
+        """Keep a block: readers see all of it or nothing. A disk that refuses ends the writing with a warning."""
+        partial = self.folder / PARTIAL / uuid.uuid4().hex
+        try:
+            partial.write_bytes(data)
+            self._path(name, offset).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(partial, self._path(name, offset))
+        except OSError as error:
+            self.full = True
+            partial.unlink(missing_ok=True)
+            logging.getLogger(__name__).warning(
+                "%s: the cache cannot be written (%s); reading goes on without new entries", self.folder, error)
+
+    def drop(self, name: str, offset: int) -> None:
+        """Remove a damaged block; another process may have been faster."""
+        self._path(name, offset).unlink(missing_ok=True)
+
+    def _path(self, name: str, offset: int) -> Path:
+        return self.folder / name / str(offset)
+
+    def _sweep(self) -> None:
+        """Remove what killed processes left half-written."""
+        for path in (self.folder / PARTIAL).iterdir():
+            try:
+                if time.time() - path.stat().st_mtime > STALE:
+                    path.unlink()
+            except FileNotFoundError:
+                pass  # moved to its place, or swept by another process
