@@ -49,6 +49,37 @@ _PROMPTS = {  # name -> text prompt; the position is the class index, so only ap
     "water": "a satellite image of water",
     "swimming pool": "a satellite image of a swimming pool",
     "potatoes": "a satellite image of a potato field",
+    "unpaved road": "a satellite image of an unpaved road",
+    "footpath": "a satellite image of a footpath",
+    "runway": "a satellite image of a runway",
+    "helipad": "a satellite image of a helipad",
+    "bridge": "a satellite image of a bridge",
+    "pier": "a satellite image of a pier or breakwater",
+    "dam": "a satellite image of a dam",
+    "storage tank": "a satellite image of storage tanks",
+    "wastewater plant": "a satellite image of a wastewater treatment plant",
+    "power plant": "a satellite image of a power plant",
+    "power substation": "a satellite image of an electrical substation",
+    "golf course": "a satellite image of a golf course",
+    "playground": "a satellite image of a playground",
+    "stadium": "a satellite image of a stadium",
+    "running track": "a satellite image of a running track",
+    "tennis court": "a satellite image of a tennis court",
+    "football pitch": "a satellite image of a football pitch",
+    "basketball court": "a satellite image of a basketball court",
+    "baseball field": "a satellite image of a baseball field",
+    "campsite": "a satellite image of a campsite",
+    "amusement park": "a satellite image of an amusement park",
+    "farmyard": "a satellite image of a farmyard",
+    "allotments": "a satellite image of allotment gardens",
+    "plant nursery": "a satellite image of a plant nursery",
+    "rice field": "a satellite image of a rice field",
+    "fish ponds": "a satellite image of fish ponds",
+    "salt ponds": "a satellite image of salt ponds",
+    "mudflat": "a satellite image of a tidal mudflat",
+    "mangroves": "a satellite image of mangroves",
+    "hedge": "a satellite image of a hedge",
+    "tree row": "a satellite image of a row of trees",
 }
 NAMES = tuple(_PROMPTS)
 INDEX = {name: index for index, name in enumerate(NAMES)}
@@ -66,31 +97,28 @@ WORLDCEREAL_CT = {1200: "maize", 5100: "potatoes"}
 
 CODES = {"flair": FLAIR, "worldcereal_lc": WORLDCEREAL_LC, "worldcereal_ct": WORLDCEREAL_CT}
 
-# OpenStreetMap: (key, value) -> class; "*" is any other value except "no"
-OSM_TAGS = {
-    ("building", "*"): "building", ("building", "greenhouse"): "greenhouse",
-    ("highway", "*"): "road", ("railway", "*"): "railway", ("area:highway", "*"): "road",
-    ("amenity", "parking"): "parking lot", ("aeroway", "aerodrome"): "airport", ("aeroway", "runway"): "paved surface",
-    ("landuse", "residential"): "residential area", ("landuse", "industrial"): "industrial area",
-    ("landuse", "commercial"): "commercial area", ("landuse", "retail"): "commercial area",
-    ("landuse", "construction"): "construction site", ("landuse", "quarry"): "quarry",
-    ("landuse", "landfill"): "landfill", ("landuse", "cemetery"): "cemetery", ("landuse", "port"): "harbour",
-    ("landuse", "farmland"): "cropland", ("landuse", "orchard"): "orchard", ("landuse", "vineyard"): "vineyard",
-    ("landuse", "greenhouse_horticulture"): "greenhouse", ("landuse", "forest"): "forest",
-    ("landuse", "meadow"): "grassland", ("landuse", "grass"): "grassland", ("landuse", "reservoir"): "water",
-    ("landuse", "basin"): "water", ("landuse", "railway"): "railway",
-    ("leisure", "park"): "park", ("leisure", "pitch"): "sports pitch", ("leisure", "swimming_pool"): "swimming pool",
-    ("leisure", "marina"): "harbour", ("natural", "wood"): "forest", ("natural", "grassland"): "grassland",
-    ("natural", "scrub"): "shrubland", ("natural", "heath"): "shrubland", ("natural", "beach"): "sand",
-    ("natural", "sand"): "sand", ("natural", "bare_rock"): "bare rock", ("natural", "scree"): "bare rock",
-    ("natural", "glacier"): "glacier", ("natural", "wetland"): "wetland", ("natural", "water"): "water",
-    ("waterway", "*"): "water", ("power", "plant"): "solar farm", ("generator:source", "solar"): "solar farm",
+# Drawing order of labels that come as shapes. What is not named is land cover.
+LAYERS = {
+    "settlement areas": (
+        "built-up area", "residential area", "industrial area", "commercial area", "airport", "harbour", "power plant",
+        "wastewater plant", "amusement park", "campsite", "farmyard"),
+    "land cover": (),
+    "water": ("water", "swimming pool", "fish ponds", "salt ponds"),
+    "ways": ("road", "railway", "parking lot", "paved surface", "unpaved road", "footpath", "runway"),
+    "what stands on them": ("building", "greenhouse", "solar farm", "bridge", "pier", "dam", "storage tank", "helipad"),
 }
+_LAND_COVER = list(LAYERS).index("land cover")
+_RANK = {name: rank for rank, names in enumerate(LAYERS.values()) for name in names}
 
 
 def class_table() -> list[dict]:
     """The table as plain data: one {"index", "name", "text"} a class, in index order."""
     return [{"index": index, "name": name, "text": _PROMPTS[name]} for name, index in INDEX.items()]
+
+
+def draw_rank(index: int) -> int:
+    """Position of a class in LAYERS: what has the larger rank is drawn over the rest."""
+    return _RANK.get(NAMES[index], _LAND_COVER)
 
 
 def map_codes(codes: np.ndarray, legend: str) -> np.ndarray:
@@ -103,26 +131,3 @@ def map_codes(codes: np.ndarray, legend: str) -> np.ndarray:
     for code, name in CODES[legend].items():
         classes[codes == code] = INDEX[name]
     return classes
-
-
-def osm_class(tags: dict) -> int | None:
-    """Class index of an OpenStreetMap object, or None. An exact value wins over "*"; among several keys the class that
-    is drawn last wins: a building in a residential area is a building."""
-    names = [OSM_TAGS.get((key, value)) or OSM_TAGS.get((key, "*"))
-             for key, value in tags.items() if value not in (None, "no")]
-    found = [INDEX[name] for name in names if name]
-    return max(found, key=draw_rank) if found else None
-
-
-def draw_rank(index: int) -> int:
-    """Drawing order of a class: settlement areas, land cover, water, ways, what stands on them."""
-    return _RANK.get(NAMES[index], 1)
-
-
-_LAYERS = {  # land use and land cover not named here is layer 1
-    0: ("built-up area", "residential area", "industrial area", "commercial area", "airport", "harbour"),
-    2: ("water", "swimming pool"),
-    3: ("road", "railway", "parking lot", "paved surface"),
-    4: ("building", "greenhouse", "solar farm"),
-}
-_RANK = {name: rank for rank, names in _LAYERS.items() for name in names}

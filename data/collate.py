@@ -1,12 +1,14 @@
 """From decoded samples to a batch of fixed shapes: normalised, zero where invalid, a mask beside every image."""
 
+from functools import cache
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from data.augment import Colours, recolour
 from data.decode import Decoded
-from data.modalities import MODALITIES, normalise
+from data.modalities import MODALITIES
 from data.sample import Batch, ViewSet
 from data.settings import DataSettings
 from data.tile import HR_PIXELS, LABEL_PIXELS, UNLABELLED
@@ -52,29 +54,36 @@ def fill(batch: Batch, slot: int, key: str, region: int, days: dict[str, np.ndar
                 n = target.valid["hr"].shape[-1]
                 image, mask = cut_hr(sample.hr, sample.valid["hr"][0], view, n)
                 if target.colours is None:
-                    image = recolour(image, mask, colours[name][v]) * MODALITIES["hr"].scale  # 3 32n 32n, stored units
-                    _put(target, "hr", slot, v, image[None], mask[None])
+                    put(target, "hr", slot, v, recolour(image, mask, colours[name][v])[None], mask[None])
                 else:
                     target.images["hr"][slot, v, 0], target.valid["hr"][slot, v, 0] = image, mask
                     target.colours[slot][v] = colours[name][v]
             for modality, series in sample.series.items():
                 n = target.valid[modality].shape[-1]
-                _put(target, modality, slot, v, *cut_series(series, sample.valid[modality], view, n))
+                put(target, modality, slot, v, *cut_series(series, sample.valid[modality], view, n))
             if sample.labels is not None:
                 labels = cut_labels(sample.labels, view, target.labels.shape[-1] // LABEL_PIXELS).long()  # 8n 8n
                 target.labels[slot, v] = labels.masked_fill_(labels == UNLABELLED, -1)
 
 
-def _put(target: ViewSet, modality: str, slot: int, v: int, image: Tensor, mask: Tensor) -> None:
-    """Normalise T C H W and store it with its T n n mask; invalid pixels become exactly zero."""
-    count = len(image)
-    place = target.images[modality][slot, v, :count]  # T C H W
-    place.copy_(torch.from_numpy(normalise(image.numpy(), modality)))
+def put(target: ViewSet, modality: str, slot: int, v: int, image: Tensor, mask: Tensor) -> None:
+    """Normalise T C H W (stored numbers / the sensor's scale) and store it with its T n n mask; invalid pixels become
+    exactly zero."""
+    place = target.images[modality][slot, v, :len(image)]  # T C H W
+    mean, std = _statistics(modality)
+    torch.sub(image, mean, out=place).div_(std)
     if not mask.all():
         scale = HR_PIXELS if modality == "hr" else 1
         pixels = mask.repeat_interleave(scale, 1).repeat_interleave(scale, 2)  # T H W
         place.masked_fill_(~pixels[:, None], 0.0)
-    target.valid[modality][slot, v, :count] = mask
+    target.valid[modality][slot, v, :len(image)] = mask
+
+
+@cache
+def _statistics(modality: str) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of a sensor's bands: C 1 1 each."""
+    sensor = MODALITIES[modality]
+    return torch.tensor(sensor.mean)[:, None, None], torch.tensor(sensor.std)[:, None, None]
 
 
 def apply_colours(views: ViewSet, images: Tensor, valid: Tensor) -> Tensor:
@@ -83,8 +92,7 @@ def apply_colours(views: ViewSet, images: Tensor, valid: Tensor) -> Tensor:
     images: B V 1 3 H W uint8; valid: B V 1 n n bool, both on the device. Returns float32 as ``fill`` makes it:
     normalised, zero where invalid."""
     out = torch.zeros(images.shape, device=images.device)  # B V 1 3 H W
-    mean, std = (torch.tensor(values, device=images.device)[:, None, None]
-                 for values in (MODALITIES["hr"].mean, MODALITIES["hr"].std))  # 3 1 1
+    mean, std = (values.to(images.device) for values in _statistics("hr"))  # 3 1 1
     pixels = valid.repeat_interleave(HR_PIXELS, 3).repeat_interleave(HR_PIXELS, 4)  # B V 1 H W
     for b, row in enumerate(views.colours):
         for v, colours in enumerate(row):

@@ -32,7 +32,8 @@ class Decoded:
     cells: int
     hr: Tensor | None = None  # 3 pN pN uint8, p = 32 / 2^level pixels a cell
     labels: Tensor | None = None  # 8N 8N uint8, 255 = unlabelled
-    series: dict[str, Tensor] = field(default_factory=dict)  # modality but hr -> T C N N float32, drawn frames
+    # modality but hr -> T C N N float32, drawn frames, zero where invalid
+    series: dict[str, Tensor] = field(default_factory=dict)
     valid: dict[str, Tensor] = field(default_factory=dict)  # modality -> T N N bool, drawn frames
 
 
@@ -62,13 +63,13 @@ def unpack(raw: Raw) -> Decoded:
     for name, chosen in raw.frames.items():
         if not len(chosen):
             continue
+        masks = decode_masks(members[f"{name}_valid"], raw.data[f"{name}_valid", None])
+        found.valid[name] = torch.from_numpy(masks[chosen])  # T N N
         if name == "hr":
             found.hr = _image(raw.data[hr_field(raw.level), None], ImageReadMode.RGB)
         else:
-            chunks = [raw.data[name, int(frame)] for frame in chosen]
-            found.series[name] = torch.from_numpy(decode_series(members[name], chunks))
-        masks = decode_masks(members[f"{name}_valid"], raw.data[f"{name}_valid", None])
-        found.valid[name] = torch.from_numpy(masks[chosen])
+            series = torch.from_numpy(decode_series(members[name], [raw.data[name, int(i)] for i in chosen]))
+            found.series[name] = series.masked_fill_(~found.valid[name][:, None], 0.0)  # T C N N
     if ("labels", None) in raw.data:
         found.labels = _image(raw.data["labels", None], ImageReadMode.GRAY)[0]
     return found

@@ -76,17 +76,17 @@ def packing_order(count: int, seed: int) -> list[int]:
 
 
 def claim(out: Path, overwrite: bool) -> None:
-    """Make ``out`` a folder without shards. Only files that carry our names are ever removed.
+    """Make ``out`` a folder without shards. Only files that carry our names are ever removed; half-written ones always.
 
     Raises InputError when there are shards and ``overwrite`` is false, or a file lies at ``out``."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: expected a folder for the shards, found a file; choose another place")
     out.mkdir(parents=True, exist_ok=True)
-    ours = [out / MANIFEST, *out.glob("shard-??????.tar*"), *out.glob("shard-??????.index.json*")]  # manifest goes first
+    ours = [out / MANIFEST, *out.glob("shard-??????.tar"), *out.glob("shard-??????.index.jsonl")]  # manifest goes first
     ours = [path for path in ours if path.exists()]
     if ours and not overwrite:
         raise InputError(f"{out}: holds shards already (found {ours[0].name}); pass --overwrite to replace them")
-    for path in ours:
+    for path in [*ours, *out.glob(f"{MANIFEST}.partial"), *out.glob("shard-??????.*.partial")]:
         path.unlink()
 
 

@@ -51,7 +51,7 @@ class ShardDataset:
                              f"run launch/build_shards.py (an interrupted build leaves none)")
         where = f"{store.root}/{MANIFEST}"
         try:
-            manifest = json.loads(store.read(MANIFEST))
+            manifest = json.loads(store.read(MANIFEST, _is_json if store.remote else None))
         except ValueError as error:
             raise InputError(f"{where}: not valid JSON ({error}); build the shards again") from error
         found = (manifest.get("format"), manifest.get("version")) if isinstance(manifest, dict) else None
@@ -140,6 +140,15 @@ class ShardDataset:
         offset, size, crc = self._head(shard)[row]
         data, = self.store.ranges(index_name(record["name"]), [Range(record["head"][0] + offset, size, crc)])
         return json.loads(data)
+
+
+def _is_json(data: bytes) -> bool:
+    """Whether a file arrived whole."""
+    try:
+        json.loads(data)
+        return True
+    except ValueError:
+        return False
 
 
 def _named(wants: Sequence[Want], error: InputError) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 import google_crc32c
@@ -66,7 +67,11 @@ class Request(NamedTuple):
 
 
 class ReadError(InputError):
-    """A file or range could not be read whole and right, after the last try."""
+    """A file or range could not be read whole and right, after the last try.
+
+    positions: of the ranges that may be meant, in the caller's list."""
+
+    positions: Sequence[int] = ()
 
 
 class MissingFile(ReadError):
@@ -77,7 +82,7 @@ class Store:
     """Files under a root: a local folder or any URL of fsspec (http, https, s3; file).
 
     Nothing is opened before it is needed, and everything opened belongs to one process: a store may be forked and
-    pickled. One thread at a time.
+    pickled, and used by several threads.
 
     Attributes:
         root: the folder or URL, without a slash at its end.
@@ -98,6 +103,7 @@ class Store:
         self.root = str(root).rstrip("/") if self.remote else str(Path(str(root).removeprefix(f"{protocol}://")))
         self.settings, self.counts = settings, Counter()
         self.cache: Cache | None = None
+        self._lock = Lock()  # held for moments only, so no fork finds it locked by a thread that it has not got
         self._filesystems = {}  # process id -> file system; one that a fork inherited must never be closed, so it stays
         self._file = lru_cache(maxsize=OPEN_FILES)(lambda name: open(self._path(name), "rb", buffering=0))
 
@@ -142,9 +148,9 @@ class Store:
         found = self.cache.read(name, offset, [(part.offset - offset, part.size) for part in ranges])
         if found is not None:
             if not any(_problem(part, data) for part, data in zip(ranges, found)):
-                self.counts["cache/hits"] += 1
+                self._count("cache/hits")
                 return found
-            self.counts["fault/cache"] += 1
+            self._count("fault/cache")
             self.cache.drop(name, offset)
         if self.cache.full:
             return self._ranges(name, ranges, merge(ranges, self.settings.gap))[0]
@@ -159,8 +165,11 @@ class Store:
         def check(request: Request, data: bytes) -> Fault | None:
             if len(data) != request.stop - request.start:
                 return Fault("short", f"{len(data)} bytes")
-            faults = (_problem(ranges[i], _cut(data, request, ranges[i])) for i in request.ranges)
-            return next(filter(None, faults), None)
+            for i in request.ranges:
+                fault = _problem(ranges[i], _cut(data, request, ranges[i]))
+                if fault:
+                    return fault._replace(position=i)
+            return None
         bodies = self._answers(name, requests, lambda pending: self._ask(name, pending), check)
         found = {i: _cut(data, request, ranges[i]) for request, data in zip(requests, bodies) for i in request.ranges}
         return [found[i] for i in range(len(ranges))], bodies
@@ -173,15 +182,15 @@ class Store:
             check: (request, answer) -> Fault or None."""
         answers, pending = {}, list(range(len(requests)))
         for attempt in range(1, self.settings.attempts + 1):
-            self.counts["requests"] += len(pending)
+            self._count("requests", len(pending))
             faults = {}
             for number, answer in zip(pending, ask([requests[i] for i in pending])):
-                self.counts["bytes"] += len(answer) if isinstance(answer, bytes) else 0
+                self._count("bytes", len(answer) if isinstance(answer, bytes) else 0)
                 fault = fault_of(answer) if isinstance(answer, Exception) else check(requests[number], answer)
                 if fault is None:
                     answers[number] = answer
                 else:
-                    self.counts[f"fault/{fault.kind}"] += 1
+                    self._count(f"fault/{fault.kind}")
                     faults[number] = fault
             pending = list(faults)
             final = next((i for i, fault in faults.items() if not fault.again), pending[0] if pending else None)
@@ -205,8 +214,16 @@ class Store:
                   "if it stays so, the file is damaged: copy it again" if fault.kind in ("short", "checksum") else
                   "check the network and the server")
         kind = MissingFile if fault.missing else ReadError
-        return kind(f"{self._path(name)}: expected {asked}, found {fault.text}, at try {attempt} of "
-                    f"{self.settings.attempts}; {advice}")
+        error = kind(f"{self._path(name)}: expected {asked}, found {fault.text}, at try {attempt} of "
+                     f"{self.settings.attempts}; {advice}")
+        if request is not None:
+            error.positions = request.ranges if fault.position is None else [fault.position]
+        return error
+
+    def _count(self, what: str, number: int = 1) -> None:
+        """Threads count together."""
+        with self._lock:
+            self.counts[what] += number
 
     # ---- local file system or fsspec
 
@@ -216,12 +233,12 @@ class Store:
     @property
     def _remote(self):
         """This process's file system. fsspec's have a thread and sockets, which no fork may share."""
-        process = os.getpid()
-        if process not in self._filesystems:
-            settings = self.settings
-            self._filesystems[process] = open_filesystem(self.root, settings.connections, settings.timeout,
-                                                         settings.options)
-        return self._filesystems[process]
+        process, settings = os.getpid(), self.settings
+        with self._lock:
+            if process not in self._filesystems:
+                self._filesystems[process] = open_filesystem(self.root, settings.connections, settings.timeout,
+                                                             settings.options)
+            return self._filesystems[process]
 
     def _ask(self, name: str, requests: list[Request]) -> list[bytes | Exception]:
         """One answer or exception a request."""
@@ -231,7 +248,8 @@ class Store:
                                        [request.stop for request in requests], on_error="return")
 
     def _pread(self, name: str, request: Request) -> bytes:
-        return os.pread(self._file(name).fileno(), request.stop - request.start, request.start)
+        file = self._file(name)  # held: another thread may push it out of the cache, and the last holder closes it
+        return os.pread(file.fileno(), request.stop - request.start, request.start)
 
     def _cat(self, name: str) -> bytes:
         return self._remote.cat_file(self._path(name)) if self.remote else Path(self._path(name)).read_bytes()

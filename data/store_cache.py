@@ -29,7 +29,7 @@ class Cache:
 
     def __init__(self, folder: str | Path, fingerprint: str, share: float):
         self.folder, self.fingerprint, self.share = Path(folder) / fingerprint, fingerprint, share
-        self.full = False  # writing failed in this process
+        self.full = False  # the disk refused this process
         try:
             (self.folder / PARTIAL).mkdir(parents=True, exist_ok=True)
             self._sweep()
@@ -43,12 +43,16 @@ class Cache:
         return int.from_bytes(digest, "big") < self.share * 2**64
 
     def read(self, name: str, offset: int, spans: list[tuple[int, int]]) -> list[bytes] | None:
-        """Bytes of spans (offset in the block, size) of a kept block, unchecked; None when it is not there."""
+        """Bytes of spans (offset in the block, size) of a kept block, unchecked; None when it is not there.
+
+        What the disk cannot read comes empty, like any other damage."""
         try:
             with open(self._path(name, offset), "rb", buffering=0) as file:
                 return [os.pread(file.fileno(), size, start) for start, size in spans]
         except FileNotFoundError:
             return None
+        except OSError:
+            return [b""] * len(spans)
 
     def write(self, name: str, offset: int, data: bytes) -> None:
         """Keep a block: readers see all of it or nothing. A disk that refuses ends the writing with a warning."""
@@ -58,14 +62,21 @@ class Cache:
             self._path(name, offset).parent.mkdir(parents=True, exist_ok=True)
             os.replace(partial, self._path(name, offset))
         except OSError as error:
-            self.full = True
             partial.unlink(missing_ok=True)
-            logging.getLogger(__name__).warning(
-                "%s: the cache cannot be written (%s); reading goes on without new entries", self.folder, error)
+            self._stop(error)
 
     def drop(self, name: str, offset: int) -> None:
-        """Remove a damaged block; another process may have been faster."""
-        self._path(name, offset).unlink(missing_ok=True)
+        """Remove a damaged block; another process may have been faster. A disk that refuses ends the writing too."""
+        try:
+            self._path(name, offset).unlink(missing_ok=True)
+        except OSError as error:
+            self._stop(error)
+
+    def _stop(self, error: OSError) -> None:
+        """Write no more in this process."""
+        self.full = True
+        logging.getLogger(__name__).warning(
+            "%s: the cache cannot be written (%s); reading goes on without new entries", self.folder, error)
 
     def _path(self, name: str, offset: int) -> Path:
         return self.folder / name / str(offset)

@@ -23,6 +23,7 @@ class Fault(NamedTuple):
     text: str  # what was expected and found
     again: bool = True  # whether another try may help
     missing: bool = False  # there is no such file
+    position: int | None = None  # of the one range that is meant, in the caller's list
 
 
 def open_filesystem(root: str, connections: int, timeout: float, options: dict) -> fsspec.AbstractFileSystem:
@@ -42,7 +43,6 @@ def open_filesystem(root: str, connections: int, timeout: float, options: dict) 
     except (ImportError, ValueError, TypeError) as error:
         raise InputError(f"{root}: cannot be opened with options {sorted(options)} ({error}); "
                          f"correct the address or the options, or install the package") from error
-    filesystem.batch_size = connections  # of cat_ranges, where the file system has it
     filesystem.retries = 1  # of s3fs: tries, not repeats
     return filesystem
 

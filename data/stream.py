@@ -2,9 +2,8 @@
 ranks, worker processes, or where the run was started.
 """
 
-from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -106,6 +105,9 @@ class Draw:
     level: int  # reduction of the high-resolution image that the views are cut from
 
 
+Reading = Callable[[], tuple[Draw, Raw]]  # waits for the bytes of a sample; raises InputError
+
+
 class Steps(Dataset):
     """Map-style dataset of whole steps: step number -> this rank's Batch, or the InputError that prevents it."""
 
@@ -120,7 +122,7 @@ class Steps(Dataset):
         try:
             batch = empty_batch(step, self.size, self.settings)
             uses = self.order.slice(step, self.rank, self.world)
-            for slot, reading in enumerate(self._ahead(uses)):
+            for slot, reading in enumerate(self._readings(uses)):
                 self._fill(batch, slot, *uses[slot], reading)
             batch.reads = dict(self.dataset.counts - before)
             return batch
@@ -129,13 +131,16 @@ class Steps(Dataset):
         finally:
             torch.set_num_threads(threads)
 
-    def _ahead(self, uses: list[tuple[int, int]]) -> Iterator[Future]:
-        """One reading a slot, in order, with at most ``read_ahead`` of them in flight beyond the one handed out."""
+    def _readings(self, uses: list[tuple[int, int]]) -> Iterator[Reading]:
+        """One reading a slot, in order, with at most ``read_ahead`` of them under way beyond the one handed out."""
         depth = self.settings.read_ahead
-        with ThreadPoolExecutor(max(1, depth)) as pool:
+        if not depth:
+            yield from (partial(self._read, *use) for use in uses)
+            return
+        with ThreadPoolExecutor(depth) as pool:
             queue = [pool.submit(self._read, *use) for use in uses[:depth + 1]]
             for slot in range(len(uses)):
-                yield queue.pop(0)
+                yield queue.pop(0).result
                 if slot + depth + 1 < len(uses):
                     queue.append(pool.submit(self._read, *uses[slot + depth + 1]))
 
@@ -144,13 +149,13 @@ class Steps(Dataset):
         chosen = draw(self.dataset, self.settings, self.seed, sample, use)
         return chosen, read_raw(self.dataset, sample, chosen.frames, chosen.level)
 
-    def _fill(self, batch: Batch, slot: int, sample: int, use: int, reading: Future) -> None:
+    def _fill(self, batch: Batch, slot: int, sample: int, use: int, reading: Reading) -> None:
         """Put a sample into its slot, or a substitute that follows from (seed, step, global slot)."""
         rng, bad = generator(self.seed, "substitute", batch.step, self.first + slot), []
         others = self.order.substitutes(sample)
         for _ in range(SUBSTITUTES):
             try:
-                cut(self.dataset, batch, slot, *(self._read(sample, use) if bad else reading.result()))
+                cut(self.dataset, batch, slot, *(self._read(sample, use) if bad else reading()))
                 break
             except InputError as error:
                 bad.append((sample, error))

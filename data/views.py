@@ -5,6 +5,7 @@ A view is cut, resized to its fixed size, mirrored (left-right), then turned by 
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch.nn.functional import interpolate
 from data.settings import ViewSettings
 from data.tile import HR_PIXELS, LABEL_PIXELS
 
+SMALL = 128  # pixels: up to here two matrix products resize faster than torch's kernel for float
 ATTEMPTS = 10  # rectangles tried before a square is taken, as torchvision's RandomResizedCrop does
 
 
@@ -92,20 +94,21 @@ def cut_hr(image: Tensor, mask: Tensor, view: View, cells: int) -> tuple[Tensor,
     mask = mask[view.y0:view.y0 + view.h, view.x0:view.x0 + view.w]  # h w
     if mask.all():  # the common case; torch has a fast uint8 kernel for it
         out = _bicubic(crop[None], side)[0]  # 3 32n 32n
-        return _turn(out, view), torch.ones(cells, cells, dtype=torch.bool)
+        return shown(out, view), torch.ones(cells, cells, dtype=torch.bool)
     pixels = mask.repeat_interleave(p, 0).repeat_interleave(p, 1)  # ph pw
-    out, good = masked_bicubic(crop[None].float(), pixels[None], side)
+    out, good = masked_bicubic((crop * pixels)[None].float(), pixels[None], side)
     good = good.view(cells, HR_PIXELS, cells, HR_PIXELS).all(3).all(1)  # n n
     pixels = good.repeat_interleave(HR_PIXELS, 0).repeat_interleave(HR_PIXELS, 1)  # 32n 32n
     out = (out[0].round().clamp(0, 255) * pixels).to(torch.uint8)  # 3 32n 32n
-    return _turn(out, view), _turn(good, view)
+    return shown(out, view), shown(good, view)
 
 
 def cut_series(series: Tensor, mask: Tensor, view: View, cells: int) -> tuple[Tensor, Tensor]:
-    """A view of frames on the 10 m grid: T C N N float32 and T N N bool -> T C n n (0 where invalid), T n n bool."""
+    """A view of frames on the 10 m grid: T C N N float32, zero where invalid, and T N N bool -> T C n n (0 where
+    invalid) and T n n bool."""
     rows, columns = slice(view.y0, view.y0 + view.h), slice(view.x0, view.x0 + view.w)
     out, good = masked_bicubic(series[:, :, rows, columns], mask[:, rows, columns], cells)
-    return _turn(out, view), _turn(good, view)
+    return shown(out, view), shown(good, view)
 
 
 def cut_labels(labels: Tensor, view: View, cells: int) -> Tensor:
@@ -113,30 +116,39 @@ def cut_labels(labels: Tensor, view: View, cells: int) -> Tensor:
     p = LABEL_PIXELS
     crop = labels[view.y0 * p:(view.y0 + view.h) * p, view.x0 * p:(view.x0 + view.w) * p]  # 8h 8w
     out = interpolate(crop[None, None], size=(p * cells, p * cells), mode="nearest-exact")[0, 0]  # 8n 8n
-    return _turn(out, view)
+    return shown(out, view)
 
 
 def masked_bicubic(x: Tensor, mask: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Normalised convolution: resize(x * mask) / resize(mask), so invalid pixels have no say in valid ones.
+    """Normalised convolution: resize(x) / resize(mask), so invalid pixels have no say in valid ones.
 
-    x: T C h w float; mask: T h w bool -> T C side side (0 where invalid) and T side side bool: resized mask >= 0.5."""
+    x: T C h w float, zero where invalid; mask: T h w bool -> T C side side (0 where invalid) and T side side bool:
+    resized mask >= 0.5."""
+    out = _bicubic(x, side)  # T C side side
     if mask.all():
-        return _bicubic(x, side), mask.new_ones(len(x), side, side)
-    mask = mask[:, None]  # T 1 h w
-    share = _bicubic(mask.to(x.dtype), side)  # T 1 side side
+        return out, mask.new_ones(len(x), side, side)
+    share = _bicubic(mask[:, None].to(x.dtype), side)  # T 1 side side
     good = share >= 0.5  # T 1 side side
-    # where(), not a product: a masked pixel may hold NaN
-    total = _bicubic(x.where(mask, x.new_zeros(())), side)  # T C side side
-    return (total / share).where(good, x.new_zeros(())), good[:, 0]
+    return out.div_(share).masked_fill_(~good, 0.0), good[:, 0]
 
 
 def _bicubic(x: Tensor, side: int) -> Tensor:
     """Antialiased bicubic resize of T C h w to T C side side."""
-    return interpolate(x, size=(side, side), mode="bicubic", antialias=True)
+    if x.dtype == torch.uint8 or max(x.shape[-2:]) > SMALL:  # torch has a fast kernel for uint8, none for float
+        return interpolate(x, size=(side, side), mode="bicubic", antialias=True)
+    rows, columns = (_weights(length, side).to(x.dtype) for length in x.shape[-2:])  # h side, w side
+    return rows.mT @ (x @ columns)
 
 
-def _turn(x: Tensor, view: View) -> Tensor:
-    """Mirror, then turn, the last two axes (square)."""
+@lru_cache(maxsize=4 * SMALL)
+def _weights(length: int, side: int) -> Tensor:
+    """The resize of ``length`` pixels to ``side`` as a matrix (length side): torch's own, of every unit vector."""
+    units = torch.eye(length, dtype=torch.float64)[None, None]  # 1 1 length length
+    return interpolate(units, size=(length, side), mode="bicubic", antialias=True)[0, 0].float()
+
+
+def shown(x: Tensor, view: View) -> Tensor:
+    """Mirror, then turn, the last two axes (square) as the view says."""
     if view.flip:
         x = x.flip(-1)
     return x.rot90(view.turns, (-2, -1)) if view.turns else x

@@ -163,7 +163,7 @@ def _tile(axis: Axes, dataset: Mixture, settings: DataSettings, seed: int, chose
         axis.plot(*corners[0], "o", color=shade, markersize=5, clip_on=False)
     axis.set(xlim=(0, tile.cells), ylim=(tile.cells, 0), xlabel="10 m cells")
     axis.grid(False)
-    axis.set_title(f"{dataset.entry(chosen.sample)['key']}\nstep {chosen.step}, tile of {10 * tile.cells} m", fontsize=8.5)
+    axis.set_title(f"{batch.keys[0]}\nstep {chosen.step}, tile of {10 * tile.cells} m", fontsize=8.5)
 
 
 def _join(one: Axes, other: Axes, centres: np.ndarray, places: np.ndarray, met: np.ndarray) -> None:

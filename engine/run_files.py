@@ -24,6 +24,7 @@ class RunFiles:
     state: dict  # its state.json
     dataset: Mixture
     quarantine: list[dict]
+    faults: list[dict]  # of reading, by step and rank
 
     @property
     def batch_size(self) -> int:
@@ -54,7 +55,12 @@ def read(folder: Path, shards: str | None = None) -> RunFiles:
     if dataset.fingerprint != state["fingerprint"]:
         raise ConfigError(f"{dataset.path}: expected the run's dataset, fingerprint {state['fingerprint']}, found "
                           f"{dataset.fingerprint}; give its folder with --shards")
-    quarantine = [json.loads(line) for file in sorted(folder.glob("quarantine-*.jsonl"))
-                  for line in file.read_text().splitlines() if line.endswith("}")]
     environment = json.loads((folder / ENVIRONMENT).read_text())
-    return RunFiles(folder, config, environment, records, found, state, dataset, quarantine)
+    return RunFiles(folder, config, environment, records, found, state, dataset, _lines(folder, "quarantine"),
+                    _lines(folder, "faults"))
+
+
+def _lines(folder: Path, kind: str) -> list[dict]:
+    """Records of all ranks' files of a kind; a line that a crash cut short is left out."""
+    return [json.loads(line) for file in sorted(folder.glob(f"{kind}-*.jsonl"))
+            for line in file.read_text().splitlines() if line.endswith("}")]

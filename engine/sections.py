@@ -228,6 +228,11 @@ def _trouble(run: RunFiles) -> Html:
     found = note(f"Skipped updates: {', '.join(map(str, skipped[:ROWS])) or 'none'}"
                  + (f" and {len(skipped) - ROWS} more" if len(skipped) > ROWS else "")
                  + ". A rare one is the guard at work, many in a row are a failing run.")
+    faults = Counter()
+    for record in run.faults:
+        faults.update({kind: count for kind, count in record.items() if kind != "step"})
+    overcome = ", ".join(f"{count} x {kind}" for kind, count in sorted(faults.items())) or "none"
+    found += note(f"Faults of reading that another try or a substitute overcame, all ranks: {overcome}.")
     if not run.quarantine:
         return Html(found + note("Quarantined samples: none. Every sample could be read."))
     rows = [(record["step"], record["key"], record["reason"], record["substitute"])

@@ -224,13 +224,20 @@ def _record(report: StepReport) -> dict:
 
 
 def _record_trouble(run: Run, batch: Batch, report: StepReport) -> None:
-    """Write replaced samples and the samples of a skipped step to this rank's quarantine file."""
+    """Write replaced samples and the samples of a skipped step to this rank's quarantine file, and faults of reading
+    that were overcome, counted by kind, to its faults file."""
+    faults = {name.removeprefix("fault/"): count for name, count in batch.reads.items() if name.startswith("fault/")}
+    if faults:
+        _append(run.run_dir / f"faults-{run.rank:05d}.jsonl", [{"step": batch.step, **faults}])
     records = list(batch.quarantined)
     if not report.applied:
         records += [{"key": key, "reason": "the step was skipped: not finite", "step": batch.step, "substitute": None}
                     for key in report.skipped_keys]
-    if not records:
-        return
-    path = run.run_dir / f"quarantine-{run.rank:05d}.jsonl"
+    if records:
+        _append(run.run_dir / f"quarantine-{run.rank:05d}.jsonl", records)
+
+
+def _append(path: Path, records: list[dict]) -> None:
+    """Add records to a file of JSON lines."""
     with open(path, "a", encoding="utf-8") as file:
         file.writelines(json.dumps(record) + "\n" for record in records)

@@ -1,18 +1,40 @@
 """The class table and what falls on it."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from data.classes import CODES, INDEX, NAMES, OSM_TAGS, class_table, map_codes, osm_class
+from data.class_page import page
+from data.classes import CODES, INDEX, LAYERS, NAMES, class_table, draw_rank, map_codes
 from data.errors import InputError
+from data.osm_tags import AREAS, FINER, SURFACES, WAYS
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_table_is_complete_and_within_a_byte():
     table = class_table()
     assert [row["index"] for row in table] == list(range(len(NAMES))) and len(table) < 255
     assert len({row["text"] for row in table}) == len(table)
-    named = {name for legend in CODES.values() for name in legend.values()} | set(OSM_TAGS.values())
+    named = {name for legend in (*CODES.values(), AREAS, FINER, SURFACES) for name in legend.values() if name}
+    named |= {way.name for way in WAYS.values()}
     assert named <= set(NAMES) and set(NAMES) <= named
+
+
+def test_classes_are_only_ever_appended():
+    """Archives and shards hold indices: these may never move."""
+    assert [INDEX[name] for name in ("building", "road", "solar farm", "cropland", "water", "potatoes")] == [
+        0, 1, 15, 19, 36, 38]
+
+
+def test_layers_name_classes_once_and_put_what_stands_on_top():
+    named = [name for names in LAYERS.values() for name in names]
+    assert len(set(named)) == len(named) and set(named) <= set(NAMES)
+    ranks = [draw_rank(INDEX[name]) for name in ("residential area", "forest", "water", "road", "building")]
+    assert ranks == [0, 1, 2, 3, 4]
 
 
 def test_codes_map_and_unknown_codes_stay_unlabelled():
@@ -23,10 +45,9 @@ def test_codes_map_and_unknown_codes_stay_unlabelled():
         map_codes(codes, "corine")
 
 
-@pytest.mark.parametrize("tags, name", [
-    ({"building": "yes"}, "building"), ({"building": "greenhouse"}, "greenhouse"), ({"building": "no"}, None),
-    ({"building": "house", "landuse": "residential"}, "building"), ({"landuse": "forest"}, "forest"),
-    ({"highway": "primary", "landuse": "grass"}, "road"), ({"osm_id": 5}, None), ({"natural": None}, None),
-])
-def test_osm_tags(tags, name):
-    assert osm_class(tags) == (None if name is None else INDEX[name])
+def test_the_page_is_what_the_code_says():
+    assert (ROOT / "docs/classes.md").read_text() == page(), "run python launch/list_classes.py --out docs/classes.md"
+    printed = subprocess.run([sys.executable, ROOT / "launch/list_classes.py"], capture_output=True, text=True)
+    assert (printed.stdout, printed.returncode) == (page(), 0)
+    rows = [line.split(" | ") for line in page().splitlines() if line.startswith("| ")]
+    assert [row[1] for row in rows if row[0][2:].isdigit()] == list(NAMES)

@@ -21,8 +21,8 @@ def decoded(tile, frames):
     chosen = {name: f for name, f in frames.items() if name in tile.arrays}
     return Decoded(tile.cells, torch.from_numpy(tile.arrays["hr"]) if "hr" in chosen else None,
                    torch.from_numpy(tile.arrays["labels"]) if "labels" in tile.arrays else None,
-                   {name: torch.from_numpy(tile.arrays[name][f].astype(np.float32)) for name, f in chosen.items()
-                    if name != "hr"},
+                   {name: torch.from_numpy(np.where(tile.valid[name][f][:, None], tile.arrays[name][f], 0)
+                                           .astype(np.float32)) for name, f in chosen.items() if name != "hr"},
                    {name: torch.from_numpy(tile.valid[name][f]) for name, f in chosen.items()})
 
 

@@ -32,11 +32,47 @@ def test_a_small_dataset_gives_distinct_uses_in_one_batch():
     assert len(set(batch)) == 16 and len({index for index, _ in batch}) == 3
 
 
+def run(parts, batch, world, start, stop):
+    """What all ranks of a run draw in its steps; every rank has an order of its own, as every process has."""
+    ranks = [Order(1, parts, batch) for _ in range(world)]
+    return [slot for k in range(start, stop) for rank in range(world) for slot in ranks[rank].slice(k, rank, world)]
+
+
+MIXED = [Part(1000, "a", 3.0), Part(57, "b", 1.0), Part(411, "c", 0.7)]
+
+
+@pytest.mark.parametrize("parts", [[Part(500, "f")], MIXED], ids=["one", "mixture"])
 @pytest.mark.parametrize("world", WORLDS)
-def test_ranks_joined_are_the_step(world):
-    order = Order(1, [Part(50, "f")], 128)
-    for k in (0, 1, 5):
-        assert sum((order.slice(k, rank, world) for rank in range(world)), []) == order.step(k)
+def test_the_list_is_the_same_for_any_world_and_across_restarts(world, parts):
+    whole = run(parts, 128, 1, 0, 12)
+    assert run(parts, 128, world, 0, 12) == whole
+    assert run(parts, 128, world, 0, 5) + run(parts, 128, world, 5, 12) == whole
+
+
+@pytest.mark.parametrize("parts", [[Part(500, "f")], MIXED], ids=["one", "mixture"])
+def test_a_run_goes_on_with_other_ranks(parts):
+    whole = run(parts, 128, 1, 0, 12)
+    assert run(parts, 128, 4, 0, 7) + run(parts, 128, 2, 7, 12) == whole
+
+
+def test_no_sample_of_a_mixture_comes_twice_in_its_epoch():
+    drawn, starts = run(MIXED, 128, 4, 0, 60), (0, 1000, 1057, 1468)
+    for part, (first, stop) in enumerate(zip(starts, starts[1:])):
+        own = [slot for slot in drawn if first <= slot[0] < stop]
+        assert len(set(own)) == len(own)  # a sample in a use
+        for epoch in range(len(own) // (stop - first)):
+            assert {slot for slot in own if slot[1] == epoch} == {(sample, epoch) for sample in range(first, stop)}
+
+
+def test_a_mixture_keeps_its_weights_in_every_cycle_and_each_dataset_its_own_order():
+    drawn = run(MIXED, 128, 1, 0, 8 * 6)
+    for cycle in range(6):
+        counts = np.histogram([s for s, _ in drawn[1024 * cycle:1024 * (cycle + 1)]], (0, 1000, 1057, 1468))[0]
+        np.testing.assert_allclose(counts, 1024 * np.array([3.0, 1.0, 0.7]) / 4.7, atol=1)
+    alone = run([Part(411, "c")], 128, 1, 0, 8)
+    mixed = [(sample - 1057, use) for sample, use in drawn if sample >= 1057]
+    assert mixed[:len(alone)] == alone[:len(mixed)]
+    assert len({tuple(sample for sample, _ in drawn[:1024]), tuple(sample for sample, _ in drawn[1024:2048])}) == 2
 
 
 def test_random_access_equals_reading_on():
@@ -47,7 +83,8 @@ def test_random_access_equals_reading_on():
 
 def test_seed_fingerprint_and_epoch_change_the_order():
     base = [index for index, _ in Order(0, [Part(100, "f")], 100).step(0)]
-    others = [Order(1, [Part(100, "f")], 100).step(0), Order(0, [Part(100, "g")], 100).step(0), Order(0, [Part(100, "f")], 100).step(1)]
+    others = [Order(1, [Part(100, "f")], 100).step(0), Order(0, [Part(100, "g")], 100).step(0),
+              Order(0, [Part(100, "f")], 100).step(1)]
     for other in others:
         assert [index for index, _ in other] != base
 
@@ -82,8 +119,10 @@ def test_survives_pickling():
 
 
 @pytest.mark.parametrize("call", [
-    lambda: Order(0, [Part(0, "f")], 4), lambda: Order(0, [Part(4, "f")], 0), lambda: Order(0, [Part(9, "f")], 6).slice(0, 0, 4),
-    lambda: Order(0, [Part(9, "f")], 6).slice(0, 2, 2), lambda: Order(0, [Part(9, "f")], 6).step(-1)])
+    lambda: Order(0, [], 4), lambda: Order(0, [Part(0, "f")], 4), lambda: Order(0, [Part(4, "f")], 0),
+    lambda: Order(0, [Part(9, "f")], 6).slice(0, 0, 4), lambda: Order(0, [Part(9, "f")], 6).slice(0, 2, 2),
+    lambda: Order(0, [Part(9, "f")], 6).step(-1), lambda: Order(0, [Part(9, "f", 0.0)], 6),
+    lambda: Order(0, [Part(9, "f", 1.0), Part(9, "g", 1e-6)], 6)])
 def test_impossible_requests_are_refused(call):
     with pytest.raises(InputError) as error:
         call()

@@ -70,6 +70,8 @@ def run(tmp_path_factory) -> Path:
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (run / "quarantine-00001.jsonl").write_text(json.dumps(
         {"key": "broken", "reason": "CRC32C of <x>", "step": 4, "substitute": "two"}) + "\n")
+    for rank, records in enumerate([[{"step": 4, "checksum": 5}, {"step": 5, "timeout": 1}], [{"step": 4, "timeout": 2}]]):
+        (run / f"faults-{rank:05d}.jsonl").write_text("".join(json.dumps(found) + "\n" for found in records))
     return run
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from data.order import generator
 from data.settings import ViewSettings
-from data.views import View, affine, cut_hr, cut_labels, cut_series, draw_views, masked_bicubic
+from data.views import View, affine, cut_hr, cut_labels, cut_series, draw_views, hr_level, masked_bicubic
 
 DIHEDRAL = [(flip, turns) for flip in (False, True) for turns in range(4)]
 N = 16  # cells of the tile
@@ -89,23 +89,13 @@ def test_resizing_equals_pillow(h, w, side):
 def test_masked_resizing_is_normalised_convolution():
     rng = np.random.default_rng(2)
     x, mask = rng.normal(size=(21, 17)).astype(np.float32), rng.random((21, 17)) > 0.3
-    out, good = masked_bicubic(torch.from_numpy(x)[None, None], torch.from_numpy(mask)[None], 8)
+    out, good = masked_bicubic(torch.from_numpy(x * mask)[None, None], torch.from_numpy(mask)[None], 8)
     top, bottom = (np.asarray(Image.fromarray(a.astype(np.float32)).resize((8, 8), Image.BICUBIC))
                    for a in (x * mask, mask))
     expected = bottom >= 0.5
     assert 0 < expected.sum() < 64 and (good[0].numpy() == expected).all()
     np.testing.assert_allclose(out[0, 0].numpy()[expected], (top / bottom)[expected], atol=1e-4)
     assert (out[0, 0].numpy()[~expected] == 0).all()
-
-
-@pytest.mark.parametrize("poison", [1e30, float("nan"), float("inf")])
-def test_invalid_series_pixels_have_no_influence(poison):
-    rng = np.random.default_rng(3)
-    x, mask = torch.from_numpy(rng.normal(size=(3, 2, N, N)).astype(np.float32)), torch.rand(3, N, N) > 0.3
-    view = View(1, 2, 12, 11, True, 1)
-    clean = cut_series(x, mask, view, 8)
-    dirty = cut_series(x.masked_fill(~mask[:, None], poison), mask, view, 8)
-    assert torch.equal(clean[0], dirty[0]) and torch.equal(clean[1], dirty[1]) and clean[0].isfinite().all()
 
 
 def test_invalid_hr_cells_have_no_influence_and_become_zero():
@@ -161,3 +151,22 @@ def test_flips_and_turns_can_be_switched_off():
     views = [view for seed in range(20) for group in draw_views(generator(seed), 32, settings).values()
              for view in group]
     assert {(view.flip, view.turns) for view in views} == {(False, 0)}
+
+
+@pytest.mark.parametrize("shape,side", [((21, 17), 8), ((64, 3), 16), ((5, 128), 12), ((1, 1), 4)])
+def test_small_images_are_resized_as_by_torch(shape, side):
+    x = torch.rand(2, 3, *shape)
+    out, _ = masked_bicubic(x, torch.ones(2, *shape, dtype=torch.bool), side)
+    expected = torch.nn.functional.interpolate(x, size=(side, side), mode="bicubic", antialias=True)
+    torch.testing.assert_close(out, expected, atol=2e-6, rtol=0)
+
+
+def test_the_reduction_is_the_coarsest_that_no_view_magnifies():
+    settings = ViewSettings(global_cells=16, local_cells=4)
+    for rng in map(np.random.default_rng, range(50)):
+        views = draw_views(rng, 64, settings)
+        level = hr_level(views, settings, 6)
+        sides = [min(view.w, view.h) / n for name, n in (("global", 16), ("local", 4)) for view in views[name]]
+        assert min(sides) >= 2**level or level == 0
+        assert min(sides) < 2**(level + 1)
+        assert [hr_level(views, settings, levels) for levels in (0, 1, 2)] == [0, 0, min(1, level)]

@@ -1,0 +1,26 @@
+"""Write the table of classes, with the tags and codes that fall on them, as a page.
+
+    python launch/list_classes.py --out docs/classes.md
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the command works from any folder
+
+from data.class_page import page  # noqa: E402
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", help="file to write; printed if not given")
+    out = parser.parse_args().out
+    if out:
+        Path(out).write_text(page())
+    else:
+        print(page(), end="")
+
+
+if __name__ == "__main__":
+    main()
