@@ -27,13 +27,13 @@ from data.errors import InputError
 from data.order import generator
 from data.regions import RegionTable
 from data.shard_files import (FORMAT, HR_SUFFIXES, MANIFEST, VERSION, checksum, content_hash, hr_field, index_name,
-                              tar_name)
+                              manifest_hash, tar_name)
 from data.stacks import MASKS, SERIES, encode_masks, encode_series
 from data.tile import HR_PIXELS, Tile
 
 KEY_LENGTH = 80  # a tar header has 100 bytes for key and field
 LEAST_SIDE = 1024  # pixels: a global view of 512 that shows a third of a tile needs no finer one (docs/codecs.md)
-CHROMA_BLOCK = 16  # pixels of a JPEG block with subsampled colour
+REDUCED_QUALITY = 90  # of reductions, with colour at full size: fewer bytes and less loss than 95 with it halved
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,7 @@ def write_manifest(out: Path, records: Sequence[dict], options: ShardOptions) ->
         "attribution": [{"licence": licence, "attribution": text, "samples": count}
                         for (licence, text), count in sorted(credits.items())],
     }
+    manifest["hash"] = manifest_hash(manifest)
     _publish(out / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
     return manifest
 
@@ -177,7 +178,8 @@ def _members(tile: Tile, options: ShardOptions) -> dict[str, tuple[str, bytes, d
         found[f"{name}_valid"] = (f"{name}_valid.{MASKS}", *encode_masks(valid))
         if name == "hr":
             for level, image in enumerate(_pyramid(array)):
-                data = _image(image.transpose(1, 2, 0), options.hr_codec, options.quality, HR_PIXELS >> level)
+                quality = min(options.quality, REDUCED_QUALITY) if level else options.quality
+                data = _image(image.transpose(1, 2, 0), options.hr_codec, quality, whole_colour=level > 0)
                 found[hr_field(level)] = (f"{hr_field(level)}.{HR_SUFFIXES[options.hr_codec]}", data, {})
         else:
             try:
@@ -205,11 +207,10 @@ def _pyramid(image: np.ndarray) -> list[np.ndarray]:
     return levels
 
 
-def _image(array: np.ndarray, codec: str, quality: int = 0, cell: int = CHROMA_BLOCK) -> bytes:
-    """Encode H W 3 or H W uint8. ``cell``: pixels of a cell; JPEG subsamples colour only where a cell is a whole
-    number of its blocks, so that an invalid cell does not ring into others."""
+def _image(array: np.ndarray, codec: str, quality: int = 0, whole_colour: bool = False) -> bytes:
+    """Encode H W 3 or H W uint8. Cells are whole blocks of JPEG, so an invalid cell does not ring into others."""
     buffer = io.BytesIO()
-    options = {"quality": quality, "subsampling": 0 if cell % CHROMA_BLOCK else 2} if codec == "jpeg" else {}
+    options = {"quality": quality, "subsampling": 0 if whole_colour else 2} if codec == "jpeg" else {}
     Image.fromarray(np.ascontiguousarray(array)).save(buffer, codec, **options)
     return buffer.getvalue()
 

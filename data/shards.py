@@ -9,7 +9,7 @@ from pathlib import Path
 
 from data.errors import InputError
 from data.regions import RegionTable
-from data.shard_files import FORMAT, MANIFEST, VERSION, content_hash, index_name, tar_name
+from data.shard_files import FORMAT, MANIFEST, VERSION, index_name, manifest_hash, tar_name
 from data.store import Range, Store, StoreSettings
 
 OPEN_HEADS = 4096  # index heads that one process keeps: some 20 bytes a sample
@@ -58,10 +58,9 @@ class ShardDataset:
         if found != (FORMAT, VERSION):
             raise InputError(f"{where}: expected format {FORMAT!r} version {VERSION}, found {found}; "
                              f"build the shards again")
-        hashes = [shard.get("index_hash", "") for shard in manifest.get("shards", [])]
-        if manifest.get("fingerprint") != content_hash("".join(hashes).encode()):
-            raise InputError(f"{where}: its fingerprint does not fit its shards; it was changed by hand, "
-                             f"build the shards again")
+        if manifest.get("hash") != manifest_hash(manifest):
+            raise InputError(f"{where}: its content does not fit its hash; it is damaged or was changed by hand, "
+                             f"copy it again or build the shards again")
         for shard in manifest["shards"] if not store.remote else ():
             for name, size in ((tar_name(shard["name"]), shard["size"]),
                                (index_name(shard["name"]), shard["index_size"])):

@@ -1,9 +1,8 @@
 """Wrong input to the training command: one clear line, a non-zero exit, nothing half-written."""
 
-import json
-
 import pytest
 
+from data.shards import ShardDataset
 from tests.commands import copy_tree, pretrain, trained
 
 
@@ -50,14 +49,15 @@ def damage(shards, kind):
         with open(tar, "r+b") as file:
             file.truncate(tar.stat().st_size - 1000)
     else:  # every sample's first member of weight, so that the run meets one at once
-        for index in sorted(shards.glob("*.index.json")):
-            with open(index.with_name(index.name.replace(".index.json", ".tar")), "r+b") as file:
-                for sample in json.loads(index.read_text())["samples"]:
-                    member = sample["members"]["hr" if "hr" in sample["members"] else "ms"]
-                    file.seek(member["offset"] + member["size"] // 2)
-                    byte = file.read(1)
-                    file.seek(-1, 1)
-                    file.write(bytes([byte[0] ^ 255]))
+        dataset = ShardDataset.open(shards)
+        for sample in range(len(dataset)):
+            members = dataset.entry(sample)["members"]
+            member = members["hr" if "hr" in members else "ms_valid"]
+            with open(shards / f"shard-{sample // 8:06d}.tar", "r+b") as file:
+                file.seek(member["offset"] + member["size"] // 2)
+                byte = file.read(1)
+                file.seek(-1, 1)
+                file.write(bytes([byte[0] ^ 255]))
     return tar
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from data.shard_writer import ShardOptions, write_shards
 from data.shards import ShardDataset
 from tests.unit.tiles import make_tile
 
+DOCS = Path(__file__).parents[2] / "docs" / "data.md"
 TILES = [make_tile("a-0", 0), make_tile("b_1", 1, cells=4, modalities=("hr",)),
          make_tile("c2", 2, cells=8, modalities=("ms", "sar"), labels=False), make_tile("d3", 3),
          make_tile("e4", 4, modalities=("ms",))]
@@ -78,6 +80,15 @@ def test_stock_webdataset_reads_everything(shards):
 def test_webdataset_decodes_the_standard_members(shards):
     sample = next(iter(webdataset.WebDataset(str(shards / "shard-000000.tar"), shardshuffle=False).decode("pil")))
     assert sample["meta.json"]["key"] == sample["__key__"]
+
+
+def test_the_documented_example_reads_the_shards(tmp_path, monkeypatch, capsys):
+    write_shards(TILES, tmp_path / "shards")
+    example = re.search(r"### With stock webdataset\n.*?```python\n(.*?)```", DOCS.read_text(), re.DOTALL)[1]
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "docs/data.md", "exec"), {})
+    lines = sorted(capsys.readouterr().out.splitlines())
+    assert lines == [f"{key} (192, 192) 2019-01-10 (5, 10, 6, 6)" for key in ("a-0", "d3")]
 
 
 def test_equal_input_gives_equal_bytes(shards, tmp_path):
@@ -232,7 +243,7 @@ def test_other_formats_are_refused(shards):
 def test_a_manifest_that_lost_a_shard_is_refused(shards):
     manifest = json.loads((shards / "manifest.json").read_text())
     (shards / "manifest.json").write_text(json.dumps({**manifest, "shards": manifest["shards"][:2]}))
-    with pytest.raises(InputError, match="fingerprint"):
+    with pytest.raises(InputError, match="does not fit its hash"):
         ShardDataset.open(shards)
 
 

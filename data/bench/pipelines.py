@@ -1,0 +1,172 @@
+"""Three ways from stored samples to cut views, for the same samples, frames and views: ours, a stock ``webdataset``
+pipeline that decodes every member, and windows of the source rasters read with rasterio.
+
+Each is an endless iterator of batches of one sample, in one process and one thread.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import rasterio
+import torch
+import webdataset
+from numcodecs.blosc import Blosc
+from numcodecs.zstd import Zstd
+from rasterio.enums import Resampling
+from rasterio.windows import Window
+
+from data.augment import recolour
+from data.collate import empty_batch, fill, put
+from data.decode import Decoded
+from data.mixture import Mixture
+from data.modalities import MODALITIES, observed
+from data.order import Order
+from data.prepare.grid import CELL
+from data.sample import Batch
+from data.settings import DataSettings
+from data.stream import Draw, Steps, draw
+from data.tile import UNLABELLED
+from data.views import View, affine, shown
+
+SEED = 0
+
+
+def plain(settings: DataSettings) -> DataSettings:
+    """Without photometric changes, which cost every pipeline the same."""
+    return replace(settings, augment=replace(settings.augment, jitter_probability=0.0, grey_probability=0.0,
+                                             blur_probability=(0.0, 0.0, 0.0), solarise_probability=0.0))
+
+
+def ours(folder: Path, settings: DataSettings) -> Iterator[Batch]:
+    """The training's own stream, nothing read ahead."""
+    settings = replace(settings, shards=str(folder / "shards"), read_ahead=0, workers=0)
+    dataset = Mixture.open(settings)
+    steps, step = Steps(dataset, settings, SEED, Order(SEED, dataset.parts, 1), 0, 1), 0
+    while True:
+        batch = steps[step]
+        if isinstance(batch, Exception):
+            raise batch
+        yield batch
+        step += 1
+
+
+def stock(folder: Path, settings: DataSettings) -> Iterator[Batch]:
+    """webdataset over the same tars: every member of a sample is decoded whole, then cut. The reduced image, which only
+    our stream knows how to use, is left out."""
+    dataset = Mixture.open(replace(settings, shards=str(folder / "shards")))
+    numbers = {key: number for number, key in enumerate(dataset.keys())}
+    urls = sorted(str(path) for path in (folder / "shards").glob("*.tar"))
+    handlers = [webdataset.handle_extension("png", partial(webdataset.imagehandler("l8"), "png")),
+                webdataset.handle_extension("blosc", _all_frames), webdataset.handle_extension("zst", Zstd().decode),
+                webdataset.imagehandler("torchrgb8")]
+    source = webdataset.WebDataset(urls, shardshuffle=False, select_files=lambda name: not name.endswith("hr_2.jpg"))
+    use = 0
+    while True:
+        for sample in source.decode(*handlers):
+            number = numbers[sample["__key__"]]
+            chosen, batch = draw(dataset, settings, SEED, number, use), empty_batch(use, 1, settings)
+            fill(batch, 0, sample["__key__"], dataset.region(number), chosen.days, _chosen(sample, chosen),
+                 chosen.views, chosen.colours)
+            yield batch
+        use += 1
+
+
+def rasters(folder: Path, settings: DataSettings) -> Iterator[Batch]:
+    """A map-style dataset over rasters of the tile's own size, one file a date."""
+    return _windows(folder, settings, "rasters")
+
+
+def scenes(folder: Path, settings: DataSettings) -> Iterator[Batch]:
+    """A map-style dataset over scenes as archives hold them: of every date a file a Sentinel-2 band."""
+    return _windows(folder, settings, "scenes")
+
+
+def _windows(folder: Path, settings: DataSettings, kind: str) -> Iterator[Batch]:
+    """Of every drawn file the window of every view, resampled by GDAL."""
+    dataset = Mixture.open(replace(settings, shards=str(folder / "shards")))
+    numbers = [i for i in range(len(dataset)) if (folder / kind / dataset.entry(i)["key"]).is_dir()]
+    position = 0
+    while True:
+        use, row = divmod(position, len(numbers))
+        number, batch = numbers[row], empty_batch(position, 1, settings)
+        key, chosen = dataset.entry(number)["key"], draw(dataset, settings, SEED, number, use)
+        batch.keys[0], batch.region[0] = key, dataset.region(number)
+        for name, frames in chosen.frames.items():
+            batch.days[name][0, :len(frames)] = torch.from_numpy(chosen.days[name])
+            _read_views(folder / kind / key, name, frames, chosen, batch)
+        _read_labels(folder / kind / key / "labels.tif", chosen, batch)
+        yield batch
+        position += 1
+
+
+def _read_views(folder: Path, name: str, frames: np.ndarray, chosen: Draw, batch: Batch) -> None:
+    """The windows of all views of one sensor's drawn files."""
+    sensor = MODALITIES[name]
+    stems = ["hr"] if name == "hr" else [f"{name}-{frame:03d}" for frame in frames]
+    dates = [[rasterio.open(path) for path in sorted(folder.glob(f"{stem}*.tif"))] for stem in stems]
+    for size, views in chosen.views.items():
+        target = batch.views[size]
+        n = target.valid[name].shape[-1]
+        for v, view in enumerate(views):
+            target.affine[0, v] = torch.from_numpy(affine(view))
+            images = np.stack([np.concatenate([_window(file, view, n * sensor.pixels) for file in files])
+                               for files in dates])  # T C H W
+            valid = observed(images, sensor)[:, sensor.pixels // 2::sensor.pixels, sensor.pixels // 2::sensor.pixels]
+            mask = shown(torch.from_numpy(np.ascontiguousarray(valid)), view)  # T n n
+            image = torch.from_numpy(np.nan_to_num(images.astype(np.float32)))  # T C H W
+            if name == "hr":
+                image = recolour(image[0].byte(), mask[0], chosen.colours[size][v])[None]  # 1 3 H W
+            put(target, name, 0, v, shown(image, view), mask)
+    for file in (file for files in dates for file in files):
+        file.close()
+
+
+def _read_labels(path: Path, chosen: Draw, batch: Batch) -> None:
+    """The windows of all views of the label raster."""
+    with rasterio.open(path) as file:
+        for size, views in chosen.views.items():
+            target = batch.views[size]
+            for v, view in enumerate(views):
+                labels = _window(file, view, target.labels.shape[-1], Resampling.nearest)[0]
+                labels = shown(torch.from_numpy(labels), view).long()
+                target.labels[0, v] = labels.masked_fill_(labels == UNLABELLED, -1)
+
+
+def _window(file: rasterio.DatasetReader, view: View, side: int, method: Resampling = Resampling.cubic) -> np.ndarray:
+    """A view of a raster, C side side; the tile begins ``corner`` pixels from the raster's corner."""
+    scale = CELL / file.res[0]  # pixels a cell
+    corner = float(file.tags().get("corner", 0))
+    window = Window(corner + view.x0 * scale, corner + view.y0 * scale, view.w * scale, view.h * scale)
+    return file.read(window=window, out_shape=(file.count, side, side), resampling=method)
+
+
+def _all_frames(data: bytes) -> list[bytes]:
+    """Every acquisition of a series; the frames stand one behind the other and say their own lengths."""
+    frames, start = [], 0
+    while start < len(data):
+        size = int.from_bytes(data[start + 12:start + 16], "little")  # of Blosc's header
+        frames.append(Blosc().decode(data[start:start + size]))
+        start += size
+    return frames
+
+
+def _chosen(sample: dict, chosen: Draw) -> Decoded:
+    """The drawn frames of a wholly decoded sample."""
+    stacks, cells = sample["meta.json"]["stacks"], sample["meta.json"]["cells"]
+    found = Decoded(cells)
+    for name, frames in chosen.frames.items():
+        table = stacks[f"{name}_valid"]
+        masks = np.frombuffer(sample[f"{name}_valid.zst"], bool).reshape(table["shape"])
+        found.valid[name] = torch.from_numpy(masks[frames])
+        if name == "hr":
+            found.hr = sample["hr.jpg"]
+            continue
+        table = stacks[name]
+        series = np.stack([np.frombuffer(frame, table["dtype"]).reshape(table["shape"])
+                           for frame in sample[f"{name}.blosc"]])
+        found.series[name] = torch.from_numpy(series[frames].astype(np.float32) * np.float32(table["step"] or 1))
+    found.labels = torch.from_numpy(sample["labels.png"].copy())
+    return found
