@@ -8,13 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F
 
+from data import colour
 from data.settings import AugmentSettings
 from data.tile import HR_PIXELS, day_index
-
-BLUR_KERNEL = 9  # pixels, DINOv2
-SOLARISE_THRESHOLD = 128 / 255
 
 
 def draw_frames(rng: np.random.Generator, available: np.ndarray, n: int) -> np.ndarray:
@@ -66,39 +63,39 @@ def recolour(image: Tensor, mask: Tensor, colours: Colours) -> Tensor:
 
     image: 3 x 32n x 32n uint8; mask: n x n bool. Returns float32 in [0, 1]; invalid pixels hold no information of the
     image and influence no valid one."""
-    x = image.float().div_(255)  # 3 H W
-    pixels = None
+    x = image.float().div_(255)  # 3 H W, changed in place from here on
+    valid = None
     if not mask.all():
-        pixels = mask.repeat_interleave(HR_PIXELS, 0).repeat_interleave(HR_PIXELS, 1)  # H W
-        x = _fill(x, pixels)
+        valid = mask.repeat_interleave(HR_PIXELS, 0).repeat_interleave(HR_PIXELS, 1)[None].float()  # 1 H W
+        _fill(x, valid)
     for name, amount in colours.jitter:
-        x = _CHANGES[name](x, amount)
+        _CHANGES[name](x, amount)
     if colours.grey:
-        x = F.rgb_to_grayscale(x, num_output_channels=3)
+        x = colour.grey(x)  # 1 H W
     if colours.blur is not None:
-        x = _blur(x, pixels, colours.blur)
-    return F.solarize(x, SOLARISE_THRESHOLD) if colours.solarise else x
+        _blur(x, valid, colours.blur)
+    if colours.solarise:
+        colour.solarise(x)
+    return x.expand(3, -1, -1)
 
 
-_CHANGES = {"brightness": F.adjust_brightness, "contrast": F.adjust_contrast, "saturation": F.adjust_saturation,
-            "hue": F.adjust_hue}
+_CHANGES = {"brightness": colour.brightness, "contrast": colour.contrast, "saturation": colour.saturation,
+            "hue": colour.hue}
 
 
-def _fill(x: Tensor, pixels: Tensor) -> Tensor:
-    """Put the mean colour of the valid pixels into the invalid ones: neutral for the contrast's mean."""
-    weight = pixels.sum().clamp(min=1)
-    mean = x.where(pixels, x.new_zeros(())).sum((1, 2)) / weight  # 3
-    return x.where(pixels, mean[:, None, None])
+def _fill(x: Tensor, valid: Tensor) -> None:
+    """Put the mean colour of the valid pixels into the invalid ones: neutral for the contrast's mean.
+
+    x: C H W; valid: 1 H W, 1 or 0 (arithmetic is faster than a choice, and as exact)."""
+    mean = x.mul_(valid).sum((1, 2)) / valid.sum().clamp(min=1)  # C
+    x.addcmul_(1 - valid, mean[:, None, None])
 
 
-def _blur(x: Tensor, pixels: Tensor | None, sigma: float) -> Tensor:
+def _blur(x: Tensor, valid: Tensor | None, sigma: float) -> None:
     """Gaussian blur; with a mask as normalised convolution, so that the fill stays out of the valid pixels."""
-    if pixels is None:
-        return _gaussian(x, sigma)
-    both = _gaussian(torch.cat([x * pixels, pixels[None].to(x.dtype)]), sigma)  # 4 H W
-    return _fill(both[:3] / both[3:].clamp(min=1e-6), pixels)
-
-
-def _gaussian(x: Tensor, sigma: float) -> Tensor:
-    """Rows, then columns: the same as the square kernel, and faster."""
-    return F.gaussian_blur(F.gaussian_blur(x, [BLUR_KERNEL, 1], [sigma]), [1, BLUR_KERNEL], [sigma])
+    if valid is None:
+        colour.blur(x, sigma)
+        return
+    both = colour.blur(torch.cat([x * valid, valid]), sigma)  # C+1 H W
+    torch.div(both[:-1], both[-1:].clamp(min=1e-6), out=x)
+    _fill(x, valid)

@@ -48,6 +48,12 @@ class AugmentSettings:
     date_jitter_days: int = 5  # acquisition dates move by at most this many days
     on_device: bool = False  # colours are drawn by the loader and applied where the model is
 
+    def problem(self) -> str | None:
+        """One line saying what is impossible, or None."""
+        low, high = self.blur_sigma
+        return None if 0 < low <= high else (f"augment.blur_sigma: expected 0 < low <= high, found "
+                                             f"{list(self.blur_sigma)}")
+
 
 @dataclass(frozen=True)
 class DataSettings:

@@ -6,8 +6,9 @@ from datetime import date
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms.v2 import functional as F
 
-from data.augment import draw_colours, draw_frames, jitter_days, recolour
+from data.augment import Colours, draw_colours, draw_frames, jitter_days, recolour
 from data.order import generator
 from data.settings import AugmentSettings
 
@@ -110,6 +111,47 @@ def test_brightness_stays_in_its_range():
     factors = [float(photometric(generator(seed), grey, MASK[:1, :1], settings, "local", 0).mean()) * 2.55
                for seed in range(200)]
     assert 0.6 <= min(factors) < 0.63 and 1.37 < max(factors) <= 1.4
+
+
+def by_torchvision(x, colours):
+    """What ``recolour`` is to give where all is valid, before solarisation."""
+    for name, amount in colours.jitter:
+        x = getattr(F, f"adjust_{name}")(x, amount)
+    if colours.grey:
+        x = F.rgb_to_grayscale(x, 3)
+    return x if colours.blur is None else F.gaussian_blur(x, [9, 9], [colours.blur])
+
+
+@pytest.mark.parametrize("view,number", [("global", 0), ("global", 1), ("local", 0)])
+def test_all_changes_together_are_torchvisions_in_the_drawn_order(view, number):
+    settings = replace(AugmentSettings(), grey_probability=0.3, blur_probability=(1.0, 0.5, 0.5),
+                       solarise_probability=0.5)
+    for seed in range(60):
+        colours = draw_colours(generator(seed), settings, view, number)
+        stored = image(seed)
+        x, expected = recolour(stored, MASK, colours), by_torchvision(stored.float() / 255, colours)
+        assert torch.equal(stored, image(seed))
+        if colours.solarise:  # a jump: rounding decides on which side a pixel at the threshold lies
+            sure = (expected - 128 / 255).abs() > 1e-5
+            x, expected = x[sure], F.solarize(expected, 128 / 255)[sure]
+        torch.testing.assert_close(x, expected, atol=1e-5, rtol=0)
+
+
+def test_beside_invalid_cells_the_blur_is_a_mean_of_valid_pixels():
+    mask = torch.tensor([[True, False], [True, True]])
+    valid = mask.repeat_interleave(32, 0).repeat_interleave(32, 1)[None].double()
+    x = recolour(image(), mask, Colours(blur=1.5))
+    weighted, weight = (F.gaussian_blur(a, [9, 9], [1.5]) for a in (image().double() / 255 * valid, valid))
+    expected = weighted / weight  # 3 H W, nan deep inside the invalid cell
+    mean = expected.where(valid > 0, 0).sum((1, 2), keepdim=True) / valid.sum()
+    torch.testing.assert_close(x, expected.where(valid > 0, mean).float(), atol=1e-5, rtol=0)
+
+
+def test_without_a_valid_cell_nothing_of_the_image_is_left():
+    for seed in range(10):
+        colours = draw_colours(generator(seed), AugmentSettings(), "global", seed % 2)
+        a, b = (recolour(image(other), torch.zeros_like(MASK), colours) for other in (1, 2))
+        assert torch.equal(a, b) and a.isfinite().all()
 
 
 def test_invalid_cells_change_no_valid_pixel():

@@ -98,6 +98,7 @@ WRONG = [
     ("skysense.loss.centring=mode", "skysense.loss.centring", "'sinkhorn' or 'mean'", "'mode'"),
     ("skysense.loss.student_temperature=0", "skysense.loss.student_temperature: expected a positive number"),
     ("skysense.checkpoint.every=0", "skysense.checkpoint.every: expected at least 1, found 0"),
+    ("skysense.data.augment.blur_sigma=[0, 2]", "skysense.data.augment.blur_sigma: expected 0 < low <= high", "[0.0, 2.0]"),
     ("skysense.data.shards=", "skysense.data.shards: expected the folder or URL of a sharded dataset, found nothing"),
     ("skysense.seed.x=1", "skysense.seed"),
     ("skysense.schedule", "expected place=value"),
