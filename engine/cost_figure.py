@@ -6,8 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from data.style import WIDTH
 from engine.cost import GIGA, PASSES, StepCosts, view_sizes
-from engine.figures import WIDTH
 from engine.settings import Settings
 from models.flops import Cost
 from models.pretraining import FUSED

@@ -7,15 +7,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-WIDTH = 11.0  # inches, all figures alike
+from data.style import FAINT, PLAIN, WIDTH, colour
+
 POINTS = 600  # drawn along a line; more steps are averaged in bins
 COLUMNS = 120  # of a heat map over time
-COLOURS = {"hr": "#d1495b", "ms": "#2e8b57", "sar": "#3d6fb6", "fused": "#7b4fa3"}
-PLAIN, FAINT = "#37474f", "#b8c4cc"
-
-STYLE = {"font.size": 9, "axes.titlesize": 9.5, "axes.grid": True, "grid.color": "#e6eaed", "axes.axisbelow": True,
-         "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#90a0a8", "legend.frameon": False,
-         "axes.formatter.useoffset": False, "image.interpolation": "nearest", "figure.dpi": 110}
 
 
 def series(records: list[dict], name: str) -> np.ndarray:
@@ -172,11 +167,6 @@ def expert_history(records: list[dict], modalities: Sequence[str]) -> Figure:
             axis.set_xlabel("step" if layer == len(axes) - 1 else "")
     figure.colorbar(image, ax=axes, label="% of the modality's tokens", fraction=0.03, pad=0.02)
     return figure
-
-
-def colour(feature: str) -> str:
-    """A feature's own colour, the same in all charts."""
-    return COLOURS.get(feature, PLAIN)
 
 
 def steps(records: list[dict]) -> np.ndarray:

@@ -19,7 +19,7 @@ from data.sample import Batch, ViewSet
 from data.settings import DataSettings
 from data.mixture import Mixture
 from data.stream import cut_sample, draw
-from engine.figures import WIDTH
+from data.style import WIDTH
 from engine.probes import undistorted, whole_tiles
 from models.grids import cell_validity
 from models.losses.correspondence import match, sample

@@ -1,16 +1,16 @@
 """The report of a run: one HTML file and one JSON file of figures, made from local files alone."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib import rc_context
 
+from data.page import page
+from data.style import STYLE
+from data.whole_file import write_whole
 from engine.config import Config, ConfigError
 from engine.weights import load_pretraining
-from engine.figures import STYLE
-from engine.page import page
 from engine.pictures import Maps, feature_maps, pick
 from engine.probes import evaluate, extract
 from engine.run_files import RunFiles, read
@@ -61,8 +61,9 @@ def write(folder: Path, out: Path | None = None, shards: str | None = None, samp
         content = page(f"Training report: {run.folder.resolve().name}",
                        f"{run.state['step']} steps of SkySense V2 pre-training, from {run.folder}",
                        sections(run, answers, evaluation, trained.maps, first.maps))
-    _put(run.folder / "evaluation.json", json.dumps(evaluation | {"verdicts": [vars(a) for a in answers]}, indent=2))
-    _put(out, content)
+    figures = evaluation | {"verdicts": [vars(answer) for answer in answers]}
+    write_whole(run.folder / "evaluation.json", json.dumps(figures, indent=2))
+    write_whole(out, content)
     return out
 
 
@@ -86,10 +87,3 @@ def _look(run: RunFiles, model: Pretraining, chosen: list[int], samples: int) ->
     found = evaluate(extract(model, run.dataset, settings, classes, samples), classes)
     cells = 2 * settings.views.global_cells
     return Seen(found, [feature_maps(model, run.dataset, settings, sample, cells) for sample in chosen])
-
-
-def _put(path: Path, content: str) -> None:
-    """Write a file that is whole or not there."""
-    scratch = path.with_name(f".{path.name}.part")
-    scratch.write_text(content, encoding="utf-8")
-    os.replace(scratch, path)

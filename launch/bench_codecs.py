@@ -27,6 +27,7 @@ from data.errors import InputError  # noqa: E402
 from data.settings import DataSettings, ViewSettings  # noqa: E402
 from data.tile import HR_PIXELS  # noqa: E402
 from data.views import draw_views  # noqa: E402
+from data.whole_file import check_place, write_whole  # noqa: E402
 from launch.cli import run  # noqa: E402
 
 TILES = (256, 512)  # pixels a side of the squares whose use is counted
@@ -37,7 +38,7 @@ def main() -> None:
     """Parse the command line, measure, print the tables, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("archive", help="archive made by launch/prepare_data.py from the bundled samples")
-    parser.add_argument("--json", help="file for all figures")
+    parser.add_argument("--json", type=Path, help="file for all figures")
     parser.add_argument("--repeats", type=int, default=5, help="timings of each candidate")
     parser.add_argument("--draws", type=int, default=8, help="draws of views and frames that one timing covers")
     parser.add_argument("--cells", type=int, default=64, help="side of the sample in 10 m cells; a multiple of 16")
@@ -47,8 +48,8 @@ def main() -> None:
         raise InputError(f"--repeats, --draws: expected 1 or more, found {options.repeats}, {options.draws}")
     if options.cells < 16 or options.cells % 16:  # whole squares of 512 pixels on the full level
         raise InputError(f"--cells: expected a multiple of 16, found {options.cells}")
-    if options.json and not Path(options.json).absolute().parent.is_dir():
-        raise InputError(f"--json: expected a name in a folder that exists, found {options.json}")
+    if options.json:
+        check_place("--json", options.json)
     torch.set_num_threads(1)
     blosc.use_threads = False
     settle_allocator()
@@ -64,7 +65,7 @@ def main() -> None:
         print(f"\n{member}: {stack.dtype} {stack.shape}, {len(frames[0])} of {len(stack)} frames drawn")
         found[member] = table(codecs, measure_stack(stack, frames, options.repeats))
     if options.json:
-        Path(options.json).write_text(json.dumps(found, indent=1) + "\n")
+        write_whole(options.json, json.dumps(found, indent=1) + "\n")
 
 
 # ---- what a step draws

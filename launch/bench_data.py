@@ -21,6 +21,7 @@ from data.bench.pipelines import ours, plain, rasters, scenes, stock  # noqa: E4
 from data.errors import InputError  # noqa: E402
 from data.sample import Batch  # noqa: E402
 from data.settings import DataSettings  # noqa: E402
+from data.whole_file import check_place, write_whole  # noqa: E402
 from launch.cli import run  # noqa: E402
 
 PIPELINES = {"ours": ours, "stock webdataset": stock, "rasterio, scenes": scenes, "rasterio, own size": rasters}
@@ -38,10 +39,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="the pipelines take turns this often")
     parser.add_argument("--memory", type=int, default=0, metavar="SAMPLES",
                         help="instead: run our stream alone over so many samples and watch its memory")
-    parser.add_argument("--json", help="file for the figures")
+    parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
     if min(options.tiles, options.samples, options.rounds) < 1 or options.memory < 0:
         raise InputError("expected --tiles, --samples and --rounds of at least 1 and --memory of at least 0")
+    if options.json:
+        check_place("--json", options.json)
     work = Path(options.work)
     if not (work / "shards" / "manifest.json").is_file():
         if options.archive is None:
@@ -49,7 +52,7 @@ def main() -> None:
         write_full_size(Path(options.archive), work, options.tiles)
     found = watch(work, options.memory) if options.memory else compare(work, options.samples, options.rounds)
     if options.json:
-        Path(options.json).write_text(json.dumps(found, indent=1) + "\n")
+        write_whole(options.json, json.dumps(found, indent=1) + "\n")
 
 
 def compare(work: Path, samples: int, rounds: int) -> dict:

@@ -12,7 +12,6 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
-from matplotlib.colors import hsv_to_rgb  # noqa: E402
 from matplotlib.patches import Patch, Polygon  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the command works from any folder
@@ -26,6 +25,7 @@ from data.order import Order  # noqa: E402
 from data.sample import Batch  # noqa: E402
 from data.settings import DataSettings, ViewSettings  # noqa: E402
 from data.stream import cut_sample, draw as draw_use  # noqa: E402
+from data.style import class_colour  # noqa: E402
 from data.tile import UNLABELLED  # noqa: E402
 from launch.cli import run  # noqa: E402
 
@@ -169,11 +169,6 @@ def picture(modality: str, image: np.ndarray) -> np.ndarray:
     elif modality == "sar":
         image = np.repeat((image[:1] + 25) / 25, 3, axis=0)  # VV from -25 to 0 dB
     return np.clip(image, 0, 1).transpose(1, 2, 0)
-
-
-def class_colour(index: int) -> tuple[float, float, float]:
-    """A colour of its own for each class: hues by the golden ratio, two brightnesses."""
-    return hsv_to_rgb((index * 0.618034 % 1, 0.65, 0.95 if index % 2 else 0.7))
 
 
 def class_picture(labels: np.ndarray) -> np.ndarray:

@@ -10,17 +10,21 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the command works from any folder
 
 from data.class_page import page  # noqa: E402
+from data.whole_file import check_place, write_whole  # noqa: E402
+from launch.cli import run  # noqa: E402
 
 
 def main() -> None:
+    """Parse the command line, write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", help="file to write; printed if not given")
+    parser.add_argument("--out", type=Path, help="file to write; printed if not given")
     out = parser.parse_args().out
     if out:
-        Path(out).write_text(page())
+        check_place("--out", out)
+        write_whole(out, page())
     else:
         print(page(), end="")
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -3,7 +3,6 @@
 import json
 import math
 import shutil
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +13,18 @@ from data.collate import empty_batch
 from data.errors import InputError
 from data.mixture import Mixture
 from data.order import Order
-from data.regions import cell_of
 from data.shard_writer import write_shards
 from data.shards import ShardDataset
 from data.stream import cut_sample
 from engine.config import ConfigError, load
 from engine.figures import binned, complete, expert_shares, measured, smooth
-from engine.page import page, table, text
 from engine.pictures import INVALID, components, correspondences, paint, pick
-from engine.region_map import cell_box
 from engine.report import untrained, write
 from engine.run_files import read
 from engine.settings import GuardSettings
 from engine.verdicts import verdicts
 from tests.commands import TINY, script
+from tests.pages import Page
 from tests.unit.checkpoints import write_checkpoint
 from tests.unit.tiles import SETTINGS, make_tile
 
@@ -70,32 +67,10 @@ def run(tmp_path_factory) -> Path:
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (run / "quarantine-00001.jsonl").write_text(json.dumps(
         {"key": "broken", "reason": "CRC32C of <x>", "step": 4, "substitute": "two"}) + "\n")
-    for rank, records in enumerate([[{"step": 4, "checksum": 5}, {"step": 5, "timeout": 1}], [{"step": 4, "timeout": 2}]]):
+    for rank, records in enumerate([[{"step": 4, "checksum": 5}, {"step": 5, "timeout": 1}],
+                                    [{"step": 4, "timeout": 2}]]):
         (run / f"faults-{rank:05d}.jsonl").write_text("".join(json.dumps(found) + "\n" for found in records))
     return run
-
-
-class Page(HTMLParser):
-    """What a page refers to, and its text."""
-
-    def __init__(self, content: str):
-        super().__init__()
-        self.references, self.ids, self.tags, self.words, self.open = [], [], [], [], []
-        self.feed(content)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.references += [value for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
-        self.ids += [value for name, value in attrs if name == "id"]
-        if tag not in ("meta", "img", "br"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.words.append(data)
 
 
 @pytest.fixture(scope="module")
@@ -274,22 +249,6 @@ def test_paint_keeps_grey_grey_and_marks_invalid_pixels():
     assert np.allclose(flat, 0.5)  # nothing to stretch
     colour = rng.uniform(size=(3, 4, 4))
     assert np.array_equal(paint("hr", [(colour, np.ones((4, 4), bool))])[0], colour.transpose(1, 2, 0))
-
-
-def test_cell_boxes_hold_their_points_and_one_area():
-    rng = np.random.default_rng(0)
-    for lon, lat in zip(rng.uniform(-179, 179, 60), rng.uniform(-75, 75, 60)):
-        west, south, east, north = cell_box(cell_of(lon, lat))
-        assert west - 1e-6 <= lon <= east + 1e-6 and south - 0.01 <= lat <= north + 0.01
-        band = math.sin(math.radians(north)) - math.sin(math.radians(south))
-        area = 6371.0088 ** 2 * math.radians(east - west) * band
-        assert area == pytest.approx(65.536 ** 2, rel=0.02)  # a sphere instead of the ellipsoid
-
-
-def test_text_is_escaped():
-    assert text("<a&b>") == "&lt;a&amp;b&gt;" and text(None) == "-" and text(1.23456) == "1.235"
-    assert "<td>&lt;i&gt;</td>" in table([("row", "<i>")])
-    assert "<title>&lt;x&gt;</title>" in page("<x>", "", [])
 
 
 def spoil(run: Path, target: Path) -> Path:
