@@ -1,9 +1,12 @@
 """The zarr archive: one group a tile under ``<archive>/tiles/<key>``, each published whole or not at all.
 
 A tile is written under a temporary name that no key can have and moved to its place by one rename, so a killed job
-never leaves half a tile that a reader could meet.
+never leaves half a tile that a reader could meet. (Against a power cut see data/journal.py: to force every file of
+every tile to the disk takes longer than to write it.)
 """
 
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -18,9 +21,10 @@ from data.errors import InputError
 from data.tile import HR_PIXELS, LABEL_PIXELS, Tile
 
 FORMAT = "skysense-archive"
-VERSION = 1
+VERSION = 2
 CHUNK_BYTES = 4 * 2**20  # series are cut along time into chunks of about this size
 HR_CHUNK = 512  # pixels a side
+METADATA = ("crs", "transform", "cells", "lon", "lat", "dates", "source", "licence", "attribution")
 KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # no dot: tar members are named <key>.<field>
 
 
@@ -74,37 +78,55 @@ def check_archive(path: str | Path) -> Path:
     return path
 
 
-def write_tile(archive: str | Path, tile: Tile) -> None:
-    """Store one tile. Raises InputError for a malformed tile or a key that is already there."""
+def write_tile(archive: str | Path, tile: Tile) -> str:
+    """Store one tile; returns its digest. Raises InputError for a malformed tile or a key that is already there."""
     check_tile(tile)
     archive = check_archive(archive)
     place, partial = archive / "tiles" / tile.key, archive / "tiles" / f".partial-{tile.key}"
     if place.exists():
         raise InputError(f"{archive}: tile {tile.key!r} is there already; keys must be unique")
     shutil.rmtree(partial, ignore_errors=True)
-    attributes = {name: getattr(tile, name) for name in
-                  ("crs", "cells", "lon", "lat", "dates", "source", "licence", "attribution")}
-    group = zarr.open_group(str(partial), mode="w", zarr_format=3,
-                            attributes={**attributes, "transform": list(tile.transform)})
-    members = {**tile.arrays, **{f"{name}_valid": mask for name, mask in tile.valid.items()}}
-    for name, array in members.items():
+    digest = tile_digest(tile)
+    group = zarr.open_group(str(partial), mode="w", zarr_format=3, attributes={**_metadata(tile), "digest": digest})
+    for name, array in _members(tile).items():
         group.create_array(name, data=np.ascontiguousarray(array), chunks=_chunks(array),
                            compressors=[ZstdCodec(level=9, checksum=True)])
     os.rename(partial, place)
+    return digest
 
 
 def read_tile(archive: str | Path, key: str) -> Tile:
     """One tile, whole. Raises InputError when the archive has no such key."""
-    place = Path(archive) / "tiles" / key
-    if not KEY.fullmatch(key) or not place.is_dir():
-        raise InputError(f"{archive}: no tile {key!r}; tile_keys lists what is there")
-    group = zarr.open_group(str(place), mode="r", zarr_format=3)
+    group = zarr.open_group(str(_place(archive, key)), mode="r", zarr_format=3)
     members = {name: array[:] for name, array in group.arrays()}
-    attributes = dict(group.attrs)
+    attributes = {name: group.attrs[name] for name in METADATA}
     attributes["transform"] = tuple(attributes["transform"])
     valid = {name.removesuffix("_valid"): array for name, array in members.items() if name.endswith("_valid")}
     arrays = {name: array for name, array in members.items() if not name.endswith("_valid")}
     return Tile(key=key, arrays=arrays, valid=valid, **attributes)
+
+
+def discard_tile(archive: str | Path, key: str) -> None:
+    """Remove what there is of a tile, whole or half-written."""
+    for name in (key, f".partial-{key}"):
+        if (Path(archive) / "tiles" / name).exists():
+            shutil.rmtree(Path(archive) / "tiles" / name)
+
+
+def tile_digest(tile: Tile) -> str:
+    """BLAKE2b, 128 bits, in hex, over all that a tile holds: one JSON line of key and metadata, keys sorted; then for
+    each array in order of its name a JSON line [name, dtype, shape] and its bytes, C order, little endian."""
+    digest = hashlib.blake2b(_line({"key": tile.key, **_metadata(tile)}), digest_size=16)
+    for name, array in sorted(_members(tile).items()):
+        array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        digest.update(_line([name, array.dtype.str, list(array.shape)]))
+        digest.update(array.reshape(-1).view(np.uint8))
+    return digest.hexdigest()
+
+
+def stored_digest(archive: str | Path, key: str) -> str:
+    """The digest that a tile had when it was written, from its metadata alone. Raises InputError as read_tile does."""
+    return json.loads((_place(archive, key) / "zarr.json").read_bytes())["attributes"]["digest"]
 
 
 def tile_keys(archive: str | Path) -> list[str]:
@@ -147,3 +169,34 @@ def _chunks(array: np.ndarray) -> tuple[int, ...]:
         return (*array.shape[:-2], HR_CHUNK, HR_CHUNK)
     frame_bytes = max(1, array.nbytes // array.shape[0])
     return (min(array.shape[0], max(1, CHUNK_BYTES // frame_bytes)), *array.shape[1:])
+
+
+def is_intact(archive: str | Path, key: str, digest: str) -> bool:
+    """Whether a tile is there and has the content of ``digest``."""
+    try:
+        return tile_digest(read_tile(archive, key)) == digest
+    except Exception:  # after a power cut any file may be empty or cut short, and every library says so differently
+        return False
+
+
+def _place(archive: str | Path, key: str) -> Path:
+    """The folder of a published tile."""
+    place = Path(archive) / "tiles" / key
+    if not KEY.fullmatch(key) or not place.is_dir():
+        raise InputError(f"{archive}: no tile {key!r}; tile_keys lists what is there")
+    return place
+
+
+def _metadata(tile: Tile) -> dict:
+    """What stands in a tile's attributes, as JSON has it."""
+    return {name: list(value) if isinstance(value := getattr(tile, name), tuple) else value for name in METADATA}
+
+
+def _members(tile: Tile) -> dict[str, np.ndarray]:
+    """All arrays of a tile by the name that they have in its group."""
+    return {**tile.arrays, **{f"{name}_valid": mask for name, mask in tile.valid.items()}}
+
+
+def _line(value: dict | list) -> bytes:
+    """Canonical JSON."""
+    return json.dumps(value, sort_keys=True).encode() + b"\n"

@@ -1,35 +1,19 @@
 """Zarr archive -> training shards: plain tars, sidecar indexes and a manifest.
 
     python launch/build_shards.py --archive archive --out shards
+
+A run that was stopped or killed goes on when the same command is started again.
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the command works from any folder
 
-from data.archive import read_tile, tile_keys  # noqa: E402
-from data.shard_writer import ShardOptions, write_shards  # noqa: E402
-from data.tile import Tile  # noqa: E402
-from launch.cli import run  # noqa: E402
-
-
-class ArchiveTiles(Sequence):
-    """The tiles of an archive in key order, read when asked for; says how far it is."""
-
-    def __init__(self, archive: str):
-        self.archive, self.keys, self.read = archive, tile_keys(archive), 0
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def __getitem__(self, index: int) -> Tile:
-        self.read += 1
-        if self.read % max(1, len(self) // 20) == 0 or self.read == len(self):
-            print(f"[{self.read}/{len(self)}] {self.keys[index]}", flush=True)
-        return read_tile(self.archive, self.keys[index])
+from data.pack import pack  # noqa: E402
+from data.shard_writer import ShardOptions  # noqa: E402
+from launch.stoppable import run_stoppable  # noqa: E402
 
 
 def main() -> None:
@@ -41,14 +25,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the order in which tiles are packed")
     parser.add_argument("--hr_codec", choices=("jpeg", "png"), default="jpeg", help="png keeps every value")
     parser.add_argument("--quality", type=int, default=95, help="of the JPEG images")
-    parser.add_argument("--overwrite", action="store_true", help="remove shards that are there, first")
+    parser.add_argument("--overwrite", action="store_true", help="remove a dataset that is there, first")
+    parser.add_argument("--workers", type=int, help="processes (default: one a core; 0: work in this one)")
+    parser.add_argument("--restart", action="store_true", help="throw away what an unfinished run has written")
     options = parser.parse_args()
     chosen = ShardOptions(options.samples_per_shard, options.seed, options.hr_codec, options.quality)
-    manifest = write_shards(ArchiveTiles(options.archive), options.out, chosen, options.overwrite)
+    manifest = pack(options.archive, options.out, chosen, options.overwrite, workers=options.workers,
+                    restart=options.restart, say=lambda line: print(line, flush=True))
     size = sum(shard["size"] for shard in manifest["shards"])
     print(f"{options.out}: {manifest['samples']} samples in {len(manifest['shards'])} shards, {size / 1e6:.1f} MB, "
           f"{len(manifest['regions']['cells'])} regions, fingerprint {manifest['fingerprint']}")
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stoppable(main)

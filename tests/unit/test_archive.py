@@ -1,12 +1,16 @@
 """The zarr archive: round trip, publication, refusal of other people's folders."""
 
+import copy
+import hashlib
+import json
 import os
 
 import numpy as np
 import pytest
 import zarr
 
-from data.archive import create_archive, read_tile, tile_keys, write_tile
+from data.archive import (create_archive, discard_tile, read_tile, stored_digest, tile_digest, tile_keys,
+                          write_tile)
 from data.errors import InputError
 from data.tile import Tile
 
@@ -47,6 +51,47 @@ def test_stock_zarr_reads_it_and_the_codec_is_zstd(tmp_path):
     array = root["tiles/a-1/ms"]
     np.testing.assert_array_equal(array[:], tile.arrays["ms"])
     assert [type(codec).__name__ for codec in array.compressors] == ["ZstdCodec"]
+
+
+def test_the_digest_is_the_hash_that_its_words_say(tmp_path):
+    archive, tile = create_archive(tmp_path / "archive"), make_tile()
+    metadata = {name: getattr(tile, name) for name in ("key", "crs", "transform", "cells", "lon", "lat", "dates",
+                                                       "source", "licence", "attribution")}
+    arrays = tile.arrays | {f"{name}_valid": mask for name, mask in tile.valid.items()}
+    text = json.dumps(metadata, sort_keys=True).encode() + b"\n"
+    for name in ("hr", "hr_valid", "labels", "ms", "ms_valid", "sar", "sar_valid"):
+        kind = {"hr": "|u1", "labels": "|u1", "ms": "<u2", "sar": "<f4"}.get(name, "|b1")
+        text += json.dumps([name, kind, list(arrays[name].shape)]).encode() + b"\n" + arrays[name].tobytes()
+    expected = hashlib.blake2b(text, digest_size=16).hexdigest()
+    assert write_tile(archive, tile) == tile_digest(tile) == stored_digest(archive, "a-1") == expected
+    assert tile_digest(read_tile(archive, "a-1")) == expected
+    with pytest.raises(InputError, match="no tile 'b'"):
+        stored_digest(archive, "b")
+
+
+@pytest.mark.parametrize("change", [
+    lambda t: setattr(t, "key", "a-2"), lambda t: setattr(t, "licence", "CC0-1.0"), lambda t: setattr(t, "lon", 9.1),
+    lambda t: t.dates["ms"].__setitem__(0, "2019-06-30"), lambda t: t.arrays.pop("labels"),
+    lambda t: t.arrays["hr"].__setitem__((0, 0, 0), t.arrays["hr"][0, 0, 0] ^ 1),
+    lambda t: t.valid["sar"].__setitem__((0, 0, 0), ~t.valid["sar"][0, 0, 0]),
+    lambda t: t.arrays.update(ms=t.arrays["ms"][:, :, ::-1]),
+])
+def test_every_change_changes_the_digest(change):
+    tile = make_tile()
+    changed = copy.deepcopy(tile)
+    change(changed)
+    assert tile_digest(changed) != tile_digest(tile)
+
+
+def test_discarded_tiles_are_gone(tmp_path):
+    archive = create_archive(tmp_path / "archive")
+    write_tile(archive, make_tile("a"))
+    write_tile(archive, make_tile("b"))
+    (archive / "tiles/.partial-b").mkdir()
+    discard_tile(archive, "b")
+    discard_tile(archive, "c")
+    assert os.listdir(archive / "tiles") in (["a", "zarr.json"], ["zarr.json", "a"])
+    assert write_tile(archive, make_tile("b")) == tile_digest(make_tile("b"))
 
 
 def test_missing_modalities_are_absent(tmp_path):

@@ -1,0 +1,89 @@
+"""Real commands that are really killed, and what they leave."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.commands import environment
+from tests.dist.processes import ROOT
+
+
+def start(name: str, *arguments) -> subprocess.Popen:
+    """``launch/<name>`` in a process group of its own, so that its workers can be killed with it."""
+    return subprocess.Popen([sys.executable, str(ROOT / "launch" / name), *map(str, arguments)], cwd=ROOT,
+                            env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            start_new_session=True)
+
+
+def finish(process: subprocess.Popen, status: int = 0) -> tuple[str, str]:
+    """Wait for the end; returns (stdout, stderr)."""
+    output = process.communicate(timeout=120)
+    assert process.returncode == status, output
+    return output
+
+
+def kill_group(process: subprocess.Popen) -> bool:
+    """SIGKILL to the command and all its workers; whether it was still running."""
+    running = process.poll() is None
+    if running:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    return running
+
+
+def kill_again_and_again(command: list, times: int, seed: int, progress: Callable[[], int], step: int) -> list[int]:
+    """Start the command and kill it, ``times`` times. Returns what ``progress()`` was right after each kill.
+
+    Every other kill is at a random moment of the start; the others wait until ``progress()`` has grown by 1 to
+    ``step``, and up to 20 ms more: the kills find the command wherever it is, and it comes forward only slowly."""
+    rng, seen = random.Random(seed), []
+    for kill in range(times):
+        goal, process = progress() + rng.randint(1, step), start(*command)
+        if kill % 2:
+            wait_for(lambda: progress() >= goal, process)
+            time.sleep(rng.uniform(0, 0.02))
+        else:
+            time.sleep(rng.uniform(0, 0.8))
+        assert kill_group(process), f"it was done after {kill} kills"
+        seen.append(progress())
+    return seen
+
+
+def kill_at_the_end(command: list, times: int, seed: int, last: tuple[str, ...], done: Callable[[], bool]) -> int:
+    """Start the command and kill it up to 10 ms after it has said one of ``last``, until ``done()`` or ``times`` kills.
+    Returns how many kills met it alive."""
+    rng, kills = random.Random(seed), 0
+    for _ in range(times):
+        if done():
+            break
+        process = start(*command)
+        assert any(text in line for line in process.stdout for text in last), process.stderr.read()
+        time.sleep(rng.uniform(0, 0.01))
+        kills += kill_group(process)
+    return kills
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen) -> None:
+    """Wait until something holds that the running command brings about."""
+    end = time.monotonic() + 60
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "not within a minute"
+        time.sleep(0.002)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, by its path; empty folders too."""
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"(folder)"
+            for path in sorted(folder.rglob("*"))}
+
+
+def children(process: subprocess.Popen) -> list[int]:
+    """Processes that a command has started, but for multiprocessing's resource tracker."""
+    found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(pid) for pid in found if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
