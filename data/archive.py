@@ -1,7 +1,7 @@
 """The zarr archive: one group a tile under ``<archive>/tiles/<key>``, each published whole or not at all.
 
 A tile is written under a temporary name that no key can have and moved to its place by one rename, so a killed job
-never leaves half a tile that a reader could meet. (Against a power cut see data/journal.py: to force every file of
+never leaves half a tile that a reader could meet. (Against a power cut see data/jobs/journal.py: to force every file of
 every tile to the disk takes longer than to write it.)
 """
 

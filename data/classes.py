@@ -4,11 +4,6 @@ Names become text prompts for the image-text alignment loss (supplement, eq. 7),
 shows. A code or tag without an entry stays unlabelled (255): a wrong label costs more than a missing one.
 """
 
-import numpy as np
-
-from data.errors import InputError
-from data.tile import UNLABELLED
-
 _PROMPTS = {  # name -> text prompt; the position is the class index, so only append
     "building": "a satellite image of buildings",
     "road": "a satellite image of a road",
@@ -119,15 +114,3 @@ def class_table() -> list[dict]:
 def draw_rank(index: int) -> int:
     """Position of a class in LAYERS: what has the larger rank is drawn over the rest."""
     return _RANK.get(NAMES[index], _LAND_COVER)
-
-
-def map_codes(codes: np.ndarray, legend: str) -> np.ndarray:
-    """Codes of a source (H, W) -> class indices uint8 (H, W), 255 where the legend has no entry.
-
-    Raises InputError for an unknown legend name."""
-    if legend not in CODES:
-        raise InputError(f"label legend {legend!r}: expected one of {sorted(CODES)}")
-    classes = np.full(codes.shape, UNLABELLED, np.uint8)
-    for code, name in CODES[legend].items():
-        classes[codes == code] = INDEX[name]
-    return classes

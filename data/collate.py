@@ -15,7 +15,6 @@ from data.tile import HR_PIXELS, LABEL_PIXELS, UNLABELLED
 from data.views import View, affine, cut_hr, cut_labels, cut_series
 
 
-
 def empty_batch(step: int, size: int, settings: DataSettings) -> Batch:
     """A batch of ``size`` samples in which everything is missing: zeros, masks false, labels -1, region -1."""
     views = settings.views

@@ -8,9 +8,9 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 
 from data.mixture import Mixture
-from data.shard_files import hr_field
-from data.shards import ShardDataset, Want
-from data.stacks import decode_masks, decode_series
+from data.shards.dataset import ShardDataset, Want
+from data.shards.files import hr_field
+from data.shards.stacks import decode_masks, decode_series
 
 Source = Mixture | ShardDataset
 

@@ -9,8 +9,8 @@ from data.errors import InputError
 from data.order import Part
 from data.regions import RegionTable
 from data.settings import DataSettings
-from data.shard_files import content_hash
-from data.shards import ShardDataset, Want
+from data.shards.dataset import ShardDataset, Want
+from data.shards.files import content_hash
 
 
 class Mixture:
@@ -65,7 +65,7 @@ class Mixture:
 
     @property
     def counts(self) -> Counter:
-        """Requests, bytes and faults of this process so far; see ``data.store.Store``."""
+        """Requests, bytes and faults of this process so far; see ``data.storage.store.Store``."""
         return sum((dataset.store.counts for dataset in self.datasets), Counter())
 
     def __len__(self) -> int:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from data.store import StoreSettings
+from data.storage.store import StoreSettings
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from data.modalities import MODALITIES
 from data.order import Order, generator
 from data.sample import Batch
 from data.settings import DataSettings
-from data.shard_files import hr_levels
+from data.shards.files import hr_levels
 from data.views import View, draw_views, hr_level
 
 SUBSTITUTES = 32  # tries to replace one bad sample; more bad ones in a row mean that the dataset is lost

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from data.regions import RegionTable
 from data.mixture import Mixture
+from data.regions import RegionTable
 from engine.settings import Settings
 from engine.typed import ConfigError
 from engine.weights import read
@@ -15,7 +15,6 @@ from models.pretraining import Pretraining
 from models.reducer import Reducer
 from models.spec import ModelSpec
 from models.text import encode_classes
-
 
 PROTOTYPES = "trunk.context.prototypes"
 TABLES = {"tokens", "tables", "queries", "day"}  # names of modules or parameters that hold table rows

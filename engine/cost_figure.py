@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from data.style import WIDTH
+from data.pages.style import WIDTH
 from engine.cost import GIGA, PASSES, StepCosts, view_sizes
 from engine.settings import Settings
 from models.flops import Cost

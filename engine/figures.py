@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from data.style import FAINT, PLAIN, WIDTH, colour
+from data.pages.style import FAINT, PLAIN, WIDTH, colour
 
 POINTS = 600  # drawn along a line; more steps are averaged in bins
 COLUMNS = 120  # of a heat map over time

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from data.style import PLAIN, WIDTH
+from data.pages.style import PLAIN, WIDTH
 from engine.cost_figure import COLOURS as COSTS
 from engine.cost_figure import short
 from models.parameters import Count

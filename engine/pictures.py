@@ -13,13 +13,13 @@ from torch import Tensor
 
 from data.collate import empty_batch
 from data.decode import decode
+from data.mixture import Mixture
 from data.modalities import MODALITIES
 from data.order import Order
+from data.pages.style import WIDTH
 from data.sample import Batch, ViewSet
 from data.settings import DataSettings
-from data.mixture import Mixture
 from data.stream import cut_sample, draw
-from data.style import WIDTH
 from engine.probes import undistorted, whole_tiles
 from models.grids import cell_validity
 from models.losses.correspondence import match, sample

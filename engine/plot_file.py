@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from data.style import STYLE
+from data.pages.style import STYLE
 from engine.typed import ConfigError
 
 PICTURES = (".png", ".svg", ".pdf")

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from data.mixture import Mixture
 from data.sample import Batch
 from data.settings import DataSettings
-from data.mixture import Mixture
 from data.stream import open_stream
 from engine.objective import to_views
 from models.features import Views, pooled

@@ -4,7 +4,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from data.style import COLOURS, FAINT, PLAIN, WIDTH
+from data.pages.style import COLOURS, FAINT, PLAIN, WIDTH
 
 ROWS = 12  # operators drawn
 SMALL = 0.001  # parts below this share of the step are left out

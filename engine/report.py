@@ -6,16 +6,16 @@ from pathlib import Path
 
 from matplotlib import rc_context
 
-from data.page import page
-from data.style import STYLE
-from data.whole_file import write_whole
+from data.jobs.whole_file import write_whole
+from data.pages.page import page
+from data.pages.style import STYLE
 from engine.config import Config, ConfigError
-from engine.weights import load_pretraining
 from engine.pictures import Maps, feature_maps, pick
 from engine.probes import evaluate, extract
 from engine.run_files import RunFiles, read
 from engine.sections import sections
 from engine.verdicts import verdicts
+from engine.weights import load_pretraining
 from models.initialise import initialise
 from models.moe import canonical_names
 from models.pretraining import Pretraining

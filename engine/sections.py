@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data.page import Html, badge, heading, note, picture, table, text
-from data.region_map import outlines, region_map
+from data.pages.page import Html, badge, heading, note, picture, table, text
+from data.pages.region_map import outlines, region_map
 from engine import figures, pictures
 from engine.pictures import Maps
 from engine.run_files import RunFiles

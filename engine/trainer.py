@@ -12,12 +12,20 @@ import torch
 from torch import Tensor
 
 from data.errors import InputError
-from data.sample import Batch
 from data.mixture import Mixture
+from data.sample import Batch
 from data.stream import open_stream
 from engine import checkpoint, zero
-from engine.build import (build_models, check_regions, describe, embed_classes, is_last_layer, is_no_decay,
-                          share_context, take_trained)
+from engine.build import (
+    build_models,
+    check_regions,
+    describe,
+    embed_classes,
+    is_last_layer,
+    is_no_decay,
+    share_context,
+    take_trained,
+)
 from engine.collectives import DistributedReducer, on_first_rank, together
 from engine.config import Config, ConfigError, snapshot
 from engine.guard import Guard
@@ -28,7 +36,6 @@ from engine.schedules import Schedules
 from engine.settings import Settings
 from engine.step import Step, StepReport
 from engine.teacher import EmaTeacher
-
 
 EXIT_INPUT = 2  # as for every wrong input
 EXIT_GUARD = 3  # the guard ended the run

@@ -19,8 +19,8 @@ from data.audit.run import audit, spread  # noqa: E402
 from data.audit.sections import SHOWN  # noqa: E402
 from data.audit.statistics import registry_lines  # noqa: E402
 from data.audit.summary import summarise  # noqa: E402
-from data.progress import Progress  # noqa: E402
-from data.shards import ShardDataset  # noqa: E402
+from data.jobs.progress import Progress  # noqa: E402
+from data.shards.dataset import ShardDataset  # noqa: E402
 from launch.cli import run  # noqa: E402
 
 

@@ -24,10 +24,10 @@ from data.bench.images import LEVELS, HrCodec, box, hr_codecs, level_of, touched
 from data.bench.scene import Scene, load_scene  # noqa: E402
 from data.bench.series import StackCodec, stack_codecs  # noqa: E402
 from data.errors import InputError  # noqa: E402
+from data.jobs.whole_file import check_place, write_whole  # noqa: E402
 from data.settings import DataSettings, ViewSettings  # noqa: E402
 from data.tile import HR_PIXELS  # noqa: E402
 from data.views import draw_views  # noqa: E402
-from data.whole_file import check_place, write_whole  # noqa: E402
 from launch.cli import run  # noqa: E402
 
 TILES = (256, 512)  # pixels a side of the squares whose use is counted

@@ -19,9 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the comm
 from data.bench.full_size import write_full_size  # noqa: E402
 from data.bench.pipelines import ours, plain, rasters, scenes, stock  # noqa: E402
 from data.errors import InputError  # noqa: E402
+from data.jobs.whole_file import check_place, write_whole  # noqa: E402
 from data.sample import Batch  # noqa: E402
 from data.settings import DataSettings  # noqa: E402
-from data.whole_file import check_place, write_whole  # noqa: E402
 from launch.cli import run  # noqa: E402
 
 PIPELINES = {"ours": ours, "stock webdataset": stock, "rasterio, scenes": scenes, "rasterio, own size": rasters}

@@ -11,8 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the command works from any folder
 
-from data.pack import pack  # noqa: E402
-from data.shard_writer import ShardOptions  # noqa: E402
+from data.shards.pack import pack  # noqa: E402
+from data.shards.writer import ShardOptions  # noqa: E402
 from launch.stoppable import run_stoppable  # noqa: E402
 
 

@@ -22,10 +22,11 @@ from data.errors import InputError  # noqa: E402
 from data.mixture import Mixture  # noqa: E402
 from data.modalities import MODALITIES  # noqa: E402
 from data.order import Order  # noqa: E402
+from data.pages.style import class_colour  # noqa: E402
 from data.sample import Batch  # noqa: E402
 from data.settings import DataSettings, ViewSettings  # noqa: E402
-from data.stream import cut_sample, draw as draw_use  # noqa: E402
-from data.style import class_colour  # noqa: E402
+from data.stream import cut_sample  # noqa: E402
+from data.stream import draw as draw_use
 from data.tile import UNLABELLED  # noqa: E402
 from launch.cli import run  # noqa: E402
 

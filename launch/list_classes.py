@@ -9,8 +9,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the command works from any folder
 
-from data.class_page import page  # noqa: E402
-from data.whole_file import check_place, write_whole  # noqa: E402
+from data.jobs.whole_file import check_place, write_whole  # noqa: E402
+from data.osm.class_page import page  # noqa: E402
 from launch.cli import run  # noqa: E402
 
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from data.audit.verdicts import off
 from data.modalities import MODALITIES
-from data.style import PLAIN, WARNING, WIDTH, colour
+from data.pages.style import PLAIN, WARNING, WIDTH, colour
 
 MONTHS = "JFMAMJJASOND"
 BARS = 40  # of the histogram of frames

@@ -15,8 +15,8 @@ from data.audit.record import Failure, Record
 from data.audit.registration import LEAST_CELLS, register
 from data.decode import decode
 from data.errors import InputError
-from data.shard_files import hr_field, hr_levels
-from data.shards import ShardDataset
+from data.shards.dataset import ShardDataset
+from data.shards.files import hr_field, hr_levels
 from data.tile import DAYS, HR_PIXELS, LABEL_PIXELS, UNLABELLED, day_index
 
 FRAMES = 32  # of a series decoded at a time: bounds the memory of long ones

@@ -13,7 +13,7 @@ from data.audit.read import read_sample
 from data.audit.record import Record
 from data.audit.tally import Tally
 from data.errors import InputError
-from data.shards import ShardDataset
+from data.shards.dataset import ShardDataset
 
 BLOCK = 16  # samples sent to a process at once; not a setting: the last bits of the sums follow from it
 AHEAD = 3  # blocks a process may be behind: bounds what waits to be merged

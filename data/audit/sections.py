@@ -6,9 +6,9 @@ from matplotlib.figure import Figure
 
 from data.audit import charts
 from data.audit.verdicts import MEAN_OFF, STD_RATIO, off
-from data.page import Html, badge, heading, note, picture, swatch, table
-from data.region_map import outlines, region_map
-from data.style import class_colour
+from data.pages.page import Html, badge, heading, note, picture, swatch, table
+from data.pages.region_map import outlines, region_map
+from data.pages.style import class_colour
 
 FAILURES = 500  # lines of the page; audit.json has all
 SHOWN = {"wrong": "wrong", "look": "worth a look", "good": "good", "unknown": "cannot tell"}

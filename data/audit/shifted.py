@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from data.audit.read import Grey, Reading
 from data.audit.record import Record
 from data.audit.registration import STEPS, quarter_means
-from data.shards import ShardDataset
-from data.style import WIDTH
+from data.pages.style import WIDTH
+from data.shards.dataset import ShardDataset
 
 SHOWN = 4  # of the worst
 EDGE = 85  # percentile of the gradient above which a quarter cell is an edge

@@ -13,7 +13,7 @@ from data.audit.registration import Registration
 from data.audit.tally import NONE, Series, Tally, column
 from data.audit.verdicts import verdicts
 from data.modalities import MODALITIES
-from data.shards import ShardDataset
+from data.shards.dataset import ShardDataset
 from data.tile import UNLABELLED
 
 VERSION = 1

@@ -7,9 +7,8 @@ import numpy as np
 
 from data.bench.rasters import write_rasters, write_scenes
 from data.bench.scene import load_scene
-from data.shard_writer import ShardOptions, write_shards
+from data.shards.writer import ShardOptions, write_shards
 from data.tile import Tile
-
 
 SCENES = 2
 

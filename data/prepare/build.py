@@ -6,27 +6,36 @@ from data.archive import check_tile
 from data.errors import InputError
 from data.modalities import MODALITIES
 from data.prepare.faults import drop_bad_frames, one_frame_a_day, scrambled_sar
-from data.prepare.grid import Grid, grid_inside, grid_of_pixels, resample
+from data.prepare.grid import MOST_CELLS, Grid, grid_inside, grid_of_pixels, on_earth
 from data.prepare.manifest import Entry
-from data.prepare.source import Frames
+from data.prepare.source import Frames, Reader, files_of
 from data.tile import UNLABELLED, Tile
 
 
 def build_tile(entry: Entry) -> tuple[Tile | None, list[str]]:
-    """The tile, or None when nothing usable is left, with one line for every rejected series, frame group or tile.
+    """The tile, or None when nothing usable is left, with one line for every rejected source, series, frame group or
+    tile.
 
-    Raises InputError when sources contradict each other (no georeference at all, other pixel counts)."""
+    Raises InputError for a source that cannot be read or that contradicts another (no georeference, other pixels)."""
     notes: list[str] = []
-    found = [item for reader in entry.readers for item in reader.read()]
+    grid = entry.spot.grid() if entry.spot else choose_grid(entry.readers, entry.key)
+    if grid.cells > MOST_CELLS:
+        raise InputError(f"tile {entry.key!r}: {grid.cells} x {grid.cells} cells, the most is {MOST_CELLS}; say which "
+                         "part with 'centre' and 'cells', or with 'footprint'")
+    found = []
+    for number, reader in enumerate(entry.readers):
+        items = reader.read(grid)
+        found += items
+        if not items:
+            notes.append(f"sources[{number}] {files_of(reader)[0].name}: left out, has nothing over the tile")
     series = [item for item in found if isinstance(item, Frames)]
     labels = [item for item in found if not isinstance(item, Frames)]
-    grid = choose_grid(series, entry.key)
     lon, lat = grid.centre
     tile = Tile(key=entry.key, cells=grid.cells, crs=crs_name(grid), transform=tuple(grid.transform())[:6],
                 lon=lon, lat=lat, source="; ".join(item.source for item in found), licence=entry.licence,
                 attribution=entry.attribution)
     for modality in MODALITIES:
-        parts = [on_grid(frames, grid, entry.key) for frames in series if frames.modality == modality]
+        parts = [by_cell(frames, grid) for frames in series if frames.modality == modality]
         if parts:
             _add_series(tile, _joined(parts), notes)
     if not tile.modalities:
@@ -37,36 +46,36 @@ def build_tile(entry: Entry) -> tuple[Tile | None, list[str]]:
     return tile, notes
 
 
-def choose_grid(series: list[Frames], key: str) -> Grid:
+def choose_grid(readers: tuple[Reader, ...], key: str) -> Grid:
     """The tile's 10 m grid: Sentinel pixels that form one already; else whole cells inside the first raster."""
-    placed = [frames for frames in series if frames.crs is not None]
+    placed = [(reader, place) for reader in readers if (place := reader.place()) and place.modality is not None]
     if not placed:
-        raise InputError(f"tile {key!r}: no source says where it lies; add a georeferenced raster")
-    for frames in placed:
-        grid = grid_of_pixels(frames.transform, frames.crs, frames.array.shape[-2:])
-        if frames.modality != "hr" and grid:
+        raise InputError(f"tile {key!r}: no source says where it lies; add a georeferenced raster, or 'centre' and "
+                         "'cells'")
+    for reader, place in placed:
+        left, top = place.transform @ (0, 0)
+        right, bottom = place.transform @ place.shape[::-1]
+        if not on_earth(place.crs, left, bottom, right, top):
+            raise InputError(f"tile {key!r}: {files_of(reader)[0].name}: its corners ({left:g}, {top:g}) and "
+                             f"({right:g}, {bottom:g}) are nowhere in its CRS; correct the file's georeference")
+    for _, place in placed:
+        grid = grid_of_pixels(place.transform, place.crs, place.shape)
+        if place.modality != "hr" and grid:
             return grid
-    first = placed[0]
+    reader, place = placed[0]
     try:
-        return grid_inside(first.transform, first.crs, first.array.shape[-2:])
+        return grid_inside(place.transform, place.crs, place.shape)
     except InputError as error:
-        raise InputError(f"tile {key!r}: {first.source}: {error}") from None
+        raise InputError(f"tile {key!r}: {files_of(reader)[0].name}: {error}") from None
 
 
-def on_grid(frames: Frames, grid: Grid, key: str) -> Frames:
-    """A series on the grid's pixels of its sensor; the mask of fine pixels becomes one of 10 m cells."""
+def by_cell(frames: Frames, grid: Grid) -> Frames:
+    """The mask of fine pixels as one of 10 m cells: a cell is valid when all its pixels are."""
     pixels = MODALITIES[frames.modality].pixels
-    if frames.crs is None:
-        side = grid.cells * pixels
-        if frames.array.shape[-2:] != (side, side):
-            raise InputError(f"tile {key!r}: {frames.source} has no georeference and {frames.array.shape[-2:]} pixels; "
-                             f"expected the tile's {(side, side)}")
-        array, valid = frames.array, frames.valid
-    else:
-        array, valid = resample(frames.array, frames.valid, frames.transform, frames.crs, grid, pixels)
-    if pixels > 1:  # T 32n 32n -> T n n: a cell is valid when all its pixels are
-        valid = valid.reshape(len(valid), grid.cells, pixels, grid.cells, pixels).all(axis=(2, 4))
-    return Frames(frames.modality, array, valid, frames.dates, grid.transform(pixels), grid.crs, frames.source)
+    if pixels == 1:
+        return frames
+    blocks = frames.valid.reshape(len(frames.valid), grid.cells, pixels, grid.cells, pixels)  # T n 32 n 32
+    return Frames(frames.modality, frames.array, blocks.all(axis=(2, 4)), frames.dates, frames.source)
 
 
 def draw_labels(labels: list, grid: Grid) -> np.ndarray:
@@ -89,7 +98,7 @@ def _joined(parts: list[Frames]) -> Frames:
     first = parts[0]
     return Frames(first.modality, np.concatenate([part.array for part in parts]),
                   np.concatenate([part.valid for part in parts]), [day for part in parts for day in part.dates],
-                  first.transform, first.crs, first.source)
+                  first.source)
 
 
 def _add_series(tile: Tile, frames: Frames, notes: list[str]) -> None:

@@ -1,122 +1,144 @@
-"""GeoTIFF: aerial images, single-date Sentinel images, label masks."""
+"""One acquisition as GeoTIFF, COG or any other raster that GDAL reads: all bands in one file, or a file a band."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import rasterio
-from affine import Affine
-from rasterio.crs import CRS
 from rasterio.enums import MaskFlags
 
-from data.classes import CODES, map_codes
 from data.errors import InputError
-from data.modalities import MODALITIES, observed
-from data.prepare.grid import Grid, resample_labels
-from data.prepare.source import Frames, check_date, described, need_crs, need_north_up, open_raster, usable
-from data.tile import LABEL_PIXELS, UNLABELLED
+from data.modalities import MODALITIES
+from data.prepare.grid import Grid
+from data.prepare.radiometry import Radiometry
+from data.prepare.raster_labels import codes_on_grid
+from data.prepare.source import (File, Frames, Layer, Place, check_date, described, join_layers, need_crs,
+                                 need_modality, need_north_up, open_raster, pixels_of)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Acquisition(Radiometry):
+    """Keys that both readers share. ``mask``: a raster of codes, of which ``masked`` hide the pixel."""
+
+    modality: str
+    date: str
+    date_accuracy: str = "day"  # see source.ACCURACIES
+    mask: File | None = None
+    masked: tuple[int, ...] = ()
+
+    def _check(self, path: File, bands: tuple[str, ...]) -> None:
+        check_date(path, self.date, self.date_accuracy)
+        need_modality(path, self.modality, bands)
+        if (self.mask is None) != (not self.masked):
+            raise InputError(f"{path}: mask and masked need each other: a raster of codes, and the codes that hide")
+        if self.mask is not None:
+            with open_raster(self.mask) as dataset:
+                need_crs(self.mask, dataset.crs), need_north_up(self.mask, dataset.transform)
+
+    def _frames(self, layers: list[Layer | None], grid: Grid, name: str) -> list[Frames]:
+        """One frame on the grid, the mask applied; none if a layer does not touch it."""
+        if None in layers:
+            return []
+        array, valid = join_layers(layers, MODALITIES[self.modality], grid)
+        if self.mask is not None:
+            codes = codes_on_grid(self.mask, grid, MODALITIES[self.modality].pixels)
+            valid &= False if codes is None else ~np.isin(codes, self.masked)
+        return [Frames(self.modality, array, valid, [self.date], described(name, self.date_accuracy))]
+
+    def _layer(self, path: File, names: tuple[str, ...], numbers: list[int], grid: Grid) -> Layer | None:
+        """Bands of one file over the grid; None when it does not touch it."""
+        with open_raster(path) as dataset:
+            window = place_of(dataset, self.modality).window(grid)
+            if window is None:
+                return None
+            raw = dataset.read(numbers, window=pixels_of(window))[None]  # 1 C H W
+            mask = _file_mask(dataset, numbers, window)  # H W
+            crs = dataset.crs
+        array, seen = self.in_units(raw, MODALITIES[self.modality])
+        return Layer(names, array, seen & mask, window.transform, crs)
 
 
 @dataclass(frozen=True)
-class GeoTiffImage:
-    """One frame of one sensor. ``bands`` names the file's bands in file order; bands that the sensor does not have are
-    left out. Numbers must be in the registry's units: bytes, reflectance x 1e4, dB."""
+class GeoTiffImage(_Acquisition):
+    """``bands`` names the file's bands in file order; bands that the sensor does not have are left out."""
 
-    path: Path
-    modality: str
+    path: File
     bands: tuple[str, ...]
-    date: str
-    date_accuracy: str = "day"  # see source.ACCURACIES
 
     def check(self) -> None:
-        """Modality known, date, band count and names, north-up pixels with a CRS."""
-        check_date(self.path, self.date, self.date_accuracy)
-        if self.modality not in MODALITIES:
-            raise InputError(f"{self.path}: modality {self.modality!r}: expected one of {sorted(MODALITIES)}")
-        missing = [band for band in MODALITIES[self.modality].bands if band not in self.bands]
-        if missing:
-            raise InputError(f"{self.path}: bands {list(self.bands)} lack {missing} of {self.modality}")
+        """Modality known, date, band count and names, north-up pixels with a CRS, numbers that fit."""
+        self._check(self.path, self.bands)
         with open_raster(self.path) as dataset:
             if dataset.count != len(self.bands):
                 raise InputError(f"{self.path}: expected {len(self.bands)} bands {list(self.bands)}, "
                                  f"found {dataset.count}; correct the file or the manifest's bands")
-            described = tuple(dataset.descriptions)
-            if any(described) and described != self.bands:
-                raise InputError(f"{self.path}: the file calls its bands {list(described)}, the manifest "
+            named = tuple(dataset.descriptions)
+            if any(named) and named != self.bands:
+                raise InputError(f"{self.path}: the file calls its bands {list(named)}, the manifest "
                                  f"{list(self.bands)}; correct the manifest")
-            need_crs(self.path, dataset.crs)
-            need_north_up(self.path, dataset.transform)
-            kind = MODALITIES[self.modality].dtype
-            if not np.can_cast(dataset.dtypes[0], kind):
-                raise InputError(f"{self.path}: expected {self.modality} as {kind}, found {dataset.dtypes[0]}")
+            check_place(dataset, self.path)
+            self.check_numbers(self.path, MODALITIES[self.modality], dataset.dtypes[0])
 
-    def read(self) -> list[Frames]:
-        """One Frames of one frame."""
-        sensor = MODALITIES[self.modality]
+    def place(self) -> Place:
+        """The file's pixels."""
         with open_raster(self.path) as dataset:
-            order = [self.bands.index(band) + 1 for band in sensor.bands]
-            try:
-                array = dataset.read(order)[None].astype(sensor.dtype)  # 1 C H W
-                mask = _file_mask(dataset, order)[None]  # 1 H W
-            except rasterio.errors.RasterioIOError as error:
-                raise InputError(f"{self.path}: the file is damaged ({error}); fetch it again") from None
-            return [Frames(self.modality, array, mask & observed(array, sensor), [self.date], dataset.transform,
-                           dataset.crs, described(self.path.name, self.date_accuracy))]
+            return place_of(dataset, self.modality)
+
+    def read(self, grid: Grid) -> list[Frames]:
+        """One Frames of one frame."""
+        names = MODALITIES[self.modality].bands
+        numbers = [self.bands.index(band) + 1 for band in names]
+        return self._frames([self._layer(self.path, names, numbers, grid)], grid, self.path.name)
 
 
 @dataclass(frozen=True)
-class GeoTiffLabels:
-    """A mask of pixel codes. ``legend`` names the code table of data/classes.py. ``like``: a raster of the same pixels
-    whose georeference stands in when the mask's own CRS is broken."""
+class GeoTiffBands(_Acquisition):
+    """``files`` maps each band of the sensor to a file of that one band. Pixel sizes may differ."""
 
-    path: Path
-    legend: str
-    like: Path | None = None
+    files: dict[str, File]
 
     def check(self) -> None:
-        """One integer band, legend known, a usable CRS from the mask or from ``like``."""
-        if self.legend not in CODES:
-            raise InputError(f"{self.path}: label legend {self.legend!r}: expected one of {sorted(CODES)}")
-        with open_raster(self.path) as dataset:
-            if dataset.count != 1 or not np.issubdtype(dataset.dtypes[0], np.integer):
-                raise InputError(f"{self.path}: expected one band of integer codes, found {dataset.count} of "
-                                 f"{dataset.dtypes[0]}")
-            transform, _ = self._georeference(dataset)
-            need_north_up(self.path, transform)
+        """As for one file, for each; one band a file."""
+        first = next(iter(self.files.values()))
+        self._check(first, tuple(self.files))
+        unknown = [band for band in self.files if band not in MODALITIES[self.modality].bands]
+        if unknown:
+            raise InputError(f"{first}: {self.modality} has no bands {unknown}; expected exactly "
+                             f"{list(MODALITIES[self.modality].bands)}")
+        for path in self.files.values():
+            with open_raster(path) as dataset:
+                if dataset.count != 1:
+                    raise InputError(f"{path}: expected one band, found {dataset.count}; use geotiff_image")
+                check_place(dataset, path)
+                self.check_numbers(path, MODALITIES[self.modality], dataset.dtypes[0])
 
-    def read(self) -> list["RasterLabels"]:
-        """One RasterLabels."""
-        with open_raster(self.path) as dataset:
-            transform, crs = self._georeference(dataset)
-            return [RasterLabels(map_codes(dataset.read(1), self.legend), transform, crs, self.path.name)]
+    def place(self) -> Place:
+        """The pixels of the finest band."""
+        places = []
+        for path in self.files.values():
+            with open_raster(path) as dataset:
+                places.append(place_of(dataset, self.modality))
+        return min(places, key=lambda place: place.transform.a)
 
-    def _georeference(self, mask) -> tuple[Affine, CRS]:
-        if usable(mask.crs) or self.like is None:
-            return mask.transform, need_crs(self.path, mask.crs)
-        with open_raster(self.like) as image:
-            if image.shape != mask.shape:
-                raise InputError(f"{self.path}: its CRS is broken and {self.like.name} has other pixels "
-                                 f"({image.shape}, the mask {mask.shape}); georeference the mask")
-            return image.transform, need_crs(self.like, image.crs)
-
-
-@dataclass
-class RasterLabels:
-    """Class indices (H, W) uint8 on georeferenced pixels."""
-
-    classes: np.ndarray
-    transform: Affine
-    crs: CRS
-    source: str
-
-    def draw(self, grid: Grid) -> np.ndarray:
-        """See Labels.draw; nearest neighbour."""
-        return resample_labels(self.classes, self.transform, self.crs, grid, LABEL_PIXELS, UNLABELLED)
+    def read(self, grid: Grid) -> list[Frames]:
+        """One Frames of one frame."""
+        layers = [self._layer(path, (band,), [1], grid) for band, path in self.files.items()]
+        first = next(iter(self.files.values()))
+        return self._frames(layers, grid, f"{len(self.files)} files of {first.name}")
 
 
-def _file_mask(dataset, order: list[int]) -> np.ndarray:
+def place_of(dataset, modality: str | None) -> Place:
+    """The place of an open raster."""
+    return Place(modality, dataset.transform, dataset.crs, dataset.shape)
+
+
+def check_place(dataset, path: File) -> None:
+    """North-up pixels with a CRS."""
+    need_crs(path, dataset.crs)
+    need_north_up(path, dataset.transform)
+
+
+def _file_mask(dataset, numbers: list[int], window) -> np.ndarray:
     """The file's own nodata or mask, bool (H, W). An alpha band is none: the manifest names every band as data, and
     writers of four-band aerials often mark the fourth as alpha."""
     if any(MaskFlags.alpha in flags for flags in dataset.mask_flag_enums):
-        return np.ones(dataset.shape, bool)
-    return (dataset.read_masks(order) > 0).all(axis=0)
+        return np.ones(window.shape, bool)
+    return (dataset.read_masks(numbers, window=pixels_of(window)) > 0).all(axis=0)

@@ -4,6 +4,7 @@ The file's pixels are the cells of the tile's grid, which another source of the 
 """
 
 import re
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,8 @@ import numpy as np
 from data.errors import InputError
 from data.modalities import MODALITIES, observed
 from data.prepare.faults import clear_sky, sar_to_db
-from data.prepare.source import Frames
+from data.prepare.grid import Grid
+from data.prepare.source import Frames, need_file, reading
 
 ORBITS = ("asc", "des")
 DAY = re.compile(r"_(\d{4})(\d{2})(\d{2})T(\d{6})")  # the first time stamp of a product name is the sensing start
@@ -37,17 +39,27 @@ class Hdf5Series:
                     raise InputError(f"{self.path}: {name}-data: expected T x {bands} x h x w, found {data.shape}")
                 if len(products) != len(data):
                     raise InputError(f"{self.path}: {name}: {len(data)} frames but {len(products)} product names")
-            if need(file, "sen-2-masks", self.path).shape[1] < 2:
-                raise InputError(f"{self.path}: sen-2-masks: expected the channels snow and cloud")
+            masks, optical = need(file, "sen-2-masks", self.path), file["sen-2-data"]
+            if masks.ndim != 4 or masks.shape[1] < 2 or len(masks) != len(optical):
+                raise InputError(f"{self.path}: sen-2-masks: expected {len(optical)} x (snow, cloud) x h x w, found "
+                                 f"{masks.shape}")
 
-    def read(self) -> list[Frames]:
-        """The optical series, and both orbits' SAR joined in time order."""
+    def place(self) -> None:
+        """The file does not say."""
+
+    def read(self, grid: Grid) -> list[Frames]:
+        """The optical series, and both orbits' SAR joined in time order; InputError unless the file's pixels are as
+        many as the grid's cells."""
         with open_hdf5(self.path) as file:
             optical = file["sen-2-data"][:]
             masks = file["sen-2-masks"][:, :2]
             days = [sensing_time(name, self.path) for name in file["sen-2-products"][:]]
             power = np.concatenate([file[f"sen-1-{orbit}-data"][:] for orbit in ORBITS])
             times = [sensing_time(name, self.path) for orbit in ORBITS for name in file[f"sen-1-{orbit}-products"][:]]
+        for name, array in (("sen-2", optical), ("sen-1", power)):
+            if array.shape[2:] != (grid.cells, grid.cells):
+                raise InputError(f"{self.path}: {name}-data has no georeference and {array.shape[2:]} pixels; expected "
+                                 f"the tile's {(grid.cells, grid.cells)}")
         sensor = MODALITIES["ms"]
         reflectance = np.clip(np.rint(np.nan_to_num(optical)), 0, 65535).astype(sensor.dtype)
         valid = clear_sky(reflectance, snow=masks[:, 0], cloud=masks[:, 1]) & observed(reflectance, sensor)
@@ -55,31 +67,28 @@ class Hdf5Series:
         for modality, array, mask, stamps in (("ms", reflectance, valid, days), ("sar", *sar_to_db(power), times)):
             order = sorted(range(len(stamps)), key=stamps.__getitem__)
             days = [stamp[:10] for stamp in stamps]
-            series.append(Frames(modality, array, mask, days, None, None, self.path.name).keep(order))
+            series.append(Frames(modality, array, mask, days, self.path.name).keep(order))
         return [frames for frames in series if frames.dates]
 
 
 @contextmanager
-def open_hdf5(path: Path):
-    """An open h5py file; InputError when it is none."""
-    try:
-        file = h5py.File(path, "r")
-    except OSError:
-        raise InputError(f"{path}: expected an HDF5 file, found something else or a damaged one") from None
-    with file:
+def open_hdf5(path: Path) -> Iterator[h5py.File]:
+    """An open h5py file; InputError when it is not there, is none, or proves damaged in reading."""
+    need_file(path)
+    with reading(path, "an HDF5 file"), h5py.File(path, "r") as file:
         yield file
 
 
 def need(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
     """A dataset that must be there."""
-    if name not in file:
+    if not isinstance(file.get(name), h5py.Dataset):
         raise InputError(f"{path}: expected the dataset {name!r}, found only {sorted(file)}")
     return file[name]
 
 
 def sensing_time(product: bytes, path: Path) -> str:
     """Sentinel product name -> 'YYYY-MM-DDTHHMMSS', sortable."""
-    match = DAY.search(product.decode())
+    match = DAY.search(bytes(product).decode("ascii", "replace"))
     if not match:
         raise InputError(f"{path}: expected a Sentinel product name with its sensing time, found {product!r}")
     year, month, day, clock = match.groups()

@@ -12,19 +12,18 @@ import numpy as np
 from affine import Affine
 from rasterio.crs import CRS
 
-from data.classes import map_codes
 from data.errors import InputError
-from data.modalities import MODALITIES, observed
-from data.prepare.geotiff import RasterLabels
-from data.prepare.grid import CELL, grid_of_pixels, resample
+from data.modalities import MODALITIES
+from data.prepare.grid import CELL, Grid, grid_of_pixels, resample_labels
 from data.prepare.hdf5_series import need, open_hdf5
-from data.prepare.source import Frames, need_crs
+from data.prepare.radiometry import REFLECTANCE
+from data.prepare.raster_labels import RasterLabels, code_table, map_codes
+from data.prepare.source import Frames, Layer, Place, join_layers, need_crs
 from data.tile import UNLABELLED
 
 FINE = ("B02", "B03", "B04", "B08")
 COARSE = ("B05", "B06", "B07", "B8A", "B11", "B12")
 CLOUDY = (0, 1, 3, 8, 9, 10, 11)  # SCL: no data, defective, shadow, cloud medium, cloud high, cirrus, snow
-REFLECTANCE = 1e-4  # one unit of the archive
 
 
 @dataclass(frozen=True)
@@ -52,28 +51,26 @@ class NetcdfOptical:
             if georeference(file, self.path_20m) != (Affine(2 * CELL, 0, transform.c, 0, -2 * CELL, transform.f), crs):
                 raise InputError(f"{self.path_20m}: expected 20 m pixels from the same corner as {self.path.name}")
 
-    def read(self) -> list[Frames]:
-        """One series on the 10 m pixels; 20 m bands are interpolated, the classification repeated. Dates that only
-        one of the files has are left out."""
+    def place(self) -> Place:
+        """The 10 m pixels."""
+        with open_hdf5(self.path) as file:
+            return place_of(file, FINE[0], "ms", self.path)
+
+    def read(self, grid: Grid) -> list[Frames]:
+        """One series; 20 m bands are interpolated, the classification repeated. Dates that only one of the files has
+        are left out."""
         with open_hdf5(self.path) as file, open_hdf5(self.path_20m) as coarse:
-            transform, crs = georeference(file, self.path)
-            transform_20m, crs_20m = georeference(coarse, self.path_20m)
             times, times_20m = timestamps(file, self.path), timestamps(coarse, self.path_20m)
             shared = sorted(set(times) & set(times_20m))
-            rows, rows_20m = [times.index(t) for t in shared], [times_20m.index(t) for t in shared]
-            fine_bands = np.stack([file[band][:][rows] for band in FINE], axis=1)  # T 4 H W
-            coarse_bands = np.stack([coarse[band][:][rows_20m] for band in COARSE], axis=1)  # T 6 H/2 W/2
-            scene = coarse["SCL"][:][rows_20m]  # T H/2 W/2
-        grid = grid_of_pixels(transform, crs, fine_bands.shape[2:])
-        raised, present = resample(coarse_bands, (coarse_bands > 0).all(axis=1), transform_20m, crs_20m, grid)
-        clear = ~np.isin(scene, CLOUDY)
-        clear = clear.repeat(2, axis=1).repeat(2, axis=2)[:, :grid.cells, :grid.cells]  # T n n
-        by_band = dict(zip(FINE, np.moveaxis(fine_bands[..., :grid.cells, :grid.cells], 1, 0)))
-        by_band |= dict(zip(COARSE, np.moveaxis(raised, 1, 0)))
-        sensor = MODALITIES["ms"]
-        array = np.stack([by_band[band] for band in sensor.bands], axis=1).astype(sensor.dtype)  # T 10 n n
-        valid = clear & present & observed(array, sensor)
-        return [Frames("ms", array, valid, [time.date().isoformat() for time in shared], grid.transform(), crs,
+            layers = [_layer(file, FINE, [times.index(t) for t in shared], grid, self.path),
+                      _layer(coarse, (*COARSE, "SCL"), [times_20m.index(t) for t in shared], grid, self.path_20m)]
+        if None in layers:
+            return []
+        scene, place = layers[1].array[:, -1], layers[1]  # T H/2 W/2
+        layers[1] = _positive(Layer(COARSE, place.array[:, :-1], place.valid, place.transform, place.crs))
+        array, valid = join_layers([_positive(layers[0]), layers[1]], MODALITIES["ms"], grid)  # T 10 n n
+        codes = np.stack([resample_labels(codes, place.transform, place.crs, grid, 1, CLOUDY[0]) for codes in scene])
+        return [Frames("ms", array, valid & ~np.isin(codes, CLOUDY), [time.date().isoformat() for time in shared],
                        f"{self.path.name}, {self.path_20m.name}")]
 
 
@@ -90,15 +87,24 @@ class NetcdfSar:
             for band in MODALITIES["sar"].bands:
                 need_series(file, band, self.path)
 
-    def read(self) -> list[Frames]:
-        """One series on the file's own pixels."""
+    def place(self) -> Place:
+        """The file's pixels."""
         with open_hdf5(self.path) as file:
-            transform, crs = georeference(file, self.path)
-            raw = np.stack([file[band][:] for band in MODALITIES["sar"].bands], axis=1)  # T 2 H W
+            return place_of(file, "VV", "sar", self.path)
+
+    def read(self, grid: Grid) -> list[Frames]:
+        """One series."""
+        sensor = MODALITIES["sar"]
+        with open_hdf5(self.path) as file:
+            times = timestamps(file, self.path)
+            raw = _layer(file, sensor.bands, list(range(len(times))), grid, self.path)
             scale = scale_of(file["VV"])
-            days = [time.date().isoformat() for time in timestamps(file, self.path)]
-        return [Frames("sar", (raw * scale).astype(np.float32), (raw != 0).all(axis=1), days, transform, crs,
-                       self.path.name)]
+        if raw is None:
+            return []
+        decibel = (raw.array * scale).astype(np.float32)  # T 2 H W
+        layer = Layer(sensor.bands, decibel, (raw.array != 0).all(axis=1), raw.transform, raw.crs)
+        array, valid = join_layers([layer], sensor, grid)
+        return [Frames("sar", array, valid, [time.date().isoformat() for time in times], self.path.name)]
 
 
 @dataclass(frozen=True)
@@ -113,13 +119,43 @@ class NetcdfLabels:
             georeference(file, self.path)
             need(file, "LC", self.path), need(file, "CT", self.path)
 
-    def read(self) -> list[RasterLabels]:
+    def place(self) -> Place:
+        """The file's pixels."""
+        with open_hdf5(self.path) as file:
+            return place_of(file, "LC", None, self.path)
+
+    def read(self, grid: Grid) -> list[RasterLabels]:
         """One RasterLabels."""
         with open_hdf5(self.path) as file:
-            transform, crs = georeference(file, self.path)
-            cover = map_codes(file["LC"][:], "worldcereal_lc")
-            crop = map_codes(file["CT"][:], "worldcereal_ct")
-        return [RasterLabels(np.where(crop == UNLABELLED, cover, crop), transform, crs, self.path.name)]
+            place = place_of(file, "LC", None, self.path)
+            window = place.window(grid)
+            if window is None:
+                return []
+            cover, crop = (file[name][window.rows, window.columns] for name in ("LC", "CT"))
+        cover = map_codes(cover, code_table("worldcereal_lc", self.path))
+        crop = map_codes(crop, code_table("worldcereal_ct", self.path))
+        return [RasterLabels(np.where(crop == UNLABELLED, cover, crop), window.transform, place.crs, self.path.name)]
+
+
+def place_of(file: h5py.File, band: str, modality: str | None, path: Path) -> Place:
+    """The place of one of the file's bands."""
+    transform, crs = georeference(file, path)
+    return Place(modality, transform, crs, need(file, band, path).shape[-2:])
+
+
+def _layer(file: h5py.File, bands: tuple[str, ...], rows: list[int], grid: Grid, path: Path) -> Layer | None:
+    """Raw numbers of the chosen frames over the grid, all taken as valid; None when the file does not touch it."""
+    place = place_of(file, bands[0], None, path)
+    window = place.window(grid)
+    if window is None:
+        return None
+    array = np.stack([file[band][:, window.rows, window.columns][rows] for band in bands], axis=1)  # T C H W
+    return Layer(bands, array, np.ones((len(array), *array.shape[2:]), bool), window.transform, place.crs)
+
+
+def _positive(layer: Layer) -> Layer:
+    """The layer with 0 taken as no observation."""
+    return Layer(layer.bands, layer.array, (layer.array > 0).all(axis=1), layer.transform, layer.crs)
 
 
 def georeference(file: h5py.File, path: Path) -> tuple[Affine, CRS]:

@@ -18,11 +18,11 @@ from data.archive import (FORMAT, VERSION, check_archive, check_writable, create
                           write_tile)
 from data.classes import class_table
 from data.errors import InputError
-from data.journal import CLAIMED, Journal, hold
-from data.pool import Died, cores, in_processes
+from data.jobs.journal import CLAIMED, Journal, hold
+from data.jobs.pool import Died, cores, in_processes
 from data.prepare.build import build_tile
 from data.prepare.manifest import Entry, read_manifest
-from data.progress import Progress
+from data.jobs.progress import Progress
 from data.tile import UNLABELLED, Tile
 
 REPORT = "report.json"

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data import osm_index, vector_files
+from data.osm import index as osm_index
+from data.osm import vector_files
 from data.errors import InputError
-from data.osm import Features, burn
-from data.osm_tags import telling
+from data.osm.features import Features, burn
+from data.osm.tags import telling
 from data.prepare.grid import CELL, Grid
 from data.tile import LABEL_PIXELS
 

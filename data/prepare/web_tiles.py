@@ -1,25 +1,27 @@
-"""Web-Mercator map tiles (PNG named ...-x-y-z.png), mosaicked with their neighbours; GeoJSON polygons over them."""
+"""Web-Mercator map tiles (PNG named ...-x-y-z.png), put together with their neighbours."""
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from affine import Affine
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from rasterio.crs import CRS
 from rasterio.features import sieve
 
 from data.errors import InputError
-from data.osm import burn, read_features
+from data.modalities import MODALITIES
 from data.prepare.grid import WEB_MERCATOR, Grid
-from data.prepare.source import Frames, check_date, described
-from data.tile import LABEL_PIXELS
+from data.prepare.source import Frames, Layer, Place, check_date, described, join_layers, need_file, reading
 
 SIDE = 256  # pixels of a tile
 HALF_WORLD = 20_037_508.342789244  # metres: half the equator on the sphere of Web Mercator
 NAME = re.compile(r"(\d+)-(\d+)-(\d+)\.png$")
 SPECK = 400  # pixels: transparent holes smaller than this are dark ground that the server took for its black nodata
+RING = -(-SPECK // SIDE)  # tiles read around those needed: a hole that leaves them is seen to reach SPECK pixels
 
 
 @dataclass(frozen=True)
@@ -44,25 +46,40 @@ class WebTiles:
             raise InputError(f"{self.paths[0].parent}: the tiles do not fill a rectangle once: missing or repeated "
                              f"x, y {missing or 'one of them'}; list them as another entry")
         for path in self.paths:
-            with self._open(path) as image:
+            with open_png(path) as image:
                 if image.size != (SIDE, SIDE):
                     raise InputError(f"{path}: expected a tile of {SIDE} x {SIDE} pixels, found {image.size}")
 
-    def read(self) -> list[Frames]:
-        """One frame: the mosaic, on Web-Mercator pixels."""
+    def place(self) -> Place:
+        """The mosaic's Web-Mercator pixels."""
         places = self._places()
         left, top, zoom = min(x for x, _, _ in places), min(y for _, y, _ in places), places[0][2]
         wide, high = max(x for x, _, _ in places) - left + 1, max(y for _, y, _ in places) - top + 1
+        return Place("hr", tile_transform(left, top, zoom), CRS.from_epsg(WEB_MERCATOR), (high * SIDE, wide * SIDE))
+
+    def read(self, grid: Grid) -> list[Frames]:
+        """One frame: the mosaic of the tiles under the grid."""
+        place, places = self.place(), self._places()
+        window = place.window(grid)
+        if window is None:
+            return []
+        left, top, zoom = min(x for x, _, _ in places), min(y for _, y, _ in places), places[0][2]
+        rows, columns = tiles_around(window.rows), tiles_around(window.columns)
+        near = [(path, x - left - columns.start, y - top - rows.start) for path, (x, y, _) in zip(self.paths, places)
+                if x - left in columns and y - top in rows]
+        wide, high = max(x for _, x, _ in near) + 1, max(y for _, _, y in near) + 1
         mosaic = np.zeros((high * SIDE, wide * SIDE, 4), np.uint8)
-        for path, (x, y, _) in zip(self.paths, places):
-            with self._open(path) as image:
-                row, column = (y - top) * SIDE, (x - left) * SIDE
-                mosaic[row:row + SIDE, column:column + SIDE] = np.asarray(image.convert("RGBA"))
+        for path, x, y in near:
+            with open_png(path) as image:
+                mosaic[y * SIDE:(y + 1) * SIDE, x * SIDE:(x + 1) * SIDE] = np.asarray(image.convert("RGBA"))
         opaque = fill_specks(mosaic[..., 3] > 0)
         rgb = np.moveaxis(mosaic[..., :3], 2, 0)[None]  # 1 3 H W
+        sensor = MODALITIES["hr"]
+        corner = tile_transform(left + columns.start, top + rows.start, zoom)
+        layer = Layer(sensor.bands, np.ascontiguousarray(rgb), opaque[None], corner, place.crs)
+        array, valid = join_layers([layer], sensor, grid)
         source = f"{len(places)} web tiles from {self.paths[0].name}"
-        return [Frames("hr", np.ascontiguousarray(rgb), opaque[None], [self.date], tile_transform(left, top, zoom),
-                       CRS.from_epsg(WEB_MERCATOR), described(source, self.date_accuracy))]
+        return [Frames("hr", array, valid, [self.date], described(source, self.date_accuracy))]
 
     def _places(self) -> list[tuple[int, int, int]]:
         places = []
@@ -73,42 +90,18 @@ class WebTiles:
             places.append(tuple(int(number) for number in match.groups()))
         return places
 
-    @staticmethod
-    def _open(path: Path) -> Image.Image:
-        try:
-            return Image.open(path)
-        except UnidentifiedImageError:
-            raise InputError(f"{path}: expected a PNG image, found something else or a damaged one") from None
+
+@contextmanager
+def open_png(path: Path) -> Iterator[Image.Image]:
+    """An open image; InputError when it is not there, is none, or proves damaged in reading."""
+    need_file(path)
+    with reading(path, "a PNG image"), Image.open(path) as image:
+        yield image
 
 
-@dataclass(frozen=True)
-class GeoJsonLabels:
-    """Polygons in lon/lat with OpenStreetMap tags; ``tags`` holds for features that have no telling tag."""
-
-    path: Path
-    tags: dict = field(default_factory=dict)
-
-    def check(self) -> None:
-        """The file parses and at least one polygon has a class."""
-        if not read_features(self.path, self.tags):
-            raise InputError(f"{self.path}: no polygon has a tag that names a class; give default 'tags'")
-
-    def read(self) -> list["PolygonLabels"]:
-        """One PolygonLabels."""
-        return [PolygonLabels(read_features(self.path, self.tags), self.path.name)]
-
-
-@dataclass
-class PolygonLabels:
-    """Polygons in lon/lat with their class index."""
-
-    features: list[tuple[dict, int]]
-    source: str
-
-    def draw(self, grid: Grid) -> np.ndarray:
-        """See Labels.draw; a pixel belongs to the polygon that holds its centre."""
-        size = grid.cells * LABEL_PIXELS
-        return burn(self.features, grid.crs, grid.transform(LABEL_PIXELS), (size, size))
+def tiles_around(pixels: slice) -> range:
+    """Numbers of the tiles, along one axis from the first, that hold these pixels, and RING more on both sides."""
+    return range(max(pixels.start // SIDE - RING, 0), (pixels.stop - 1) // SIDE + RING + 1)
 
 
 def tile_transform(x: int, y: int, zoom: int) -> Affine:

@@ -4,7 +4,7 @@ from functools import partial
 
 import torch
 
-from data.shards import ShardDataset
+from data.shards.dataset import ShardDataset
 from data.stream import open_stream
 from engine import zero
 from engine.build import build_models, embed_classes, is_last_layer, is_no_decay, share_context

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data.shards import ShardDataset
+from data.shards.dataset import ShardDataset
 from tests.commands import copy_tree, pretrain, trained
 
 

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from data.archive import create_archive, write_tile
-from data.shards import ShardDataset
+from data.shards.dataset import ShardDataset
 from data.tile import Tile
-from tests.e2e.kills import (children, finish, kill_again_and_again, kill_at_the_end, kill_group, start, tree,
-                             wait_for)
+from tests.e2e.kills import children, finish, kill_again_and_again, kill_at_the_end, kill_group, start, tree, wait_for
 
 TILES, KILLS = 300, 20
 SHARDS = TILES // 2

@@ -9,8 +9,7 @@ import pytest
 import rasterio
 from affine import Affine
 
-from tests.e2e.kills import (children, finish, kill_again_and_again, kill_at_the_end, kill_group, start, tree,
-                             wait_for)
+from tests.e2e.kills import children, finish, kill_again_and_again, kill_at_the_end, kill_group, start, tree, wait_for
 
 TILES, KILLS = 200, 20
 BROKEN = {7: "not a picture", 31: "cut short", 64: "nothing valid in it"}  # tile -> what is wrong with its image

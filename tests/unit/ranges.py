@@ -3,7 +3,7 @@
 import google_crc32c
 import numpy as np
 
-from data.store import Range
+from data.storage.store import Range
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 # Settings of a store that soon tries again and merges nothing that lies apart.

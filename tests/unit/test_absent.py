@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from data.shards import ShardDataset
+from data.shards.dataset import ShardDataset
 from data.stream import open_stream
 from engine.build import build_models, embed_classes, share_context
 from engine.config import load

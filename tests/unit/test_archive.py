@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import zarr
 
-from data.archive import (create_archive, discard_tile, read_tile, stored_digest, tile_digest, tile_keys,
-                          write_tile)
+from data.archive import create_archive, discard_tile, read_tile, stored_digest, tile_digest, tile_keys, write_tile
 from data.errors import InputError
 from data.tile import Tile
 

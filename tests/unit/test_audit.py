@@ -17,8 +17,8 @@ from data.audit.summary import summarise
 from data.audit.tally import Tally
 from data.audit.verdicts import Verdict, classes, clipped, off, registered
 from data.errors import InputError
-from data.shard_writer import ShardOptions, write_shards
-from data.shards import ShardDataset
+from data.shards.dataset import ShardDataset
+from data.shards.writer import ShardOptions, write_shards
 from data.tile import UNLABELLED, Tile
 from launch.audit_data import main
 from launch.cli import run
@@ -194,7 +194,7 @@ def test_checksums_that_fit_do_not_hide_wrong_content(tmp_path, monkeypatch):
     """What the writer packed wrongly has a good checksum: decoding finds it."""
     tile = make_tile("a", 0, labels=False)
     tile.arrays["labels"] = np.full((48, 48), 200, np.uint8)  # no such class
-    monkeypatch.setattr("data.shard_writer.check_tile", lambda tile: None)
+    monkeypatch.setattr("data.shards.writer.check_tile", lambda tile: None)
     cut = make_tile("b", 1, modalities=("ms",), labels=False)
     cut.cells = 7  # its arrays have 6
     write_shards([tile, cut, make_tile("c", 2)], tmp_path / "shards")

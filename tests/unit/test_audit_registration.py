@@ -7,7 +7,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from data.audit.pool import LEAST_TILES, Pool
 from data.audit.registration import LEAST_CELLS, judge, masked_correlation, parabola, register
 from data.decode import decode
-from data.shards import ShardDataset
+from data.shards.dataset import ShardDataset
 from data.tile import HR_PIXELS
 
 BORDER = 5  # cells around a tile from which a shift moves pixels in

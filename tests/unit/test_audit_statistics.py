@@ -13,8 +13,8 @@ from data.audit.run import audit
 from data.audit.statistics import registry_lines
 from data.audit.summary import chart
 from data.modalities import MODALITIES, Modality
-from data.shard_writer import ShardOptions, write_shards
-from data.shards import ShardDataset
+from data.shards.dataset import ShardDataset
+from data.shards.writer import ShardOptions, write_shards
 from tests.unit.tiles import make_tile
 
 

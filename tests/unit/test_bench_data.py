@@ -10,7 +10,7 @@ import torch
 from data.bench.pipelines import ours, plain, rasters, scenes, stock
 from data.bench.rasters import write_rasters, write_scenes
 from data.settings import DataSettings, ViewSettings
-from data.shard_writer import ShardOptions, write_shards
+from data.shards.writer import ShardOptions, write_shards
 from tests.commands import script
 from tests.unit.tiles import make_tile
 

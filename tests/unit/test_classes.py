@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.class_page import page
-from data.classes import CODES, INDEX, LAYERS, NAMES, class_table, draw_rank, map_codes
+from data.classes import CODES, INDEX, LAYERS, NAMES, class_table, draw_rank
 from data.errors import InputError
-from data.osm_tags import AREAS, FINER, SURFACES, WAYS
+from data.osm.class_page import page
+from data.osm.tags import AREAS, FINER, SURFACES, WAYS
+from data.prepare.raster_labels import code_table, map_codes
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -40,9 +41,9 @@ def test_layers_name_classes_once_and_put_what_stands_on_top():
 def test_codes_map_and_unknown_codes_stay_unlabelled():
     codes = np.array([[1, 5, 12], [13, 0, 99]], np.uint8)
     expected = [[INDEX["building"], INDEX["water"], INDEX["ploughed land"]], [255, 255, 255]]
-    assert map_codes(codes, "flair").tolist() == expected
+    assert map_codes(codes, code_table("flair", Path("mask.tif"))).tolist() == expected
     with pytest.raises(InputError, match="legend"):
-        map_codes(codes, "corine")
+        code_table("corine", Path("mask.tif"))
 
 
 def test_the_page_is_what_the_code_says():

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import InputError
-from data.shard_files import manifest_hash
-from data.shard_writer import ShardOptions, write_shards
-from data.shards import ShardDataset
-from data.store import StoreSettings
+from data.shards.dataset import ShardDataset
+from data.shards.files import manifest_hash
+from data.shards.writer import ShardOptions, write_shards
+from data.storage.store import StoreSettings
 from tests.unit.tiles import make_tile
 
 ONCE = StoreSettings(attempts=1)

@@ -13,7 +13,8 @@ ARROWS = {"launch": {"launch", "engine", "models", "data"}, "engine": {"engine",
 # Library -> the files, or folders with a slash behind, that may import it.
 OWNERS = {
     "deepspeed": ("engine/zero.py", "models/moe.py"),
-    "rasterio": ("data/",), "zarr": ("data/",), "webdataset": ("data/",),
+    "rasterio": ("data/",), "zarr": ("data/",), "webdataset": ("data/",), "pyogrio": ("data/",), "osmium": ("data/",),
+    "fsspec": ("data/storage/",),
     "triton": ("models/kernels/",),
 }
 
@@ -92,7 +93,7 @@ def test_wrong_arrows_are_found(file, source):
 
 
 @pytest.mark.parametrize("file, source", [
-    ("launch/a.py", "from engine.config import load\nfrom data.shards import write_shards\nimport models.spec"),
+    ("launch/a.py", "from engine.config import load\nfrom data.shards.writer import write_shards\nimport models.spec"),
     ("engine/zero.py", "import deepspeed\nfrom models import reducer"),
     ("models/moe.py", "from deepspeed.moe.layer import MoE\nfrom . import spec"),
     ("data/prepare/a.py", "import rasterio\nfrom ..tile import Tile"),

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from data import journal as journal_module
 from data.errors import InputError
-from data.journal import Journal, hold
+from data.jobs import journal as journal_module
+from data.jobs.journal import Journal, hold
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -89,7 +89,7 @@ def test_one_run_at_a_time_also_against_orphaned_workers(path, monkeypatch):
 
 
 def test_a_killed_process_leaves_no_lock(path):
-    script = f"import sys, os\nsys.path.insert(0, {str(ROOT)!r})\nfrom data.journal import Journal\n" \
+    script = f"import sys, os\nsys.path.insert(0, {str(ROOT)!r})\nfrom data.jobs.journal import Journal\n" \
              f"from pathlib import Path\nj = Journal(Path({str(path)!r}), 'plan a')\nj.append(dict(number=3))\n" \
              f"os.kill(os.getpid(), 9)\n"
     assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == -9

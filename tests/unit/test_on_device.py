@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from data.shard_writer import write_shards
-from data.shards import ShardDataset
+from data.shards.dataset import ShardDataset
+from data.shards.writer import write_shards
 from data.stream import open_stream
 from engine.objective import to_views
 from tests.unit.tiles import SETTINGS, make_tile

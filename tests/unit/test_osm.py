@@ -10,7 +10,7 @@ from pyproj import Transformer
 from rasterio.crs import CRS
 
 from data.classes import INDEX
-from data.osm import boxes, burn, features_of, join, place
+from data.osm.features import boxes, burn, features_of, join, place
 
 UTM = CRS.from_epsg(32636)
 LONLAT = CRS.from_epsg(4326)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.classes import INDEX, NAMES
-from data.osm_tags import AREAS, WAYS, Way, area_class, level, metres, way_class, way_width
+from data.osm.tags import AREAS, WAYS, Way, area_class, level, metres, way_class, way_width
 
 
 @pytest.mark.parametrize("tags, name", [

@@ -6,8 +6,8 @@ import zarr
 
 from data.archive import create_archive, read_tile, tile_keys, write_tile
 from data.errors import InputError
-from data.pack import pack
-from data.shard_writer import ShardOptions, write_shards
+from data.shards.pack import pack
+from data.shards.writer import ShardOptions, write_shards
 from tests.unit.test_archive import make_tile
 
 OPTIONS = ShardOptions(samples_per_shard=2)
@@ -48,7 +48,7 @@ def test_a_tile_that_was_made_anew_is_another_plan(archive, tmp_path, monkeypatc
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("data.pack.write_manifest", killed)
+        patch.setattr("data.shards.pack.write_manifest", killed)
         with pytest.raises(KeyboardInterrupt):
             pack(archive, tmp_path / "a", OPTIONS, workers=0)
     (archive / "tiles/b").rename(tmp_path / "old")
@@ -64,7 +64,7 @@ def test_a_tile_that_was_made_anew_is_another_plan(archive, tmp_path, monkeypatc
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
-@pytest.mark.parametrize("where", ["data.pack.Journal.remove", "data.pack.write_manifest", "data.pack.claim"])
+@pytest.mark.parametrize("where", ["data.shards.pack.Journal.remove", "data.shards.pack.write_manifest", "data.shards.pack.claim"])
 def test_a_kill_between_the_last_steps_is_continued(archive, tmp_path, monkeypatch, where):
     def killed(*_):
         raise KeyboardInterrupt

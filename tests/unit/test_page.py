@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from data.page import Html, badge, heading, note, page, picture, table, text
+from data.pages.page import Html, badge, heading, note, page, picture, table, text
 from tests.pages import Page
 
 

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from data.errors import InputError
-from data.pool import Died, WorkerError, in_processes
+from data.jobs.pool import Died, WorkerError, in_processes
 
 
 def square(task):

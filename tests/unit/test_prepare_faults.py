@@ -10,7 +10,7 @@ def series(valid: np.ndarray, dates: list[str], modality="ms", array=None) -> Fr
     bands = {"ms": 10, "sar": 2}[modality]
     if array is None:
         array = np.arange(len(dates), dtype=np.float32)[:, None, None, None] * np.ones((1, bands, *valid.shape[1:]))
-    return Frames(modality, array, valid, dates, None, None, "made up")
+    return Frames(modality, array, valid, dates, "made up")
 
 
 def test_clouds_need_both_the_mask_and_the_blue_band():

@@ -1,5 +1,8 @@
 """Mosaics of map tiles, and how tiles are put together from several sources."""
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
@@ -10,13 +13,15 @@ from rasterio.crs import CRS
 
 from data.errors import InputError
 from data.prepare.build import build_tile, draw_labels
-from data.prepare.geotiff import RasterLabels
-from data.prepare.grid import Grid
+from data.prepare.grid import Grid, grid_inside
 from data.prepare.hdf5_series import Hdf5Series
 from data.prepare.manifest import Entry
-from data.prepare.source import Frames
+from data.prepare.raster_labels import RasterLabels
+from data.prepare.source import Frames, Place, Remote
+from data.prepare.spot import Centre
 from data.prepare.web_tiles import WebTiles, fill_specks, tile_transform
 
+SAMPLES = Path(__file__).resolve().parents[2] / "data" / "samples"
 UTM32 = CRS.from_epsg(32632)
 
 
@@ -41,15 +46,35 @@ def test_corner_of_a_tile_by_the_web_map_formula():
 
 
 def test_neighbours_are_put_in_their_places(tmp_path):
-    paths = make_tiles(tmp_path, [(301, 200), (300, 201), (300, 200), (301, 201)])
-    reader = WebTiles(paths, "2020-01-01")
+    left, top = 309_612, 261_632
+    reader = WebTiles(make_tiles(tmp_path, [(left + 1, top), (left, top + 1), (left, top), (left + 1, top + 1)]),
+                      "2020-01-01")
     reader.check()
-    frames = reader.read()[0]
-    assert frames.array.shape == (1, 3, 512, 512) and frames.transform == tile_transform(300, 200, 19)
-    for column, x in enumerate((300, 301)):
-        for row, y in enumerate((200, 201)):
-            block = frames.array[0, :2, row * 256:(row + 1) * 256, column * 256:(column + 1) * 256]
-            assert (block[0] == x % 256).all() and (block[1] == y).all()
+    place = reader.place()
+    assert place.shape == (512, 512) and place.transform == tile_transform(left, top, 19)
+    grid = grid_inside(place.transform, place.crs, place.shape)
+    frames = reader.read(grid)[0]
+    side = 32 * grid.cells
+    assert frames.array.shape == (1, 3, side, side) and frames.valid.all()
+    columns, rows = np.meshgrid(np.arange(side), np.arange(side))
+    x, y = Transformer.from_crs(grid.crs, 3857, always_xy=True).transform(
+        grid.x0 + 0.3125 * (columns + 0.5), grid.y0 - 0.3125 * (rows + 0.5))
+    across, down = (x - place.transform.c) / place.transform.a / 256, (y - place.transform.f) / place.transform.e / 256
+    sure = (np.abs(across - 1) > 0.01) & (np.abs(down - 1) > 0.01)  # not on a seam
+    np.testing.assert_array_equal(frames.array[0, 0][sure], (left + across.astype(int))[sure] % 256)
+    np.testing.assert_array_equal(frames.array[0, 1][sure], (top + down.astype(int))[sure] % 256)
+
+
+def test_only_tiles_near_the_grid_are_opened(tmp_path):
+    reader = WebTiles(make_tiles(tmp_path, [(309_612 + i, 261_632) for i in range(12)]), "2020-01-01")
+    place = reader.place()
+    first = grid_inside(place.transform, place.crs, (256, 256))
+    whole = reader.read(first)[0]
+    for path in reader.paths[4:]:
+        path.unlink()  # the first tile, one that the margin may touch, and RING more stay
+    near = reader.read(first)[0]
+    np.testing.assert_array_equal(near.array, whole.array)
+    np.testing.assert_array_equal(near.valid, whole.valid)
 
 
 @pytest.mark.parametrize("places, message", [
@@ -93,36 +118,40 @@ def test_a_later_label_source_lies_over_an_earlier_one():
     np.testing.assert_array_equal(draw_labels(layers, Grid(UTM32, 0, 0, 4)), expected.repeat(8, 0).repeat(8, 1))
 
 
+@dataclass(frozen=True)
 class Given:
-    """A reader that gives what it was given."""
+    """A reader that gives what it was given, from a place of its own."""
 
-    def __init__(self, *frames):
-        self.frames = list(frames)
+    frames: Frames
+    path: Remote = Remote("given")
 
-    def read(self):
-        return self.frames
+    def place(self):
+        return Place("hr", Affine(0.3125, 0, 0, 0, -0.3125, 0), UTM32, (128, 128))
+
+    def read(self, grid):
+        return [self.frames]
 
 
 def aerial(value, date, share=1.0):
     valid = np.ones((1, 128, 128), bool)
     valid[:, :, int(128 * share):] = False
-    return Frames("hr", np.full((1, 3, 128, 128), value, np.uint8), valid, [date],
-                  Affine(0.3125, 0, 0, 0, -0.3125, 0), UTM32, "aerial")
+    return Given(Frames("hr", np.full((1, 3, 128, 128), value, np.uint8), valid, [date], "aerial"))
 
 
 def test_of_several_aerials_the_fullest_is_kept_with_a_line():
-    entry = Entry("a", (Given(aerial(1, "2019-01-01", 0.75), aerial(2, "2020-01-01")),), "", "")
-    tile, notes = build_tile(entry)
+    tile, notes = build_tile(Entry("a", (aerial(1, "2019-01-01", 0.75), aerial(2, "2020-01-01")), "", ""))
     assert (tile.arrays["hr"] == 2).all() and tile.dates["hr"] == ["2020-01-01"]
     assert len(notes) == 1 and "2020-01-01 kept of 2" in notes[0]
 
 
-def test_pixels_without_a_place_must_fit_the_grid(tmp_path):
-    series = Frames("ms", np.ones((1, 10, 6, 6), np.uint16), np.ones((1, 6, 6), bool), ["2019-01-01"], None, None, "h5")
-    with pytest.raises(InputError, match=r"'a'.*expected the tile's \(4, 4\)"):
-        build_tile(Entry("a", (Given(aerial(1, "2019-01-01"), series),), "", ""))
-    with pytest.raises(InputError, match="no source says where"):
-        build_tile(Entry("a", (Given(series),), "", ""))
+def test_pixels_without_a_place_must_fit_the_grid():
+    series = Hdf5Series(SAMPLES / "treesatai/sentinel/Abies_alba_1_1005_WEFL_NLF.h5")
+    with pytest.raises(InputError, match=r"sen-2-data has no georeference.*expected the tile's \(4, 4\)"):
+        build_tile(Entry("a", (aerial(1, "2019-01-01"), series), "", ""))
+    with pytest.raises(InputError, match="'a': no source says where"):
+        build_tile(Entry("a", (series,), "", ""))
+    tile, _ = build_tile(Entry("a", (series,), "", "", Centre(10.0, 50.0, 6)))
+    assert tile.modalities == ["ms", "sar"] and tile.cells == 6
 
 
 def test_hdf5_with_a_wrong_layout_is_refused(tmp_path):

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from models.features import Views
 from models.pretrained import Pretrained
 from tests.unit.test_adapt import MODEL, Choice, chosen, views
 

@@ -10,12 +10,11 @@ import torch
 
 from data.errors import InputError
 from data.settings import AugmentSettings
-from data.shard_writer import write_shards
-from data.shards import ShardDataset
+from data.shards.dataset import ShardDataset
+from data.shards.writer import write_shards
 from data.stream import open_stream
 from engine import probes
-from engine.probes import (
-    Extracted, effective_rank, evaluate, extract, knn, majority, undistorted, whole_tiles)
+from engine.probes import Extracted, effective_rank, evaluate, extract, knn, majority, undistorted, whole_tiles
 from models.features import Features, pooled
 from models.initialise import initialise
 from models.pretraining import Pretraining

@@ -2,8 +2,8 @@
 
 import re
 
-from data import progress as progress_module
-from data.progress import FULL, Progress
+from data.jobs import progress as progress_module
+from data.jobs.progress import FULL, Progress
 
 
 def test_first_lines_last_line_and_urgent_ones_are_said(monkeypatch):

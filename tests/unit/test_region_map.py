@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import shapely
 
-from data import region_map
-from data.region_map import cell_box, countries, outlines
+from data.pages import region_map
+from data.pages.region_map import cell_box, countries, outlines
 from data.regions import cell_of
 
 PLACES = [(32.5, 0.3), (32.6, 0.3), (4.4, 51.0), (4.4, 50.2), (-60.0, -3.0)]  # lon lat

@@ -13,8 +13,8 @@ from data.collate import empty_batch
 from data.errors import InputError
 from data.mixture import Mixture
 from data.order import Order
-from data.shard_writer import write_shards
-from data.shards import ShardDataset
+from data.shards.dataset import ShardDataset
+from data.shards.writer import write_shards
 from data.stream import cut_sample
 from engine.config import ConfigError, load
 from engine.figures import binned, complete, expert_shares, measured, smooth

@@ -16,8 +16,8 @@ from PIL import Image
 from data.archive import create_archive, read_tile, write_tile
 from data.decode import decode
 from data.errors import InputError
-from data.shard_writer import ShardOptions, write_shards
-from data.shards import ShardDataset
+from data.shards.dataset import ShardDataset
+from data.shards.writer import ShardOptions, write_shards
 from tests.unit.tiles import make_tile
 
 DOCS = Path(__file__).parents[2] / "docs" / "data.md"

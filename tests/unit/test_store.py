@@ -5,10 +5,11 @@ import os
 import time
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from data.errors import InputError
-from data.store import MissingFile, Range, ReadError, Store, StoreSettings, merge
+from data.storage.store import MissingFile, Range, ReadError, Store, StoreSettings, merge
 from tests.faulty_server import FAULTS, FaultyServer
 from tests.unit.ranges import CONTENT, QUICK, faults, part, parts, slices
 
@@ -138,7 +139,7 @@ def test_a_fault_that_stays_ends_after_the_attempts(folder, fault, words):
 
 def test_pauses_grow_to_the_longest_with_jitter(folder, monkeypatch):
     pauses, sleep = [], time.sleep
-    monkeypatch.setattr("data.store.time.sleep", lambda seconds: (pauses.append(seconds), sleep(seconds)))
+    monkeypatch.setattr("data.storage.store.time.sleep", lambda seconds: (pauses.append(seconds), sleep(seconds)))
     store = Store(folder, StoreSettings(attempts=6, delay=0.01, max_delay=0.05))
     with pytest.raises(ReadError):
         store.ranges("a.tar", [Range(0, 10, 1)])
@@ -209,7 +210,7 @@ def test_options_reach_the_client(folder):
 
 @pytest.mark.parametrize("wrong", [{"attempts": 0}, {"connections": 0}, {"gap": -1}, {"timeout": 0}, {"cache_gb": 0}])
 def test_impossible_settings(tmp_path, wrong):
-    with pytest.raises(InputError, match=f"data.store.{next(iter(wrong))}"):
+    with pytest.raises(InputError, match=f"data.storage.store.{next(iter(wrong))}"):
         Store(tmp_path, StoreSettings(**wrong))
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from data.errors import InputError
-from data.store import Store, StoreSettings
-from data.store_cache import STALE, Cache
+from data.storage.cache import STALE, Cache
+from data.storage.store import Store, StoreSettings
 from tests.faulty_server import FaultyServer
 from tests.unit.ranges import CONTENT, QUICK, faults, part, slices
 
@@ -140,7 +140,7 @@ def test_a_cache_folder_that_cannot_be_is_an_error(folder, tmp_path):
 
 WRITER = """
 import sys
-from data.store_cache import Cache
+from data.storage.cache import Cache
 cache, block = Cache(sys.argv[1], "f1", 1.0), b"whole" * 4_000_000
 print("ready", flush=True)
 while True:

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from data.errors import InputError
-from data.shard_writer import ShardOptions, write_shards
-from data.shards import ShardDataset
+from data.shards.dataset import ShardDataset
+from data.shards.writer import ShardOptions, write_shards
 from data.stream import open_stream
 from tests.unit.tiles import SETTINGS, make_tile
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from data.mixture import Mixture
-from data.shard_writer import ShardOptions, write_shards
-from data.store import StoreSettings
+from data.shards.writer import ShardOptions, write_shards
+from data.storage.store import StoreSettings
 from data.stream import open_stream
 from tests.faulty_server import FaultyServer
 from tests.unit.test_stream import assert_equal

@@ -19,13 +19,23 @@ from osmium.osm import mutable
 
 from data.classes import INDEX
 from data.errors import InputError
-from data.osm import features_of
+from data.osm.features import features_of
+from data.osm.vector_files import parse_tags, text
 from data.prepare import vector_labels
 from data.prepare.grid import Grid
 from data.prepare.vector_labels import VectorLabels
-from data.vector_files import parse_tags, text
-from tests.unit.maps import (GRID, MAP, UTM, hstore, in_metres, lonlat, polygon, write_geojson, write_geopackage,
-                             write_osm)
+from tests.unit.maps import (
+    GRID,
+    MAP,
+    UTM,
+    hstore,
+    in_metres,
+    lonlat,
+    polygon,
+    write_geojson,
+    write_geopackage,
+    write_osm,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -165,7 +175,7 @@ def test_a_large_geojson_file_is_indexed_and_gives_the_same_raster(tmp_path, exp
 COPY = """
 import sys
 from pathlib import Path
-from data.osm_index import indexed
+from data.osm.index import indexed
 print(indexed(Path(sys.argv[1]), (), {}))
 """
 

@@ -3,7 +3,7 @@
 import pytest
 
 from data.errors import InputError
-from data.whole_file import check_place, write_whole
+from data.jobs.whole_file import check_place, write_whole
 from tests.commands import script
 
 

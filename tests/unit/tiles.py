@@ -3,7 +3,7 @@
 import numpy as np
 
 from data.settings import DataSettings, ViewSettings
-from data.store import StoreSettings
+from data.storage.store import StoreSettings
 from data.tile import UNLABELLED, Tile
 
 SETTINGS = DataSettings(shards="unused", workers=0, prefetch=1, frames={"hr": 1, "ms": 3, "sar": 2},

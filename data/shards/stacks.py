@@ -14,7 +14,7 @@ from numcodecs.zstd import Zstd
 
 from data.errors import InputError
 from data.modalities import MODALITIES
-from data.shard_files import checksum
+from data.shards.files import checksum
 
 LEVEL = 9  # of both: written once, read every epoch
 SERIES, MASKS = "blosc", "zst"  # suffixes of the members

@@ -1,11 +1,11 @@
 """The class table as a page of documentation, written from the tables that the code uses."""
 
 from data.classes import FLAIR, LAYERS, WORLDCEREAL_CT, WORLDCEREAL_LC, class_table, draw_rank
-from data.osm_tags import AREAS, FINER, GONE, HIDING, LANE, LOCATIONS, MAX_WIDTH, SURFACES, WAYS
+from data.osm.tags import AREAS, FINER, GONE, HIDING, LANE, LOCATIONS, MAX_WIDTH, SURFACES, WAYS
 
 HEAD = f"""# Classes
 
-Written by `python launch/list_classes.py --out docs/classes.md` from `data/classes.py` and `data/osm_tags.py`.
+Written by `python launch/list_classes.py --out docs/classes.md` from `data/classes.py` and `data/osm/tags.py`.
 
 The index is the position in the table, so classes are only appended. A code or tag without an entry stays unlabelled
 (255): a wrong label costs more than a missing one. The prompt is what the text encoder reads.
@@ -20,7 +20,7 @@ The index is the position in the table, so classes are only appended. A code or 
   by `lanes`, {LANE} m for each that differs from what the table's width is for; else the table's.
 - A closed line is drawn along the line, as the area inside it, or both: as its tags say. With `area=yes` it is an
   area. A polygon with a line's tag is that line's surface.
-- Several tags on one object: the class drawn last wins; in one layer the later line of `AREAS` in `data/osm_tags.py`.
+- Several tags on one object: the class drawn last wins; in one layer the later line of `AREAS` in `data/osm/tags.py`.
 - Not drawn: points; what is hidden ({", ".join(f"`{key}`" for key in HIDING)} with any value but no; `location`
   {", ".join(LOCATIONS)}); what is not there (with yes: {", ".join(f"`{key}`" for key in GONE[:4])},
   {", ".join(f"`{key}`" for key in GONE[4:])});

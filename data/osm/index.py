@@ -28,12 +28,12 @@ import shapely
 from rasterio.crs import CRS
 
 import data.classes
-import data.osm
-import data.osm_tags
+import data.osm.features
+import data.osm.tags
 from data.errors import InputError
-from data.osm import Box, Features, boxes, features_of, join, place
-from data.osm_tags import AREAS, KEYS, WAYS
-from data.vector_files import layers_of, reading, shapes_of, tags_of
+from data.osm.features import Box, Features, boxes, features_of, join, place
+from data.osm.tags import AREAS, KEYS, WAYS
+from data.osm.vector_files import layers_of, reading, shapes_of, tags_of
 
 OSM_SUFFIXES = (".osm", ".pbf", ".osm.bz2", ".osm.gz")
 LAYER = "features"
@@ -90,7 +90,7 @@ def _digest(path: Path, layers: tuple[str, ...], default: dict[str, str]) -> str
 @functools.cache
 def _rules() -> str:
     """The code that decides what is drawn."""
-    return "".join(inspect.getsource(module) for module in (data.classes, data.osm_tags, data.osm))
+    return "".join(inspect.getsource(module) for module in (data.classes, data.osm.tags, data.osm.features))
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 ``shard-000000.tar`` holds members ``<key>.<field>`` that stock ``webdataset`` reads: ``meta.json``, ``labels.png``,
 ``hr.jpg`` (or ``hr.png``), of large tiles its reductions ``hr_2.jpg``, ``hr_4.jpg``, ..., and the stacks
-``ms.blosc``, ``ms_valid.zst``, ... (``data/stacks.py``), so that only the drawn acquisitions are read and decoded.
+``ms.blosc``, ``ms_valid.zst``, ... (``data/shards/stacks.py``), so that only the drawn acquisitions are read and decoded.
 ``shard-000000.index.jsonl`` says where each member and acquisition lies and its
 CRC32C: the first line where the lines of the samples lie, then one line a sample, so that one is read without the
 others. Equal tiles and options give equal bytes. Without its manifest a folder is no dataset.
@@ -26,9 +26,9 @@ from data.classes import class_table
 from data.errors import InputError
 from data.order import generator
 from data.regions import RegionTable
-from data.shard_files import (FORMAT, HR_SUFFIXES, MANIFEST, VERSION, checksum, content_hash, hr_field, index_name,
+from data.shards.files import (FORMAT, HR_SUFFIXES, MANIFEST, VERSION, checksum, content_hash, hr_field, index_name,
                               manifest_hash, tar_name)
-from data.stacks import MASKS, SERIES, encode_masks, encode_series
+from data.shards.stacks import MASKS, SERIES, encode_masks, encode_series
 from data.tile import HR_PIXELS, Tile
 
 KEY_LENGTH = 80  # a tar header has 100 bytes for key and field

@@ -15,11 +15,11 @@ from pathlib import Path
 from data.archive import check_archive, read_tile, stored_digest, tile_digest, tile_keys
 from data.classes import class_table
 from data.errors import InputError
-from data.journal import CLAIMED, Journal, hold
-from data.pool import Died, cores, in_processes
-from data.progress import Progress
-from data.shard_files import FORMAT, MANIFEST, VERSION, content_hash, index_name, tar_name
-from data.shard_writer import ShardOptions, claim, packing_order, write_manifest, write_shard
+from data.jobs.journal import CLAIMED, Journal, hold
+from data.jobs.pool import Died, cores, in_processes
+from data.jobs.progress import Progress
+from data.shards.files import FORMAT, MANIFEST, VERSION, content_hash, index_name, tar_name
+from data.shards.writer import ShardOptions, claim, packing_order, write_manifest, write_shard
 
 JOURNAL = "shards.partial.jsonl"
 READERS = 16  # threads that read the tiles' digests: a network disk answers slowly, but to many at once

@@ -1,7 +1,7 @@
 """Remote roots through fsspec: how a file system is opened, and which kind of fault an error means.
 
 The libraries below repeat requests on their own: s3fs five times, botocore by its retry mode, aiohttp once after a lost
-connection. That is switched off, except the last one inside S3's client: one place repeats and counts, ``data.store``.
+connection. That is switched off, except the last one inside S3's client: one place repeats and counts, ``data.storage.store``.
 """
 
 from functools import partial

@@ -15,8 +15,8 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from data.errors import InputError
-from data.osm import Box, Features, boxes, features_of, join, place
-from data.osm_tags import KEYS
+from data.osm.features import Box, Features, boxes, features_of, join, place
+from data.osm.tags import KEYS
 
 TAG_COLUMNS = ("other_tags", "all_tags", "tags")  # all tags in one column: hstore or JSON text
 _PAIR = re.compile(r'"((?:[^"\\]|\\.)*)"\s*=>\s*(?:NULL|"((?:[^"\\]|\\.)*)")')

@@ -13,8 +13,8 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from data.pages.style import COLOURS, PLAIN, WIDTH
 from data.regions import CELL, COLUMNS, ROWS, WEST, cell_centre
-from data.style import COLOURS, PLAIN, WIDTH
 
 # 1:110 million, public domain. It lies among the tests of pyogrio, where another version may not have it.
 NATURAL_EARTH = Path(pyogrio.__file__).parent / "tests/fixtures/naturalearth_lowres/naturalearth_lowres.shp"

@@ -15,8 +15,8 @@ import google_crc32c
 from fsspec.utils import get_protocol
 
 from data.errors import InputError
-from data.store_cache import Cache
-from data.store_remote import Fault, fault_of, open_filesystem
+from data.storage.cache import Cache
+from data.storage.remote import Fault, fault_of, open_filesystem
 
 OPEN_FILES = 64  # local files that one process keeps open
 
@@ -39,10 +39,10 @@ class StoreSettings:
         """One line saying what is impossible, or None."""
         for name, least in (("attempts", 1), ("connections", 1), ("gap", 0), ("delay", 0), ("max_delay", 0)):
             if getattr(self, name) < least:
-                return f"data.store.{name}: expected at least {least}, found {getattr(self, name)}"
+                return f"data.storage.store.{name}: expected at least {least}, found {getattr(self, name)}"
         for name in ("timeout", "cache_gb"):
             if getattr(self, name) <= 0:
-                return f"data.store.{name}: expected a positive number, found {getattr(self, name)}"
+                return f"data.storage.store.{name}: expected a positive number, found {getattr(self, name)}"
         return None
 
 

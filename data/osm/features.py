@@ -11,7 +11,7 @@ from rasterio.features import rasterize
 from rasterio.warp import transform, transform_bounds
 
 from data.classes import draw_rank
-from data.osm_tags import MAX_WIDTH, area_class, level, telling, way_class
+from data.osm.tags import MAX_WIDTH, area_class, level, telling, way_class
 from data.tile import UNLABELLED
 
 LINE, RING, POLYGON, LINES, POLYGONS, COLLECTION = 1, 2, 3, 5, 6, 7  # shapely.get_type_id
@@ -28,7 +28,7 @@ class Features:
     geometry: np.ndarray  # (n,) shapely lines and polygons, also of several parts
     index: np.ndarray  # (n,) uint8 class
     width: np.ndarray  # (n,) float32 metres of a line, 0 for an area
-    level: np.ndarray  # (n,) int8, see osm_tags.level
+    level: np.ndarray  # (n,) int8, see tags.level
     mended: np.ndarray  # (n,) bool: the shape was invalid (it crossed itself) and has been made valid
     size: np.ndarray  # (n,) float64 square metres of the whole area, also after it was clipped; 0 for a line
     skipped: int = 0  # shapes beyond mending

@@ -1,4 +1,4 @@
-"""The reading side of the training format (``data/shard_writer.py``): any sample, any member, any frame, checked."""
+"""The reading side of the training format (``data/shards/writer.py``): any sample, any member, any frame, checked."""
 
 import json
 from bisect import bisect_right
@@ -9,8 +9,8 @@ from pathlib import Path
 
 from data.errors import InputError
 from data.regions import RegionTable
-from data.shard_files import FORMAT, MANIFEST, VERSION, index_name, manifest_hash, tar_name
-from data.store import Range, Store, StoreSettings
+from data.shards.files import FORMAT, MANIFEST, VERSION, index_name, manifest_hash, tar_name
+from data.storage.store import Range, Store, StoreSettings
 
 OPEN_HEADS = 4096  # index heads that one process keeps: some 20 bytes a sample
 OPEN_ENTRIES = 256  # samples: an entry is asked for several times while its sample is read
@@ -48,7 +48,7 @@ class ShardDataset:
         store = Store(path, settings)
         if store.size(MANIFEST) is None:
             raise InputError(f"{path}: expected a sharded dataset, found no {MANIFEST}; "
-                             f"run launch/build_shards.py (an interrupted build leaves none)")
+                             f"run launch/build_shards.py (the same command continues an interrupted build)")
         where = f"{store.root}/{MANIFEST}"
         try:
             manifest = json.loads(store.read(MANIFEST, _is_json if store.remote else None))

@@ -1,0 +1,1 @@
+"""Measurements of codecs and of ways to read samples."""

@@ -1,0 +1,1 @@
+"""Long work: in processes, continued after any end, with progress."""

@@ -1,0 +1,1 @@
+"""OpenStreetMap: from files and tags to classes on a raster."""

@@ -1,0 +1,1 @@
+"""The training format: tars with a sidecar index, written and read."""
