@@ -39,10 +39,10 @@ class StoreSettings:
         """One line saying what is impossible, or None."""
         for name, least in (("attempts", 1), ("connections", 1), ("gap", 0), ("delay", 0), ("max_delay", 0)):
             if getattr(self, name) < least:
-                return f"data.storage.store.{name}: expected at least {least}, found {getattr(self, name)}"
+                return f"store.{name}: expected at least {least}, found {getattr(self, name)}"
         for name in ("timeout", "cache_gb"):
             if getattr(self, name) <= 0:
-                return f"data.storage.store.{name}: expected a positive number, found {getattr(self, name)}"
+                return f"store.{name}: expected a positive number, found {getattr(self, name)}"
         return None
 
 

@@ -210,7 +210,7 @@ def test_options_reach_the_client(folder):
 
 @pytest.mark.parametrize("wrong", [{"attempts": 0}, {"connections": 0}, {"gap": -1}, {"timeout": 0}, {"cache_gb": 0}])
 def test_impossible_settings(tmp_path, wrong):
-    with pytest.raises(InputError, match=f"data.storage.store.{next(iter(wrong))}"):
+    with pytest.raises(InputError, match=f"store.{next(iter(wrong))}"):
         Store(tmp_path, StoreSettings(**wrong))
 
 
