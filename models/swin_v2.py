@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.attention import MAX_GRID, split_alike
+from models.kernels.dispatch import kernel_path
 from models.packing import Layout, pack
 
 MAX_LOGIT_SCALE = math.log(100)  # Swin V2: the learned temperature stays above 0.01
@@ -96,6 +97,9 @@ class WindowAttention(nn.Module):
         """(images, h, w, 3, heads, d) -> (images, hw, D)."""
         images, height, width, _, heads, _ = qkv.shape
         cut = windows_of(height, width, self.window, self.shift)
+        if kernel_path("window_attention", qkv, why_not=_beyond_kernel(qkv, cut)):
+            from models.kernels.window_attention import window_attention  # needs triton
+            return window_attention(qkv, scale, table, *cut, MIN_NORM)
         index, mask = window_tables(height, width, self.window, self.shift, qkv.device)
         # embedding, unlike indexing, has a deterministic and fast backward on every device
         bias = F.embedding(index, table).permute(2, 0, 1).to(qkv.dtype)  # heads L L
@@ -163,6 +167,17 @@ def window_tables(height: int, width: int, window: int, shift: int, device: torc
     region = (2 * down + across).reshape(-1, len(place))  # windows L
     mask = (region[:, :, None] == region[:, None]) & ~padding[:, None] | padding[:, :, None]  # windows L L
     return index.to(device), None if mask.all() else mask.to(device)
+
+
+def _beyond_kernel(qkv: Tensor, cut: Windows) -> str | None:
+    """What the kernel does not take, if anything."""
+    if qkv.dtype not in (torch.bfloat16, torch.float16, torch.float32):
+        return f"the type is {qkv.dtype}, it takes bfloat16, float16 and float32"
+    if math.prod(cut.side) > 64:
+        return f"a window has {math.prod(cut.side)} tokens, it takes 64"
+    if qkv.shape[-1] not in (16, 32, 64):
+        return f"a head has {qkv.shape[-1]} channels, it takes 16, 32 and 64"
+    return None
 
 
 def _to_windows(qkv: Tensor, cut: Windows) -> Tensor:
