@@ -142,7 +142,7 @@ def damaged(tmp_path):
         for offset, _, _ in member["frames"]:
             data[member["offset"] + offset + 5] ^= 1
         tar.write_bytes(data)
-    return ShardDataset.open(tmp_path)
+    return ShardDataset.open(tmp_path, SETTINGS.store)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -181,7 +181,7 @@ def test_good_samples_do_not_feel_the_bad_ones(damaged, dataset):
 
 def test_a_dataset_without_any_good_sample_ends_with_one_line(tmp_path):
     write_shards(TILES[:1], tmp_path)
-    dataset = ShardDataset.open(tmp_path)
+    dataset = ShardDataset.open(tmp_path, SETTINGS.store)
     (tmp_path / "shard-000000.tar").write_bytes(b"")
     with pytest.raises(InputError, match="found 0 bytes"):
         batches(dataset, max_bad_samples=100, workers=1)

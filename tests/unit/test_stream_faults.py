@@ -13,7 +13,8 @@ from tests.faulty_server import FaultyServer
 from tests.unit.test_stream import assert_equal
 from tests.unit.tiles import SETTINGS, make_tile
 
-STORE = StoreSettings(attempts=6, delay=0.01, timeout=0.5, gap=0)  # gap 0: many requests, so every fault comes
+# gap 0: many requests, so every fault comes; the timeout is long beside what a busy machine takes for an answer
+STORE = StoreSettings(attempts=6, delay=0.01, timeout=5.0, gap=0)
 
 
 @pytest.fixture(scope="module")
