@@ -1,4 +1,5 @@
-"""One packed forward against a forward for each modality and view size: equal values, then time, in one run.
+"""One packed forward against a forward for each sensor and view size, and one for each image: equal values, then time,
+in one run.
 
     python launch/bench_packed.py --spec small
 """
@@ -50,15 +51,16 @@ def main() -> None:
           f"the fused maps {found['difference']:.1e}")
     for backward in (False, True):
         name = "forward + backward" if backward else "forward"
-        times = {"packed": [], "one by one": []}
-        for _ in range(options.rounds + 1):  # the first is a warm-up
-            for way, call in (("packed", packed), ("one by one", one_by_one)):
-                times[way].append(seconds(call, model, views, backward))
-        ratios = sorted(b / a for a, b in zip(times["packed"][1:], times["one by one"][1:]))
-        found[name] = {way: row[1:] for way, row in times.items()}
-        middle = {way: statistics.median(row[1:]) for way, row in times.items()}
-        print(f"{name:20} packed {middle['packed']:.3f} s, one by one {middle['one by one']:.3f} s: packed is "
-              f"{statistics.median(ratios):.2f} x as fast ({ratios[0]:.2f} to {ratios[-1]:.2f})", flush=True)
+        found[name] = {way: [] for way in WAYS}
+        for number in range(options.rounds + 1):
+            for way, call in WAYS.items():
+                taken = seconds(call, model, views, backward)
+                if number:  # the first round is a warm-up
+                    found[name][way].append(taken)
+        for way, row in found[name].items():
+            ratios = sorted(b / a for a, b in zip(found[name]["packed"], row))
+            print(f"{name:20}{way:16}{statistics.median(row):8.3f} s, {statistics.median(ratios):.2f} x packed "
+                  f"({ratios[0]:.2f} to {ratios[-1]:.2f})", flush=True)
     if options.json:
         write_whole(options.json, json.dumps(found, indent=1) + "\n")
 
@@ -83,8 +85,28 @@ def packed(model: SkySense, views: dict[str, Views]) -> dict[str, Features]:
     return model(views)[0]
 
 
+def image_by_image(model: SkySense, views: dict[str, Views]) -> dict[str, Features]:
+    """A pass through tokenizer and backbone for each view and frame of each sensor; fusion as it is."""
+    found = {size: Features({}, {}) for size in views}
+    for size, inputs in views.items():
+        for name, images in inputs.images.items():
+            rows = []
+            for v in range(images.shape[1]):
+                frames = []
+                for t in range(images.shape[2]):
+                    part = replace(inputs, images={name: images[:, v:v + 1, t:t + 1]},
+                                   valid={name: inputs.valid[name][:, v:v + 1, t:t + 1]})
+                    frames.append(model.unpack({size: part}, *model.encode({size: part})[0][-1])[size])
+                rows.append(frames)
+            for kind in ("maps", "valid"):
+                parts = [torch.cat([getattr(x, kind)[name] for x in frames], 2) for frames in rows]
+                getattr(found[size], kind)[name] = torch.cat(parts, 1)  # B V T h w (D)
+    model.fuse(views, found)
+    return found
+
+
 def one_by_one(model: SkySense, views: dict[str, Views]) -> dict[str, Features]:
-    """A pass through tokenizer and backbone for each modality and view size; fusion as it is."""
+    """A pass through tokenizer and backbone for each sensor and view size; fusion as it is."""
     found = {size: Features({}, {}) for size in views}
     for size, inputs in views.items():
         for name in inputs.images:
@@ -97,11 +119,15 @@ def one_by_one(model: SkySense, views: dict[str, Views]) -> dict[str, Features]:
     return found
 
 
+WAYS = {"packed": packed, "a sensor": one_by_one, "an image": image_by_image}
+
+
 @torch.no_grad()
 def difference(model: SkySense, views: dict[str, Views]) -> float:
-    """Greatest difference of the fused maps between the two ways."""
-    one, other = packed(model, views), one_by_one(model, views)
-    return max(float((one[size].maps["fused"] - other[size].maps["fused"]).abs().max()) for size in views)
+    """Greatest difference of the fused maps between packed and the other ways."""
+    one, *others = (call(model, views) for call in WAYS.values())
+    return max(float((one[size].maps["fused"] - other[size].maps["fused"]).abs().max())
+               for other in others for size in views)
 
 
 def seconds(call, model: SkySense, views: dict[str, Views], backward: bool) -> float:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from launch.bench_packed import one_by_one, packed, random_views
+from launch.bench_packed import image_by_image, one_by_one, packed, random_views
 from models.initialise import initialise
 from models.skysense import SkySense
 from models.spec import ContextSpec, FusionSpec, ModelSpec, MoESpec
@@ -47,8 +47,9 @@ def run(model, views, way):
     return found, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def test_values_and_gradients_are_equal_to_rounding(case):
-    (one, gradients), (other, theirs) = (run(*case, way) for way in (packed, one_by_one))
+@pytest.mark.parametrize("way", [one_by_one, image_by_image])
+def test_values_and_gradients_are_equal_to_rounding(case, way):
+    (one, gradients), (other, theirs) = run(*case, packed), run(*case, way)
     for size, features in one.items():
         assert features.maps.keys() == other[size].maps.keys() == {"hr", "ms", "sar", "fused"}
         for name, maps in features.maps.items():
