@@ -42,7 +42,7 @@ $(stamp): setup.cfg pyproject.toml
 	touch $@
 
 test: install
-	$(probe); env $$accelerator timeout --foreground 2700 $(bin)/python -m pytest tests
+	$(probe); env $$accelerator timeout --foreground 3600 $(bin)/python -m pytest tests
 
 # A new run each time: only what an earlier demo wrote is replaced.
 demo: install
