@@ -27,6 +27,15 @@ def kernels_on(monkeypatch):
     monkeypatch.setenv("SKYSENSE_KERNELS", "on")
 
 
+@pytest.fixture(autouse=True)
+def poison():
+    """New memory is NaN: an entry that no kernel writes shows."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(before)
+
+
 @pytest.fixture
 def device():
     """The device on which the kernels run."""

@@ -22,15 +22,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton.runtime.i
 WAYS = {"whole": None, "passes": lambda sums: sums}
 
 
-@pytest.fixture(autouse=True)
-def poison():
-    """New memory is NaN: an entry that no kernel writes shows."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    yield
-    torch.use_deterministic_algorithms(before)
-
-
 @pytest.fixture(params=WAYS)
 def way(request):
     """What ``over_ranks`` is: None takes the kernel of whole problems."""
