@@ -50,10 +50,12 @@ class HrCodec:
 
     @property
     def available(self) -> bool:
+        """Whether the coder's package is installed."""
         return importlib.util.find_spec(self.coder.package) is not None
 
     @property
     def pip(self) -> str:
+        """What pip calls the coder's package."""
         return self.coder.pip
 
     @property

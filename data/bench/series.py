@@ -32,6 +32,7 @@ class StackCodec:
 
     @property
     def available(self) -> bool:
+        """Whether the codec's package is installed."""
         return importlib.util.find_spec(self.package) is not None
 
     def write(self, stack: np.ndarray) -> list[bytes]:

@@ -6,8 +6,9 @@ Both libraries give arrays with shape, attributes and slices, so one class does 
 import base64
 import re
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -33,7 +34,7 @@ NO_CODE = -1
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Cube(Radiometry):
+class _Cube(Radiometry, ABC):
     """``bands`` maps each band of the sensor to its variable. ``mask`` is a variable of codes, of which ``masked`` hide
     the pixel. ``scale``, ``offset`` and ``nodata`` stand in for the variables' CF attributes."""
 
@@ -91,8 +92,9 @@ class _Cube(Radiometry):
         order = sorted(range(len(days)), key=days.__getitem__)
         return [Frames(self.modality, array, valid, days, self.path.name).keep(order)]
 
-    def _open(self):
-        raise NotImplementedError
+    @abstractmethod
+    def _open(self) -> AbstractContextManager:
+        """The file's group of variables, open."""
 
     def _variable(self, cube, name: str):
         with reading(self.path, f"a variable {name!r}"):

@@ -55,6 +55,7 @@ class Range(NamedTuple):
 
     @property
     def stop(self) -> int:
+        """The byte behind the last one."""
         return self.offset + self.size
 
 

@@ -46,6 +46,7 @@ def window_attention(qkv: Tensor, scale: Tensor, table: Tensor, side: tuple[int,
 class _WindowAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, qkv, scale, table, cut, min_norm):
+        """See ``window_attention``; keeps its inputs and, where a gradient is wanted, the rows' totals."""
         ctx.cut, ctx.min_norm = cut, min_norm
         images, height, width, _, heads, dim = qkv.shape
         units, shape = _describe(qkv, table, cut)
@@ -62,6 +63,7 @@ class _WindowAttention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
+        """Gradients of qkv, scale and table from that of the result (images, hw, D)."""
         qkv, scale, table, log_total = ctx.saved_tensors
         heads = qkv.shape[-2]
         units, shape = _describe(qkv, table, ctx.cut)

@@ -106,6 +106,7 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, features: Tensor, prototypes: Tensor, targets: HeadTargets, partners: Tensor, temperature: float,
                 gradient: bool) -> Tensor:
+        """Sum of the losses of all rows; see ``head_loss``."""
         gradient = gradient and any(ctx.needs_input_grad[:2])
         tiles = _tiles(features)
         own, other = tiles.left(features), tiles.right(prototypes)
@@ -131,6 +132,7 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor):
+        """The gradients that were kept, times that of the sum."""
         d_features, d_prototypes = ctx.saved_tensors
         wanted = ctx.needs_input_grad
         return (d_features * gradient if wanted[0] else None, d_prototypes * gradient if wanted[1] else None,

@@ -83,6 +83,13 @@ def tree(folder: Path) -> dict[str, bytes]:
             for path in sorted(folder.rglob("*"))}
 
 
+def kill_workers(process: subprocess.Popen, progress: Callable[[], int], goals: tuple[int, ...]) -> None:
+    """SIGKILL one worker each time the progress reaches a goal."""
+    for goal in goals:
+        wait_for(lambda: progress() >= goal, process)
+        os.kill(children(process)[0], signal.SIGKILL)
+
+
 def children(process: subprocess.Popen) -> list[int]:
     """Processes that a command has started, but for multiprocessing's resource tracker."""
     found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()

@@ -1,7 +1,6 @@
 """A packing run that is killed again and again ends with the bytes of an undisturbed one, and nothing beside them."""
 
 import os
-import signal
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ import pytest
 from data.archive import create_archive, write_tile
 from data.shards.dataset import ShardDataset
 from data.tile import Tile
-from tests.e2e.kills import children, finish, kill_again_and_again, kill_at_the_end, kill_group, start, tree, wait_for
+from tests.e2e.kills import finish, kill_again_and_again, kill_at_the_end, kill_group, kill_workers, start, tree, wait_for
 
 TILES, KILLS = 300, 20
 SHARDS = TILES // 2
@@ -66,9 +65,7 @@ def test_twenty_kills_and_some_at_the_end_change_nothing(archive, peaceful, tmp_
 def test_dead_workers_cost_nothing(archive, peaceful, tmp_path):
     out = tmp_path / "shards"
     process = start(*command(archive, out, "--workers", 2))
-    for goal in (5, 55, 105):
-        wait_for(lambda: published(out) >= goal, process)
-        os.kill(children(process)[0], signal.SIGKILL)
+    kill_workers(process, lambda: published(out), (5, 55, 105))
     finish(process)
     assert tree(out) == peaceful
 

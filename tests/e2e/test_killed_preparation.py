@@ -9,7 +9,8 @@ import pytest
 import rasterio
 from affine import Affine
 
-from tests.e2e.kills import children, finish, kill_again_and_again, kill_at_the_end, kill_group, start, tree, wait_for
+from tests.e2e.kills import (
+    children, finish, kill_again_and_again, kill_at_the_end, kill_group, kill_workers, start, tree, wait_for)
 
 TILES, KILLS = 200, 20
 BROKEN = {7: "not a picture", 31: "cut short", 64: "nothing valid in it"}  # tile -> what is wrong with its image
@@ -81,9 +82,7 @@ def test_twenty_kills_and_some_at_the_end_change_nothing(manifest, peaceful, tmp
 def test_dead_workers_cost_nothing(manifest, peaceful, tmp_path):
     out = tmp_path / "archive"
     process = start(*command(manifest, out, "--workers", 2))
-    for goal in (5, 55, 105):
-        wait_for(lambda: published(out) >= goal, process)
-        os.kill(children(process)[0], signal.SIGKILL)
+    kill_workers(process, lambda: published(out), (5, 55, 105))
     finish(process)
     assert tree(out) == peaceful
 
