@@ -8,7 +8,8 @@ import pytest
 from data.archive import create_archive, write_tile
 from data.shards.dataset import ShardDataset
 from data.tile import Tile
-from tests.e2e.kills import finish, kill_again_and_again, kill_at_the_end, kill_group, kill_workers, start, tree, wait_for
+from tests.e2e.kills import (
+    finish, kill_again_and_again, kill_at_the_end, kill_group, kill_workers, start, tree, wait_for)
 
 TILES, KILLS = 300, 20
 SHARDS = TILES // 2
