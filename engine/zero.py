@@ -50,7 +50,20 @@ def init_distributed() -> torch.device:
     if gpu:
         torch.cuda.set_device(device)
     deepspeed.init_distributed("nccl" if gpu else "gloo", auto_mpi_discovery=False, verbose=False)
+    if not gpu:
+        _unlink_shared_memory()
     return device
+
+
+def _unlink_shared_memory() -> None:
+    """Remove the name of the shared memory through which DeepSpeed reduces among CPU ranks of one machine.
+
+    DeepSpeed never does: each run would leave 66 MiB a rank until the machine starts anew. Once all ranks have mapped
+    it (the barrier) nobody needs the name, and the kernel frees the memory with the last rank, however that one ends.
+    """
+    dist.barrier()
+    owner, where = os.getuid(), f"{os.environ['MASTER_ADDR']}_{os.environ['MASTER_PORT']}"
+    Path(f"/dev/shm/deepspeed_allreduce_buffer_{owner}_{where}_{dist.get_rank()}").unlink(missing_ok=True)
 
 
 def ranks() -> tuple[int, int, int]:

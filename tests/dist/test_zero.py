@@ -1,7 +1,12 @@
 """ZeRO-2 with experts against plain PyTorch in one process: gradient norm, clipping, schedule, groups."""
 
+import os
+from pathlib import Path
+
+import deepspeed
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from engine import zero
@@ -129,3 +134,18 @@ def test_missing_environment_is_one_line(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with pytest.raises(ValueError, match="expected .*WORLD_SIZE"):
         zero.init_distributed()
+
+
+def shared_memory_worker():
+    os.environ["LOCAL_SIZE"] = os.environ["WORLD_SIZE"]  # as the deepspeed command sets it: all ranks on this machine
+    zero.init_distributed()
+    total = torch.full((1000,), 1.0 + dist.get_rank())
+    deepspeed.comm.inference_all_reduce(total)
+    mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if "deepspeed_allreduce" in line]
+    return total.unique().tolist(), len(mapped), [line for line in mapped if not line.endswith("(deleted)")]
+
+
+def test_no_shared_memory_outlives_its_processes():
+    for total, mapped, named in run_processes(2, "tests.dist.test_zero:shared_memory_worker"):
+        assert total == [3.0]
+        assert mapped == 2 and not named
