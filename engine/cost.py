@@ -35,7 +35,7 @@ class StepFlops:
     teacher_forward: float  # the same: the teacher sees all views too
     heads: float  # forward: heads of both models, losses, text projection, update of the geo context
     backward: float  # of the student, its heads and the losses
-    recomputation: float  # what activation checkpointing computes again; 0 without it
+    recomputation: float  # what is computed again to save memory: by the head loss, by activation checkpointing
 
     @property
     def model(self) -> float:
@@ -63,7 +63,7 @@ class StepCosts:
         return StepFlops(
             student_forward=forward, teacher_forward=forward, heads=sum(cost.flops for cost in self.losses),
             backward=sum(cost.backward for cost in self.forward + self.losses),
-            recomputation=sum(cost.recomputed for cost in self.forward) if self.checkpointing else 0.0)
+            recomputation=sum(cost.recomputed for cost in self.losses + self.forward * self.checkpointing))
 
 
 def step_flops(settings: Settings) -> StepFlops:
@@ -75,8 +75,9 @@ def step_costs(settings: Settings, samples: int = SAMPLES) -> StepCosts:
     """All entries, with the mean rows of ``samples`` samples."""
     sizes = view_sizes(settings.data.views)
     rows = expected_rows(settings, samples)
+    iterations = settings.loss.sinkhorn_iterations if settings.loss.centring == "sinkhorn" else 0
     return StepCosts(forward=pretraining(settings.model, sizes),
-                     losses=losses(settings.model, sizes, rows, settings.loss.clusters, len(NAMES)),
+                     losses=losses(settings.model, sizes, rows, settings.loss.clusters, len(NAMES), iterations),
                      checkpointing=settings.activation_checkpointing)
 
 

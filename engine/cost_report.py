@@ -129,7 +129,8 @@ def _basis_lines(found: dict) -> list[str]:
         f"  head rows    mean of {rows['samples_drawn']} samples, views drawn with seed {rows['seed']} on tiles of "
         f"{rows['tile_cells']} cells",
         f"  text         {found['text_classes']} classes",
-        f"  recomputed   activation checkpointing is {'on' if found['activation_checkpointing'] else 'off'}"]
+        f"  recomputed   logits of the heads; activation checkpointing is "
+        f"{'on' if found['activation_checkpointing'] else 'off'}"]
 
 
 def _table(costs: Sequence[Cost], found: Config, digits: int) -> list[str]:

@@ -5,7 +5,9 @@ activations, sampling, look-ups) counts nothing. That is the convention of ``tor
 file agrees to the last digit where attention is not fused. Every modality and frame of the specification is present,
 no token is dropped by the experts, and empty slots of their buffers are not counted.
 
-What the modules share (position tables, bias networks, prompts) is computed once a call, whatever the batch.
+What the modules share (position tables, bias networks, prompts) is computed once a call, whatever the batch. The loss
+of the heads holds no logits: what it computes again for that, in its forward pass, is counted as recomputed, and the
+gradients of the last layer, made there too, as backward.
 """
 
 from collections.abc import Iterable, Mapping
@@ -41,7 +43,7 @@ class Cost:
     view: str  # size of the views, or "shared"
     flops: float  # forward
     gradients: int = 2  # factors of the products that get a gradient: 2 as a rule, 0 in the teacher
-    recomputed: float = 0.0  # what activation checkpointing computes again
+    recomputed: float = 0.0  # what is computed again to save memory: by activation checkpointing, or by the head loss
 
     @property
     def backward(self) -> float:
@@ -105,20 +107,21 @@ def pretraining(spec: ModelSpec, sizes: Mapping[str, ViewSize], batch: int = 1) 
 
 
 def losses(spec: ModelSpec, sizes: Mapping[str, ViewSize], rows: Mapping[str, Mapping[str, Rows]], clusters: int,
-           classes: int, batch: int = 1) -> list[Cost]:
+           classes: int, iterations: int, batch: int = 1) -> list[Cost]:
     """Heads of student and teacher, losses, and the update of the geo context; KoLeo has no products.
 
     ``rows``: feature -> view size -> rows of the whole batch (they depend on how views overlap); ``clusters`` as in
-    ``GranularitySpec``; ``classes`` of the image-text alignment. Needs the sizes "global" and "local".
+    ``GranularitySpec``; ``classes`` of the image-text alignment; ``iterations`` of Sinkhorn-Knopp, 0 for a running
+    centre. Needs the sizes "global" and "local".
     """
     costs = [cost for feature, found in rows.items()
-             for cost in granularity(spec, sizes, feature, found, clusters, batch)]
-    return costs + aggregation(spec, sizes, batch) + alignment(spec, sizes, classes, batch) + context_update(
-        spec, sizes, batch)
+             for cost in granularity(spec, sizes, feature, found, clusters, iterations, batch)]
+    return (costs + aggregation(spec, sizes, iterations, batch) + alignment(spec, sizes, classes, batch)
+            + context_update(spec, sizes, batch))
 
 
 def granularity(spec: ModelSpec, sizes: Mapping[str, ViewSize], feature: str, rows: Mapping[str, Rows], clusters: int,
-                batch: int = 1) -> list[Cost]:
+                iterations: int, batch: int = 1) -> list[Cost]:
     """``multi_granularity`` of one feature; ``rows`` by view size."""
     width = spec.fused_width if feature == FUSED else spec.widths[-1]
     frames = 1 if feature == FUSED else spec.modalities[feature].frames
@@ -128,11 +131,12 @@ def granularity(spec: ModelSpec, sizes: Mapping[str, ViewSize], feature: str, ro
         pairs = batch * views * partners
         product = 2 * pairs * frames * object_count(clusters, cells) * cells * width
         images = batch * frames * views
+        most = max(1, partners - (size == TEACHER))  # teacher views that a student view meets
         costs += [
             *_both_heads("dense head", feature, size, width, spec.head, found.pixel + found.objects,
-                         found.pairs + found.objects),
-            *_both_heads("image head", feature, size, width, spec.head, images, images if size == TEACHER else 0),
-            _target_sums(spec, feature, size, views, partners, batch * frames),
+                         found.pairs + found.objects, found.pixel * most + found.objects, iterations),
+            *_both_heads("image head", feature, size, width, spec.head, images, images if size == TEACHER else 0,
+                         images * most, iterations),
             # places of the student's cells on the tile and in the teacher's views, two coordinates each
             Cost("matching", feature, size, 2 * 4 * cells * (batch * views + pairs), gradients=0),
             # seeds, similarities and means of each round, the teacher's objects; only the student's have a gradient
@@ -142,14 +146,14 @@ def granularity(spec: ModelSpec, sizes: Mapping[str, ViewSize], feature: str, ro
     return [cost for cost in costs if cost.flops]
 
 
-def aggregation(spec: ModelSpec, sizes: Mapping[str, ViewSize], batch: int = 1) -> list[Cost]:
+def aggregation(spec: ModelSpec, sizes: Mapping[str, ViewSize], iterations: int, batch: int = 1) -> list[Cost]:
     """``semantic_aggregation``: both models' queries of both view sizes."""
     costs = []
     for size, partner in SYMMETRIC:
         views, partners = sizes[size].views, sizes[partner].views
         rows = batch * views * spec.queries
-        costs += _both_heads("query head", FUSED, size, spec.fusion.width, spec.head, rows, rows)
-        costs.append(_target_sums(spec, FUSED, size, views, partners, batch * spec.queries))
+        costs += _both_heads("query head", FUSED, size, spec.fusion.width, spec.head, rows, rows, rows * partners,
+                             iterations)
     return costs
 
 
@@ -317,14 +321,17 @@ def _summed(rows: int, inner: int, columns: int) -> int:
     return 2 * rows * inner * columns if inner > 1 else 0
 
 
-def _both_heads(name: str, feature: str, size: str, width: int, head: HeadSpec, student: float, teacher: float
-                ) -> list[Cost]:
-    """The student's projection head on its rows, and the teacher's."""
-    widths = [width] + [head.hidden] * (head.layers - 1) + [head.bottleneck, head.prototypes]
-    row = 2 * sum(a * b for a, b in zip(widths, widths[1:]))
-    return [Cost(name, feature, size, student * row), Cost(f"{name}, teacher", feature, size, teacher * row, 0)]
+def _both_heads(name: str, feature: str, size: str, width: int, head: HeadSpec, student: float, teacher: float,
+                pairs: float, iterations: int) -> list[Cost]:
+    """The student's projection head on its rows, the teacher's, and the loss of ``pairs`` rows that meet.
 
-
-def _target_sums(spec: ModelSpec, feature: str, size: str, views: int, partners: int, rows: int) -> Cost:
-    """Targets of all partners of a student view, and their number."""
-    return Cost("target sums", feature, size, _summed(views, partners, rows * (spec.head.prototypes + 1)), gradients=0)
+    The teacher's logits are read once for each iteration of Sinkhorn-Knopp and once for its last scaling, and computed
+    again for each pair. All but the first reading also sum the normalised columns, a product with one row.
+    """
+    widths = [width] + [head.hidden] * (head.layers - 1) + [head.bottleneck]
+    row, logits = 2 * sum(a * b for a, b in zip(widths, widths[1:])), 2 * head.bottleneck * head.prototypes
+    sums = max(1, iterations) * 2 * head.prototypes
+    return [Cost(name, feature, size, student * row),
+            Cost(f"{name}, logits", feature, size, student * logits, recomputed=pairs * logits),
+            Cost(f"{name}, teacher", feature, size, teacher * (row + logits), 0, iterations * teacher * logits),
+            Cost("column sums", feature, size, teacher * sums, 0)]

@@ -1,6 +1,6 @@
 """The learning loss from features and prototypes, without its logits.
 
-``dino`` holds logits and targets, N K each (1 GiB for 4096 rows and 65,536 prototypes), and autograd keeps two more.
+Logits and targets are N K numbers each (1 GiB for 4096 rows and 65,536 prototypes), and autograd would keep two more.
 Here a block of rows of logits is computed, used and dropped. The teacher's targets stay implicit,
 
     t_nk = exp(features_n . prototypes_k / temperature + columns_k + rows_n),
@@ -15,7 +15,7 @@ Extra memory: the block, the gradient K D of the prototypes until the backward p
 and on a GPU both models' prototypes in halves while the loss is made, 6 bytes a weight. It does not grow with N K.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -24,8 +24,11 @@ from torch.autograd.function import once_differentiable
 
 from models.kernels.dispatch import kernel_path
 from models.losses import head_tiles
-from models.losses.dino import Centre, DinoSpec, Statistics
+from models.losses.dino import Centre, DinoSpec, Statistics, share
+from models.losses.sinkhorn import log_sum_over_ranks
 from models.reducer import Reducer
+
+Head = Callable[[Tensor], tuple[Tensor, Tensor]]  # (rows, width) -> features (rows, D) and prototypes (K, D)
 
 
 class HeadTargets(NamedTuple):
@@ -43,8 +46,10 @@ class HeadTargets(NamedTuple):
 @torch.no_grad()
 def head_targets(features: Tensor, prototypes: Tensor, mask: Tensor, spec: DinoSpec, reducer: Reducer,
                  centre: Centre | None = None) -> HeadTargets:
-    """Targets, statistics and the centre's next step, as ``dino.teacher_targets`` makes them from the logits.
+    """The teacher's sharpened, centred distributions, their statistics and the centre's next step.
 
+    Without a ``centre``: Sinkhorn-Knopp over the valid rows of the global batch; with one: softmax of the centred
+    logits.
     ``features`` (N, D) and ``prototypes`` (K, D), float32 or float64, ``mask`` (N,) bool. Masked rows have no
     influence, NaN included. N may differ between ranks and may be zero. Raises ValueError for other types or shapes,
     or unless temperature > 0 and iterations >= 1.
@@ -59,7 +64,7 @@ def head_targets(features: Tensor, prototypes: Tensor, mask: Tensor, spec: DinoS
     scale = 1 / spec.teacher_temperature
     reading = _Reading(features, prototypes, mask, scale)
     if centre is None:
-        columns, mean = -_finite(_over_ranks(reading.first(), reducer)), None  # K
+        columns, mean = -_finite(log_sum_over_ranks(reading.first(), reducer)), None  # K
         for _ in range(spec.iterations - 1):
             columns -= _finite(reducer.sum(reading.normalised(columns).mass).log())
     else:
@@ -89,8 +94,22 @@ def head_loss(features: Tensor, prototypes: Tensor, targets: HeadTargets, partne
     return _HeadLoss.apply(features, prototypes, targets, partners, temperature, torch.is_grad_enabled())
 
 
+def mean_loss(head: Head, rows: list[Tensor], targets: HeadTargets, partners: list[Tensor], temperature: float,
+              reducer: Reducer) -> Tensor:
+    """Mean loss of all pairs of the global batch, this rank's share.
+
+    ``rows``, one (N, width) a part, pass the student's ``head`` together; ``partners``, one (N, M) a part, as in
+    ``head_loss``. Parts may differ in N and M.
+    """
+    features, prototypes = head(torch.cat(rows))
+    parts = features.split([len(part) for part in rows])
+    total = sum(head_loss(mine, prototypes, targets, theirs, temperature)
+                for mine, theirs in zip(parts, partners, strict=True))
+    return share(total, sum((theirs >= 0).sum() for theirs in partners), reducer)
+
+
 def paired_rows(pairs: Tensor, mask: Tensor, target_mask: Tensor) -> Tensor:
-    """Partners for views that meet views row by row, as in ``dino.paired_cross_entropy``.
+    """Partners for views that meet views row by row.
 
     ``pairs`` (S, t) bool: which student view meets which teacher view; ``mask`` (B, S, n) and ``target_mask``
     (B, t, n) bool. Returns (B S n, t) for student rows and targets flattened in that order.
@@ -98,6 +117,14 @@ def paired_rows(pairs: Tensor, mask: Tensor, target_mask: Tensor) -> Tensor:
     rows = torch.arange(target_mask.numel(), device=mask.device).view_as(target_mask).transpose(1, 2)  # B n t
     met = pairs[:, None] & mask[..., None] & target_mask.transpose(1, 2)[:, None]  # B S n t
     return rows[:, None].where(met, -1).flatten(0, 2)  # BSn t
+
+
+def compact(partners: Tensor, most: int) -> Tensor:
+    """The same ``partners`` (N, M) in ``most`` columns, those of a row first: an empty column costs a product too.
+
+    No row may have more of them than ``most``.
+    """
+    return partners.sort(dim=1, descending=True).values[:, :most]  # N most
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -194,7 +221,7 @@ def _finite(sums: Tensor) -> Tensor:
 
 
 def _statistics(found: _Normalised, mask: Tensor, reducer: Reducer) -> Statistics:
-    """As ``dino.teacher_statistics``."""
+    """Over the valid rows of the global batch; zero if there are none."""
     entropy = found.entropy.where(mask, 0.0).sum()
     count, entropy = reducer.sum(torch.stack([mask.sum().to(entropy.dtype), entropy])).unbind()
     count = count.clamp(min=1)
@@ -206,16 +233,10 @@ def _statistics(found: _Normalised, mask: Tensor, reducer: Reducer) -> Statistic
 
 
 def _batch_mean(features: Tensor, prototypes: Tensor, mask: Tensor, centre: Centre, reducer: Reducer) -> Tensor:
-    """As ``Centre.batch_mean``; the mean logits (K,) are those of the mean feature."""
+    """Mean logits (K,) of the global batch's valid rows: those of the mean feature. Without rows the present centre."""
     count = reducer.sum(mask.sum())
     total = reducer.sum(features.sum(dim=0))  # D
     return (prototypes @ (total / count.clamp(min=1))).where(count > 0, centre.value.to(total.dtype))
-
-
-def _over_ranks(sums: Tensor, reducer: Reducer) -> Tensor:
-    """Logarithms (K,) of local sums -> those of the global ones."""
-    peak = reducer.max(sums).clamp(min=torch.finfo(sums.dtype).min)  # K; -inf - -inf would be NaN
-    return reducer.sum((sums - peak).exp()).log() + peak  # K
 
 
 def _blocks(tiles, count: int, row: int) -> Iterator[slice]:

@@ -74,5 +74,5 @@ def cross_entropy(logits: Tensor, teacher: Tensor, scale: float, teacher_scale: 
 
 def pull_back(gradient: Tensor, features: Tensor, prototypes: Tensor, total: Tensor) -> Tensor:
     """Gradient (N, D) of the ``left`` features; that of the ``right`` prototypes is added to ``total`` (K, D)."""
-    total.addmm_(gradient.mT, features)
+    torch.addmm(total, gradient.mT, features, out=total)
     return gradient @ prototypes

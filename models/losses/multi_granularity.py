@@ -4,13 +4,12 @@ The feature is one modality's map or the fused one; equation 6 is the sum over f
 of several sizes meet teacher views of one size, never a view itself. Every loss is the mean over all valid places
 and frames of all such pairs in the global batch.
 
-Memory, float32: with B samples, K prototypes and T frames a level holds, until the backward pass, two tensors of
-(student rows) x K, and while it runs three of (pair rows) x K. Rows of the pixel level at most B T (student cells)
-and B T (student cells x teacher views); only places seen by both views make rows.
+No level holds logits, see ``head_loss``. Rows of the pixel level at most B T (student cells) and B T (student cells x
+teacher views); only places seen by both views make rows.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -20,15 +19,15 @@ from torch import Tensor
 
 from models.grids import resize_matrix
 from models.losses.correspondence import match, sample
-from models.losses.dino import (
-    Centre, DinoSpec, Statistics, Targets, cross_entropy, paired_cross_entropy, share, teacher_targets)
+from models.losses.dino import Centre, DinoSpec, Statistics
+from models.losses.head_loss import Head, HeadTargets, compact, head_targets, mean_loss, paired_rows
 from models.losses.sinkhorn import sinkhorn_many
 from models.reducer import Reducer
 
 LEVELS = ("pixel", "object", "image")
 ROUNDS = 3  # of moving the seeds of the objects to the cells assigned to them
 
-Heads = Mapping[str, Callable[[Tensor], Tensor]]  # "image", "dense": (rows, D) -> logits (rows, K)
+Heads = Mapping[str, Head]  # "image", "dense"
 
 
 class ViewMaps(NamedTuple):
@@ -68,6 +67,8 @@ class Matched(NamedTuple):
     student: Tensor  # B Vs T h w D
     teacher: Tensor  # B Vs Vt T h w D float32, zero where masked
     mask: Tensor  # B Vs Vt T h w bool
+    pairs: Tensor  # Vs Vt bool, which student view meets which teacher view
+    most: int  # teacher views that one student view meets, at most
 
 
 def multi_granularity(student: Mapping[str, ViewMaps], teacher: ViewMaps, student_heads: Heads, teacher_heads: Heads,
@@ -80,21 +81,17 @@ def multi_granularity(student: Mapping[str, ViewMaps], teacher: ViewMaps, studen
     level, replace Sinkhorn-Knopp. Where ``valid`` is False a map has no influence, whatever it holds. A level without
     any row on any rank gives zero with zero gradients. Collectives are called in a fixed order, whatever the rows.
     """
-    matched, partners = [], {}
-    for size, views in student.items():
-        partners[size] = partner_views(views.maps.shape[1], teacher.maps.shape[1], size == teacher_size,
-                                       teacher.maps.device)
-        matched.append(_meet(views, teacher, partners[size]))
+    matched = {size: _meet(views, teacher, size == teacher_size) for size, views in student.items()}
 
-    def targets(level: str, head: str, rows: Tensor, mask: Tensor) -> Targets:
+    def targets(level: str, head: str, rows: Tensor, mask: Tensor) -> HeadTargets:
         with torch.no_grad():
-            logits = teacher_heads[head](rows)  # N K
-            return teacher_targets(logits, mask, spec.dino, reducer, None if centres is None else centres[level])
+            return head_targets(*teacher_heads[head](rows), mask, spec.dino, reducer,
+                                None if centres is None else centres[level])
 
     made = {
-        "pixel": _pixel(matched, student_heads["dense"], targets, spec, reducer),
-        "object": _object(matched, student_heads["dense"], targets, spec, reducer),
-        "image": _image(student, teacher, partners, student_heads["image"], targets, spec, reducer),
+        "pixel": _pixel(matched.values(), student_heads["dense"], targets, spec, reducer),
+        "object": _object(matched.values(), student_heads["dense"], targets, spec, reducer),
+        "image": _image(student, teacher, matched, student_heads["image"], targets, spec, reducer),
     }
     return Granularity(
         losses={level: loss for level, (loss, _) in made.items()},
@@ -109,64 +106,58 @@ def partner_views(student_views: int, teacher_views: int, same: bool, device: to
     return everything.triu(1) | everything.tril(-1) if same else everything
 
 
-def _meet(views: ViewMaps, teacher: ViewMaps, partners: Tensor) -> Matched:
-    """Teacher features at the student's cells."""
+def _meet(views: ViewMaps, teacher: ViewMaps, same: bool) -> Matched:
+    """Teacher features at the student's cells; ``same``: both have the same views."""
+    teacher_views = teacher.maps.shape[1]
+    pairs = partner_views(views.maps.shape[1], teacher_views, same, teacher.maps.device)
     coords, inside = match(views.affine, teacher.affine, views.maps.shape[3:5])  # B Vs Vt h w (2)
-    inside = inside & partners[:, :, None, None]  # B Vs Vt h w
+    inside = inside & pairs[:, :, None, None]  # B Vs Vt h w
     features, mask = sample(teacher.maps, teacher.valid, coords, inside)
-    return Matched(views.maps, features, mask & views.valid[:, :, None])
+    return Matched(views.maps, features, mask & views.valid[:, :, None], pairs, max(1, teacher_views - same))
 
 
-def _pixel(matched: list[Matched], head: Callable, targets: Callable, spec: GranularitySpec,
-           reducer: Reducer) -> tuple[Tensor, Targets]:
+def _pixel(matched: Iterable[Matched], head: Head, targets: Callable, spec: GranularitySpec,
+           reducer: Reducer) -> tuple[Tensor, HeadTargets]:
     """Equation 2. A student cell goes through the head once, however many teacher views see its place."""
-    rows, partner_rows, owners, count = [], [], [], 0
+    rows, partner_rows, partners, count = [], [], [], 0
     for cells in matched:
         used = cells.mask.any(dim=2)  # B Vs T h w
-        number = used.flatten().cumsum(0).view_as(used) - 1 + count  # B Vs T h w, row of each used cell
         rows.append(cells.student[used])  # n D
-        count += rows[-1].shape[0]
-        for features, mask in zip(cells.teacher.unbind(2), cells.mask.unbind(2)):  # one teacher view each
-            partner_rows.append(features[mask])  # p D
-            owners.append(number[mask])  # p
+        partner_rows.append(cells.teacher[cells.mask])  # p D
+        number = cells.mask.flatten().cumsum(0).view_as(cells.mask) - 1 + count  # B Vs Vt T h w, row of each pair
+        partners.append(compact(number.where(cells.mask, -1).movedim(2, -1)[used], cells.most))  # n Vt
+        count += partner_rows[-1].shape[0]
     partner_rows = torch.cat(partner_rows)  # pairs D
-    found = targets("pixel", "dense", partner_rows, partner_rows.new_ones(partner_rows.shape[0], dtype=torch.bool))
-    summed = found.probabilities.new_zeros(count, found.probabilities.shape[1])  # rows K
-    for owner, part in zip(owners, found.probabilities.split([len(owner) for owner in owners])):
-        summed[owner] += part  # an owner occurs once a teacher view, so this adds in a fixed order
-    values = cross_entropy(head(torch.cat(rows)), summed, spec.dino.student_temperature)  # rows
-    pairs = torch.tensor(partner_rows.shape[0], device=values.device)
-    return share(values.sum(), pairs, reducer), found._replace(probabilities=None)
+    found = targets("pixel", "dense", partner_rows, partner_rows.new_ones(count, dtype=torch.bool))
+    return mean_loss(head, rows, found, partners, spec.dino.student_temperature, reducer), found
 
 
-def _object(matched: list[Matched], head: Callable, targets: Callable, spec: GranularitySpec,
-            reducer: Reducer) -> tuple[Tensor, Targets]:
+def _object(matched: Iterable[Matched], head: Head, targets: Callable, spec: GranularitySpec,
+            reducer: Reducer) -> tuple[Tensor, HeadTargets]:
     """Equation 3 with one loss for each object of each pair and frame."""
     student_rows, teacher_rows = [], []
     for cells in matched:
         student_objects, teacher_objects, mask = objects(cells, spec)
         student_rows.append(student_objects[mask].flatten(0, 1))  # rows D
         teacher_rows.append(teacher_objects[mask].flatten(0, 1))  # rows D
-    student_rows, teacher_rows = torch.cat(student_rows), torch.cat(teacher_rows)
-    mask = teacher_rows.new_ones(teacher_rows.shape[0], dtype=torch.bool)
-    found = targets("object", "dense", teacher_rows, mask)
-    values = cross_entropy(head(student_rows), found.probabilities, spec.dino.student_temperature)  # rows
-    return reducer.mean(values, mask), found._replace(probabilities=None)
+    teacher_rows = torch.cat(teacher_rows)  # rows D
+    own = torch.arange(teacher_rows.shape[0], device=teacher_rows.device)  # rows
+    found = targets("object", "dense", teacher_rows, torch.ones_like(own, dtype=torch.bool))
+    student_rows = torch.cat(student_rows)  # rows D
+    return mean_loss(head, [student_rows], found, [own[:, None]], spec.dino.student_temperature, reducer), found
 
 
-def _image(student: Mapping[str, ViewMaps], teacher: ViewMaps, partners: dict[str, Tensor], head: Callable,
-           targets: Callable, spec: GranularitySpec, reducer: Reducer) -> tuple[Tensor, Targets]:
+def _image(student: Mapping[str, ViewMaps], teacher: ViewMaps, matched: Mapping[str, Matched], head: Head,
+           targets: Callable, spec: GranularitySpec, reducer: Reducer) -> tuple[Tensor, HeadTargets]:
     """Equation 4. A teacher view's targets are made once for all its partners."""
     pooled, present = average(teacher.maps, teacher.valid)  # B Vt T (D)
     found = targets("image", "image", pooled.flatten(0, 2), present.flatten())
-    probabilities = found.probabilities.unflatten(0, present.shape)  # B Vt T K
-    sums = []
+    rows, partners = [], []
     for size, views in student.items():
         pooled, mask = average(views.maps, views.valid)  # B Vs T (D)
-        sums.append(paired_cross_entropy(head(pooled), mask, probabilities, present, partners[size],
-                                         spec.dino.student_temperature))
-    total, count = (torch.stack(parts).sum() for parts in zip(*sums))
-    return share(total, count, reducer), found._replace(probabilities=None)
+        rows.append(pooled.flatten(0, 2))  # n D
+        partners.append(compact(paired_rows(matched[size].pairs, mask, present), matched[size].most))  # n Vt
+    return mean_loss(head, rows, found, partners, spec.dino.student_temperature, reducer), found
 
 
 def average(maps: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:

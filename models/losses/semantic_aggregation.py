@@ -5,13 +5,14 @@ of the same sample, the student's of one and the teacher's (prime) of the other.
 queries of the local views too. Both sums are means over the pairs of views that hold data.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from models.losses.dino import Centre, DinoSpec, Statistics, paired_cross_entropy, share, teacher_targets
+from models.losses.dino import Centre, DinoSpec, Statistics
+from models.losses.head_loss import Head, head_targets, mean_loss, paired_rows
 from models.reducer import Reducer
 
 SYMMETRIC = (("global", "local"), ("local", "global"))
@@ -26,9 +27,8 @@ class Aggregation(NamedTuple):
 
 
 def semantic_aggregation(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], valid: Mapping[str, Tensor],
-                         student_head: Callable[[Tensor], Tensor], teacher_head: Callable[[Tensor], Tensor],
-                         spec: DinoSpec, reducer: Reducer, centre: Centre | None = None,
-                         pairs: Sequence[tuple[str, str]] = SYMMETRIC) -> Aggregation:
+                         student_head: Head, teacher_head: Head, spec: DinoSpec, reducer: Reducer,
+                         centre: Centre | None = None, pairs: Sequence[tuple[str, str]] = SYMMETRIC) -> Aggregation:
     """Mean loss over all pairs of views, queries and samples of the global batch.
 
     ``student`` and ``teacher``: view size -> queries (B, V, m, D); ``valid``: view size -> (B, V) bool, False where a
@@ -45,20 +45,16 @@ def semantic_aggregation(student: Mapping[str, Tensor], teacher: Mapping[str, Te
     with torch.no_grad():
         rows = torch.cat([_clean(teacher[size], valid[size]) for size in sizes], dim=1)  # B Vt m D
         present = torch.cat([_each_query(teacher[size], valid[size]) for size in sizes], dim=1)  # B Vt m
-        found = teacher_targets(teacher_head(rows.flatten(0, 2)), present.flatten(), spec, reducer, centre)
-    targets = dict(zip(sizes, found.probabilities.unflatten(0, present.shape)  # B V m K each
-                       .split([teacher[size].shape[1] for size in sizes], dim=1)))
-    sums = []
+        found = head_targets(*teacher_head(rows.flatten(0, 2)), present.flatten(), spec, reducer, centre)
+    views = [teacher[size].shape[1] for size in sizes]
+    rows, partners = [], []
     for size in dict.fromkeys(size for size, _ in pairs):
-        logits = student_head(_clean(student[size], valid[size]))  # B Vs m K
         mask = _each_query(student[size], valid[size])  # B Vs m
-        for partner in [t for s, t in pairs if s == size]:
-            everyone = mask.new_ones(mask.shape[1], teacher[partner].shape[1])  # Vs Vt
-            sums.append(paired_cross_entropy(logits, mask, targets[partner],
-                                             _each_query(teacher[partner], valid[partner]), everyone,
-                                             spec.student_temperature))
-    total, count = (torch.stack(parts).sum() for parts in zip(*sums))
-    return Aggregation(share(total, count, reducer), found.statistics, found.centre)
+        met = paired_rows(mask.new_ones(mask.shape[1], sum(views)), mask, present).split(views, dim=1)  # n V each
+        partners.append(torch.cat([own for own, other in zip(met, sizes) if (size, other) in pairs], dim=1))  # n Vt
+        rows.append(_clean(student[size], valid[size]).flatten(0, 2))  # n D
+    loss = mean_loss(student_head, rows, found, partners, spec.student_temperature, reducer)
+    return Aggregation(loss, found.statistics, found.centre)
 
 
 def _clean(queries: Tensor, valid: Tensor) -> Tensor:

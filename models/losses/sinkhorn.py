@@ -27,11 +27,7 @@ def sinkhorn(scores: Tensor, epsilon: float, iterations: int, mask: Tensor, redu
     influence, NaN included. N may differ between ranks and may be zero. Each iteration exchanges 2 K numbers.
     Raises ValueError unless epsilon > 0 and iterations >= 1.
     """
-    def over_ranks(columns: Tensor) -> Tensor:
-        peak = reducer.max(columns).clamp(min=torch.finfo(columns.dtype).min)  # K; -inf - -inf would be NaN
-        return reducer.sum((columns - peak).exp()).log() + peak  # K
-
-    return _assign(scores, mask, epsilon, iterations, over_ranks)
+    return _assign(scores, mask, epsilon, iterations, lambda columns: log_sum_over_ranks(columns, reducer))
 
 
 @torch.no_grad()
@@ -41,6 +37,12 @@ def sinkhorn_many(scores: Tensor, mask: Tensor, epsilon: float, iterations: int)
     ``scores`` (..., N, M), ``mask`` (..., N) bool -> (..., N, M) float32, as ``sinkhorn`` does for each problem.
     """
     return _assign(scores, mask, epsilon, iterations)
+
+
+def log_sum_over_ranks(sums: Tensor, reducer: Reducer) -> Tensor:
+    """Logarithms (K,) of sums over this rank's rows -> those of the global sums. Exchanges 2 K numbers."""
+    peak = reducer.max(sums).clamp(min=torch.finfo(sums.dtype).min)  # K; -inf - -inf would be NaN
+    return reducer.sum((sums - peak).exp()).log() + peak  # K
 
 
 def _assign(scores: Tensor, mask: Tensor, epsilon: float, iterations: int,

@@ -1,5 +1,7 @@
 """Formulas written as loops in float64, to which several tests of the losses compare."""
 
+import math
+
 import numpy as np
 
 
@@ -24,6 +26,15 @@ def loss_by_loops(logits, targets, temperature):
     for x, p in zip(logits, targets):
         total = total - p * ((x / temperature).exp() / normaliser).log()
     return total
+
+
+def statistics_by_loops(targets):
+    """Mean entropy of the rows, entropy of the mean row, share of the columns that are some row's largest."""
+    rows, prototypes = targets.shape
+    entropy = sum(-p * math.log(p) for row in targets.tolist() for p in row if p > 0) / rows
+    mean = [sum(targets[:, k].tolist()) / rows for k in range(prototypes)]
+    used = {max(range(prototypes), key=lambda k: row[k]) for row in targets.tolist()}
+    return entropy, sum(-p * math.log(p) for p in mean if p > 0), len(used) / prototypes
 
 
 def sample_by_loops(maps, valid, x, y):

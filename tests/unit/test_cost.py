@@ -58,7 +58,10 @@ def whole_batch(settings: Settings):
 ])
 def test_a_real_step_equals_the_count(overrides):
     settings = load(TINY, overrides).settings
-    expected = step_costs(settings, samples=1).flops
+    costs = step_costs(settings, samples=1)
+    expected, again = costs.flops, sum(cost.recomputed for cost in costs.losses)
+    # the head loss computes logits again and makes the gradients of the last layer in its forward pass
+    early = again + sum(cost.backward for cost in costs.losses if cost.module.endswith(", logits"))
     student, teacher = (Pretraining(settings.model, None, None, settings.activation_checkpointing) for _ in range(2))
     for model in (student, teacher):
         initialise(model, settings.seed)
@@ -74,10 +77,10 @@ def test_a_real_step_equals_the_count(overrides):
     assert flops == expected.student_forward
     flops, losses = counted(lambda: objective(outputs, targets, batch, 0.07))
     update, _ = counted(lambda: student.update_context(outputs, Reducer()))
-    assert flops + update == expected.heads
+    assert flops + update == expected.heads + early
     flops, _ = counted(losses.total.backward)
-    assert flops == expected.backward + expected.recomputation
-    assert (expected.recomputation > 0) == settings.activation_checkpointing
+    assert flops + early == expected.backward + expected.recomputation
+    assert (expected.recomputation > again) == settings.activation_checkpointing
     assert expected.hardware == expected.model + expected.recomputation
 
 
@@ -105,7 +108,7 @@ def test_step_flops_of_the_paper_preset():
     found = step_flops(load(PAPER).settings)
     assert found.student_forward == found.teacher_forward and round(found.student_forward / 1e9) == 8444
     assert found.student_forward == pytest.approx(8109.52e9, rel=0.05)
-    assert found.recomputation == 0 and found.model == found.hardware
+    assert 0 < found.recomputation < 0.02 * found.model  # no activation checkpointing, the head loss alone
     assert 4 < found.model / found.student_forward < 4.1  # student 1 + 2, teacher 1, and the heads
 
 

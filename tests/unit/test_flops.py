@@ -19,9 +19,9 @@ from models.flops import (
 from models.heads import ProjectionHead
 from models.initialise import initialise
 from models.losses.correspondence import match
-from models.losses.dino import DinoSpec
+from models.losses.dino import Centre, DinoSpec
 from models.losses.image_text import LabelledViews, image_text
-from models.losses.multi_granularity import GranularitySpec, ViewMaps, multi_granularity, partner_views
+from models.losses.multi_granularity import LEVELS, GranularitySpec, ViewMaps, multi_granularity, partner_views
 from models.losses.semantic_aggregation import semantic_aggregation
 from models.pretraining import FUSED, Pretraining
 from models.reducer import Reducer
@@ -203,7 +203,15 @@ def test_fusion_and_decoder_have_the_ratio_that_is_counted():
 
 # ------------------------------------------------------------------------------------------------ heads and losses
 
-CLASSES, CLUSTERS = 7, 6
+CLASSES, CLUSTERS, ITERATIONS = 7, 6, 3
+
+
+def heads_equal(costs, loss) -> None:
+    """The head loss makes the gradients of the last layer, and computes logits again, in its forward pass."""
+    early = total((cost for cost in costs if cost.module.endswith(", logits")), "backward")
+    kept = []
+    assert counted(lambda: kept.append(loss())) == total(costs) + total(costs, "recomputed") + early
+    assert counted(kept[0].backward) == total(costs, "backward") - early
 
 
 class Overlap:
@@ -234,8 +242,8 @@ def heads(width: int, spec: ModelSpec) -> ProjectionHead:
     return head
 
 
-@pytest.mark.parametrize("feature", ["hr", "ms", FUSED])
-def test_multi_granularity(feature):
+@pytest.mark.parametrize("feature,centred", [("hr", False), ("ms", False), (FUSED, False), (FUSED, True)])
+def test_multi_granularity(feature, centred):
     spec, sizes, overlap = DENSE, SIZES, Overlap(DENSE, SIZES)
     width = spec.fused_width if feature == FUSED else spec.widths[-1]
     frames = 1 if feature == FUSED else spec.modalities[feature].frames
@@ -247,14 +255,12 @@ def test_multi_granularity(feature):
                         overlap.affine[size])
 
     student, teacher = ({level: heads(width, spec) for level in ("image", "dense")} for _ in range(2))
-    kept = []
-    measured = counted(lambda: kept.append(multi_granularity(
-        {size: maps(size, True) for size in sizes}, maps("global", False), student, teacher,
-        GranularitySpec(DinoSpec(), CLUSTERS), Reducer()).total))
+    levels = {level: Centre(spec.head.prototypes) for level in LEVELS} if centred else None
     assert overlap.rows[feature]["global"].objects > 0 < overlap.rows[feature]["local"].pixel
-    costs = granularity(spec, sizes, feature, overlap.rows[feature], CLUSTERS, BATCH)
-    assert measured == total(costs)
-    assert counted(kept[0].backward) == total(costs, "backward")
+    costs = granularity(spec, sizes, feature, overlap.rows[feature], CLUSTERS, 0 if centred else ITERATIONS, BATCH)
+    heads_equal(costs, lambda: multi_granularity(
+        {size: maps(size, True) for size in sizes}, maps("global", False), student, teacher,
+        GranularitySpec(DinoSpec(iterations=ITERATIONS), CLUSTERS), Reducer(), levels).total)
 
 
 def test_semantic_aggregation():
@@ -263,12 +269,8 @@ def test_semantic_aggregation():
                          for size, (views, _) in sizes.items()} for trained in (True, False))
     valid = {size: torch.ones(BATCH, views, dtype=torch.bool) for size, (views, _) in sizes.items()}
     mine, theirs = heads(spec.fusion.width, spec), heads(spec.fusion.width, spec)
-    kept = []
-    measured = counted(lambda: kept.append(
-        semantic_aggregation(student, teacher, valid, mine, theirs, DinoSpec(), Reducer()).loss))
-    costs = aggregation(spec, sizes, BATCH)
-    assert measured == total(costs)
-    assert counted(kept[0].backward) == total(costs, "backward")
+    heads_equal(aggregation(spec, sizes, ITERATIONS, BATCH), lambda: semantic_aggregation(
+        student, teacher, valid, mine, theirs, DinoSpec(iterations=ITERATIONS), Reducer()).loss)
 
 
 def test_image_text_and_its_projection():
@@ -301,7 +303,7 @@ def test_update_of_the_geo_context():
 
 def test_losses_are_all_of_them():
     rows = Overlap(DENSE, SIZES).rows
-    parts = [granularity(DENSE, SIZES, feature, found, CLUSTERS, BATCH) for feature, found in rows.items()]
-    parts += [aggregation(DENSE, SIZES, BATCH), alignment(DENSE, SIZES, CLASSES, BATCH),
+    parts = [granularity(DENSE, SIZES, feature, found, CLUSTERS, ITERATIONS, BATCH) for feature, found in rows.items()]
+    parts += [aggregation(DENSE, SIZES, ITERATIONS, BATCH), alignment(DENSE, SIZES, CLASSES, BATCH),
               context_update(DENSE, SIZES, BATCH)]
-    assert losses(DENSE, SIZES, rows, CLUSTERS, CLASSES, BATCH) == [cost for part in parts for cost in part]
+    assert losses(DENSE, SIZES, rows, CLUSTERS, CLASSES, ITERATIONS, BATCH) == [cost for part in parts for cost in part]

@@ -1,4 +1,6 @@
-"""The head loss without logits against loops in float64 and against ``dino``, which holds them."""
+"""The head loss without logits against loops in float64 and against the same loss with its logits."""
+
+import math
 
 import numpy as np
 import pytest
@@ -7,10 +9,11 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.losses import head_tiles
-from models.losses.dino import Centre, DinoSpec, cross_entropy, paired_cross_entropy, teacher_targets
-from models.losses.head_loss import head_loss, head_targets, paired_rows
+from models.losses.dino import Centre, DinoSpec
+from models.losses.head_loss import compact, head_loss, head_targets, mean_loss, paired_rows
+from models.losses.sinkhorn import sinkhorn
 from models.reducer import Reducer
-from tests.unit.formulas import loss_by_loops, textbook
+from tests.unit.formulas import loss_by_loops, statistics_by_loops, textbook
 from tests.unit.ranks import run_ranks
 
 SPEC = DinoSpec(student_temperature=0.1, teacher_temperature=0.04, iterations=3)
@@ -46,12 +49,19 @@ def centre_of(prototypes, dtype=torch.float32):
     return centre
 
 
-def with_logits(student, teacher, mask, table, centre=None, reducer=None):
-    """The loss as ``dino`` computes it, and the targets."""
-    found = teacher_targets(teacher[0] @ teacher[1].T, mask, SPEC, reducer or Reducer(), centre)
-    padded = torch.cat([found.probabilities, torch.zeros_like(found.probabilities[:1])])  # index -1: zero
+def targets_of(teacher, mask, centre=None):
+    """The teacher's distributions (N, K) and its logits."""
+    logits = teacher[0] @ teacher[1].T
+    if centre is None:
+        return sinkhorn(logits, SPEC.teacher_temperature, SPEC.iterations, mask, Reducer()), logits
+    return ((logits - centre.value) / SPEC.teacher_temperature).softmax(dim=-1).where(mask[:, None], 0.0), logits
+
+
+def with_logits(student, targets, table):
+    """The loss of explicit targets (N, K)."""
+    padded = torch.cat([targets, torch.zeros_like(targets[:1])])  # index -1: zero
     logits = student[0] @ student[1].T
-    return cross_entropy(logits, padded[table].sum(dim=1), SPEC.student_temperature).sum(), found
+    return -(padded[table].sum(dim=1) * (logits / SPEC.student_temperature).log_softmax(dim=-1)).sum()
 
 
 def without(student, teacher, mask, table, centre=None, reducer=None, spec=SPEC):
@@ -65,16 +75,19 @@ def without(student, teacher, mask, table, centre=None, reducer=None, spec=SPEC)
 def test_equals_the_loss_with_logits(rows, teachers, prototypes, partners, centred):
     given = scene(rows, teachers, prototypes, partners)
     centre = centre_of(prototypes) if centred else None
-    expected, targets = with_logits(*given, centre)
+    student, teacher, mask, table = given
+    targets, logits = targets_of(teacher, mask, centre)
+    expected = with_logits(student, targets, table)
     found, implicit = without(*given, centre)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    for a, b in zip(torch.autograd.grad(found, given[0]), torch.autograd.grad(expected, given[0])):
+    for a, b in zip(torch.autograd.grad(found, student), torch.autograd.grad(expected, student)):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(torch.stack(implicit.statistics), torch.stack(targets.statistics), rtol=1e-4, atol=1e-5)
+    if mask.any():
+        np.testing.assert_allclose(implicit.statistics, statistics_by_loops(targets[mask]), rtol=1e-4, atol=1e-5)
     if centred:
-        torch.testing.assert_close(implicit.centre, targets.centre)
+        torch.testing.assert_close(implicit.centre, logits[mask].mean(dim=0) if mask.any() else centre.value)
     else:
-        assert implicit.centre is targets.centre is None
+        assert implicit.centre is None
 
 
 @pytest.mark.parametrize("centred", [False, True])
@@ -179,13 +192,50 @@ def test_views_meet_row_by_row():
     student, teacher, _, _ = scene(mask.numel(), present.numel(), 41)
     table = paired_rows(pairs, mask, present)
     found, _ = without(student, teacher, present.flatten(), table)
-    targets = teacher_targets(teacher[0] @ teacher[1].T, present.flatten(), SPEC, Reducer()).probabilities
-    expected, count = paired_cross_entropy((student[0] @ student[1].T).unflatten(0, mask.shape), mask,
-                                           targets.unflatten(0, present.shape), present, pairs, 0.1)
-    assert int((table >= 0).sum()) == int(count) > 0
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    logits = (student[0] @ student[1].T).unflatten(0, mask.shape)  # B S n K
+    targets = targets_of(teacher, present.flatten())[0].unflatten(0, present.shape)  # B t n K
+    met = [(b, s, t, n) for b, s, t, n in np.ndindex(2, 3, 2, 4) if pairs[s, t] and mask[b, s, n] and present[b, t, n]]
+    expected = sum(loss_by_loops(logits[b, s, n].double(), targets[b, t, n].double(), 0.1) for b, s, t, n in met)
+    assert int((table >= 0).sum()) == len(met) > 0
+    torch.testing.assert_close(found, expected.float(), rtol=1e-5, atol=1e-5)
     for a, b in zip(torch.autograd.grad(found, student), torch.autograd.grad(expected, student)):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_compact_partners_are_the_same_partners():
+    table = torch.tensor([[-1, 4, -1], [7, -1, 2], [-1, -1, -1], [-1, -1, 0]])
+    found = compact(table, 2)
+    assert found.shape == (4, 2)
+    for before, after in zip(table.tolist(), found.tolist()):
+        assert {x for x in before if x >= 0} == {x for x in after if x >= 0}
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_parts_of_a_mean_loss_average_to_the_whole(world_size):
+    """Parts of unlike M, on ranks of unlike N, against one table of all pairs."""
+    student, teacher, mask, table = scene(12, 9, 41, 2)
+    table[:4, 1] = -1
+    total, _ = without(student, teacher, mask, table)
+    cuts = {1: [slice(0, 4), slice(4, 12)], 2: [slice(0, 4), slice(4, 12)]}[world_size]
+    targets = head_targets(*teacher, mask, SPEC, Reducer())
+
+    def work(rank, reducer):
+        mine = cuts if world_size == 1 else [cuts[rank]]
+        return mean_loss(lambda x: (x, student[1]), [student[0].detach()[part] for part in mine], targets,
+                         [table[part, :1] if part.stop == 4 else table[part] for part in mine],
+                         SPEC.student_temperature, reducer)
+
+    found = torch.stack(run_ranks(world_size, work)).mean()
+    torch.testing.assert_close(found, total / (table >= 0).sum())
+
+
+def test_statistics_of_a_collapsed_and_a_silent_teacher():
+    prototypes, mask, centre = 5 * torch.eye(3), torch.ones(6, dtype=torch.bool), Centre(3)
+    collapsed = head_targets(torch.eye(3)[:1].expand(6, 3), prototypes, mask, SPEC, Reducer(), centre).statistics
+    np.testing.assert_allclose(collapsed, (0, 0, 1 / 3), atol=1e-6)
+    silent = head_targets(torch.zeros(6, 3), prototypes, mask, SPEC, Reducer(), centre).statistics
+    np.testing.assert_allclose(silent[:2], math.log(3), rtol=1e-6)
+    assert (centre.value == 0).all()  # read, not moved
 
 
 @pytest.mark.parametrize("centred", [False, True])

@@ -25,7 +25,7 @@ def linear_heads(seed):
 
 
 def callables(weights):
-    return {name: lambda x, w=w: x.float() @ w.T for name, w in weights.items()}
+    return {name: lambda x, w=w: (x.float(), w) for name, w in weights.items()}
 
 
 def scene(batch=2, seed=0, holes=0.2):
@@ -165,7 +165,7 @@ def test_each_place_goes_through_a_head_once():
     def counting(name, weights):
         def head(x):
             rows.setdefault(name, []).append(x.shape[:-1].numel())
-            return x.float() @ weights.T
+            return x.float(), weights
         return head
 
     heads = [{level: counting((who, level), w) for level, w in linear_heads(seed).items()}
@@ -274,7 +274,8 @@ def cells_of(teacher, student, mask):
     """One pair of one sample and frame: (n, D) maps on a square grid."""
     side = math.isqrt(len(mask))
     grid = lambda x: x.view(1, 1, 1, side, side, -1)
-    return Matched(grid(student), grid(teacher)[:, :, None], mask.view(1, 1, 1, 1, side, side))
+    return Matched(grid(student), grid(teacher)[:, :, None], mask.view(1, 1, 1, 1, side, side),
+                   torch.ones(1, 1, dtype=torch.bool), 1)
 
 
 def test_objects_separate_clear_groups_and_pair_the_same_ground():

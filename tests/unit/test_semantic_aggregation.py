@@ -30,7 +30,7 @@ HEAD, OTHER = draw(PROTOTYPES, WIDTH, seed=20) / 2, draw(PROTOTYPES, WIDTH, seed
 
 
 def run(student, teacher, valid, reducer=None, head=HEAD, **options):
-    return semantic_aggregation(student, teacher, valid, lambda x: x @ head.T, lambda x: x @ OTHER.T, SPEC,
+    return semantic_aggregation(student, teacher, valid, lambda x: (x, head), lambda x: (x, OTHER), SPEC,
                                 reducer or Reducer(), **options)
 
 
