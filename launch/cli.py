@@ -1,6 +1,8 @@
 """How every command ends: 0, or one line on stderr and 2 for an error that the user can put right."""
 
 import dis
+import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ def run(main: Callable[[], int | None]) -> None:
     """Call ``main`` and leave the process: its return value (None is 0) as exit status, ``error: <line>`` and 2 for
     an error that this project raised on purpose. Anything else, also behind such an error, keeps its traceback: it is
     a bug, not a mistake."""
+    _show_log()
     try:
         status = main() or 0
     except (ValueError, FileNotFoundError) as error:
@@ -21,6 +24,16 @@ def run(main: Callable[[], int | None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         status = 2
     sys.exit(status)
+
+
+def _show_log() -> None:
+    """What the project logs, such as which kernels run and why not, on stderr; of a run's ranks the first speaks."""
+    if os.environ.get("RANK", "0") == "0":
+        for room in ("data", "engine", "models"):
+            log = logging.getLogger(room)
+            log.setLevel(logging.INFO)
+            log.addHandler(logging.StreamHandler())
+            log.propagate = False  # a library's handler on the root would say it again
 
 
 def raised_here(error: BaseException) -> bool:

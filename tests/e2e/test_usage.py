@@ -11,18 +11,27 @@ import torch
 
 from engine.weights import load, read
 from models.initialise import generator, truncated_normal
-from tests.commands import ROOT, environment, script, trained
+from tests.commands import ROOT, environment, pretrain, script, trained
 
 
 @pytest.fixture(scope="module")
 def project(shards, tmp_path_factory):
     """A folder that looks like the project's after ``make demo``, with a run of two steps on two ranks."""
     folder = tmp_path_factory.mktemp("project")
-    trained(2, shards, folder / "runs/demo/pretrain", "--set", "skysense.schedule.steps=2")
+    done = pretrain(2, shards, folder / "runs/demo/pretrain", "--set", "skysense.schedule.steps=2")
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    (folder / "training.log").write_text(done.stdout + done.stderr)
     (folder / "runs/demo/archive").symlink_to(shards.parent / "archive")
     (folder / "data").mkdir()
     (folder / "data/samples").symlink_to(ROOT / "data/samples")
     return folder
+
+
+def test_the_first_rank_says_once_which_path_each_kernel_took_and_why(project):
+    lines = [line for line in (project / "training.log").read_text().splitlines() if "kernel " in line]
+    assert lines and len(lines) == len(set(lines))
+    assert {line.split()[1] for line in lines} >= {"window_attention:", "sinkhorn:", "head_loss:"}
+    assert all("PyTorch (not asked for by SKYSENSE_KERNELS)" in line for line in lines)
 
 
 def blocks(page: str) -> list[str]:

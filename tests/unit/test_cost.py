@@ -13,19 +13,16 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from data.classes import NAMES
-from data.collate import empty_batch
-from data.order import generator
-from data.views import affine, draw_views
 from engine.config import load
-from engine.cost import TILE_CELLS, expected_rows, step_costs, step_flops
+from engine.cost import expected_rows, step_costs, step_flops
 from engine.cost_figure import COLOURS, family
 from engine.objective import Objective, to_views
-from engine.settings import Settings
 from models.flops import map_sides
 from models.initialise import initialise
 from models.pretraining import FUSED, Pretraining
 from models.reducer import Reducer
 from tests.commands import ROOT, TINY, environment, script
+from tests.unit.batches import whole_batch
 
 PAPER = ROOT / "ds_configs" / "paper_128gpu.json"
 
@@ -35,21 +32,6 @@ def counted(function) -> tuple[int, object]:
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         result = function()
     return counter.get_total_flops(), result
-
-
-def whole_batch(settings: Settings):
-    """One sample without any gap, its views drawn as ``expected_rows`` draws the first."""
-    batch = empty_batch(0, 1, settings.data)
-    drawn = draw_views(generator(settings.seed, "sample 0", 0, "views"), TILE_CELLS, settings.data.views)
-    for size, views in batch.views.items():
-        for v, view in enumerate(drawn[size]):
-            views.affine[0, v] = torch.from_numpy(affine(view))
-        views.labels.zero_()
-        for modality, images in views.images.items():
-            images.normal_()
-            views.valid[modality].fill_(True)
-    batch.region.zero_()
-    return batch
 
 
 @pytest.mark.parametrize("overrides", [
