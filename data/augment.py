@@ -58,14 +58,15 @@ def draw_colours(rng: np.random.Generator, settings: AugmentSettings, view: str,
     return Colours(jitter, grey, blur, solarise)
 
 
-def recolour(image: Tensor, mask: Tensor, colours: Colours) -> Tensor:
+def recolour(image: Tensor, mask: Tensor, colours: Colours, whole: bool | None = None) -> Tensor:
     """Apply what was drawn, on the image's device.
 
-    image: 3 x 32n x 32n uint8; mask: n x n bool. Returns float32 in [0, 1]; invalid pixels hold no information of the
+    image: 3 x 32n x 32n uint8; mask: n x n bool; whole: whether it is True everywhere, if the caller knows (to ask a
+    mask on a GPU is to wait for it). Returns float32 in [0, 1]; invalid pixels hold no information of the
     image and influence no valid one."""
     x = image.float().div_(255)  # 3 H W, changed in place from here on
     valid = None
-    if not mask.all():
+    if not (mask.all() if whole is None else whole):
         valid = mask.repeat_interleave(HR_PIXELS, 0).repeat_interleave(HR_PIXELS, 1)[None].float()  # 1 H W
         _fill(x, valid)
     for name, amount in colours.jitter:

@@ -69,7 +69,7 @@ def put(target: ViewSet, modality: str, slot: int, v: int, image: Tensor, mask: 
     """Normalise T C H W (stored numbers / the sensor's scale) and store it with its T n n mask; invalid pixels become
     exactly zero."""
     place = target.images[modality][slot, v, :len(image)]  # T C H W
-    mean, std = _statistics(modality)
+    mean, std = _statistics(modality, image.device)
     torch.sub(image, mean, out=place).div_(std)
     if not mask.all():
         scale = HR_PIXELS if modality == "hr" else 1
@@ -79,10 +79,10 @@ def put(target: ViewSet, modality: str, slot: int, v: int, image: Tensor, mask: 
 
 
 @cache
-def _statistics(modality: str) -> tuple[Tensor, Tensor]:
+def _statistics(modality: str, device: torch.device) -> tuple[Tensor, Tensor]:
     """Mean and deviation of a sensor's bands: C 1 1 each."""
     sensor = MODALITIES[modality]
-    return torch.tensor(sensor.mean)[:, None, None], torch.tensor(sensor.std)[:, None, None]
+    return tuple(torch.tensor(values, device=device)[:, None, None] for values in (sensor.mean, sensor.std))
 
 
 def apply_colours(views: ViewSet, images: Tensor, valid: Tensor) -> Tensor:
@@ -91,9 +91,10 @@ def apply_colours(views: ViewSet, images: Tensor, valid: Tensor) -> Tensor:
     images: B V 1 3 H W uint8; valid: B V 1 n n bool, both on the device. Returns float32 as ``fill`` makes it:
     normalised, zero where invalid."""
     out = torch.zeros(images.shape, device=images.device)  # B V 1 3 H W
-    mean, std = (values.to(images.device) for values in _statistics("hr"))  # 3 1 1
+    mean, std = _statistics("hr", images.device)  # 3 1 1
+    whole = views.valid["hr"].flatten(2).all(2).tolist()  # B V, from the host's copy
     pixels = valid.repeat_interleave(HR_PIXELS, 3).repeat_interleave(HR_PIXELS, 4)  # B V 1 H W
     for b, row in enumerate(views.colours):
         for v, colours in enumerate(row):
-            out[b, v, 0] = (recolour(images[b, v, 0], valid[b, v, 0], colours) - mean) / std
+            out[b, v, 0] = (recolour(images[b, v, 0], valid[b, v, 0], colours, whole[b][v]) - mean) / std
     return out.masked_fill_(~pixels[:, :, :, None], 0.0)

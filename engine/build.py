@@ -9,7 +9,9 @@ from engine.settings import Settings
 from engine.typed import ConfigError
 from engine.weights import read
 from models.adapt import Sensor, adapt
+from models.compiled import compile_regions, describe_regions
 from models.initialise import initialise
+from models.layer_norm import layer_norm_class, use_layer_norm
 from models.moe import MoE, canonical_names
 from models.pretraining import Pretraining
 from models.reducer import Reducer
@@ -23,13 +25,18 @@ TABLES = {"tokens", "tables", "queries", "day"}  # names of modules or parameter
 def build_models(settings: Settings, reducer: Reducer) -> tuple[Pretraining, Pretraining]:
     """Student and teacher with equal first weights, on the CPU in float32.
 
-    The weights follow from the seed alone: neither the world size nor ``ep_size`` changes them.
+    The weights follow from the seed alone: neither the world size nor ``ep_size`` changes them. Raises ValueError for
+    a backend that was asked for and is not here.
     """
-    models = []
+    norm, models = layer_norm_class(settings.layer_norm), []
     for role in ("student", "teacher"):
-        model = Pretraining(settings.model, settings.ep_size, reducer, settings.activation_checkpointing)
+        model = Pretraining(settings.model, settings.ep_size, reducer,
+                            settings.activation_checkpointing and settings.recompute)
         names = canonical_names(model)
         initialise(model, settings.seed, lambda name, names=names: names.get(name, name))
+        use_layer_norm(model, norm)
+        if settings.compile:
+            compile_regions(model)
         models.append(model)
     student, teacher = models
     return student, teacher.eval().requires_grad_(False)
@@ -106,5 +113,5 @@ def describe(model: Pretraining) -> list[str]:
     """Lines for the log: which paths are active, and the size of the model in this process."""
     mixtures = [module for module in model.modules() if isinstance(module, MoE)]
     count = sum(p.numel() for p in model.parameters())
-    lines = [f"model: {count / 1e6:.2f} M parameters in this process"]
+    lines = [f"model: {count / 1e6:.2f} M parameters in this process", describe_regions(model)]
     return lines + ([f"{mixtures[0].describe()}, {len(mixtures)} blocks"] if mixtures else ["MoE: none"])

@@ -3,11 +3,13 @@
 from data.modalities import MODALITIES
 from engine.settings import Settings
 from engine.typed import suggest
+from models.layer_norm import IMPLEMENTATIONS
+from models.recompute import POLICIES
 from models.spec import CELL_METRES
 
 _AT_LEAST = {
-    "seed": 0, "threads": 0, "ep_size": 1, "log_every": 1, "data.workers": 0, "data.prefetch": 1,
-    "data.max_bad_samples": 0, "checkpoint.every": 1, "checkpoint.keep": 1, "schedule.steps": 1,
+    "seed": 0, "threads": 0, "ep_size": 1, "log_every": 1, "collect_garbage_every": 0, "data.workers": 0,
+    "data.prefetch": 1, "data.max_bad_samples": 0, "checkpoint.every": 1, "checkpoint.keep": 1, "schedule.steps": 1,
     "loss.teacher_temperature_warmup": 0, "loss.freeze_last_layer": 0, "loss.sinkhorn_iterations": 1,
     "loss.clusters": 2, "model.queries": 1, "model.head.prototypes": 2, "model.head.layers": 1, "guard.patience": 1,
 }
@@ -30,6 +32,8 @@ def problems(settings: Settings, deepspeed: dict, world_size: int | None):
     yield from _modalities(settings)
     yield from _geometry(settings)
     yield from _experts(settings, world_size)
+    yield from _layer_norm(settings)
+    yield from _recompute(settings)
     yield from _batch(deepspeed, world_size)
     yield from _optimizer(deepspeed)
     yield from _precision(deepspeed)
@@ -102,9 +106,30 @@ def _experts(settings: Settings, world_size: int | None):
         yield f"skysense.ep_size: expected 1 because the model has no experts, found {ep_size}"
     if moe is not None and moe.experts % ep_size:
         yield f"skysense.ep_size: expected a divisor of the {moe.experts} experts, found {ep_size}"
+    if moe is not None and moe.implementation == "grouped" and ep_size != 1:
+        yield (f"skysense.model.moe.implementation: 'grouped' expected all experts on every rank (skysense.ep_size 1), "
+               f"found ep_size {ep_size}; set 'deepspeed'")
     if world_size is not None and world_size % ep_size:
         yield (f"skysense.ep_size: expected a divisor of the {world_size} ranks of this run, found {ep_size}; "
                f"change it or the number of ranks")
+
+
+def _layer_norm(settings: Settings):
+    """A name only: whether Apex is here is asked where a model is built, so that its run can be read elsewhere."""
+    if settings.layer_norm not in IMPLEMENTATIONS:
+        yield f"skysense.layer_norm: expected one of {', '.join(IMPLEMENTATIONS)}, found {settings.layer_norm!r}"
+
+
+def _recompute(settings: Settings):
+    """A known way of activation checkpointing, with checkpointing on, and without what it cannot see into."""
+    if settings.recompute not in POLICIES:
+        yield f"skysense.recompute: expected one of {', '.join(POLICIES)}, found {settings.recompute!r}"
+    elif settings.recompute != POLICIES[0] and not settings.activation_checkpointing:
+        yield (f"skysense.recompute: {settings.recompute!r} expected skysense.activation_checkpointing true, found "
+               "false; set it")
+    elif settings.recompute == "pointwise" and settings.compile:
+        yield ("skysense.recompute: 'pointwise' expected skysense.compile false, found true; it cannot choose inside "
+               "compiled regions, set one of them back")
 
 
 def _batch(deepspeed: dict, world_size: int | None):

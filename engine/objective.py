@@ -23,7 +23,7 @@ QUERIES = "queries"
 def to_views(batch: Batch, device: torch.device) -> dict[str, Views]:
     """What the model sees of a batch, by view size."""
     days = {name: values.to(device, non_blocking=True) for name, values in batch.days.items()}
-    region = batch.region.to(device)
+    region = batch.region.to(device, non_blocking=True)
     found = {}
     for size, views in batch.views.items():
         images = {name: x.to(device, non_blocking=True) for name, x in views.images.items()}
@@ -62,7 +62,7 @@ class Objective:
         """Losses of one rank's slice; ``temperature`` is the teacher's at this step. Collective."""
         losses = Losses(self.text.new_zeros(()), {}, {}, {})
         dino = DinoSpec(self.settings.student_temperature, temperature, self.settings.sinkhorn_iterations)
-        affine = {size: views.affine.to(self.text.device) for size, views in batch.views.items()}
+        affine = {size: views.affine.to(self.text.device, non_blocking=True) for size, views in batch.views.items()}
         for feature in self.student.heads:
             self._granularity(losses, feature, student, teacher, affine, dino)
         self._aggregation(losses, student, teacher, dino)
@@ -125,7 +125,7 @@ class Objective:
         for size, found in student.features.items():
             fused = found.maps[FUSED][:, :, 0]  # B V g g D
             projected = self.student.text_projection(fused.to(self.student.text_projection.weight.dtype))
-            labels = batch.views[size].labels.to(fused.device)  # B V L L
+            labels = batch.views[size].labels.to(fused.device, non_blocking=True)  # B V L L
             views[size] = LabelledViews(projected, found.valid[FUSED][:, :, 0], labels)
         return image_text(views, self.text, self.settings.text_temperature, self.reducer)
 

@@ -113,8 +113,12 @@ class Settings:
     run_dir: str = "runs/pretrain"
     ep_size: int = 1  # expert-parallel ranks; divides experts and world size
     activation_checkpointing: bool = False
+    recompute: str = "blocks"  # what it computes again, see models/recompute.py: or "windows", "pointwise"
+    compile: bool = False  # torch.compile for feed-forward networks and fusion layers, see models/compiled.py
+    layer_norm: str = "torch"  # or "apex": who computes it; weights and checkpoints are the same
     threads: int = 0  # CPU threads a rank for torch; 0: the library's choice
     log_every: int = 1  # steps
+    collect_garbage_every: int = 50  # steps, the same on all ranks; 0: when Python chooses, each rank for itself
     data: DataSettings = field(default_factory=DataSettings)
     model: ModelSpec = field(default_factory=ModelSpec)
     loss: LossSettings = field(default_factory=LossSettings)

@@ -1,6 +1,7 @@
 """One training step, readable from top to bottom."""
 
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -9,12 +10,13 @@ from torch.profiler import record_function
 from data.sample import Batch
 from engine import zero
 from engine.guard import all_finite
-from engine.objective import Objective, to_views
+from engine.objective import Losses, Objective, to_views
 from engine.schedules import Schedules, StepSchedule
 from engine.teacher import EmaTeacher
 from models.backbone import expert_load
-from models.pretraining import Pretraining
+from models.pretraining import Outputs, Pretraining
 from models.reducer import Reducer
+from models.stochastic_depth import Draw
 
 
 SPAN = "step/"  # how the names of a step's parts begin in a profiler's trace
@@ -45,10 +47,10 @@ class StepReport:
 
 
 class Step:
-    """Teacher targets, one student call, losses, finite vote, backward, optimizer, teacher and prototypes."""
+    """One student call, teacher targets, losses, finite vote, backward, optimizer, teacher and prototypes."""
 
     def __init__(self, engine, ema: EmaTeacher, teacher: Pretraining, objective: Objective, schedules: Schedules,
-                 reducer: Reducer, device: torch.device):
+                 reducer: Reducer, device: torch.device, seed: int = 0):
         self.engine = engine
         self.student: Pretraining = engine.module
         self.ema = ema
@@ -57,6 +59,7 @@ class Step:
         self.schedules = schedules
         self.reducer = reducer
         self.device = device
+        self.seed = seed
 
     def __call__(self, batch: Batch) -> StepReport:
         """Train on one rank's slice of step ``batch.step``. Every rank must call with the same step."""
@@ -65,17 +68,18 @@ class Step:
             zero.set_schedule(self.engine, now.lr, now.weight_decay, now.last_layer_lr)
             views = to_views(batch, self.device)
 
+        # The student comes first: meanwhile the ranks exchange the teacher's weights of the last step.
+        with part("student"):
+            outputs = self.engine(views, Draw(self.seed, batch.step))
         with part("teacher"), torch.no_grad():
             targets = self.teacher(views)
-        with part("student"):
-            outputs = self.engine(views)
         with part("losses"):
             losses = self.objective(outputs, targets, batch, now.teacher_temperature)
 
         # The vote comes before backward: a NaN on one rank must not reach any rank's gradients, teacher or prototypes.
         with part("vote"):
             finite = all_finite(losses.total, self.reducer)
-        applied = False
+        applied, lost_regions = False, None
         if finite:
             with part("backward"):
                 self.engine.backward(losses.total)
@@ -86,28 +90,44 @@ class Step:
             with part("teacher's average"):
                 self.ema.update(now.momentum)
             with part("prototypes, centres"):
-                self.student.update_context(outputs, self.reducer)
+                lost_regions = self.student.update_context(outputs, self.reducer)
                 self.objective.update_centres(losses)
         with part("report"):
+            terms, statistics, load = self._fetch(losses, outputs, lost_regions)
             return StepReport(
                 applied=applied,
                 schedule=now,
-                terms=self._average(losses.terms),
-                statistics={name: float(value) for name, value in losses.statistics.items()},
+                terms=terms,
+                statistics=statistics,
                 gradient_norm=zero.gradient_norm(self.engine) if finite else float("nan"),
-                expert_load=self._load(outputs),
+                expert_load=load,
                 skipped_keys=[] if applied else list(batch.keys),
             )
 
-    def _average(self, terms: dict[str, Tensor]) -> dict[str, float]:
-        """Mean over ranks of this rank's shares: the values over the global batch."""
-        stacked = torch.stack([value.detach().float() for value in terms.values()])  # terms
-        mean = self.reducer.sum(stacked) / self.reducer.world_size
-        return dict(zip(terms, mean.tolist()))
+    def _fetch(self, losses: Losses, outputs: Outputs, lost_regions: Tensor | None
+               ) -> tuple[dict[str, float], dict[str, float], Tensor | None]:
+        """Terms (their mean over ranks), statistics and expert load, with one exchange and one transfer to the host.
 
-    def _load(self, outputs) -> Tensor | None:
+        Raises FloatingPointError, on all ranks alike, if the geo context had to refuse its update.
+        """
+        load = self._load(outputs)  # layers modalities E
+        shares = [torch.stack([value.detach().float() for value in losses.terms.values()])]  # terms
+        shares += [] if load is None else [load.flatten()]  # integers, exact in float64
+        shares = self.reducer.sum(torch.cat([share.double() for share in shares]))
+        equal = [torch.stack(list(losses.statistics.values()))] if losses.statistics else []  # on all ranks
+        equal += [] if lost_regions is None else [lost_regions[None]]
+        values = iter(torch.cat([shares, *(value.double() for value in equal)]).tolist())
+        terms = {name: value / self.reducer.world_size for name, value in zip(losses.terms, values)}
+        counts = [] if load is None else list(islice(values, load.numel()))
+        statistics = dict(zip(losses.statistics, islice(values, len(losses.statistics))))
+        if any(values):
+            raise FloatingPointError("geo context: expected finite new prototypes, found others; none were written and "
+                                     "the last checkpoint is sound; look at the samples of this step")
+        return terms, statistics, None if load is None else torch.tensor(counts).long().view(load.shape)
+
+    def _load(self, outputs: Outputs) -> Tensor | None:
+        """Tokens of this rank that each expert was sent: layers, modalities, E."""
         if not outputs.routings:
             return None
         spec = self.student.spec
-        load = expert_load(outputs.routings, outputs.layouts, spec.moe.experts, list(spec.modalities))
-        return self.reducer.sum(load).cpu()  # layers modalities E
+        return expert_load(outputs.routings, outputs.layouts, spec.moe.experts, list(spec.modalities))

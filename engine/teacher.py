@@ -31,16 +31,35 @@ class EmaTeacher:
             raise ValueError(f"teacher: expected the student's names, found {strange[0]} in one of them only")
         module.load_state_dict(student)
         self.shards = [shard.clone() for shard in zero.partitions(engine)]
-        zero.gather(engine, self.shards, module)
+        self.shown = zero.FlatCopy(engine, module)
+        self._show()
+        module.register_forward_pre_hook(lambda *_: self.wait())
+        module.register_state_dict_pre_hook(lambda *_: self.wait())
 
     @torch.no_grad()
     def update(self, momentum: float) -> None:
-        """Follow the student after a step that was applied; every rank must call it."""
-        for ema, student in zip(self.shards, zero.partitions(self.engine), strict=True):
+        """Follow the student after a step that was applied; every rank must call it.
+
+        Returns while the ranks still exchange their shards. The module's next forward waits for them, and so does its
+        ``state_dict``; whoever reads parameters otherwise must ``wait``.
+        """
+        self.wait()
+        for index, (ema, student) in enumerate(zip(self.shards, zero.partitions(self.engine), strict=True)):
             # Not m x ema + (1 - m) x student: in float32 the two factors do not add up to 1, which pulls the teacher
             # to zero as m nears 1. And each operation rounds once, so the bits do not depend on where a shard is cut.
             ema.add_((student - ema).mul_(1 - momentum))
-        zero.gather(self.engine, self.shards, self.module)
+            self.shown.start(index, ema)
+
+    def wait(self) -> None:
+        """Until the module holds the weights of the last update."""
+        self.shown.wait()
+
+    def _show(self) -> None:
+        """Put this moment's average into the module."""
+        self.wait()
+        for index, shard in enumerate(self.shards):
+            self.shown.start(index, shard)
+        self.wait()
 
     def state(self) -> dict[str, Tensor]:
         """``shard.<group>``: this rank's; ``buffer.<name>``: equal on all ranks, also those that the student shares.
@@ -60,7 +79,7 @@ class EmaTeacher:
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Take the tensors that ``state`` gave; every rank must call it. Raises ValueError if they do not fit."""
         together(lambda: self._copy(state))
-        zero.gather(self.engine, self.shards, self.module)
+        self._show()
 
     @torch.no_grad()
     def _copy(self, state: dict[str, Tensor]) -> None:

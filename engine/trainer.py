@@ -28,7 +28,9 @@ from engine.build import (
 )
 from engine.collectives import DistributedReducer, on_first_rank, together
 from engine.config import Config, ConfigError, snapshot
+from engine.doctor.report import banner
 from engine.guard import Guard
+from engine.housekeeping import GarbageCollection
 from engine.metrics import Metrics
 from engine.objective import Objective
 from engine.preempt import EXIT_DONE, Preempt
@@ -101,13 +103,13 @@ def open_run(config: Config, device: torch.device, resume: str | None = None) ->
     found = _checkpoint_to_resume(run_dir, resume)
     rank = zero.ranks()[0]
     reducer = DistributedReducer()
-    student, teacher = build_models(settings, reducer)
+    student, teacher = together(lambda: build_models(settings, reducer))
     taken = []
     if settings.init.path is not None and found is None:  # the teacher starts as a copy of the student
         taken = together(lambda: take_trained(settings, student, dataset.regions))
     if rank == 0:
-        lines = describe(student) + [*taken, f"class embeddings: {tower}",
-                                     f"data: {len(dataset)} samples of {dataset.path}, run folder {run_dir}"]
+        lines = [*banner(config), *describe(student), *taken, f"class embeddings: {tower}",
+                 f"data: {len(dataset)} samples of {dataset.path}, run folder {run_dir}"]
         print("\n".join(lines), flush=True)
 
     optimizer = config.deepspeed["optimizer"]["params"]
@@ -119,7 +121,8 @@ def open_run(config: Config, device: torch.device, resume: str | None = None) ->
     share_context(engine.module, teacher)
     ema = EmaTeacher(engine, teacher)
     objective = Objective(settings.loss, engine.module, teacher, text.to(device), reducer)
-    step = Step(engine, ema, teacher, objective, Schedules(settings, optimizer), reducer, device)
+    step = Step(engine, ema, teacher, objective, Schedules(settings, optimizer), reducer, device,
+                settings.seed)
     run = Run(config, run_dir, rank, dataset, reducer, step, start=0)
     if found is not None:
         run.start = _restore(run, found)
@@ -167,6 +170,7 @@ def _loop(run: Run, preempt: Preempt, stop_at: int | None) -> int:
     stop = steps if stop_at is None else max(run.start, min(steps, stop_at))
     metrics = Metrics(run.run_dir, steps, run.start, run.rank, settings.log_every)
     guard = Guard(settings.guard, settings.model.head.prototypes)
+    garbage = GarbageCollection(settings.collect_garbage_every)
     batches = iter(open_stream(run.dataset, settings.data, settings.seed, batch_size, run.rank,
                                run.reducer.world_size, run.start, stop))
     code, done, saved = None, run.start, run.start
@@ -188,10 +192,13 @@ def _loop(run: Run, preempt: Preempt, stop_at: int | None) -> int:
             code = EXIT_GUARD if failing else preempt.vote(run.reducer, step.device)
             if done % settings.checkpoint.every == 0:
                 saved = _save(run, done)
+            garbage.after(batch.step)
         if saved != done:
             _save(run, done)
+        step.ema.wait()  # no exchange may be under way when the process groups go
     finally:
         metrics.close()
+        garbage.close()
     return EXIT_DONE if code is None else code
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from engine.typed import ConfigError
 
 VERSION = "0.19.8"
-GROUP_LIMIT = 2**27  # elements of a parameter group: bounds what ``gather`` holds at once to half a GiB of float32
+GROUP_LIMIT = 2**27  # elements of a parameter group: the optimizer's temporaries are half a GiB of float32 at most
 _TAG = "deepspeed"  # folder of DeepSpeed's files inside a checkpoint
 
 
@@ -196,25 +196,64 @@ def saved_partitions(folder: Path, rank: int) -> list[Tensor]:
     return state["optimizer_state_dict"]["single_partition_of_fp32_groups"]
 
 
-@torch.no_grad()
+class FlatCopy:
+    """The parameters of a module outside the engine, laid out as ZeRO lays out its own, to be filled from shards.
+
+    They become views of one flat vector a group, so that what is gathered needs neither a second place nor a copy.
+    ``module`` has the names and shapes of the engine's model on this rank; its values stay.
+    Raises ValueError if the parameters of a group are of several types.
+    """
+
+    @torch.no_grad()
+    def __init__(self, engine, module: nn.Module):
+        optimizer = engine.optimizer
+        names = {id(parameter): name for name, parameter in engine.module.named_parameters()}
+        targets = dict(module.named_parameters())
+        self.groups, self.flats = optimizer.real_dp_process_group, []
+        self.pending: list[dist.Work] = []
+        layouts = zip(optimizer.round_robin_bit16_groups, optimizer.round_robin_bit16_offsets, strict=True)
+        for shard, group, (parameters, offsets) in zip(partitions(engine), self.groups, layouts, strict=True):
+            found = [targets[names[id(parameter)]] for parameter in parameters]
+            types = {target.dtype for target in found}
+            if len(types) != 1:
+                raise ValueError(f"flat copy: expected parameters of one type, found {sorted(map(str, types))}; cast "
+                                 "the module first")
+            flat = found[0].new_zeros(shard.numel() * dist.get_world_size(group))
+            for target, offset in zip(found, offsets, strict=True):
+                view = flat[offset: offset + target.numel()].view_as(target)
+                view.copy_(target)
+                target.data = view
+            self.flats.append(flat)
+
+    @torch.no_grad()
+    def start(self, index: int, shard: Tensor) -> None:
+        """Begin to put the shards of group ``index`` together, cast to the module's type; every rank must call it.
+
+        Until ``wait`` the parameters hold nothing of use. A cast commutes with the exchange; before it, bf16 halves
+        what travels. The shard is free again at once.
+        """
+        flat, group = self.flats[index], self.groups[index]
+        mine = flat.view(dist.get_world_size(group), -1)[dist.get_rank(group)]
+        mine.copy_(shard)
+        if mine.numel() != flat.numel():
+            self.pending.append(dist.all_gather_into_tensor(flat, mine, group=group, async_op=True))
+
+    def wait(self) -> None:
+        """Until all that was started is there: on a GPU its queue waits, the host does not."""
+        for work in self.pending:
+            work.wait()
+        self.pending = []
+
+
 def gather(engine, shards: list[Tensor], module: nn.Module) -> None:
     """Put shards of all ranks together and write them into the parameters of ``module``, cast to their type.
 
-    ``module`` has the names and shapes of the engine's model on this rank. Every rank must call it.
+    Arguments and errors as of ``FlatCopy``. Every rank must call it.
     """
-    optimizer = engine.optimizer
-    names = {id(parameter): name for name, parameter in engine.module.named_parameters()}
-    targets = dict(module.named_parameters())
+    copy = FlatCopy(engine, module)
     for index, shard in enumerate(shards):
-        found = [targets[names[id(parameter)]] for parameter in optimizer.round_robin_bit16_groups[index]]
-        types = {target.dtype for target in found}
-        # a cast commutes with the exchange; before it, bf16 halves what travels
-        shard = shard.to(types.pop() if len(types) == 1 else torch.float32)
-        group = optimizer.real_dp_process_group[index]
-        flat = shard.new_empty(shard.numel() * dist.get_world_size(group))
-        dist.all_gather_into_tensor(flat, shard, group=group)
-        for target, offset in zip(found, optimizer.round_robin_bit16_offsets[index], strict=True):
-            target.copy_(flat[offset: offset + target.numel()].view_as(target))
+        copy.start(index, shard)
+    copy.wait()
 
 
 def save_checkpoint(engine, folder: Path) -> None:

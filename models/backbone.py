@@ -1,17 +1,19 @@
 """The unified backbone: four stages that all modalities pass through on one packed axis."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from models import recompute
 from models.moe import Routing
 from models.packing import Layout, token_mask
 from models.patch_merging import PatchMerging
 from models.position import Positions
 from models.prompts import Prompts
 from models.spec import ModelSpec
+from models.stochastic_depth import Draw, choose, run_on_some
 from models.swin_v2 import SwinBlock
 from models.transformer import FeedForward, TransformerBlock
 
@@ -21,9 +23,11 @@ Stages = list[tuple[Tensor, Layout]]
 class Stage(nn.Module):
     """Blocks of one width; with global attention also a position table and prompts."""
 
-    def __init__(self, spec: ModelSpec, index: int, ffns: list[nn.Module], checkpointing: bool):
+    def __init__(self, spec: ModelSpec, index: int, ffns: list[nn.Module], checkpointing: bool | str):
         super().__init__()
-        self.checkpointing = checkpointing
+        self.index = index
+        self.checkpointing = checkpointing if checkpointing != "windows" or index < spec.window_stages else False
+        self.drop_path = spec.drop_path
         width = spec.widths[index]
         entry = index - spec.window_stages  # global stages before this one
         if entry < 0:
@@ -35,26 +39,27 @@ class Stage(nn.Module):
         self.prompts = Prompts(tuple(spec.modalities), width, spec.prompts[index]) if spec.prompts[index] else None
         self.blocks = nn.ModuleList(blocks)
 
-    def forward(self, x: Tensor, layout: Layout, present: Sequence[Tensor]
+    def forward(self, x: Tensor, layout: Layout, present: Sequence[Tensor], draw: Draw | None = None
                 ) -> tuple[Tensor, list[Routing], list[Layout]]:
         """Packed (N, D) -> (N, D), the routing of each expert layer, and the layout it saw: with the prompts, but for
-        the last block, which drops them."""
+        the last block, which drops them; with the images that the layer's block ran on."""
         if self.positions is not None:
             x = self.positions(x, layout)  # N D
         if self.prompts is not None:
             x, layout = self.prompts(x, layout)  # N D
         mask = token_mask(layout, present)  # N
         routings, layouts = [], []
-        for block in self.blocks:
-            if self.checkpointing and torch.is_grad_enabled():
-                x, routing = checkpoint(block, x, layout, mask, use_reentrant=False, preserve_rng_state=False)
+        run = partial(recompute.run, policy=self.checkpointing)
+        for number, block in enumerate(self.blocks):
+            seen = layout
+            if draw is not None and self.drop_path and self.training:
+                images = choose(layout, self.drop_path, draw, f"stage {self.index}, block {number}")
+                x, routing, seen = run_on_some(partial(run, block), x, layout, mask, images)
             else:
-                x, routing = block(x, layout, mask)
-            if block is self.blocks[-1]:
-                layout = layout.with_prefix(0)
+                x, routing = run(block, x, layout, mask)
             if routing is not None:
                 routings.append(routing)
-                layouts.append(layout)
+                layouts.append(seen.with_prefix(0) if block is self.blocks[-1] else seen)
         return x, routings, layouts
 
 
@@ -62,12 +67,12 @@ class Backbone(nn.Module):
     """Swin V2 blocks, then plain transformer blocks, with adaptive patch merging between the stages.
 
     ``moe_factory(width, block)`` builds the mixture of experts of a block (counted over all stages) in ``spec.moe``;
-    see ``models.moe`` for its contract. It is needed only if the spec has one. ``checkpointing`` recomputes each block
-    in the backward pass. 661.40 M parameters without experts, 1994.10 M with them, prompts not counted (table 6).
+    see ``models.moe`` for its contract. It is needed only if the spec has one. ``checkpointing``: see
+    ``models.recompute``. 661.40 M parameters without experts, 1994.10 M with them, prompts not counted (table 6).
     """
 
     def __init__(self, spec: ModelSpec, moe_factory: Callable[[int, int], nn.Module] | None = None,
-                 checkpointing: bool = False):
+                 checkpointing: bool | str = False):
         super().__init__()
         if spec.moe is not None and moe_factory is None:
             raise ValueError(f"backbone: expected a moe_factory for the experts in blocks {spec.moe.blocks}, found "
@@ -82,12 +87,13 @@ class Backbone(nn.Module):
         self.merges = nn.ModuleList(PatchMerging(width) for width in spec.widths[:-1])
         self.norm = nn.LayerNorm(spec.widths[-1])
 
-    def forward(self, tokens: Tensor, layout: Layout, present: Sequence[Tensor]
+    def forward(self, tokens: Tensor, layout: Layout, present: Sequence[Tensor], draw: Draw | None = None
                 ) -> tuple[Stages, list[Routing], list[Layout]]:
         """One pass over the images of all groups.
 
         ``tokens`` (N, widths[0]) packed, ``layout`` its table without prompts, ``present`` one (images,) bool a group:
-        False for an image without any valid pixel, whose tokens no expert serves.
+        False for an image without any valid pixel, whose tokens no expert serves. ``draw``: in training mode each block
+        leaves out the share ``spec.drop_path`` of the images; None: every block runs on all of them.
 
         Returns the packed output and layout of every stage, the last one normalised, prompts dropped; the routing of
         every expert layer; and the layout that each of these layers saw.
@@ -99,7 +105,7 @@ class Backbone(nn.Module):
             if index:
                 halve = [self.halving[group.modality][index - 1] for group in layout.groups]
                 x, layout = self.merges[index - 1](x, layout, halve)  # N D
-            x, found, seen = stage(x, layout, present)  # N D
+            x, found, seen = stage(x, layout, present, draw)  # N D
             routings += found
             layouts += seen
             stages.append((x, layout))

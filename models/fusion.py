@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from models import recompute
 from models.initialise import truncated_normal
 from models.spec import FusionSpec
 
@@ -68,13 +68,13 @@ class Fusion(nn.Module):
     """Tokens of all modalities and dates at a cell -> one fused vector.
 
     Every modality has its own projection from the backbone's width; its bias serves as the modality's embedding.
-    ``checkpointing`` recomputes each layer in the backward pass (non-reentrant).
+    ``checkpointing``: see ``models.recompute``.
     """
 
     def __init__(self, spec: FusionSpec, in_width: int, modalities: Sequence[str], mlp_ratio: int = 4,
-                 checkpointing: bool = False):
+                 checkpointing: bool | str = False):
         super().__init__()
-        self.checkpointing = checkpointing
+        self.checkpointing = checkpointing != "windows" and checkpointing
         self.projections = nn.ModuleDict({name: nn.Linear(in_width, spec.width) for name in modalities})
         self.day = nn.Embedding(DAYS, spec.width)
         self.token = nn.Parameter(torch.zeros(spec.width))
@@ -109,10 +109,7 @@ class Fusion(nn.Module):
         """Packed sequences (C, S, width), mask (C, S) bool -> the first token's output (C, width)."""
         for i, layer in enumerate(self.layers):
             keep = 1 if i == len(self.layers) - 1 else x.shape[1]  # nobody reads the last layer's other tokens
-            if self.checkpointing and torch.is_grad_enabled():
-                x = checkpoint(layer, x, mask, keep, use_reentrant=False, preserve_rng_state=False)  # C keep W
-            else:
-                x = layer(x, mask, keep)  # C keep W
+            x = recompute.run(layer, x, mask, keep, policy=self.checkpointing)  # C keep W
         return self.norm(x[:, 0])  # C W
 
     def _sequence(self, part: CellSeries) -> tuple[Tensor, Tensor]:

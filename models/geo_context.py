@@ -85,30 +85,34 @@ class GeoContext(nn.Module):
         return shares.mT @ query  # B P d, equation 9
 
     @torch.no_grad()
-    def update(self, query: Tensor, mask: Tensor, region: Tensor, reducer: Reducer) -> None:
+    def update(self, query: Tensor, mask: Tensor, region: Tensor, reducer: Reducer) -> Tensor:
         """Move the prototypes of every region of the global batch, equation 10.
 
         ``query`` (B, cells, d), ``mask`` (B, cells) bool, ``region`` (B,): this rank's samples, B equal on all
         ranks. Samples of one region are averaged, then the region moves once. All ranks compute the same from the
         gathered values, in the order of the global batch. Regions without a sample keep their bits.
-        Raises FloatingPointError, on all ranks alike, and writes nothing if a new value would not be finite.
+
+        Returns the number of regions whose new values would not be finite, () int64, equal on all ranks: unless it is
+        zero nothing was written. The host waits for nothing here; shapes do not depend on how many regions there are.
         """
         values = reducer.gather(self.assignments(query, mask, region))  # B_all P d
         region = reducer.gather(region.where(mask.any(dim=1), -1))  # B_all
         # a stable sort keeps the batch's order in a region; segments need no atomics, so no run-to-run differences
         region, order = region.sort(stable=True)  # B_all
-        used = region >= 0
-        region, counts = region[used].unique_consecutive(return_counts=True)  # U
-        if not len(region):
-            return
-        mean = torch.segment_reduce(values[order[used]], "mean", lengths=counts, axis=0)  # U P d
-        moved = self.momentum * self.prototypes[region] + (1 - self.momentum) * mean  # U P d
-        finite = moved.isfinite().flatten(1).all(dim=1)  # U
-        if not finite.all():
-            raise FloatingPointError(
-                f"geo context: the update is not finite in regions {region[~finite].tolist()}; nothing was written. "
-                "Skip the step or look at its features")
-        self.prototypes[region] = moved
+        segment = (region != region.roll(1)).index_fill(0, region.new_zeros(1), False).cumsum(0)  # B_all, 0, 1, ...
+        # as many segments as samples, the last ones empty: their number is known to the device alone
+        lengths = torch.zeros_like(region).scatter_add_(0, segment, torch.ones_like(region))  # B_all
+        region = torch.full_like(region, -1).scatter_(0, segment, region)  # B_all, by segment from here on
+        mean = torch.segment_reduce(values[order], "mean", lengths=lengths, axis=0, unsafe=True)  # B_all P d
+        used = region >= 0  # B_all
+        # a segment of no region writes once more what the last one writes: region -1 is the first in the order
+        source = torch.arange(len(region), device=region.device).where(used, segment[-1])  # B_all
+        region = region[source]  # B_all, -1 everywhere if no sample has a region
+        old = self._of(region)  # B_all P d
+        moved = self.momentum * old + (1 - self.momentum) * mean[source]  # B_all P d
+        wrong = used & ~moved.isfinite().flatten(1).all(dim=1)  # B_all
+        self.prototypes[region.clamp(min=0)] = moved.where(used.any() & ~wrong.any(), old)
+        return wrong.sum()
 
     def _of(self, region: Tensor) -> Tensor:
         """Prototypes (B, P, d) of each sample's region; region -1 borrows those of region 0."""

@@ -68,7 +68,7 @@ def _cover_matrix(size: int, side: int, device: torch.device) -> Tensor:
     if side <= size:
         return _overlap(size, side, device)
     nearest = ((2 * torch.arange(side, device=device) + 1) * size).div(2 * side, rounding_mode="floor")  # i
-    return torch.nn.functional.one_hot(nearest, size).float()  # i h
+    return (nearest[:, None] == torch.arange(size, device=device)).float()  # i h
 
 
 def _overlap(size: int, side: int, device: torch.device | None) -> Tensor:

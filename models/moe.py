@@ -1,9 +1,11 @@
 """Mixture of experts in the feed-forward network: top-1 routing over the packed token axis (supplement, F.5).
 
-Two paths with the same parameter names and the same routing. ``ep_size=None`` is plain PyTorch and imports nothing
-else. With a number the experts live in DeepSpeed's own container, so that DeepSpeed shards, reduces and saves them as
-experts, behind a gate of ours. Stock gates draw random numbers, count absent tokens and balance each rank for itself;
-this one serves first come first served in packed order, ignores masked tokens and balances the global batch.
+Parameter names and routing are the same whoever does the work. With ``ep_size=None`` that is ``models.experts``, and
+nothing else is imported. With a number the experts live in DeepSpeed's own container, so that DeepSpeed shards,
+reduces and saves them as experts, behind a gate of ours; its layer moves the tokens, unless ``implementation`` is
+"grouped": then ``models.experts`` does that there too. Stock gates draw random numbers, count absent tokens and
+balance each rank for itself; this one serves first come first served in packed order, ignores masked tokens and
+balances the global batch.
 """
 
 import math
@@ -15,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.experts import ExpertFFN, run_experts, sort_by_expert
 from models.reducer import Reducer
 from models.spec import MoESpec
 
@@ -41,19 +44,6 @@ class Choice:
     capacity: int  # slots an expert
     kept: Tensor  # N bool, valid and within the capacity
     weight: Tensor  # N gate value, zero where not kept
-
-
-class ExpertFFN(nn.Module):
-    """Feed-forward network of a transformer block: linear, GELU, linear; (..., D) -> (..., D)."""
-
-    def __init__(self, width: int, hidden: int):
-        super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., D) -> (..., D)."""
-        return self.fc2(F.gelu(self.fc1(x)))  # ... D
 
 
 def capacity_limit(tokens: int, spec: MoESpec) -> int:
@@ -104,36 +94,28 @@ def _largest(counts: Tensor, group) -> int:
 
 
 class LocalLayer(nn.Module):
-    """All experts in this process. Each runs once on exactly its own tokens, without padding.
-
-    Attribute names are those of DeepSpeed's layer, so that a checkpoint fits both; ``exp_counts`` holds the Choice of
-    the last call until it is fetched, as there.
-    """
+    """Gate and experts of this process under the names of DeepSpeed's layer, so that a checkpoint fits both."""
 
     def __init__(self, width: int, hidden: int, spec: MoESpec):
         super().__init__()
-        self.spec = spec
-        self.exp_counts: Choice | None = None
         self.gate = nn.Module()
         self.gate.wg = nn.Linear(width, spec.experts, bias=False)
         self.experts = nn.Module()
         self.experts.deepspeed_experts = nn.ModuleList(ExpertFFN(width, hidden) for _ in range(spec.experts))
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(N, D), (N,) bool -> (N, D)."""
-        drop = self.training and self.spec.capacity_factor > 0
-        # without a limit any bound does, there are no buffers to size
-        capacity = capacity_limit(len(x), self.spec) if drop else len(x)
-        self.exp_counts = choice = choose(x, gate_matrix(self.gate.wg, self.spec), mask, capacity)
-        slot = choice.expert.where(choice.kept, self.spec.experts)  # N, the last slot collects what is not kept
-        order = slot.argsort(stable=True)  # N
-        sizes = choice.counts.clamp(max=choice.capacity).tolist()
-        order = order[: sum(sizes)]
-        parts = x[order].split(sizes)
-        # experts without tokens run too: their gradient is zero, not missing
-        outputs = torch.cat([expert(part) for expert, part in zip(self.experts.deepspeed_experts, parts)])
-        y = outputs.new_zeros(x.shape).index_copy(0, order, outputs)  # N D
-        return (y * choice.weight[:, None]).to(outputs.dtype)  # N D
+
+def _run_here(layer: nn.Module, x: Tensor, mask: Tensor, spec: MoESpec) -> tuple[Tensor, Choice]:
+    """The mixture (N, D) where all experts are in this process: ``layer`` is a LocalLayer or DeepSpeed's layer.
+
+    Each expert runs on exactly its own tokens, without padding.
+    """
+    drop = layer.training and spec.capacity_factor > 0
+    # without a limit any bound does, there are no buffers to size
+    capacity = capacity_limit(len(x), spec) if drop else len(x)
+    choice = choose(x, gate_matrix(layer.gate.wg, spec), mask, capacity)
+    row, ends = sort_by_expert(choice.expert, choice.place, choice.kept, choice.counts.clamp(max=capacity))
+    fused = spec.implementation == "grouped"
+    return run_experts(x, row, ends, choice.weight, layer.experts.deepspeed_experts, fused), choice
 
 
 def _deepspeed_layer(width: int, hidden: int, spec: MoESpec, ep_size: int) -> nn.Module:
@@ -185,7 +167,8 @@ class MoE(nn.Module):
 
     ``ep_size``: None for plain PyTorch; else how many ranks share the experts. More than 1 needs the process groups of
     ``deepspeed.initialize`` (or ``set_deepspeed_parallelism()`` of ``self.layer``) before the first call.
-    Raises ValueError for an ep_size that divides neither the experts nor the processes, or a missing tutel.
+    Raises ValueError for an ep_size that divides neither the experts nor the processes, for "grouped" experts with
+    more than 1, or a missing tutel.
     """
 
     def __init__(self, width: int, hidden: int, spec: MoESpec, ep_size: int | None = None,
@@ -195,10 +178,14 @@ class MoE(nn.Module):
         self.ep_size = ep_size
         self.reducer = reducer or Reducer()
         self.ep_rank = 0
+        self.exchanges = ep_size is not None and spec.implementation != "grouped"
         if ep_size is None:
             self.layer = nn.Module()
             self.layer.deepspeed_moe = LocalLayer(width, hidden, spec)
         else:
+            if ep_size > 1 and not self.exchanges:
+                raise ValueError(f"model.moe.implementation: 'grouped' expected all experts on every rank (ep_size 1), "
+                                 f"found ep_size {ep_size}; set 'deepspeed'")
             self.ep_rank = _rank_in_group(ep_size)
             if spec.experts % ep_size:
                 raise ValueError(f"ep_size: expected a divisor of model.moe.experts ({spec.experts}), found {ep_size}")
@@ -212,9 +199,14 @@ class MoE(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Routing]:
         """x (N, D), mask (N,) bool, True where the token counts -> y (N, D), Routing."""
         inner = self.layer.deepspeed_moe
-        y = inner(x, mask)  # N D
-        # fetched and cleared: kept on the module it would hold the graph until the next call
-        choice, inner.exp_counts = inner.exp_counts, None
+        if self.exchanges:
+            y = inner(x, mask)  # N D
+            # fetched and cleared: kept on the module it would hold the graph until the next call
+            choice, inner.exp_counts = inner.exp_counts, None
+            # Tutel's dispatcher holds a call's routing for its backward pass, and DeepSpeed would reuse it for the next
+            inner.__dict__.pop("_tutel_dispatcher", None)
+        else:
+            y, choice = _run_here(inner, x, mask, self.spec)  # N D
         dropped = (mask & ~choice.kept).sum()
         return y, Routing(self._balance(choice), choice.expert, dropped)
 
@@ -239,8 +231,8 @@ class MoE(nn.Module):
     def describe(self) -> str:
         """One line for the log: which path runs, and how."""
         limit = f"capacity factor {self.spec.capacity_factor:g}" if self.spec.capacity_factor > 0 else "no dropping"
-        if self.ep_size is None:
-            path = "plain PyTorch"
+        if not self.exchanges:
+            path = "grouped products" if self.spec.implementation == "grouped" else "plain PyTorch"
         else:
             kernels = "tutel kernels" if self.spec.implementation == "tutel" else "its own sparse dispatch"
             path = f"DeepSpeed layer with {kernels}, ep_size {self.ep_size}, {self.local_experts} experts a rank"

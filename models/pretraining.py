@@ -13,6 +13,7 @@ from models.query_decoder import QueryDecoder
 from models.reducer import Reducer
 from models.skysense import SkySense
 from models.spec import ModelSpec
+from models.stochastic_depth import Draw
 
 FUSED = "fused"
 
@@ -35,7 +36,7 @@ class Pretraining(nn.Module):
     """
 
     def __init__(self, spec: ModelSpec, ep_size: int | None = None, reducer: Reducer | None = None,
-                 checkpointing: bool = False):
+                 checkpointing: bool | str = False):
         super().__init__()
         self.spec = spec
         self.trunk = SkySense(spec, ep_size, reducer, checkpointing)
@@ -48,9 +49,9 @@ class Pretraining(nn.Module):
         self.query_head = ProjectionHead(spec.fusion.width, spec.head)
         self.text_projection = nn.Linear(spec.fused_width, spec.text_width)
 
-    def forward(self, views: dict[str, Views]) -> Outputs:
-        """One packed pass over the views of every size."""
-        features, routings, layouts = self.trunk(views)
+    def forward(self, views: dict[str, Views], draw: Draw | None = None) -> Outputs:
+        """One packed pass over the views of every size; ``draw`` as in ``Backbone``, the student's alone."""
+        features, routings, layouts = self.trunk(views, draw)
         queries = {size: self._aggregate(found) for size, found in features.items()}
         region = next(iter(views.values())).region
         return Outputs(features, queries, region, routings, layouts)
@@ -64,11 +65,13 @@ class Pretraining(nn.Module):
         return self.decoder(cells, mask).unflatten(0, (batch, views))  # B V m D
 
     @torch.no_grad()
-    def update_context(self, outputs: Outputs, reducer: Reducer) -> None:
-        """Move the geo-context prototypes with the global views' fused features (equations 8-10)."""
+    def update_context(self, outputs: Outputs, reducer: Reducer) -> Tensor:
+        """Move the geo-context prototypes with the global views' fused features (equations 8-10).
+
+        Returns the regions that would not be finite, () int64: unless it is zero nothing was written."""
         if self.trunk.context is None:
-            return
+            return outputs.region.new_zeros(())
         found = outputs.features["global"]
         query = found.query.detach().flatten(1, 3)  # B G D, both global views of a sample together
         mask = found.valid[FUSED].flatten(1, 4)  # B G
-        self.trunk.context.update(query, mask, outputs.region, reducer)
+        return self.trunk.context.update(query, mask, outputs.region, reducer)

@@ -12,6 +12,7 @@ from models.moe import MoE, Routing
 from models.packing import Group, Layout, pack
 from models.reducer import Reducer
 from models.spec import CELL_METRES, ModelSpec
+from models.stochastic_depth import Draw
 from models.tokenizer import Tokenizer
 
 
@@ -23,7 +24,7 @@ class SkySense(nn.Module):
     """
 
     def __init__(self, spec: ModelSpec, ep_size: int | None = None, reducer: Reducer | None = None,
-                 checkpointing: bool = False):
+                 checkpointing: bool | str = False):
         super().__init__()
         self.spec = spec
         reducer = reducer or Reducer()
@@ -41,18 +42,20 @@ class SkySense(nn.Module):
         if spec.context is not None:
             self.context = GeoContext(spec.fusion.width, spec.context)
 
-    def forward(self, views: dict[str, Views]) -> tuple[dict[str, Features], list[Routing], list[Layout]]:
+    def forward(self, views: dict[str, Views], draw: Draw | None = None
+                ) -> tuple[dict[str, Features], list[Routing], list[Layout]]:
         """Features of the views of every size in one packed pass, with the routing of each expert layer.
 
-        Without fusion in the specification the features are those of the modalities alone.
+        Without fusion in the specification the features are those of the modalities alone. ``draw`` as in ``Backbone``.
         """
-        stages, routings, layouts = self.encode(views)
+        stages, routings, layouts = self.encode(views, draw)
         features = self.unpack(views, *stages[-1])
         if self.fusion is not None:
             self.fuse(views, features)
         return features, routings, layouts
 
-    def encode(self, views: dict[str, Views]) -> tuple[Stages, list[Routing], list[Layout]]:
+    def encode(self, views: dict[str, Views], draw: Draw | None = None
+               ) -> tuple[Stages, list[Routing], list[Layout]]:
         """Tokenizers and backbone: see ``Backbone.forward`` for what comes back."""
         groups, parts, present = [], [], []
         for size, inputs in views.items():
@@ -67,7 +70,7 @@ class SkySense(nn.Module):
                 groups.append(Group(name, size, patches.shape[0], height // self.spec.patch, width // self.spec.patch))
                 parts.append(patches)
                 present.append(valid.flatten(0, 2).flatten(1).any(1))  # BVT
-        return self.backbone(pack(parts), Layout(tuple(groups)), present)
+        return self.backbone(pack(parts), Layout(tuple(groups)), present, draw)
 
     def unpack(self, views: dict[str, Views], x: Tensor, layout: Layout) -> dict[str, Features]:
         """One stage's maps by view size and modality, with the validity of their cells."""

@@ -28,7 +28,8 @@ class MoESpec:
     experts: int = 8
     capacity_factor: float = 1.25  # slots an expert = factor x tokens / experts; <= 0 drops nothing
     min_capacity: int = 4
-    implementation: str = "deepspeed"  # or "tutel": its dispatch kernels inside DeepSpeed's layer
+    # or "tutel": its dispatch kernels inside DeepSpeed's layer; or "grouped": models/experts.py, for ep_size 1
+    implementation: str = "deepspeed"
     fixed_gate: bool = False  # the gate keeps its first values (table 14)
 
 
@@ -81,6 +82,9 @@ class ModelSpec:
     mlp_ratio: int = 4
     window: int = 8
     prompts: tuple[int, ...] = (0, 0, 4, 4)  # learnable tokens a modality, by stage
+    # share of the images that each block leaves out in training (models/stochastic_depth.py); the supplement has 0.2
+    # in its fine-tuning, and none in pre-training
+    drop_path: float = 0.0
     moe: MoESpec | None = field(default_factory=MoESpec)
     fusion: FusionSpec | None = field(default_factory=FusionSpec)
     context: ContextSpec | None = field(default_factory=ContextSpec)
@@ -107,6 +111,8 @@ class ModelSpec:
             return f"model.fusion: width {fusion.width} is not a multiple of heads {fusion.heads}"
         if fusion is not None and fusion.cell_metres not in (10.0, 20.0, 40.0):
             return f"model.fusion.cell_metres: {fusion.cell_metres} is not one of 10, 20, 40"
+        if not 0 <= self.drop_path < 1:
+            return f"model.drop_path: expected a share from 0 to below 1, found {self.drop_path}"
         if any(self.prompts[: self.window_stages]):
             return "model.prompts: window stages take no prompts, expected 0 there"
         if self.moe is not None:
@@ -114,8 +120,8 @@ class ModelSpec:
             for block in self.moe.blocks:
                 if not 0 <= block < blocks:
                     return f"model.moe.blocks: {block} is outside the {blocks} blocks of the backbone"
-            if self.moe.implementation not in ("deepspeed", "tutel"):
-                return f"model.moe.implementation: {self.moe.implementation!r} is not 'deepspeed' or 'tutel'"
+            if self.moe.implementation not in ("deepspeed", "tutel", "grouped"):
+                return f"model.moe.implementation: {self.moe.implementation!r} is not 'deepspeed', 'tutel' or 'grouped'"
         return None
 
     @property

@@ -10,6 +10,7 @@ import logging
 import os
 from functools import cache
 
+import torch
 from torch import Tensor
 
 log = logging.getLogger(__name__)
@@ -17,6 +18,8 @@ log = logging.getLogger(__name__)
 # The kernels pass their tests in the interpreter and compile, but nobody has run them on a GPU yet: until the tests
 # marked ``gpu`` have passed on one, they run only where they are asked for (docs/performance.md).
 DEFAULT = "off"
+
+KERNELS = ("window_attention", "sinkhorn", "head_loss", "experts")  # all names that kernel_path is asked for
 
 _decisions: dict[str, list[str]] = {}
 
@@ -27,11 +30,9 @@ def kernel_path(name: str, tensor: Tensor, *, why_not: str | None = None) -> boo
     ``why_not`` is the caller's own reason against it, such as a size the kernel does not take. Each new outcome of a
     kernel is logged once. Raises ValueError if SKYSENSE_KERNELS is none of off, on, auto.
     """
-    wish = os.environ.get("SKYSENSE_KERNELS", DEFAULT)
-    if wish not in ("off", "on", "auto"):
-        raise ValueError(f"SKYSENSE_KERNELS: expected off, on or auto, found {wish!r}")
-    obstacle = _obstacle(wish, tensor) or why_not
-    outcome = f"PyTorch ({obstacle})" if obstacle else "Triton, interpreted" if _interpreted() else "Triton"
+    wish = _wish()
+    obstacle = _obstacle(wish, tensor.device) or why_not
+    outcome = _outcome(obstacle)
     known = _decisions.setdefault(name, [])
     if outcome not in known:
         known.append(outcome)
@@ -44,15 +45,37 @@ def active() -> dict[str, str]:
     return {name: "; ".join(outcomes) for name, outcomes in _decisions.items()}
 
 
-def _obstacle(wish: str, tensor: Tensor) -> str | None:
+def survey(device: torch.device) -> dict[str, str]:
+    """Kernel -> what would be decided for a tensor on ``device`` that the kernel takes; nothing is logged.
+
+    Raises ValueError as ``kernel_path`` does.
+    """
+    outcome = _outcome(_obstacle(_wish(), device))
+    return dict.fromkeys(KERNELS, outcome)
+
+
+def _wish() -> str:
+    """The value of SKYSENSE_KERNELS."""
+    wish = os.environ.get("SKYSENSE_KERNELS", DEFAULT)
+    if wish not in ("off", "on", "auto"):
+        raise ValueError(f"SKYSENSE_KERNELS: expected off, on or auto, found {wish!r}")
+    return wish
+
+
+def _outcome(obstacle: str | None) -> str:
+    """How the log names a decision."""
+    return f"PyTorch ({obstacle})" if obstacle else "Triton, interpreted" if _interpreted() else "Triton"
+
+
+def _obstacle(wish: str, device: torch.device) -> str | None:
     if wish == "off":
         return "SKYSENSE_KERNELS=off" if "SKYSENSE_KERNELS" in os.environ else "not asked for by SKYSENSE_KERNELS"
     if not _has_triton():
         return "triton is not installed"
-    if _interpreted() and tensor.device.type in ("cpu", "cuda"):
+    if _interpreted() and device.type in ("cpu", "cuda"):
         # far slower than the reference: only when asked for
         return None if wish == "on" else "TRITON_INTERPRET=1 without SKYSENSE_KERNELS=on"
-    return None if tensor.is_cuda else f"no CUDA device: the tensor is on {tensor.device.type}"
+    return None if device.type == "cuda" else f"no CUDA device: the tensor is on {device.type}"
 
 
 def _interpreted() -> bool:

@@ -15,7 +15,8 @@ from tests.dist.processes import ProcessesFailed, run_processes
 
 WIDTH, HIDDEN, EXPERTS, TOKENS = 12, 20, 4, 30
 CASES = ("plain", "skewed", "half absent", "absent")
-SETTINGS = ((0.0, 2), (1.0, 2), (0.0, 1))  # capacity factor, ep_size
+ONE, TWO, GROUPED = (1, "deepspeed"), (2, "deepspeed"), (1, "grouped")  # ep_size, implementation
+SETTINGS = ((0.0, *TWO), (1.0, *TWO), (0.0, *ONE), (0.0, *GROUPED), (1.0, *GROUPED))  # capacity factor, path
 
 
 class GlooReducer(Reducer):
@@ -43,9 +44,10 @@ def parameters(seed=0):
             for name, p in sorted(model.named_parameters())}
 
 
-def build(factor, ep_size, reducer):
+def build(factor, ep_size, implementation, reducer):
     """The layer of this rank with its own experts of the common weights."""
-    moe = MoE(WIDTH, HIDDEN, MoESpec(experts=EXPERTS, capacity_factor=factor), ep_size, reducer).double()
+    spec = MoESpec(experts=EXPERTS, capacity_factor=factor, implementation=implementation)
+    moe = MoE(WIDTH, HIDDEN, spec, ep_size, reducer).double()
     weights, names = parameters(), canonical_names(moe)
     for name, p in moe.named_parameters():
         p.data = weights[names[name]].clone()
@@ -65,17 +67,17 @@ def batch(case, rank):
 
 
 def worker(settings):
-    """All settings (capacity factor, ep_size) in one pair of processes."""
+    """All settings in one pair of processes."""
     import deepspeed
 
     deepspeed.init_distributed("gloo", verbose=False)
     return [one_setting(*setting) for setting in settings]
 
 
-def one_setting(factor, ep_size):
+def one_setting(factor, ep_size, implementation):
     """Every case on this rank: outputs, loss and gradients averaged as data-parallel training does."""
     rank, world = dist.get_rank(), dist.get_world_size()
-    moe = build(factor, ep_size, GlooReducer())
+    moe = build(factor, ep_size, implementation, GlooReducer())
     moe.layer.set_deepspeed_parallelism()
     assert dist.get_rank(moe.layer.deepspeed_moe.ep_group) == moe.ep_rank
     names, results = canonical_names(moe), {}
@@ -99,7 +101,7 @@ def one_setting(factor, ep_size):
 
 def alone(case, factor):
     """The same in one process: capacity counts a rank's tokens, so each rank's output apart, one balance for all."""
-    moe = build(factor, None, None)
+    moe = build(factor, None, "deepspeed", None)
     batches = [batch(case, rank) for rank in range(2)]
     outputs = [moe(x, mask)[0] for x, mask, _ in batches]
     x, mask = (torch.cat([b[i] for b in batches]) for i in range(2))
@@ -117,9 +119,9 @@ def two_ranks():
     return dict(zip(SETTINGS, zip(*by_rank)))
 
 
-@pytest.mark.parametrize("factor,ep_size", SETTINGS)
-def test_two_ranks_equal_one(two_ranks, factor, ep_size):
-    results = two_ranks[factor, ep_size]
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_two_ranks_equal_one(two_ranks, setting):
+    results, factor = two_ranks[setting], setting[0]
     for case in CASES:
         outputs, balance, grads, teacher = alone(case, factor)
         seen = {}
@@ -138,10 +140,11 @@ def test_two_ranks_equal_one(two_ranks, factor, ep_size):
 class Stack(nn.Module):
     """A dense layer and a mixture, the smallest model with both kinds of gradient."""
 
-    def __init__(self, ep_size, reducer):
+    def __init__(self, ep_size, implementation, reducer):
         super().__init__()
         self.dense = nn.Linear(WIDTH, WIDTH)
-        self.moe = MoE(WIDTH, HIDDEN, MoESpec(experts=EXPERTS, capacity_factor=0.0), ep_size, reducer)
+        spec = MoESpec(experts=EXPERTS, capacity_factor=0.0, implementation=implementation)
+        self.moe = MoE(WIDTH, HIDDEN, spec, ep_size, reducer)
         weights, names = parameters(), canonical_names(self.moe)
         for name, p in self.moe.named_parameters():
             p.data = weights[names[name]].float()
@@ -162,20 +165,20 @@ def share(world, rank):
     return x.float(), mask, target.float()
 
 
-def train(ep_sizes, clip, steps):
-    """One ZeRO-2 run for each ep_size, all in the same processes."""
+def train(paths, clip, steps):
+    """One ZeRO-2 run for each ep_size and implementation, all in the same processes."""
     import deepspeed
 
     deepspeed.init_distributed("gloo", verbose=False)
-    return [one_run(ep_size, clip, steps) for ep_size in ep_sizes]
+    return [one_run(*path, clip, steps) for path in paths]
 
 
-def one_run(ep_size, clip, steps):
+def one_run(ep_size, implementation, clip, steps):
     """Gradient norms and final weights, by canonical name, of a ZeRO-2 run with DeepSpeed."""
     import deepspeed
     from deepspeed.moe.utils import split_params_into_different_moe_groups_for_optimizer
 
-    model = Stack(ep_size, GlooReducer())
+    model = Stack(ep_size, implementation, GlooReducer())
     groups = split_params_into_different_moe_groups_for_optimizer({"params": list(model.parameters()), "name": "all"})
     config = {"train_micro_batch_size_per_gpu": 1, "gradient_clipping": clip, "zero_allow_untested_optimizer": True,
               "zero_optimization": {"stage": 2, "reduce_scatter": True, "contiguous_gradients": True}}
@@ -192,7 +195,7 @@ def one_run(ep_size, clip, steps):
 
 def train_plain(clip, steps):
     """The same run with torch alone."""
-    model = Stack(None, Reducer())
+    model = Stack(None, "deepspeed", Reducer())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     norms = []
     for _ in range(steps):
@@ -203,11 +206,11 @@ def train_plain(clip, steps):
     return norms, {name: p.detach() for name, p in model.named_parameters()}
 
 
-@pytest.mark.parametrize("world,ep_sizes", [(2, (1, 2)), (4, (2,))])
-def test_zero2_training_does_not_depend_on_the_split(world, ep_sizes):
+@pytest.mark.parametrize("world,paths", [(2, (ONE, TWO, GROUPED)), (4, (TWO,))])
+def test_zero2_training_does_not_depend_on_the_split(world, paths):
     norms, weights = train_plain(0.5, 4)
     assert min(norms) > 0.5  # every step is clipped
-    by_rank = run_processes(world, "tests.dist.test_moe_parallel:train", [ep_sizes, 0.5, 4])
+    by_rank = run_processes(world, "tests.dist.test_moe_parallel:train", [paths, 0.5, 4])
     for runs in zip(*by_rank):
         merged = {}
         for found, part in runs:

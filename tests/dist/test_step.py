@@ -20,6 +20,7 @@ from tests.dist.processes import run_processes
 
 def state(step):
     """Everything that a step may change, copied."""
+    step.ema.wait()
     tensors = zero.partitions(step.engine) + step.ema.shards + [step.student.trunk.context.prototypes]
     tensors += list(step.student.parameters()) + list(step.teacher.parameters())
     return [tensor.detach().clone() for tensor in tensors]

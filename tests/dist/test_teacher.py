@@ -7,7 +7,7 @@ from engine import zero
 from engine.teacher import EmaTeacher
 from models.reducer import Reducer
 from tests.dist.processes import run_processes
-from tests.dist.small import Small, start, train_step
+from tests.dist.small import Small, batch, start, train_step
 
 MOMENTA = (0.9, 0.99, 0.5, 1.0)
 
@@ -29,12 +29,18 @@ def exact(ep_size, keys):
     """Whether every bit of the teacher is that of the average of the whole weights on this rank, and more."""
     engine = start(ep_size, **keys)
     teacher = EmaTeacher(engine, Small(ep_size, Reducer()))
+    zero.join_expert_groups(teacher.module)
     # trained in float32, the model's own weights are the master weights
     whole, double = named(engine.module), {name: p.double() for name, p in named(engine.module).items()}
-    same, distance = [all_equal(named(teacher.module), whole)], []
+    same, distance, travelling = [all_equal(named(teacher.module), whole)], [], []
     for step, momentum in enumerate(MOMENTA):
         train_step(engine, step)
         teacher.update(momentum)
+        travelling.append(len(teacher.shown.pending))
+        if step % 2:
+            teacher.module(*batch(step, *zero.ranks()[:2]))  # waits
+        else:
+            teacher.wait()
         for name, student in named(engine.module).items():
             whole[name] += (student - whole[name]) * (1 - momentum)
             double[name] = momentum * double[name] + (1 - momentum) * student.double()
@@ -43,7 +49,8 @@ def exact(ep_size, keys):
         distance.append(max(float((shown[name] - double[name]).abs().max()) for name in shown))
     moved = not all_equal(whole, named(engine.module))
     quiet = not teacher.module.training and not any(p.requires_grad for p in teacher.module.parameters())
-    return same, max(distance), moved, quiet, restored(engine, teacher, ep_size)
+    overlaps = all(travelling) and not teacher.shown.pending
+    return same, max(distance), moved, quiet, overlaps, restored(engine, teacher, ep_size)
 
 
 def restored(engine, teacher, ep_size):
@@ -87,24 +94,32 @@ def bf16(steps):
             ema += 0.004 * (student.double() - ema)
     moved, expected = ([float((x - y).abs().max()) for x, y in zip(shards, before, strict=True)]
                        for shards in (teacher.shards, reference))
+    teacher.wait()
     scratch = Small(2, Reducer())
     zero.gather(engine, teacher.shards, scratch)
+    mixed = Small(2, Reducer())
+    mixed.token.data = mixed.token.data.bfloat16()
+    try:
+        zero.FlatCopy(engine, mixed)
+    except ValueError as error:
+        refusal = str(error)
     rounded = {name: p.bfloat16() for name, p in named(scratch).items()}
     stood = all(torch.equal(naive[name][large], first[name][large])
                 for name, large in ((name, p.abs() > 0.05) for name, p in first.items()))
-    return moved, expected, stood, all_equal(named(teacher.module), rounded)
+    return moved, expected, stood, all_equal(named(teacher.module), rounded), refusal
 
 
 @pytest.mark.parametrize("world", CASES)
 def test_every_bit_is_that_of_the_whole_average(world):
-    for results, (moved, expected, naive_stood_still, shows_rounded) in run_processes(
+    for results, (moved, expected, naive_stood_still, shows_rounded, refusal) in run_processes(
             world, "tests.dist.test_teacher:worker", [CASES[world]]):
         assert results.keys() == CASES[world].keys()
-        for same, distance, left, quiet, (different, equal, message) in results.values():
+        for same, distance, left, quiet, overlaps, (different, equal, message) in results.values():
             assert same == [True] * (len(MOMENTA) + 1)
             assert distance < 1e-6  # the formula m x ema + (1 - m) x student in float64
-            assert left and quiet and different and equal
+            assert left and quiet and overlaps and different and equal
             assert message.startswith("rank 1: teacher: expected shard.00000 of shape (")
         # trained in bf16, the teacher follows the master weights where a bf16 average does not move a bit
         torch.testing.assert_close(moved, expected, rtol=0.02, atol=1e-7)
         assert max(moved) > 1e-6 and naive_stood_still and shows_rounded
+        assert refusal.startswith("flat copy: expected parameters of one type, found ['torch.bfloat16', 'torch.floa")

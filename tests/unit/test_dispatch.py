@@ -1,14 +1,18 @@
 """Which path runs, kernel or reference, and what is said of it."""
 
+import ast
 import logging
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from models.kernels import dispatch
-from models.kernels.dispatch import active, kernel_path
+from models.kernels.dispatch import KERNELS, active, kernel_path, survey
+
+MODELS = Path(dispatch.__file__).parents[1]
 
 HERE = torch.zeros(2)
 ELSEWHERE = torch.zeros(2, device="meta")
@@ -17,7 +21,7 @@ ELSEWHERE = torch.zeros(2, device="meta")
 class OnCuda:
     """What dispatch asks of a CUDA tensor."""
 
-    is_cuda, device = True, torch.device("cuda")
+    device = torch.device("cuda")
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +55,15 @@ def test_what_runs_and_why(monkeypatch, wish, interpret, tensor, why_not, outcom
         monkeypatch.setenv("TRITON_INTERPRET", interpret)
     assert kernel_path("attention", tensor, why_not=why_not) == outcome.startswith("Triton")
     assert active() == {"attention": outcome}
+    if why_not is None:
+        assert survey(tensor.device) == dict.fromkeys(KERNELS, outcome)
+        assert active() == {"attention": outcome}  # looking decides nothing
+
+
+def test_the_survey_names_every_kernel():
+    calls = [node for path in MODELS.rglob("*.py") for node in ast.walk(ast.parse(path.read_text()))
+             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "kernel_path"]
+    assert {call.args[0].value for call in calls} == set(KERNELS)
 
 
 def test_without_triton(monkeypatch):
@@ -84,6 +97,8 @@ def test_an_unknown_wish_is_refused(monkeypatch):
     monkeypatch.setenv("SKYSENSE_KERNELS", "yes")
     with pytest.raises(ValueError, match="SKYSENSE_KERNELS: expected off, on or auto, found 'yes'"):
         kernel_path("attention", HERE)
+    with pytest.raises(ValueError, match="SKYSENSE_KERNELS: expected off, on or auto, found 'yes'"):
+        survey(HERE.device)
 
 
 def test_the_losses_need_no_triton():

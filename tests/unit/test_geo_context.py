@@ -94,7 +94,7 @@ def test_read_is_attention_over_the_region():
 def test_update_is_an_average_per_region_then_a_moving_average():
     context, (query, mask, region) = make(), draw()
     before = context.prototypes.clone()
-    context.update(query, mask, region, Reducer())
+    assert context.update(query, mask, region, Reducer()) == 0
     members = {2: [0, 2], 5: [1], 0: [3]}
     for r in range(SPEC.regions):
         if r not in members:
@@ -147,8 +147,7 @@ def test_values_that_are_not_finite_are_refused_and_nothing_is_written(bad):
     context, (query, mask, region) = make(), draw()
     mask[1, 4] = True
     query[1, 4, 3] = bad
-    with pytest.raises(FloatingPointError, match=r"regions \[5\]; nothing was written"):
-        context.update(query, mask, region, Reducer())
+    assert context.update(query, mask, region, Reducer()) == 1
     assert torch.equal(context.prototypes, make().prototypes)
 
 

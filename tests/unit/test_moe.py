@@ -3,23 +3,30 @@
 import copy
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
-from models.moe import ExpertFFN, MoE, canonical_name, canonical_names, capacity_limit, expert_parameters
-from models.spec import MoESpec
+from engine.config import ConfigError, load
+from models.experts import ExpertFFN, sort_by_expert
+from models.moe import MoE, canonical_name, canonical_names, capacity_limit, expert_parameters
+from models.spec import ModelSpec, MoESpec
 
 WIDTH, HIDDEN = 12, 20
+LOCAL, DEEP, GROUPED = (None, "deepspeed"), (1, "deepspeed"), (1, "grouped")
 TIGHT = {"rtol": 1e-10, "atol": 1e-10}
-PATHS = pytest.mark.parametrize("ep_size", [None, 1])
+PATHS = pytest.mark.parametrize("path", [LOCAL, DEEP, (None, "grouped"), GROUPED],
+                                ids=lambda path: f"{path[1]}-{path[0]}")
 
 
-def build(ep_size, experts=4, factor=0.0, dtype=torch.float64, seed=0, **changes):
-    """A layer with random weights that do not depend on the path."""
-    moe = MoE(WIDTH, HIDDEN, MoESpec(experts=experts, capacity_factor=factor, **changes), ep_size).to(dtype)
+def build(path, experts=4, factor=0.0, dtype=torch.float64, seed=0, **changes):
+    """A layer with random weights that do not depend on the path: ep_size and implementation."""
+    ep_size, implementation = path
+    spec = MoESpec(experts=experts, capacity_factor=factor, implementation=implementation, **changes)
+    moe = MoE(WIDTH, HIDDEN, spec, ep_size).to(dtype)
     generator = torch.Generator().manual_seed(seed)
     for _, parameter in sorted(moe.named_parameters()):
         parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(dtype) * 0.5
@@ -64,8 +71,8 @@ def gradients(moe, x, output):
 
 
 @PATHS
-def test_one_expert_is_the_plain_network(ep_size):
-    moe = build(ep_size, experts=1)
+def test_one_expert_is_the_plain_network(path):
+    moe = build(path, experts=1)
     x, mask = tokens(7)
     ffn = ExpertFFN(WIDTH, HIDDEN).double()
     ffn.load_state_dict(moe.layer.deepspeed_moe.experts.deepspeed_experts[0].state_dict())
@@ -82,8 +89,8 @@ def test_one_expert_is_the_plain_network(ep_size):
 
 @PATHS
 @pytest.mark.parametrize("number,factor", [(40, 0.0), (40, 0.5), (40, 1.25), (3, 0.0), (3, 1.0)])
-def test_experts_equal_a_loop_over_tokens(ep_size, number, factor):
-    moe = build(ep_size, factor=factor, min_capacity=2)
+def test_experts_equal_a_loop_over_tokens(path, number, factor):
+    moe = build(path, factor=factor, min_capacity=2)
     x, mask = tokens(number, absent=(1,))
     capacity = min(max(-int(-factor * number // 4), 2), number) if factor else None
     expected, balance = loop(moe, x, mask, capacity)
@@ -97,8 +104,8 @@ def test_experts_equal_a_loop_over_tokens(ep_size, number, factor):
 
 
 @PATHS
-def test_capacity_serves_in_packed_order_and_eval_never_drops(ep_size):
-    moe = build(ep_size, factor=1.0, min_capacity=1)
+def test_capacity_serves_in_packed_order_and_eval_never_drops(path):
+    moe = build(path, factor=1.0, min_capacity=1)
     x, mask = tokens(16, absent=(0, 5))
     x = x[:1].detach().expand(16, -1).clone()  # all tokens want the same expert
     y, routing = moe(x, mask)
@@ -117,10 +124,11 @@ def test_capacity_formula(number, factor, minimum, slots):
     assert capacity_limit(number, MoESpec(experts=8, capacity_factor=factor, min_capacity=minimum)) == slots
 
 
-def test_values_and_gradients_equal_the_stock_layer():
+@pytest.mark.parametrize("path", [DEEP, GROUPED])
+def test_values_and_gradients_equal_the_stock_layer(path):
     from deepspeed.moe.layer import MoE as Stock
 
-    moe = build(1, dtype=torch.float32)
+    moe = build(path, dtype=torch.float32)
     # the stock gate asks DeepSpeed for its process groups when it drops nothing: give it room for all instead
     stock = Stock(WIDTH, ExpertFFN(WIDTH, HIDDEN), 4, 1, k=1, capacity_factor=4.0, use_rts=False)
     stock.load_state_dict(moe.layer.state_dict())
@@ -137,8 +145,9 @@ def test_values_and_gradients_equal_the_stock_layer():
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.7])
-def test_local_and_deepspeed_paths_share_checkpoints_and_results(factor):
-    local, deep = build(None, factor=factor), build(1, factor=factor, seed=5)
+@pytest.mark.parametrize("first", [LOCAL, GROUPED])
+def test_local_and_deepspeed_paths_share_checkpoints_and_results(first, factor):
+    local, deep = build(first, factor=factor), build(DEEP, factor=factor, seed=5)
     deep.load_state_dict(local.state_dict())
     x, mask = tokens(33, absent=(2, 3, 30))
     results = [moe(x, mask) for moe in (local, deep)]
@@ -151,8 +160,8 @@ def test_local_and_deepspeed_paths_share_checkpoints_and_results(factor):
 
 
 @PATHS
-def test_masked_tokens_influence_nothing(ep_size):
-    moe = build(ep_size, factor=0.6, min_capacity=1)
+def test_masked_tokens_influence_nothing(path):
+    moe = build(path, factor=0.6, min_capacity=1)
     x, mask = tokens(24, absent=(0, 1, 2, 11, 23))
     loud = x.detach().where(mask[:, None], torch.nan).requires_grad_()
     results = [moe(v, mask) for v in (x, loud)]
@@ -169,8 +178,8 @@ def test_masked_tokens_influence_nothing(ep_size):
 
 @PATHS
 @pytest.mark.parametrize("factor", [0.0, 1.25])
-def test_no_valid_token_gives_zeros_and_zero_gradients(ep_size, factor):
-    moe = build(ep_size, factor=factor)
+def test_no_valid_token_gives_zeros_and_zero_gradients(path, factor):
+    moe = build(path, factor=factor)
     x, mask = tokens(6, absent=range(6))
     y, routing = moe(x, mask)
     assert not y.any() and routing.balance.item() == 0 and (routing.expert == -1).all()
@@ -179,8 +188,8 @@ def test_no_valid_token_gives_zeros_and_zero_gradients(ep_size, factor):
 
 
 @PATHS
-def test_bfloat16_routes_in_float32(ep_size):
-    moe = build(ep_size, dtype=torch.bfloat16, factor=1.25)
+def test_bfloat16_routes_in_float32(path):
+    moe = build(path, dtype=torch.bfloat16, factor=1.25)
     x, mask = tokens(40)
     x = x.detach().bfloat16().requires_grad_()
     y, routing = moe(x, mask)
@@ -188,15 +197,15 @@ def test_bfloat16_routes_in_float32(ep_size):
     assert y.dtype == torch.bfloat16 and routing.balance.dtype == torch.float32
     assert routing.expert.equal(logits.argmax(1))
     with torch.autocast("cpu", torch.bfloat16):
-        again = build(ep_size, dtype=torch.float32)(x.float(), mask)[1]
+        again = build(path, dtype=torch.float32)(x.float(), mask)[1]
     assert again.balance.dtype == torch.float32
     (y.float().sum() + routing.balance).backward()
     assert all(p.grad.isfinite().all() and p.grad.dtype == torch.bfloat16 for p in moe.parameters())
 
 
 @PATHS
-def test_activation_checkpointing_changes_nothing(ep_size):
-    moe = build(ep_size, factor=0.8)
+def test_activation_checkpointing_changes_nothing(path):
+    moe = build(path, factor=0.8)
     x, mask = tokens(30, absent=(4,))
     plain, routing = moe(x, mask)
     saved, again = checkpoint(moe, x, mask, use_reentrant=False)
@@ -210,9 +219,42 @@ def test_activation_checkpointing_changes_nothing(ep_size):
         torch.testing.assert_close(parameter.grad, expected[name])
 
 
+@PATHS
+@pytest.mark.parametrize("valid", [True, False])
+def test_one_token(path, valid):
+    moe = build(path, factor=1.25)
+    x, mask = tokens(1, absent=() if valid else (0,))
+    y, routing = moe(x, mask)
+    expected, balance = loop(moe, x, mask) if valid else (torch.zeros_like(x), torch.zeros(()).double())
+    torch.testing.assert_close(y, expected, **TIGHT)
+    torch.testing.assert_close(routing.balance, balance, **TIGHT)
+    found = gradients(moe, x, y + routing.balance)
+    assert all((gradient is not None) and gradient.isfinite().all() for gradient in found.values())
+    assert found["x"].any() == valid
+
+
+@pytest.mark.parametrize("path", [LOCAL, (None, "grouped"), GROUPED])
+@pytest.mark.parametrize("factor", [0.0, 1.25])
+def test_no_tokens(path, factor):
+    moe = build(path, factor=factor)
+    x, mask = tokens(0)
+    y, routing = moe(x, mask)
+    assert y.shape == (0, WIDTH) and routing.balance.item() == 0 and routing.dropped.item() == 0
+    for name, gradient in gradients(moe, x, y.sum() + routing.balance).items():
+        assert gradient is not None and not gradient.any(), name
+
+
+def test_tokens_are_sorted_by_expert():
+    expert = torch.tensor([2, 0, -1, 2, 0, 2, 3])
+    place = torch.tensor([0, 0, 0, 1, 1, 2, 0])
+    kept = torch.tensor([True, True, False, True, True, False, True])  # expert 2 has room for two
+    row, ends = sort_by_expert(expert, place, kept, torch.tensor([2, 0, 2, 1]))
+    assert row.tolist() == [2, 0, -1, 3, 1, -1, 4] and ends.tolist() == [2, 2, 4, 5]
+
+
 def test_layer_keeps_no_graph_and_can_be_copied():
-    for ep_size in (None, 1):
-        moe = build(ep_size)
+    for path in (LOCAL, DEEP, GROUPED):
+        moe = build(path)
         x, mask = tokens(9)
         y = moe(x, mask)[0]
         assert copy.deepcopy(moe)(x, mask)[0].equal(y)  # a held graph could not be copied
@@ -224,7 +266,7 @@ def test_canonical_names_number_experts_over_ranks():
     assert canonical_name(name, 3, 2) == name.replace("experts.1.", "experts.7.")
     gate = "blocks.3.ffn.layer.deepspeed_moe.gate.wg.weight"
     assert canonical_name(gate, 3, 2) == gate
-    model = torch.nn.Sequential(torch.nn.Linear(2, 2), build(None))
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), build(LOCAL))
     model[1].ep_rank = 1  # as rank 1 of 2 with 4 experts each
     names = canonical_names(model)
     head = "1.layer.deepspeed_moe.experts.deepspeed_experts."
@@ -233,27 +275,46 @@ def test_canonical_names_number_experts_over_ranks():
     assert {n for n, _ in expert_parameters(model)} == {n for n, new in names.items() if n != new}
 
 
-def test_deepspeed_knows_the_experts():
+@pytest.mark.parametrize("path", [DEEP, GROUPED])
+def test_deepspeed_knows_the_experts(path):
     from deepspeed.moe.utils import has_moe_layers, is_moe_param
 
-    moe = build(1)
+    moe = build(path)
     experts = {name for name, _ in expert_parameters(moe)}
     assert has_moe_layers(moe) == (True, 4)
     assert experts == {name for name, p in moe.named_parameters() if is_moe_param(p)} and len(experts) == 16
-    assert "1 ranks" not in moe.describe() and "ep_size 1, 4 experts a rank" in moe.describe()
-    assert "plain PyTorch" in build(None).describe()
+
+
+def test_the_log_says_which_path_runs():
+    assert build(DEEP).describe().endswith("its own sparse dispatch, ep_size 1, 4 experts a rank")
+    assert build(LOCAL).describe() == "MoE: 4 experts, top-1, no dropping, plain PyTorch"
+    assert build(GROUPED, factor=1.25).describe() == "MoE: 4 experts, top-1, capacity factor 1.25, grouped products"
 
 
 def test_errors_name_the_remedy():
     with pytest.raises(ValueError, match=r"ep_size: expected a divisor of the number of processes \(1\), found 2"):
         MoE(WIDTH, HIDDEN, MoESpec(), 2)
+    with pytest.raises(ValueError, match=r"'grouped' expected all experts .* \(ep_size 1\), found ep_size 2"):
+        MoE(WIDTH, HIDDEN, MoESpec(implementation="grouped"), 2)
     if "tutel" not in sys.modules:
         with pytest.raises(ValueError, match="install it or set 'deepspeed'"):
             MoE(WIDTH, HIDDEN, MoESpec(implementation="tutel"), 1)
+    with pytest.raises(ValueError, match="'triton' is not 'deepspeed', 'tutel' or 'grouped'"):
+        ModelSpec(moe=MoESpec(implementation="triton"))
 
 
-def test_local_path_never_imports_deepspeed():
+def test_grouped_needs_all_experts_on_every_rank():
+    path = Path(__file__).resolve().parents[2] / "ds_configs" / "demo_cpu.json"
+    grouped = "skysense.model.moe.implementation=grouped"
+    with pytest.raises(ConfigError, match=r"'grouped' expected .* \(skysense.ep_size 1\), found ep_size 2"):
+        load(path, [grouped, "skysense.ep_size=2"])
+    assert load(path, [grouped, "skysense.ep_size=1"]).settings.model.moe.implementation == "grouped"
+
+
+@pytest.mark.parametrize("implementation", ["deepspeed", "grouped"])
+def test_local_path_never_imports_deepspeed_nor_triton(implementation):
     code = ("import sys, torch; from models.moe import MoE; from models.spec import MoESpec; "
-            "MoE(4, 8, MoESpec(experts=2), None)(torch.randn(5, 4), torch.ones(5, dtype=torch.bool)); "
-            "sys.exit('deepspeed' in sys.modules)")
+            f"moe = MoE(4, 8, MoESpec(experts=2, implementation={implementation!r}), None); "
+            "moe(torch.randn(5, 4), torch.ones(5, dtype=torch.bool))[0].sum().backward(); "
+            "sys.exit(bool({'deepspeed', 'triton'} & sys.modules.keys()))")
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
