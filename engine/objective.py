@@ -10,7 +10,7 @@ from data.sample import Batch
 from engine.settings import LossSettings
 from models.features import Views
 from models.losses.dino import Centre, DinoSpec, Statistics
-from models.losses.image_text import LabelledViews, image_text
+from models.losses.image_text import LabelledViews, check_labels, image_text
 from models.losses.koleo import koleo
 from models.losses.multi_granularity import LEVELS, GranularitySpec, ViewMaps, average, multi_granularity
 from models.losses.semantic_aggregation import semantic_aggregation
@@ -125,8 +125,10 @@ class Objective:
         for size, found in student.features.items():
             fused = found.maps[FUSED][:, :, 0]  # B V g g D
             projected = self.student.text_projection(fused.to(self.student.text_projection.weight.dtype))
-            labels = batch.views[size].labels.to(fused.device, non_blocking=True)  # B V L L
-            views[size] = LabelledViews(projected, found.valid[FUSED][:, :, 0], labels)
+            labels = batch.views[size].labels  # B V L L
+            check_labels(labels, len(self.text))
+            views[size] = LabelledViews(projected, found.valid[FUSED][:, :, 0],
+                                        labels.to(fused.device, non_blocking=True))
         return image_text(views, self.text, self.settings.text_temperature, self.reducer)
 
     def _spread(self, student: Outputs) -> Tensor:

@@ -24,7 +24,8 @@ def match(student_affine: Tensor, teacher_affine: Tensor, grid: tuple[int, int])
     student, teacher = student_affine.double(), teacher_affine.double()
     tile = centres.flatten(0, 1) @ student[..., :2].mT + student[..., None, :, 2]  # B Vs hw 2
     offset = tile[:, :, None] - teacher[:, None, :, None, :, 2]  # B Vs Vt hw 2
-    place = offset @ torch.linalg.inv(teacher[..., :2])[:, None].mT  # B Vs Vt hw 2
+    inverse = torch.linalg.inv_ex(teacher[..., :2]).inverse  # B Vt 2 2; ``inv`` would wait for its check
+    place = offset @ inverse[:, None].mT  # B Vs Vt hw 2
     inside = ((place >= -EDGE) & (place <= 1 + EDGE)).all(dim=-1)  # B Vs Vt hw
     return (2 * place - 1).unflatten(3, grid), inside.unflatten(3, grid)
 

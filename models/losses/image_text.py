@@ -26,7 +26,7 @@ def image_text(views: Mapping[str, LabelledViews], text: Tensor, temperature: fl
     """Mean over the labelled pixels, in valid cells, of all views of the global batch: this rank's share.
 
     ``text`` (K, D). Both sides are L2-normalised here. Zero with zero gradients if nothing is labelled anywhere.
-    Raises ValueError for a label of K or more.
+    Labels are below K: ``check_labels`` says so before they are on a device that would have to be waited for.
     """
     text = F.normalize(text.float(), dim=-1)  # K D
     total, count = text.new_zeros(()), text.new_zeros(())
@@ -40,16 +40,23 @@ def image_text(views: Mapping[str, LabelledViews], text: Tensor, temperature: fl
     return share(total, count, reducer)
 
 
-def class_counts(labels: Tensor, side: int, classes: int) -> Tensor:
-    """Pixels of each class in each cell: labels (B, V, L, L) int64, -1 ignored -> (B, V, side, side, K) float32."""
+def check_labels(labels: Tensor, classes: int) -> None:
+    """Raise ValueError for a label of ``classes`` or more. To be asked of labels in the host's memory."""
     highest = int(labels.max()) if labels.numel() else -1
     if highest >= classes:
         raise ValueError(f"image-text alignment: expected labels below {classes}, found {highest}; "
                          "the class table of the data and the text features differ")
+
+
+def class_counts(labels: Tensor, side: int, classes: int) -> Tensor:
+    """Pixels of each class in each cell: labels (B, V, L, L) int64, -1 ignored -> (B, V, side, side, K) float32."""
     batch, views, size = labels.shape[:3]
     # the cell in which a pixel's centre lies, without rounding
     cell = (2 * torch.arange(size, device=labels.device) + 1) * side // (2 * size)  # L
     view = torch.arange(batch * views, device=labels.device).view(batch, views, 1, 1)
     index = ((view * side + cell[:, None]) * side + cell) * classes + labels  # B V L L
-    counts = index[labels >= 0].bincount(minlength=batch * views * side * side * classes)
-    return counts.float().view(batch, views, side, side, classes)
+    bins = batch * views * side * side * classes
+    index = index.where(labels >= 0, bins).flatten()  # the last bin collects what has no label
+    counts = index.new_zeros(bins + 1)
+    counts.scatter_add_(0, index, torch.ones_like(index))  # unlike bincount it need not wait for the device
+    return counts[:-1].float().view(batch, views, side, side, classes)

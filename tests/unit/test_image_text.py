@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.losses.image_text import LabelledViews, class_counts, image_text
+from models.losses.image_text import LabelledViews, check_labels, class_counts, image_text
 from models.reducer import Reducer
 from tests.unit.ranks import run_ranks
 
@@ -112,7 +112,9 @@ def test_ranks_average_to_the_whole(cuts):
 
 
 def test_a_label_without_a_text_is_refused():
-    views, text = scene()
-    views["local"].labels[0, 0, 0, 0] = CLASSES
+    labels = scene()[0]["local"].labels
+    check_labels(labels, CLASSES)
+    check_labels(labels[:0], CLASSES)
+    labels[0, 0, 0, 0] = CLASSES
     with pytest.raises(ValueError, match="expected labels below 4, found 4"):
-        image_text(views, text, TEMPERATURE, Reducer())
+        check_labels(labels, CLASSES)
