@@ -9,8 +9,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the command works from any folder
 
-from engine import comparison  # noqa: E402
 from engine.plot_file import check_plot, save_plot  # noqa: E402
+from engine.report import comparison  # noqa: E402
 from engine.typed import ConfigError  # noqa: E402
 from launch.cli import run  # noqa: E402
 

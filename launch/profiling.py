@@ -43,16 +43,16 @@ def main() -> int:
     step.add_argument("--trace", type=Path, metavar="FOLDER", help="keep a Chrome trace of one step, a file a rank")
     given = parser.parse_args()
     if given.command == "flops":
-        from engine.cost_report import flops_command
+        from engine.cost.report import flops_command
 
         flops_command(given.preset, given.config, given.set, given.json, given.plot)
         return 0
     if given.command == "step":
-        from engine.profile_report import step_command
+        from engine.profile.report import step_command
 
         return step_command(given.deepspeed_config, given.set, given.warmup, given.steps, given.json, given.out,
                             given.plot, given.trace)
-    from engine.parameter_table import params_command
+    from engine.cost.parameter_table import params_command
 
     params_command(given.spec, given.config, given.set, given.json, given.plot)
     return 0

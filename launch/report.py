@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the command works from any folder
 
-from engine.report import write  # noqa: E402
+from engine.report.page import write  # noqa: E402
 from launch.cli import run  # noqa: E402
 
 

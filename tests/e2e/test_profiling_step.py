@@ -7,8 +7,8 @@ import subprocess
 import pytest
 
 from engine.config import load
-from engine.cost import step_flops
-from engine.trace import OTHER, read_trace
+from engine.cost.count import step_flops
+from engine.profile.trace import OTHER, read_trace
 from tests.commands import BIN, ROOT, TINY, environment, script, trained
 from tests.dist.processes import free_port
 from tests.e2e.test_bad_input import errors

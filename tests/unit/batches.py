@@ -6,7 +6,7 @@ from data.collate import empty_batch
 from data.order import generator
 from data.sample import Batch
 from data.views import affine, draw_views
-from engine.cost import TILE_CELLS
+from engine.cost.count import TILE_CELLS
 from engine.settings import Settings
 
 

@@ -6,7 +6,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from engine import comparison
+from engine.report import comparison
 from tests.commands import script
 
 

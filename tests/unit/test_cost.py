@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from data.classes import NAMES
 from engine.config import load
-from engine.cost import expected_rows, step_costs, step_flops
-from engine.cost_figure import COLOURS, family
+from engine.cost.count import expected_rows, step_costs, step_flops
+from engine.cost.figure import COLOURS, family
 from engine.objective import Objective, to_views
 from models.flops import map_sides
 from models.initialise import initialise

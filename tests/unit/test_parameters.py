@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from engine.config import load
-from engine.parameter_figure import COLOURS
-from engine.parameter_table import Row, model_text
+from engine.cost.parameter_figure import COLOURS
+from engine.cost.parameter_table import Row, model_text
 from models.parameters import MODULES, count, place
 from models.spec import ModelSpec
 from models.variants import VARIANTS, named

@@ -13,8 +13,8 @@ from data.settings import AugmentSettings
 from data.shards.dataset import ShardDataset
 from data.shards.writer import write_shards
 from data.stream import open_stream
-from engine import probes
-from engine.probes import Extracted, effective_rank, evaluate, extract, knn, majority, undistorted, whole_tiles
+from engine.report import probes
+from engine.report.probes import Extracted, effective_rank, evaluate, extract, knn, majority, undistorted, whole_tiles
 from models.features import Features, pooled
 from models.initialise import initialise
 from models.pretraining import Pretraining

@@ -13,13 +13,13 @@ from matplotlib.text import Text
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.flop_counter import FlopCounterMode
 
-from engine.ceiling import matmul_rate
-from engine.cost import StepFlops
-from engine.profile_figure import picture, short
-from engine.profile_report import check_outputs, publish, text
-from engine.profiler import RankFigures, figures, operators, peak_memory, processor, training
+from engine.cost.count import StepFlops
+from engine.profile.ceiling import matmul_rate
+from engine.profile.figure import picture, short
+from engine.profile.profiler import RankFigures, figures, operators, peak_memory, processor, training
+from engine.profile.report import check_outputs, publish, text
+from engine.profile.trace import OTHER, STEP, StepTrace, covered, read_trace, summarise
 from engine.step import StepReport, part
-from engine.trace import OTHER, STEP, StepTrace, covered, read_trace, summarise
 from engine.typed import ConfigError
 
 CPU = torch.device("cpu")

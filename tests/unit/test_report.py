@@ -17,12 +17,12 @@ from data.shards.dataset import ShardDataset
 from data.shards.writer import write_shards
 from data.stream import cut_sample
 from engine.config import ConfigError, load
-from engine.figures import binned, complete, expert_shares, measured, smooth
-from engine.pictures import INVALID, components, correspondences, paint, pick
-from engine.report import untrained, write
-from engine.run_files import read
+from engine.report.figures import binned, complete, expert_shares, measured, smooth
+from engine.report.page import untrained, write
+from engine.report.pictures import INVALID, components, correspondences, paint, pick
+from engine.report.run_files import read
+from engine.report.verdicts import verdicts
 from engine.settings import GuardSettings
-from engine.verdicts import verdicts
 from tests.commands import TINY, script
 from tests.pages import Page
 from tests.unit.checkpoints import write_checkpoint
@@ -294,7 +294,7 @@ def test_a_report_that_fails_leaves_the_old_one(run, report, monkeypatch):
 
     names = ("report.html", "evaluation.json")
     before = [(run / name).read_bytes() for name in names]
-    monkeypatch.setattr("engine.report.extract", fail)
+    monkeypatch.setattr("engine.report.page.extract", fail)
     with pytest.raises(InputError, match="cut short"):
         write(run)
     assert [(run / name).read_bytes() for name in names] == before and not list(run.glob(".*"))

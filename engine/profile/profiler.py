@@ -18,12 +18,12 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from data.sample import Batch
 from data.stream import open_stream
 from engine import zero
-from engine.ceiling import SIZES, matmul_rate
 from engine.collectives import collect, together
 from engine.config import Config, ConfigError, environment
-from engine.cost import StepFlops, step_flops
+from engine.cost.count import StepFlops, step_flops
+from engine.profile.ceiling import SIZES, matmul_rate
+from engine.profile.trace import STEP, StepTrace, read_trace
 from engine.step import StepReport, part
-from engine.trace import STEP, StepTrace, read_trace
 from engine.trainer import Run, open_run, prepare
 from models.moe import expert_parameters
 

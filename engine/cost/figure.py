@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from data.pages.style import WIDTH
-from engine.cost import GIGA, PASSES, StepCosts, view_sizes
+from engine.cost.count import GIGA, PASSES, StepCosts, view_sizes
 from engine.settings import Settings
 from models.flops import Cost
 from models.pretraining import FUSED

@@ -20,7 +20,7 @@ from data.pages.style import WIDTH
 from data.sample import Batch, ViewSet
 from data.settings import DataSettings
 from data.stream import cut_sample, draw
-from engine.probes import undistorted, whole_tiles
+from engine.report.probes import undistorted, whole_tiles
 from models.grids import cell_validity
 from models.losses.correspondence import match, sample
 from models.pretraining import FUSED, Pretraining

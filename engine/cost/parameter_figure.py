@@ -8,8 +8,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from data.pages.style import PLAIN, WIDTH
-from engine.cost_figure import COLOURS as COSTS
-from engine.cost_figure import short
+from engine.cost.figure import COLOURS as COSTS
+from engine.cost.figure import short
 from models.parameters import Count
 
 MILLION = 1e6

@@ -8,13 +8,13 @@ from pathlib import Path
 from data.classes import NAMES
 from engine import config
 from engine.config import Config, ConfigError
-from engine.cost import GIGA, PASSES, SAMPLES, TILE_CELLS, StepCosts, StepFlops, step_costs, view_sizes
-from engine.cost_figure import picture
+from engine.cost.count import GIGA, PASSES, SAMPLES, TILE_CELLS, StepCosts, StepFlops, step_costs, view_sizes
+from engine.cost.figure import picture
 from engine.plot_file import check_plot, save_plot
 from models.flops import SHARED, Cost, fusion_side
 from models.pretraining import FUSED
 
-CONFIGS = Path(__file__).resolve().parents[1] / "ds_configs"
+CONFIGS = Path(__file__).resolve().parents[2] / "ds_configs"
 PRESETS = {"paper": "paper_128gpu.json", "one_gpu": "one_gpu.json", "demo": "demo_cpu.json"}
 TERA = 1e12
 # What the paper reports, and the GPU it was trained on: H20, dense bf16.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.figures import heads, measured, series, tenth
+from engine.report.figures import heads, measured, series, tenth
 from engine.settings import GuardSettings
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TextIO
 
 from engine.plot_file import check_plot, save_plot
-from engine.profile_figure import picture, place, short
+from engine.profile.figure import picture, place, short
 from engine.typed import ConfigError
 
 ROWS = 15  # of the table of operators
@@ -33,7 +33,7 @@ def step_command(path: Path, overrides: list[str], warmup: int, steps: int, as_j
     from engine import zero  # only now: DeepSpeed logs to the standard output from its import on
     from engine.collectives import RankError, on_first_rank, together
     from engine.config import load
-    from engine.profiler import profile_step
+    from engine.profile.profiler import profile_step
 
     alone()
     device = zero.init_distributed()

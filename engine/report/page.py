@@ -10,11 +10,11 @@ from data.jobs.whole_file import write_whole
 from data.pages.page import page
 from data.pages.style import STYLE
 from engine.config import Config, ConfigError
-from engine.pictures import Maps, feature_maps, pick
-from engine.probes import evaluate, extract
-from engine.run_files import RunFiles, read
-from engine.sections import sections
-from engine.verdicts import verdicts
+from engine.report.pictures import Maps, feature_maps, pick
+from engine.report.probes import evaluate, extract
+from engine.report.run_files import RunFiles, read
+from engine.report.sections import sections
+from engine.report.verdicts import verdicts
 from engine.weights import load_pretraining
 from models.initialise import initialise
 from models.moe import canonical_names

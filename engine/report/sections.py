@@ -8,10 +8,10 @@ import numpy as np
 
 from data.pages.page import Html, badge, heading, note, picture, table, text
 from data.pages.region_map import outlines, region_map
-from engine import figures, pictures
-from engine.pictures import Maps
-from engine.run_files import RunFiles
-from engine.verdicts import Verdict, ends
+from engine.report import figures, pictures
+from engine.report.pictures import Maps
+from engine.report.run_files import RunFiles
+from engine.report.verdicts import Verdict, ends
 from models.pretraining import FUSED
 
 VIEWS = ((True, True), (False, True), (True, False))  # (has hr, has a series): samples whose views are drawn

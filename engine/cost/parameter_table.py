@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engine import config
 from engine.config import ConfigError
-from engine.parameter_figure import model_picture, variants_picture
+from engine.cost.parameter_figure import model_picture, variants_picture
 from engine.plot_file import check_plot, save_plot
 from models.parameters import MODULES, Count, count
 from models.spec import ModelSpec

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from data.pages.style import PLAIN, WIDTH
 from engine import metrics
-from engine.figures import series
+from engine.report.figures import series
 from engine.typed import ConfigError
 
 COLOURS = ("#c2410c", "#2563eb", "#15803d", "#7c3aed")

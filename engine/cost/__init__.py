@@ -1,0 +1,1 @@
+"""What a model and a training step cost, by counting."""

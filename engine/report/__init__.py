@@ -1,0 +1,1 @@
+"""A finished run on one page, and runs beside each other."""
