@@ -106,6 +106,16 @@ def pretraining(spec: ModelSpec, sizes: Mapping[str, ViewSize], batch: int = 1) 
     return costs
 
 
+def recomputed(spec: ModelSpec, costs: Iterable[Cost], policy: bool | str) -> list[Cost]:
+    """``costs`` of a model under a policy of ``models.recompute``: False or one of its ``POLICIES``.
+
+    What the counts above call recomputed is that of "blocks"; "pointwise" computes no product again.
+    """
+    windows = tuple(f"stage {index + 1} " for index in range(spec.window_stages))
+    again = {"blocks": lambda cost: True, "windows": lambda cost: cost.module.startswith(windows)}.get(policy)
+    return [cost if again and again(cost) else replace(cost, recomputed=0.0) for cost in costs]
+
+
 def losses(spec: ModelSpec, sizes: Mapping[str, ViewSize], rows: Mapping[str, Mapping[str, Rows]], clusters: int,
            classes: int, iterations: int, batch: int = 1) -> list[Cost]:
     """Heads of student and teacher, losses, and the update of the geo context; KoLeo has no products.

@@ -15,7 +15,7 @@ from data.order import generator
 from data.settings import ViewSettings
 from data.views import affine, draw_views
 from engine.settings import Settings
-from models.flops import TEACHER, Cost, Rows, ViewSize, losses, map_sides, object_count, pretraining
+from models.flops import TEACHER, Cost, Rows, ViewSize, losses, map_sides, object_count, pretraining, recomputed
 from models.losses.correspondence import match
 from models.losses.multi_granularity import partner_views
 from models.pretraining import FUSED
@@ -54,7 +54,6 @@ class StepCosts:
 
     forward: list[Cost]  # of one model over all views
     losses: list[Cost]  # heads of both models and all losses
-    checkpointing: bool
 
     @property
     def flops(self) -> StepFlops:
@@ -63,7 +62,7 @@ class StepCosts:
         return StepFlops(
             student_forward=forward, teacher_forward=forward, heads=sum(cost.flops for cost in self.losses),
             backward=sum(cost.backward for cost in self.forward + self.losses),
-            recomputation=sum(cost.recomputed for cost in self.losses + self.forward * self.checkpointing))
+            recomputation=sum(cost.recomputed for cost in self.forward + self.losses))
 
 
 def step_flops(settings: Settings) -> StepFlops:
@@ -76,9 +75,9 @@ def step_costs(settings: Settings, samples: int = SAMPLES) -> StepCosts:
     sizes = view_sizes(settings.data.views)
     rows = expected_rows(settings, samples)
     iterations = settings.loss.sinkhorn_iterations if settings.loss.centring == "sinkhorn" else 0
-    return StepCosts(forward=pretraining(settings.model, sizes),
-                     losses=losses(settings.model, sizes, rows, settings.loss.clusters, len(NAMES), iterations),
-                     checkpointing=settings.activation_checkpointing)
+    policy = settings.activation_checkpointing and settings.recompute
+    return StepCosts(forward=recomputed(settings.model, pretraining(settings.model, sizes), policy),
+                     losses=losses(settings.model, sizes, rows, settings.loss.clusters, len(NAMES), iterations))
 
 
 def view_sizes(views: ViewSettings) -> dict[str, ViewSize]:

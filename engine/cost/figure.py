@@ -63,7 +63,7 @@ def _pass_bars(axis: Axes, costs: StepCosts) -> None:
         "heads": {"heads and losses": flops.heads},
         "backward": _by_family(costs.forward, "backward") | {
             "heads and losses": sum(cost.backward for cost in costs.losses)},
-        "recomputation": (_by_family(costs.forward, "recomputed") if costs.checkpointing else {}) | {
+        "recomputation": _by_family(costs.forward, "recomputed") | {
             "heads and losses": sum(cost.recomputed for cost in costs.losses)},
     }
     for place, (key, values) in enumerate(parts.items()):

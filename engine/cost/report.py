@@ -81,7 +81,8 @@ def basis(found: Config) -> dict:
         "fusion_cell_metres": model.fusion.cell_metres,
         "rows_of_heads": {"samples_drawn": SAMPLES, "tile_cells": TILE_CELLS, "seed": found.settings.seed},
         "text_classes": len(NAMES),
-        "activation_checkpointing": found.settings.activation_checkpointing,
+        "activation_checkpointing": found.settings.activation_checkpointing and found.settings.recompute,
+        "drop_path": found.settings.model.drop_path,
     }
 
 
@@ -129,8 +130,8 @@ def _basis_lines(found: dict) -> list[str]:
         f"  head rows    mean of {rows['samples_drawn']} samples, views drawn with seed {rows['seed']} on tiles of "
         f"{rows['tile_cells']} cells",
         f"  text         {found['text_classes']} classes",
-        f"  recomputed   logits of the heads; activation checkpointing is "
-        f"{'on' if found['activation_checkpointing'] else 'off'}"]
+        f"  recomputed   logits of the heads; activation checkpointing: {found['activation_checkpointing'] or 'off'}",
+        *([f"  drop path    {found['drop_path']}: what it saves is not taken off"] if found["drop_path"] else [])]
 
 
 def _table(costs: Sequence[Cost], found: Config, digits: int) -> list[str]:

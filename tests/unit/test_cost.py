@@ -37,6 +37,8 @@ def counted(function) -> tuple[int, object]:
 @pytest.mark.parametrize("overrides", [
     [], ["skysense.data.views.global_cells=8", "skysense.loss.koleo=0.1", "skysense.loss.centring=mean"],
     ["skysense.activation_checkpointing=true", "skysense.model.moe=null", "skysense.ep_size=1"],
+    ["skysense.activation_checkpointing=true", "skysense.recompute=windows"],
+    ["skysense.activation_checkpointing=true", "skysense.recompute=pointwise"],
 ])
 def test_a_real_step_equals_the_count(overrides):
     settings = load(TINY, overrides).settings
@@ -44,7 +46,8 @@ def test_a_real_step_equals_the_count(overrides):
     expected, again = costs.flops, sum(cost.recomputed for cost in costs.losses)
     # the head loss computes logits again and makes the gradients of the last layer in its forward pass
     early = again + sum(cost.backward for cost in costs.losses if cost.module.endswith(", logits"))
-    student, teacher = (Pretraining(settings.model, None, None, settings.activation_checkpointing) for _ in range(2))
+    policy = settings.activation_checkpointing and settings.recompute
+    student, teacher = (Pretraining(settings.model, None, None, policy) for _ in range(2))
     for model in (student, teacher):
         initialise(model, settings.seed)
     teacher.eval().requires_grad_(False)
@@ -62,7 +65,7 @@ def test_a_real_step_equals_the_count(overrides):
     assert flops + update == expected.heads + early
     flops, _ = counted(losses.total.backward)
     assert flops + early == expected.backward + expected.recomputation
-    assert (expected.recomputation > again) == settings.activation_checkpointing
+    assert (expected.recomputation > again) == (policy in ("blocks", "windows"))
     assert expected.hardware == expected.model + expected.recomputation
 
 
