@@ -6,17 +6,19 @@ in one run.
 
 import argparse
 import json
-import statistics
 import sys
-import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the command works from any folder
 
+from data.errors import InputError  # noqa: E402
 from data.jobs.whole_file import check_place, write_whole  # noqa: E402
+from engine.bench.timing import interleaved, spread, times_faster  # noqa: E402
 from launch.cli import run  # noqa: E402
 from models.features import Features, Views  # noqa: E402
 from models.initialise import initialise  # noqa: E402
@@ -24,6 +26,7 @@ from models.skysense import SkySense  # noqa: E402
 from models.spec import ModelSpec  # noqa: E402
 from models.variants import named  # noqa: E402
 
+Way = Callable[[SkySense, dict[str, Views]], dict[str, Features]]
 SIZES = {"global": (2, 16), "local": (6, 4)}  # views, 10 m cells a side: the paper preset
 
 
@@ -36,6 +39,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", type=Path, help="also write the figures to a file")
     options = parser.parse_args()
+    if min(options.batch, options.rounds, options.threads) < 1:
+        raise InputError(f"--batch, --rounds, --threads: expected 1 or more, found {options.batch}, {options.rounds}, "
+                         f"{options.threads}")
     if options.json:
         check_place("--json", options.json)
     torch.set_num_threads(options.threads)
@@ -49,18 +55,14 @@ def main() -> None:
              "difference": difference(model, views)}
     print(f"model {options.spec}, {options.batch} samples, {device}, {options.threads} threads; greatest difference of "
           f"the fused maps {found['difference']:.1e}")
-    for backward in (False, True):
-        name = "forward + backward" if backward else "forward"
-        found[name] = {way: [] for way in WAYS}
-        for number in range(options.rounds + 1):
-            for way, call in WAYS.items():
-                taken = seconds(call, model, views, backward)
-                if number:  # the first round is a warm-up
-                    found[name][way].append(taken)
+    for name, step in {"forward": forward, "forward + backward": forward_backward}.items():
+        ways = {way: [partial(step, call, model, views)] for way, call in WAYS.items()}
+        turns = interleaved(ways, device, options.rounds, warmup=1)
+        found[name] = {way: [seconds for seconds, in rows] for way, rows in turns.items()}
         for way, row in found[name].items():
-            ratios = sorted(b / a for a, b in zip(found[name]["packed"], row))
-            print(f"{name:20}{way:16}{statistics.median(row):8.3f} s, {statistics.median(ratios):.2f} x packed "
-                  f"({ratios[0]:.2f} to {ratios[-1]:.2f})", flush=True)
+            ratio = times_faster(row, found[name]["packed"])
+            print(f"{name:20}{way:16}{spread(row)['median']:8.3f} s, {ratio['median']:.2f} x packed "
+                  f"({ratio['min']:.2f} to {ratio['max']:.2f})", flush=True)
     if options.json:
         write_whole(options.json, json.dumps(found, indent=1) + "\n")
 
@@ -130,17 +132,17 @@ def difference(model: SkySense, views: dict[str, Views]) -> float:
                for other in others for size in views)
 
 
-def seconds(call, model: SkySense, views: dict[str, Views], backward: bool) -> float:
-    """One timed call."""
-    began = time.perf_counter()
-    with torch.set_grad_enabled(backward):
-        found = call(model, views)
-        if backward:
-            sum(features.maps["fused"].float().square().mean() for features in found.values()).backward()
-            model.zero_grad(set_to_none=True)
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
+def forward(call: Way, model: SkySense, views: dict[str, Views]) -> None:
+    """Without gradients."""
+    with torch.no_grad():
+        call(model, views)
+
+
+def forward_backward(call: Way, model: SkySense, views: dict[str, Views]) -> None:
+    """With the gradients of all parameters."""
+    found = call(model, views)
+    sum(features.maps["fused"].float().square().mean() for features in found.values()).backward()
+    model.zero_grad(set_to_none=True)
 
 
 if __name__ == "__main__":
