@@ -18,7 +18,6 @@ from models.pretraining import Outputs, Pretraining
 from models.reducer import Reducer
 from models.stochastic_depth import Draw
 
-
 SPAN = "step/"  # how the names of a step's parts begin in a profiler's trace
 
 

@@ -7,11 +7,12 @@
 import argparse
 import json
 
+import torch
 from cli import run
 
-from engine import zero
-from engine.collectives import RankError, together
-from engine.config import ConfigError, load
+from engine.collectives import together
+from engine.config import load
+from engine.ranks import run_on_ranks
 from engine.trainer import train
 
 
@@ -27,17 +28,12 @@ def main() -> int:
     parser.add_argument("--local_rank", type=int, default=-1, help=argparse.SUPPRESS)  # given by the launcher
     given = parser.parse_args()
     overrides = given.set + ([f"skysense.run_dir={json.dumps(given.run_dir)}"] if given.run_dir else [])
-    device = zero.init_distributed()
-    rank, world, _ = zero.ranks()
-    try:
+
+    def work(device: torch.device, world: int) -> int:
         config = together(lambda: load(given.deepspeed_config, overrides, world))
         return train(config, device, given.resume, given.stop_at)
-    except (RankError, ConfigError) as error:
-        if rank and isinstance(error.__cause__ or error, ValueError):
-            return 2  # all ranks have met the same error, and rank 0 says it
-        raise
-    finally:
-        zero.shutdown()
+
+    return run_on_ranks(work)
 
 
 if __name__ == "__main__":

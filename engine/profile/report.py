@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
+import torch
+
 from engine.plot_file import check_plot, save_plot
 from engine.profile.figure import picture, place, short
 from engine.typed import ConfigError
@@ -30,27 +32,21 @@ def step_command(path: Path, overrides: list[str], warmup: int, steps: int, as_j
         trace: folder for the Chrome traces; made if absent.
     """
     report = own_output()
-    from engine import zero  # only now: DeepSpeed logs to the standard output from its import on
-    from engine.collectives import RankError, on_first_rank, together
+    from engine.collectives import on_first_rank, together  # only now: DeepSpeed logs to the output from its import on
     from engine.config import load
     from engine.profile.profiler import profile_step
+    from engine.ranks import run_on_ranks
 
-    alone()
-    device = zero.init_distributed()
-    rank, world, _ = zero.ranks()
-    try:
+    def work(device: torch.device, world: int) -> int:
         config = together(lambda: load(path, overrides, world))
         on_first_rank(lambda: check_outputs(out, plot, trace))
         found = profile_step(config, device, warmup, steps, trace)
         found = {"configuration": " ".join([path.name, *overrides]), **found}
         on_first_rank(lambda: publish(found, report, as_json, out, plot))
-    except (RankError, ConfigError) as error:
-        if rank and isinstance(error.__cause__ or error, ValueError):
-            return 2  # all ranks have met the same error, and rank 0 says it
-        raise
-    finally:
-        zero.shutdown()
-    return 0
+        return 0
+
+    alone()
+    return run_on_ranks(work)
 
 
 def own_output() -> TextIO:

@@ -261,6 +261,6 @@ def feature_pictures(rows: Sequence[Maps], columns: Sequence[tuple[str, Sequence
     axes[0, 0].set_title("whole tile")
     for column, (title, samples, name) in zip(axes.T[1:], columns):
         column[0].set_title(title)
-        for axis, picture in zip(column, components([sample.maps[name] for sample in samples])):
+        for axis, picture in zip(column, components([one.maps[name] for one in samples])):
             axis.imshow(picture)
     return figure

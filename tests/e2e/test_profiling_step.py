@@ -13,7 +13,7 @@ from tests.commands import BIN, ROOT, TINY, environment, script, trained
 from tests.dist.processes import free_port
 from tests.e2e.test_bad_input import errors
 
-PARTS = ["data", "inputs", "teacher", "student", "losses", "vote", "backward", "optimizer", "teacher's average",
+PARTS = ["data", "inputs", "student", "teacher", "losses", "vote", "backward", "optimizer", "teacher's average",
          "prototypes, centres", "report"]
 TERMS = {"total", "qsacl", "ita", "moe_balance"} | {
     f"mgcl/{feature}/{level}" for feature in ("hr", "ms", "sar", "fused") for level in ("pixel", "object", "image")}

@@ -14,7 +14,7 @@ from models.losses import head_tiles  # noqa: E402
 from models.losses.dino import Centre, DinoSpec  # noqa: E402
 from models.losses.head_loss import head_loss, head_targets  # noqa: E402
 from models.reducer import Reducer  # noqa: E402
-from tests.kernels.test_sinkhorn import Turns  # noqa: E402
+from tests.kernels.turns import Turns  # noqa: E402
 from tests.unit.ranks import run_ranks  # noqa: E402
 
 # The interpreter computes in NumPy, which warns of what a later where() leaves out.

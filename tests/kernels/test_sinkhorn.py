@@ -13,6 +13,7 @@ from models.kernels.sinkhorn import assign  # noqa: E402
 from models.losses.multi_granularity import ViewMaps, multi_granularity  # noqa: E402
 from models.losses.sinkhorn import sinkhorn, sinkhorn_many  # noqa: E402
 from models.reducer import Reducer  # noqa: E402
+from tests.kernels.turns import Turns  # noqa: E402
 from tests.unit import test_multi_granularity as granularity  # noqa: E402
 from tests.unit.formulas import textbook  # noqa: E402
 from tests.unit.ranks import run_ranks  # noqa: E402
@@ -181,26 +182,6 @@ def test_runs_repeat_and_leave_the_scores_alone(way, device):
     for _ in range(2):
         assert torch.equal(assign(scores, mask, 0.05, 3, way), first)
     assert torch.equal(scores, before)
-
-
-class Turns(Reducer):
-    """A thread's reducer; one thread computes at a time, since Triton's interpreter serves no more."""
-
-    def __init__(self, inner, turn):
-        self.inner, self.turn = inner, turn
-
-    def sum(self, x):
-        return self._let_others(self.inner.sum, x)
-
-    def max(self, x):
-        return self._let_others(self.inner.max, x)
-
-    def _let_others(self, exchange, x):
-        self.turn.release()
-        try:
-            return exchange(x)
-        finally:
-            self.turn.acquire()
 
 
 @pytest.mark.parametrize("cuts", [[6, 6], [0, 12], [3, 4, 5]])
