@@ -226,7 +226,10 @@ def test_multi_granularity_is_the_same_with_and_without(device, monkeypatch):
         results[wish] = {**found.losses, **{f"gradient {name}": w.grad for name, w in weights.items()}}
         assert bool(used) == (wish == "on")
         used.clear()
-    torch.testing.assert_close(results["on"], results["off"], rtol=1e-4, atol=1e-6)
+    for name, expected in results["off"].items():
+        # entries of a gradient cancel, and the head loss's kernel has float32 products from three of bf16
+        atol = 3e-5 * float(expected.abs().max())
+        torch.testing.assert_close(results["on"][name], expected, rtol=1e-4, atol=atol)
 
 
 @pytest.mark.gpu

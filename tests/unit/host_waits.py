@@ -90,7 +90,7 @@ def place(above: int = 1) -> str:
     frame = sys._getframe(above)
     while frame is not None:
         path = frame.f_code.co_filename
-        if path.startswith(f"{ROOT}/") and path != __file__:
+        if path.startswith(f"{ROOT}/") and "site-packages" not in path and path != __file__:
             return f"{Path(path).relative_to(ROOT)}:{frame.f_code.co_name}"
         if "/deepspeed/" in path:
             return f"deepspeed/{path.rpartition('/deepspeed/')[2]}:{frame.f_code.co_name}"
