@@ -32,7 +32,7 @@ class EmaTeacher:
         module.load_state_dict(student)
         self.shards = [shard.clone() for shard in zero.partitions(engine)]
         self.shown = zero.FlatCopy(engine, module)
-        self._show()
+        self.shown.fill(self.shards)
         module.register_forward_pre_hook(lambda *_: self.wait())
         module.register_state_dict_pre_hook(lambda *_: self.wait())
 
@@ -54,13 +54,6 @@ class EmaTeacher:
         """Until the module holds the weights of the last update."""
         self.shown.wait()
 
-    def _show(self) -> None:
-        """Put this moment's average into the module."""
-        self.wait()
-        for index, shard in enumerate(self.shards):
-            self.shown.start(index, shard)
-        self.wait()
-
     def state(self) -> dict[str, Tensor]:
         """``shard.<group>``: this rank's; ``buffer.<name>``: equal on all ranks, also those that the student shares.
         Live tensors."""
@@ -79,7 +72,7 @@ class EmaTeacher:
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Take the tensors that ``state`` gave; every rank must call it. Raises ValueError if they do not fit."""
         together(lambda: self._copy(state))
-        self._show()
+        self.shown.fill(self.shards)
 
     @torch.no_grad()
     def _copy(self, state: dict[str, Tensor]) -> None:

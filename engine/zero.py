@@ -244,16 +244,12 @@ class FlatCopy:
             work.wait()
         self.pending = []
 
-
-def gather(engine, shards: list[Tensor], module: nn.Module) -> None:
-    """Put shards of all ranks together and write them into the parameters of ``module``, cast to their type.
-
-    Arguments and errors as of ``FlatCopy``. Every rank must call it.
-    """
-    copy = FlatCopy(engine, module)
-    for index, shard in enumerate(shards):
-        copy.start(index, shard)
-    copy.wait()
+    def fill(self, shards: list[Tensor]) -> None:
+        """Put the shards of all groups together; every rank must call it."""
+        self.wait()
+        for index, shard in enumerate(shards):
+            self.start(index, shard)
+        self.wait()
 
 
 def save_checkpoint(engine, folder: Path) -> None:

@@ -57,7 +57,7 @@ def gathered(engine, shards):
     target = nn.Module()
     local = {name: nn.Parameter(torch.empty(p.shape)) for name, p in engine.module.named_parameters()}
     target.named_parameters = lambda: iter(local.items())
-    zero.gather(engine, shards, target)
+    zero.FlatCopy(engine, target).fill(shards)
     names = canonical_names(engine.module)
     return {names[name]: p.detach() for name, p in local.items()}
 

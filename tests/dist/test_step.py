@@ -32,7 +32,8 @@ def same(a, b) -> bool:
 
 
 def worker(shards):
-    """Good step, step with a NaN loss on rank 1, step with NaN gradients on rank 1 alone, good step."""
+    """Good step, step with a NaN loss on rank 1, step with NaN gradients on rank 1 alone, good step, step whose
+    prototypes are not finite."""
     zero.init_distributed()
     rank, world, _ = zero.ranks()
     config = load(TINY, [f"skysense.data.shards={shards}"], world)
@@ -49,9 +50,9 @@ def worker(shards):
     objective = Objective(settings.loss, engine.module, teacher, text, reducer)
     step = Step(engine, EmaTeacher(engine, teacher), teacher, objective, Schedules(settings, optimizer), reducer,
                 torch.device("cpu"))
-    batches = list(open_stream(dataset, settings.data, 0, config.deepspeed["train_batch_size"], rank, world, 0, 4))
+    batches = list(open_stream(dataset, settings.data, 0, config.deepspeed["train_batch_size"], rank, world, 0, 5))
     results = []
-    for k, batch in enumerate(batches):
+    for k, batch in enumerate(batches[:4]):
         hook = None
         if rank == 1 and k == 1:  # a valid pixel that is not a number
             for views in batch.views.values():
@@ -64,12 +65,19 @@ def worker(shards):
         if hook is not None:
             hook.remove()
         results.append((report.applied, same(before, state(step)), report.skipped_keys == batch.keys))
-    return results
+    context = step.student.trunk.context
+    context.momentum, before = float("nan"), context.prototypes.clone()
+    try:
+        step(batches[4])
+    except FloatingPointError as error:
+        refusal = str(error)
+    return results, refusal, torch.equal(context.prototypes, before)
 
 
 def test_a_nan_on_one_rank_changes_nothing_on_any(shards):
-    for results in run_processes(2, "tests.dist.test_step:worker", (str(shards),)):
+    for results, refusal, kept in run_processes(2, "tests.dist.test_step:worker", (str(shards),)):
         applied, unchanged, recorded = zip(*results)
         assert applied == (True, False, False, True)
         assert unchanged == (False, True, True, False)
         assert recorded == (False, True, True, False)
+        assert refusal.startswith("geo context: expected finite new prototypes") and kept

@@ -96,7 +96,7 @@ def bf16(steps):
                        for shards in (teacher.shards, reference))
     teacher.wait()
     scratch = Small(2, Reducer())
-    zero.gather(engine, teacher.shards, scratch)
+    zero.FlatCopy(engine, scratch).fill(teacher.shards)
     mixed = Small(2, Reducer())
     mixed.token.data = mixed.token.data.bfloat16()
     try:

@@ -29,7 +29,7 @@ def worker(cases):
             norms.append(train_step(engine, step))
             if first is None:
                 copy = Small(ep_size, Reducer())
-                zero.gather(engine, zero.moments(engine, "exp_avg"), copy)
+                zero.FlatCopy(engine, copy).fill(zero.moments(engine, "exp_avg"))
                 first = named(copy)
         results[case] = {"norms": norms, "moments": first, "weights": named(engine.module)}
     zero.shutdown()
