@@ -2,4 +2,5 @@
 
 
 class InputError(ValueError):
-    """Something given to us is wrong: one line saying what was expected, what was found, where, and what to do."""
+    """Something given to us is wrong: one line saying what was expected, what was found, where, and
+    what to do."""

@@ -1,1 +1,2 @@
-"""Runs training: configuration, steps, teacher, checkpoints. The only package that knows processes and DeepSpeed."""
+"""Runs training: configuration, steps, teacher, checkpoints. The only package that knows processes
+and DeepSpeed."""

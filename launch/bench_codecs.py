@@ -1,6 +1,7 @@
-"""Measure what codecs cost one training sample: bytes kept, bytes read, CPU time to decode what is drawn, loss.
+"""Measure what codecs cost one training sample: bytes kept, bytes read, CPU time to decode what is
+drawn, loss.
 
-    python launch/bench_codecs.py runs/demo/archive --json docs/benchmarks/codecs.json
+python launch/bench_codecs.py runs/demo/archive --json docs/benchmarks/codecs.json
 """
 
 import argparse
@@ -18,34 +19,55 @@ import numpy as np
 import torch
 from numcodecs import blosc
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the command works from any folder
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[1])
+)  # so that the command works from any folder
 
-from data.bench.images import LEVELS, HrCodec, box, hr_codecs, level_of, touched, zstd  # noqa: E402
-from data.bench.scene import Scene, load_scene  # noqa: E402
-from data.bench.series import StackCodec, stack_codecs  # noqa: E402
-from data.errors import InputError  # noqa: E402
-from data.jobs.whole_file import check_place, write_whole  # noqa: E402
-from data.settings import DataSettings, ViewSettings  # noqa: E402
-from data.tile import HR_PIXELS  # noqa: E402
-from data.views import draw_views  # noqa: E402
-from launch.cli import run  # noqa: E402
+from data.bench.images import LEVELS, HrCodec, box, hr_codecs, level_of, touched, zstd
+from data.bench.scene import Scene, load_scene
+from data.bench.series import StackCodec, stack_codecs
+from data.errors import InputError
+from data.jobs.whole_file import check_place, write_whole
+from data.stream.settings import DataSettings, ViewSettings
+from data.stream.views import draw_views
+from data.tiles.tile import HR_PIXELS
+from launch.cli import run
 
 TILES = (256, 512)  # pixels a side of the squares whose use is counted
-VERSIONS = ("torch", "torchvision", "numpy", "pillow", "numcodecs", "simplejpeg", "imagecodecs", "pcodec")
+VERSIONS = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "pillow",
+    "numcodecs",
+    "simplejpeg",
+    "imagecodecs",
+    "pcodec",
+)
 
 
 def main() -> None:
     """Parse the command line, measure, print the tables, write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("archive", help="archive made by launch/prepare_data.py from the bundled samples")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "archive", help="archive made by launch/prepare_data.py from the bundled samples"
+    )
     parser.add_argument("--json", type=Path, help="file for all figures")
     parser.add_argument("--repeats", type=int, default=5, help="timings of each candidate")
-    parser.add_argument("--draws", type=int, default=8, help="draws of views and frames that one timing covers")
-    parser.add_argument("--cells", type=int, default=64, help="side of the sample in 10 m cells; a multiple of 16")
+    parser.add_argument(
+        "--draws", type=int, default=8, help="draws of views and frames that one timing covers"
+    )
+    parser.add_argument(
+        "--cells", type=int, default=64, help="side of the sample in 10 m cells; a multiple of 16"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the mosaic and the draws")
     options = parser.parse_args()
     if options.repeats < 1 or options.draws < 1:
-        raise InputError(f"--repeats, --draws: expected 1 or more, found {options.repeats}, {options.draws}")
+        raise InputError(
+            f"--repeats, --draws: expected 1 or more, found {options.repeats}, {options.draws}"
+        )
     if options.cells < 16 or options.cells % 16:  # whole squares of 512 pixels on the full level
         raise InputError(f"--cells: expected a multiple of 16, found {options.cells}")
     if options.json:
@@ -53,16 +75,28 @@ def main() -> None:
     torch.set_num_threads(1)
     blosc.use_threads = False
     settle_allocator()
-    scene, rng = load_scene(options.archive, options.seed, options.cells), np.random.default_rng(options.seed)
-    found = {"archive": Path(options.archive).name, "repeats": options.repeats, "draws": options.draws,
-             "cells": options.cells, "seed": options.seed, "machine": machine(), "versions": versions(),
-             "levels": level_use(rng, options.cells)}
+    scene, rng = (
+        load_scene(options.archive, options.seed, options.cells),
+        np.random.default_rng(options.seed),
+    )
+    found = {
+        "archive": Path(options.archive).name,
+        "repeats": options.repeats,
+        "draws": options.draws,
+        "cells": options.cells,
+        "seed": options.seed,
+        "machine": machine(),
+        "versions": versions(),
+        "levels": level_use(rng, options.cells),
+    }
     print_levels(found["levels"])
     views = [draw(rng, options.cells) for _ in range(options.draws)]
     found["hr"] = table(hr_codecs(), measure_hr(scene.hr, views, options.repeats))
     for member, codecs in stack_codecs().items():
         stack, frames = drawn(scene, member, options.draws, rng)
-        print(f"\n{member}: {stack.dtype} {stack.shape}, {len(frames[0])} of {len(stack)} frames drawn")
+        print(
+            f"\n{member}: {stack.dtype} {stack.shape}, {len(frames[0])} of {len(stack)} frames drawn"
+        )
         found[member] = table(codecs, measure_stack(stack, frames, options.repeats))
     if options.json:
         write_whole(options.json, json.dumps(found, indent=1) + "\n")
@@ -70,14 +104,21 @@ def main() -> None:
 
 # ---- what a step draws
 
+
 def draw(rng: np.random.Generator, cells: int) -> list[tuple]:
     """(view, output pixels a side) of all views of one sample, at the default settings."""
     settings = ViewSettings()
     sides = {"global": HR_PIXELS * settings.global_cells, "local": HR_PIXELS * settings.local_cells}
-    return [(view, sides[name]) for name, group in draw_views(rng, cells, settings).items() for view in group]
+    return [
+        (view, sides[name])
+        for name, group in draw_views(rng, cells, settings).items()
+        for view in group
+    ]
 
 
-def drawn(scene: Scene, member: str, draws: int, rng: np.random.Generator) -> tuple[np.ndarray, list[np.ndarray]]:
+def drawn(
+    scene: Scene, member: str, draws: int, rng: np.random.Generator
+) -> tuple[np.ndarray, list[np.ndarray]]:
     """A member as a stack of frames, and the frames of each draw (ascending)."""
     stack = scene.labels[None] if member == "labels" else getattr(scene, member)
     count = DataSettings().frames.get(member.removesuffix("_valid"), 1)
@@ -85,45 +126,69 @@ def drawn(scene: Scene, member: str, draws: int, rng: np.random.Generator) -> tu
 
 
 def level_use(rng: np.random.Generator, cells: int, samples: int = 2000) -> list[dict]:
-    """For each level of the pyramid: in how many of ``samples`` some view wants it, in how many it is the finest that
-    any view wants, and the mean share of its tiles that the views touch which want it. The last entry is an image
-    without a pyramid. All in per cent."""
+    """For each level of the pyramid: in how many of ``samples`` some view wants it, in how many it
+    is the finest that any view wants, and the mean share of its tiles that the views touch which
+    want it. The last entry is an image without a pyramid. All in per cent."""
     draws, found = [draw(rng, cells) for _ in range(samples)], []
     finest = [min(level_of(view, out) for view, out in views) for views in draws]
     for level in range(LEVELS):
         side = HR_PIXELS * cells >> level
         wanted = [[view for view, out in views if level_of(view, out) == level] for views in draws]
         boxes = [[box(view, level) for view in views] for views in wanted if views]
-        found.append({"level": str(level), "pixels": side, "wanted": 100 * len(boxes) / samples,
-                      "finest": 100 * finest.count(level) / samples, "tiles": _touched(boxes, side)})
+        found.append(
+            {
+                "level": str(level),
+                "pixels": side,
+                "wanted": 100 * len(boxes) / samples,
+                "finest": 100 * finest.count(level) / samples,
+                "tiles": _touched(boxes, side),
+            }
+        )
     boxes = [[box(view, 0) for view, _ in views] for views in draws]
-    return [*found, {"level": "no pyramid", "pixels": HR_PIXELS * cells, "wanted": 100.0, "finest": 100.0,
-                     "tiles": _touched(boxes, HR_PIXELS * cells)}]
+    return [
+        *found,
+        {
+            "level": "no pyramid",
+            "pixels": HR_PIXELS * cells,
+            "wanted": 100.0,
+            "finest": 100.0,
+            "tiles": _touched(boxes, HR_PIXELS * cells),
+        },
+    ]
 
 
 def _touched(boxes: list[list[tuple]], side: int) -> dict[str, float]:
-    """Tile size -> mean share in per cent of the tiles of a level of ``side`` pixels that a sample's boxes touch; empty
-    without boxes."""
+    """Tile size -> mean share in per cent of the tiles of a level of ``side`` pixels that a
+    sample's boxes touch; empty without boxes."""
     counts = {tile: (-(-side // tile)) ** 2 for tile in TILES}
-    return {str(tile): 100 * float(np.mean([len(touched(one, tile)) for one in boxes])) / count
-            for tile, count in counts.items() if boxes}
+    return {
+        str(tile): 100 * float(np.mean([len(touched(one, tile)) for one in boxes])) / count
+        for tile, count in counts.items()
+        if boxes
+    }
 
 
 def print_levels(levels: list[dict]) -> None:
     """The table of ``level_use``."""
-    print(f"{'level':12}{'pixels':>8}{'wanted %':>10}{'finest %':>10}"
-          + "".join(f"{f'tiles {tile} %':>14}" for tile in TILES))
+    print(
+        f"{'level':12}{'pixels':>8}{'wanted %':>10}{'finest %':>10}"
+        + "".join(f"{f'tiles {tile} %':>14}" for tile in TILES)
+    )
     for one in levels:
         shares = "".join(f"{one['tiles'].get(str(tile), float('nan')):14.1f}" for tile in TILES)
-        print(f"{one['level']:12}{one['pixels']:8}{one['wanted']:10.1f}{one['finest']:10.1f}{shares}")
+        print(
+            f"{one['level']:12}{one['pixels']:8}{one['wanted']:10.1f}{one['finest']:10.1f}{shares}"
+        )
     print()
 
 
 # ---- measuring
 
+
 def settle_allocator() -> None:
-    """Free one large block: glibc then keeps freed images instead of giving their pages back. Otherwise the first
-    candidates pay up to 8000 page faults a sample (15 ms) that the later ones do not."""
+    """Free one large block: glibc then keeps freed images instead of giving their pages back.
+    Otherwise the first candidates pay up to 8000 page faults a sample (15 ms) that the later ones
+    do not."""
     np.ones(31 * 2**20, np.uint8)  # glibc learns from blocks below 32 MiB
 
 
@@ -136,28 +201,50 @@ def measure_hr(image: np.ndarray, draws: list[list], repeats: int) -> Callable[[
     def measure(codec: HrCodec) -> dict:
         stored = codec.encode(image)
         found, times = timed(lambda views: codec.cut(stored, views, len(image)), draws, repeats)
-        errors = [(a.double() - b.double()).square().mean().item()
-                  for (views, _), wanted in zip(found, exact) for a, b in zip(views, wanted)]
+        errors = [
+            (a.double() - b.double()).square().mean().item()
+            for (views, _), wanted in zip(found, exact)
+            for a, b in zip(views, wanted)
+        ]
         error = float(np.mean(errors))
-        return {"bytes": sum(map(len, stored.values())), "read": float(np.mean([read for _, read in found])),
-                **times, "psnr": 10 * float(np.log10(255**2 / error)) if error else None}
+        return {
+            "bytes": sum(map(len, stored.values())),
+            "read": float(np.mean([read for _, read in found])),
+            **times,
+            "psnr": 10 * float(np.log10(255**2 / error)) if error else None,
+        }
+
     return measure
 
 
-def measure_stack(stack: np.ndarray, draws: list[np.ndarray], repeats: int) -> Callable[[StackCodec], dict]:
+def measure_stack(
+    stack: np.ndarray, draws: list[np.ndarray], repeats: int
+) -> Callable[[StackCodec], dict]:
     """A function that measures one candidate for a stack of frames."""
+
     def measure(codec: StackCodec) -> dict:
         blocks = codec.write(stack)
-        found, times = timed(lambda frames: codec.read(blocks, frames, stack.shape, stack.dtype), draws, repeats)
-        error = max(float(np.abs(got.astype(np.float64) - stack[frames]).max())
-                    for (got, _), frames in zip(found, draws))
-        return {"bytes": sum(map(len, blocks)), "read": float(np.mean([read for _, read in found])), **times,
-                "error": error, "frame alone": codec.group == 1}
+        found, times = timed(
+            lambda frames: codec.read(blocks, frames, stack.shape, stack.dtype), draws, repeats
+        )
+        error = max(
+            float(np.abs(got.astype(np.float64) - stack[frames]).max())
+            for (got, _), frames in zip(found, draws)
+        )
+        return {
+            "bytes": sum(map(len, blocks)),
+            "read": float(np.mean([read for _, read in found])),
+            **times,
+            "error": error,
+            "frame alone": codec.group == 1,
+        }
+
     return measure
 
 
 def timed(work: Callable, draws: list, repeats: int) -> tuple[list, dict]:
-    """Results of ``work`` for each draw, and its CPU milliseconds a draw, all threads together, after one warm-up."""
+    """Results of ``work`` for each draw, and its CPU milliseconds a draw, all threads together,
+    after one warm-up."""
     found, times = [work(one) for one in draws], []
     for _ in range(repeats):
         start = time.process_time()
@@ -179,8 +266,11 @@ def table(codecs: list, measure: Callable) -> list[dict]:
         one = {"name": codec.name, **measure(codec)}
         one["percent"] = 100 * one["bytes"] / (records[0]["bytes"] if records else one["bytes"])
         spread = f"({one['ms_min']:.2f} - {one['ms_max']:.2f})"
-        print(f"{codec.name:54}{one['bytes'] / 1e3:9.1f}{one['percent']:7.1f}{one['read'] / 1e3:9.1f}{one['ms']:9.2f}"
-              f"  {spread:18}{loss(one)}", flush=True)
+        print(
+            f"{codec.name:54}{one['bytes'] / 1e3:9.1f}{one['percent']:7.1f}{one['read'] / 1e3:9.1f}{one['ms']:9.2f}"
+            f"  {spread:18}{loss(one)}",
+            flush=True,
+        )
         records.append(one)
     return records
 
@@ -194,17 +284,24 @@ def loss(one: dict) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of the packages that are installed."""
-    return {name: importlib.metadata.version(name) for name in VERSIONS
-            if importlib.util.find_spec({"pillow": "PIL"}.get(name, name))}
+    return {
+        name: importlib.metadata.version(name)
+        for name in VERSIONS
+        if importlib.util.find_spec({"pillow": "PIL"}.get(name, name))
+    }
 
 
 def machine() -> str:
     """Processor and cores, as the system names them."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    info = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    info = {
+        name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)
+    }
     cores = sum(line.startswith("processor") for line in lines)
-    return f"{info.get('model name', platform.processor())}, family {info.get('cpu family')}, " \
-           f"model {info.get('model')}, {cores} cores"
+    return (
+        f"{info.get('model name', platform.processor())}, family {info.get('cpu family')}, "
+        f"model {info.get('model')}, {cores} cores"
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""How fast samples become cut views: our stream, a stock webdataset pipeline, and the source rasters, in one run.
+"""How fast samples become cut views: our stream, a stock webdataset pipeline, and the source
+rasters, in one run.
 
-    python launch/bench_data.py --archive archive --work bench
+python launch/bench_data.py --archive archive --work bench
 """
 
 import argparse
@@ -14,35 +15,55 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the command works from any folder
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[1])
+)  # so that the command works from any folder
 
-from data.bench.full_size import write_full_size  # noqa: E402
-from data.bench.pipelines import ours, plain, rasters, scenes, stock  # noqa: E402
-from data.errors import InputError  # noqa: E402
-from data.jobs.whole_file import check_place, write_whole  # noqa: E402
-from data.sample import Batch  # noqa: E402
-from data.settings import DataSettings  # noqa: E402
-from launch.cli import run  # noqa: E402
+from data.bench.full_size import write_full_size
+from data.bench.pipelines import ours, plain, rasters, scenes, stock
+from data.errors import InputError
+from data.jobs.whole_file import check_place, write_whole
+from data.stream.sample import Batch
+from data.stream.settings import DataSettings
+from launch.cli import run
 
-PIPELINES = {"ours": ours, "stock webdataset": stock, "rasterio, scenes": scenes, "rasterio, own size": rasters}
+PIPELINES = {
+    "ours": ours,
+    "stock webdataset": stock,
+    "rasterio, scenes": scenes,
+    "rasterio, own size": rasters,
+}
 WARMUP = 3  # samples
 SAMPLES_OF_MEMORY = 20  # readings of a long run
 
 
 def main() -> None:
     """Parse the command line, make the samples if they are not there, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--archive", help="made by launch/prepare_data.py from the bundled samples; mosaicked")
-    parser.add_argument("--work", required=True, help="folder of the full-size samples; used again when it is there")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--archive", help="made by launch/prepare_data.py from the bundled samples; mosaicked"
+    )
+    parser.add_argument(
+        "--work", required=True, help="folder of the full-size samples; used again when it is there"
+    )
     parser.add_argument("--tiles", type=int, default=16, help="different samples")
     parser.add_argument("--samples", type=int, default=40, help="samples a round and pipeline")
     parser.add_argument("--rounds", type=int, default=3, help="the pipelines take turns this often")
-    parser.add_argument("--memory", type=int, default=0, metavar="SAMPLES",
-                        help="instead: run our stream alone over so many samples and watch its memory")
+    parser.add_argument(
+        "--memory",
+        type=int,
+        default=0,
+        metavar="SAMPLES",
+        help="instead: run our stream alone over so many samples and watch its memory",
+    )
     parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
     if min(options.tiles, options.samples, options.rounds) < 1 or options.memory < 0:
-        raise InputError("expected --tiles, --samples and --rounds of at least 1 and --memory of at least 0")
+        raise InputError(
+            "expected --tiles, --samples and --rounds of at least 1 and --memory of at least 0"
+        )
     if options.json:
         check_place("--json", options.json)
     work = Path(options.work)
@@ -50,19 +71,26 @@ def main() -> None:
         if options.archive is None:
             raise InputError(f"{work}: holds no samples yet; give --archive to make them from")
         write_full_size(Path(options.archive), work, options.tiles)
-    found = watch(work, options.memory) if options.memory else compare(work, options.samples, options.rounds)
+    found = (
+        watch(work, options.memory)
+        if options.memory
+        else compare(work, options.samples, options.rounds)
+    )
     if options.json:
         write_whole(options.json, json.dumps(found, indent=1) + "\n")
 
 
 def compare(work: Path, samples: int, rounds: int) -> dict:
-    """All pipelines, with and without photometric augmentation, each measurement in a process of its own."""
+    """All pipelines, with and without photometric augmentation, each measurement in a process of
+    its own."""
     found = {}
     for augmented in (False, True):
         title = "with photometric augmentation" if augmented else "from stored bytes to cut views"
         for number in range(rounds):
             for name in PIPELINES:
-                found.setdefault(title, {}).setdefault(name, []).append(alone(measure, work, name, samples, augmented))
+                found.setdefault(title, {}).setdefault(name, []).append(
+                    alone(measure, work, name, samples, augmented)
+                )
         print(table(title, found[title]), flush=True)
     return found
 
@@ -74,7 +102,8 @@ def alone(function, *arguments):
 
 
 def measure(work: Path, name: str, samples: int, augmented: bool) -> dict:
-    """Seconds of processor and clock a sample, bytes asked of the system a sample, and peak memory of one pipeline."""
+    """Seconds of processor and clock a sample, bytes asked of the system a sample, and peak memory
+    of one pipeline."""
     batches = _open(work, name, augmented)
     for _ in range(WARMUP):
         next(batches)
@@ -82,8 +111,12 @@ def measure(work: Path, name: str, samples: int, augmented: bool) -> dict:
     for _ in range(samples):
         next(batches)
     cpu, clock = time.process_time() - cpu, time.perf_counter() - clock
-    return {"cpu": cpu / samples, "clock": clock / samples, "bytes": (_bytes_read() - read) / samples,
-            "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    return {
+        "cpu": cpu / samples,
+        "clock": clock / samples,
+        "bytes": (_bytes_read() - read) / samples,
+        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
 
 
 def _open(work: Path, name: str, augmented: bool) -> Iterator[Batch]:
@@ -101,15 +134,21 @@ def _bytes_read() -> int:
 
 def table(title: str, rounds: dict[str, list[dict]]) -> str:
     """Medians over the rounds, and how many times faster ours is."""
-    middle = {name: {key: statistics.median(row[key] for row in rows) for key in rows[0]}
-              for name, rows in rounds.items()}
-    lines = [f"\n{title}; one process, one thread, median of {len(rounds['ours'])} rounds (smallest to largest)",
-             f"{'':18}{'samples/s per core':>26}{'MB read':>10}{'peak MB':>10}{'ours is':>12}"]
+    middle = {
+        name: {key: statistics.median(row[key] for row in rows) for key in rows[0]}
+        for name, rows in rounds.items()
+    }
+    lines = [
+        f"\n{title}; one process, one thread, median of {len(rounds['ours'])} rounds (smallest to largest)",
+        f"{'':18}{'samples/s per core':>26}{'MB read':>10}{'peak MB':>10}{'ours is':>12}",
+    ]
     for name, row in middle.items():
         rates = sorted(1 / entry["cpu"] for entry in rounds[name])
         rate = f"{1 / row['cpu']:.2f} ({rates[0]:.2f} to {rates[-1]:.2f})"
-        lines.append(f"{name:18}{rate:>26}{row['bytes'] / 1e6:>10.2f}{row['peak'] / 1e6:>10.0f}"
-                     f"{row['cpu'] / middle['ours']['cpu']:>10.2f} x")
+        lines.append(
+            f"{name:18}{rate:>26}{row['bytes'] / 1e6:>10.2f}{row['peak'] / 1e6:>10.0f}"
+            f"{row['cpu'] / middle['ours']['cpu']:>10.2f} x"
+        )
     return "\n".join(lines)
 
 
@@ -124,7 +163,11 @@ def _watch(work: Path, samples: int) -> dict:
     for number in range(1, samples + 1):
         next(batches)
         if number % max(1, samples // SAMPLES_OF_MEMORY) == 0:
-            resident = next(line for line in Path("/proc/self/status").read_text().splitlines() if "VmRSS" in line)
+            resident = next(
+                line
+                for line in Path("/proc/self/status").read_text().splitlines()
+                if "VmRSS" in line
+            )
             readings.append({"samples": number, "bytes": int(resident.split()[1]) * 1024})
             print(f"{number:>8} samples {readings[-1]['bytes'] / 1e6:>8.1f} MB", flush=True)
     return {"memory": readings}

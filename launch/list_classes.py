@@ -1,17 +1,19 @@
 """Write the table of classes, with the tags and codes that fall on them, as a page.
 
-    python launch/list_classes.py --out docs/classes.md
+python launch/list_classes.py --out docs/classes.md
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the command works from any folder
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[1])
+)  # so that the command works from any folder
 
-from data.jobs.whole_file import check_place, write_whole  # noqa: E402
-from data.osm.class_page import page  # noqa: E402
-from launch.cli import run  # noqa: E402
+from data.jobs.whole_file import check_place, write_whole
+from data.osm.class_page import page
+from launch.cli import run
 
 
 def main() -> None:

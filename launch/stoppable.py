@@ -11,7 +11,8 @@ EXIT_INTERRUPTED = 130  # what a shell expects after Ctrl-C
 
 
 def run_stoppable(main: Callable[[], int | None]) -> None:
-    """``launch.cli.run``, with one line and EXIT_CONTINUE or EXIT_INTERRUPTED when SIGTERM or Ctrl-C ends it."""
+    """``launch.cli.run``, with one line and EXIT_CONTINUE or EXIT_INTERRUPTED when SIGTERM or
+    Ctrl-C ends it."""
     received = []
 
     def stop(number, frame) -> None:

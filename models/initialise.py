@@ -1,10 +1,13 @@
-"""First values of all parameters, the same whatever the order, the device, the precision or the spread of experts.
+"""First values of all parameters, the same whatever the order, the device, the precision or the
+spread of experts.
 
-Every parameter has a random stream of its own, seeded by its name. All are NaN before, so that a forgotten one shows.
+Every parameter has a random stream of its own, seeded by its name. All are NaN before, so that a
+forgotten one shows.
 
 Rules, by the module that owns the parameter:
 - ``init_parameter(name, tensor, generator)``, if the owner has it, or if the owner is a ParameterDict or ParameterList
-  and the module around it has it (``name`` is then dotted). It fills ``tensor``, float32 on the CPU.
+  and the module around it has it (``name`` is then dotted). It fills ``tensor``, float32 on the
+  CPU.
 - Linear, convolution and Embedding: truncated normal of std 0.02, biases zero. Norms: one and zero.
 - ``derive_parameters()`` of any module runs at the end, for values that follow from other parameters.
 Persistent buffers that hold NaN are filled like parameters.
@@ -17,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 STD = 0.02
-# Sampling by the inverse error function yields an infinite value once in 2^24 draws. A bound of 2.0, usual elsewhere,
-# lets it through as 100 standard deviations; this model has 3 x 10^9 parameters.
+# Sampling by the inverse error function yields an infinite value once in 2^24 draws. A bound of
+# 2.0, usual elsewhere, lets it through as 100 standard deviations; this model has 3 x 10^9
+# parameters.
 BOUND = 3 * STD
 NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
 WEIGHTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding)
@@ -31,8 +35,9 @@ Rule = Callable[[str, Tensor, torch.Generator], None]
 def initialise(module: nn.Module, seed: int, canonical: Callable[[str], str] = str) -> None:
     """Fill all parameters of a module from ``seed``.
 
-    ``canonical`` maps a parameter's name here to its name in the whole model, for experts that live elsewhere too.
-    Raises ValueError, naming it, for a parameter without a rule or without a finite first value.
+    ``canonical`` maps a parameter's name here to its name in the whole model, for experts that live
+    elsewhere too. Raises ValueError, naming it, for a parameter without a rule or without a finite
+    first value.
     """
     tensors = dict(_uninitialised(module))
     for tensor in tensors.values():
@@ -47,14 +52,18 @@ def initialise(module: nn.Module, seed: int, canonical: Callable[[str], str] = s
             part.derive_parameters()
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
-            raise ValueError(f"initialise: expected finite values in {name}, found NaN or infinity after its rule; "
-                             "correct init_parameter or derive_parameters of the module that owns it")
+            raise ValueError(
+                f"initialise: expected finite values in {name}, found NaN or infinity after its rule; "
+                "correct init_parameter or derive_parameters of the module that owns it"
+            )
 
 
 def generator(seed: int, name: str) -> torch.Generator:
     """The random stream of one name, on the CPU so that all devices start alike."""
     digest = hashlib.blake2b(repr((seed, name)).encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)  # 63 bits: a signed seed
+    return torch.Generator().manual_seed(
+        int.from_bytes(digest, "big") >> 1
+    )  # 63 bits: a signed seed
 
 
 def truncated_normal(tensor: Tensor, generator: torch.Generator) -> None:
@@ -86,8 +95,10 @@ def _rule(module: nn.Module, name: str) -> tuple[Rule, str]:
         return _fill_linear, local
     if isinstance(owner, nn.MultiheadAttention):
         return _fill_linear, local
-    raise ValueError(f"initialise: expected a rule for {name}, found none; "
-                     f"give {type(owner).__name__} a method init_parameter(name, tensor, generator)")
+    raise ValueError(
+        f"initialise: expected a rule for {name}, found none; "
+        f"give {type(owner).__name__} a method init_parameter(name, tensor, generator)"
+    )
 
 
 def _fill_norm(name: str, tensor: Tensor, generator: torch.Generator) -> None:

@@ -1,7 +1,8 @@
 """Who computes the layer norms of a model: torch, or NVIDIA's Apex where a run asks for it.
 
-Apex keeps the same parameters under the same names, so checkpoints fit both. torch has a fused kernel of its own, which
-public measurements on cards since 2020 show to be the faster one (docs/backends.md): it is the default.
+Apex keeps the same parameters under the same names, so checkpoints fit both. torch has a fused
+kernel of its own, which public measurements on cards since 2020 show to be the faster one
+(docs/backends.md): it is the default.
 """
 
 import importlib
@@ -14,20 +15,24 @@ IMPLEMENTATIONS = ("torch", "apex")
 
 
 def layer_norm_class(implementation: str) -> Callable[..., nn.Module]:
-    """The module class of "torch" or "apex". Raises ValueError, one line, where it cannot run on this machine."""
+    """The module class of "torch" or "apex". Raises ValueError, one line, where it cannot run on
+    this machine."""
     if implementation == "torch":
         return nn.LayerNorm
     obstacle = apex_obstacle("fused_layer_norm_cuda")
     if obstacle:
-        raise ValueError(f"layer_norm: expected Apex with its CUDA extensions for 'apex', found {obstacle}; install it "
-                         "(docs/backends.md) or set 'torch'")
+        raise ValueError(
+            f"layer_norm: expected Apex with its CUDA extensions for 'apex', found {obstacle}; install it "
+            "(docs/backends.md) or set 'torch'"
+        )
     return importlib.import_module("apex.normalization").FusedLayerNorm
 
 
 def apex_obstacle(extension: str) -> str | None:
     """Why Apex cannot run its compiled ``extension`` here, or None.
 
-    Its layer norm would pass over a missing GPU silently. The package "apex" of PyPI is something else.
+    Its layer norm would pass over a missing GPU silently. The package "apex" of PyPI is something
+    else.
     """
     for name in ("apex.normalization", extension):
         try:
@@ -38,7 +43,8 @@ def apex_obstacle(extension: str) -> str | None:
 
 
 def use_layer_norm(model: nn.Module, made_by: Callable[..., nn.Module]) -> None:
-    """Replace every layer norm of a finished model by one of class ``made_by`` with the same parameters and names."""
+    """Replace every layer norm of a finished model by one of class ``made_by`` with the same
+    parameters and names."""
     if made_by is nn.LayerNorm:
         return
     for module in list(model.modules()):

@@ -1,8 +1,8 @@
 """Batch statistics without processes: what the losses may ask of the other ranks.
 
-``models`` never touches process groups. Whatever needs the global batch (Sinkhorn-Knopp, centres, prototypes, the
-balance of the gate) receives a reducer. This one is the default for a single process; ``engine`` supplies one that
-speaks over the data-parallel group.
+``models`` never touches process groups. Whatever needs the global batch (Sinkhorn-Knopp, centres,
+prototypes, the balance of the gate) receives a reducer. This one is the default for a single
+process; ``engine`` supplies one that speaks over the data-parallel group.
 """
 
 from torch import Tensor
@@ -26,15 +26,16 @@ class Reducer:
         return x
 
     def gather(self, x: Tensor) -> Tensor:
-        """Concatenate over ranks along the first axis in rank order, no gradient. Equal shapes on all ranks."""
+        """Concatenate over ranks along the first axis in rank order, no gradient. Equal shapes on
+        all ranks."""
         return x
 
     def mean(self, values: Tensor, mask: Tensor) -> Tensor:
         """Mean of ``values`` where ``mask`` over the global batch, as this rank's share.
 
-        Returns a scalar: local sum x world size / global count, so that the average over ranks (what data-parallel
-        training takes of losses and gradients) is the global mean, however the valid entries spread over ranks.
-        Zero with a zero gradient when nothing is valid anywhere.
+        Returns a scalar: local sum x world size / global count, so that the average over ranks
+        (what data-parallel training takes of losses and gradients) is the global mean, however the
+        valid entries spread over ranks. Zero with a zero gradient when nothing is valid anywhere.
         """
         weight = mask.to(values.dtype)
         count = self.sum(weight.sum().detach())

@@ -3,28 +3,33 @@
 import torch
 from torch import Tensor, nn
 
-from models.backbone import Backbone, Stages
+from models.backbone.packing import Group, Layout, pack
+from models.backbone.stages import Backbone, Stages
+from models.backbone.stochastic_depth import Draw
+from models.backbone.tokenizer import Tokenizer
 from models.features import Features, Views
-from models.fusion import Fusion
-from models.geo_context import GeoContext
-from models.grids import cell_validity, to_grid
-from models.moe import MoE, Routing
-from models.packing import Group, Layout, pack
+from models.fusion.geo_context import GeoContext
+from models.fusion.grids import cell_validity, to_grid
+from models.fusion.transformer import Fusion
+from models.moe.layer import MoE, Routing
 from models.reducer import Reducer
 from models.spec import CELL_METRES, ModelSpec
-from models.stochastic_depth import Draw
-from models.tokenizer import Tokenizer
 
 
 class SkySense(nn.Module):
     """The model that downstream users keep (supplement, section B).
 
-    ``ep_size`` spreads the experts over that many ranks through DeepSpeed; None keeps all of them here, in plain
-    PyTorch, under the same parameter names.
+    ``ep_size`` spreads the experts over that many ranks through DeepSpeed; None keeps all of them
+    here, in plain PyTorch, under the same parameter names.
     """
 
-    def __init__(self, spec: ModelSpec, ep_size: int | None = None, reducer: Reducer | None = None,
-                 checkpointing: bool | str = False):
+    def __init__(
+        self,
+        spec: ModelSpec,
+        ep_size: int | None = None,
+        reducer: Reducer | None = None,
+        checkpointing: bool | str = False,
+    ):
         super().__init__()
         self.spec = spec
         reducer = reducer or Reducer()
@@ -32,21 +37,29 @@ class SkySense(nn.Module):
         def moe(width: int, block: int) -> nn.Module:
             return MoE(width, width * spec.mlp_ratio, spec.moe, ep_size, reducer)
 
-        self.tokenizers = nn.ModuleDict({
-            name: Tokenizer(modality.bands, spec.widths[0], spec.patch) for name, modality in spec.modalities.items()
-        })
+        self.tokenizers = nn.ModuleDict(
+            {
+                name: Tokenizer(modality.bands, spec.widths[0], spec.patch)
+                for name, modality in spec.modalities.items()
+            }
+        )
         self.backbone = Backbone(spec, moe, checkpointing=checkpointing)
         self.fusion = self.context = None
         if spec.fusion is not None:
-            self.fusion = Fusion(spec.fusion, spec.widths[-1], tuple(spec.modalities), checkpointing=checkpointing)
+            self.fusion = Fusion(
+                spec.fusion, spec.widths[-1], tuple(spec.modalities), checkpointing=checkpointing
+            )
         if spec.context is not None:
             self.context = GeoContext(spec.fusion.width, spec.context)
 
-    def forward(self, views: dict[str, Views], draw: Draw | None = None
-                ) -> tuple[dict[str, Features], list[Routing], list[Layout]]:
-        """Features of the views of every size in one packed pass, with the routing of each expert layer.
+    def forward(
+        self, views: dict[str, Views], draw: Draw | None = None
+    ) -> tuple[dict[str, Features], list[Routing], list[Layout]]:
+        """Features of the views of every size in one packed pass, with the routing of each expert
+        layer.
 
-        Without fusion in the specification the features are those of the modalities alone. ``draw`` as in ``Backbone``.
+        Without fusion in the specification the features are those of the modalities alone. ``draw``
+        as in ``Backbone``.
         """
         stages, routings, layouts = self.encode(views, draw)
         features = self.unpack(views, *stages[-1])
@@ -54,8 +67,9 @@ class SkySense(nn.Module):
             self.fuse(views, features)
         return features, routings, layouts
 
-    def encode(self, views: dict[str, Views], draw: Draw | None = None
-               ) -> tuple[Stages, list[Routing], list[Layout]]:
+    def encode(
+        self, views: dict[str, Views], draw: Draw | None = None
+    ) -> tuple[Stages, list[Routing], list[Layout]]:
         """Tokenizers and backbone: see ``Backbone.forward`` for what comes back."""
         groups, parts, present = [], [], []
         for size, inputs in views.items():
@@ -67,7 +81,15 @@ class SkySense(nn.Module):
                 # absent pixels must influence nothing, whatever stands in them
                 images = images.where(pixels.unsqueeze(-3), images.new_zeros(()))  # B V T C H W
                 patches = self.tokenizers[name](images.flatten(0, 2))  # BVT hw D
-                groups.append(Group(name, size, patches.shape[0], height // self.spec.patch, width // self.spec.patch))
+                groups.append(
+                    Group(
+                        name,
+                        size,
+                        patches.shape[0],
+                        height // self.spec.patch,
+                        width // self.spec.patch,
+                    )
+                )
                 parts.append(patches)
                 present.append(valid.flatten(0, 2).flatten(1).any(1))  # BVT
         return self.backbone(pack(parts), Layout(tuple(groups)), present, draw)
@@ -91,7 +113,9 @@ class SkySense(nn.Module):
             tokens, valid, days = {}, {}, {}
             for name, maps in features[size].maps.items():
                 batch, count, frames = maps.shape[:3]
-                fine, ok = to_grid(maps.flatten(0, 2), features[size].valid[name].flatten(0, 2), grid)
+                fine, ok = to_grid(
+                    maps.flatten(0, 2), features[size].valid[name].flatten(0, 2), grid
+                )
                 tokens[name] = fine.flatten(1, 2).unflatten(0, (batch * count, frames))  # BV T G D
                 valid[name] = ok.flatten(1, 2).unflatten(0, (batch * count, frames))  # BV T G
                 days[name] = inputs.days[name].repeat_interleave(count, 0)  # BV T
@@ -115,9 +139,12 @@ class SkySense(nn.Module):
         features.valid["fused"] = valid.reshape(shape).unsqueeze(2)  # B V 1 g g
 
     def fusion_grid(self, inputs: Views) -> tuple[int, int]:
-        """Rows and columns of the fusion grid of these views: as they say, else from the 10 m cells of ``valid``."""
+        """Rows and columns of the fusion grid of these views: as they say, else from the 10 m cells
+        of ``valid``."""
         if inputs.grid is not None:
             return inputs.grid
         cells = next(iter(inputs.valid.values())).shape[-2:]
-        rows, columns = (max(1, round(n * CELL_METRES / self.spec.fusion.cell_metres)) for n in cells)
+        rows, columns = (
+            max(1, round(n * CELL_METRES / self.spec.fusion.cell_metres)) for n in cells
+        )
         return rows, columns

@@ -1,7 +1,9 @@
-"""One typed description of a SkySense V2 model, from the small demo to the 2.8-billion-parameter original.
+"""One typed description of a SkySense V2 model, from the small demo to the 2.8-billion-parameter
+original.
 
-Shape letters of the whole project: ``B`` samples, ``V`` views, ``T`` frames, ``N`` tokens, ``D`` channels,
-``K`` prototypes or classes, ``E`` experts, ``G`` fusion cells, ``R`` regions, ``P`` prototypes a region.
+Shape letters of the whole project: ``B`` samples, ``V`` views, ``T`` frames, ``N`` tokens, ``D``
+channels, ``K`` prototypes or classes, ``E`` experts, ``G`` fusion cells, ``R`` regions, ``P``
+prototypes a region.
 """
 
 from dataclasses import dataclass, field, replace
@@ -16,8 +18,12 @@ class ModalitySpec:
     bands: int
     frames: int  # drawn from the series of a sample (supplement, section C)
     pixels_per_cell: int  # pixels along one 10 m cell: 32 for 0.3125 m optical, 1 for Sentinel
-    merge: tuple[bool, bool, bool]  # adaptive patch merging after stages 1-3: True halves the grid (table 8)
-    position_grids: tuple[int, int]  # native side of the position tables at the entry of stages 3 and 4
+    merge: tuple[
+        bool, bool, bool
+    ]  # adaptive patch merging after stages 1-3: True halves the grid (table 8)
+    position_grids: tuple[
+        int, int
+    ]  # native side of the position tables at the entry of stages 3 and 4
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,8 @@ class MoESpec:
     experts: int = 8
     capacity_factor: float = 1.25  # slots an expert = factor x tokens / experts; <= 0 drops nothing
     min_capacity: int = 4
-    # or "tutel": its dispatch kernels inside DeepSpeed's layer; or "grouped": models/experts.py, for ep_size 1
+    # or "tutel": its dispatch kernels inside DeepSpeed's layer; or "grouped":
+    # models/moe/experts.py, for ep_size 1
     implementation: str = "deepspeed"
     fixed_gate: bool = False  # the gate keeps its first values (table 14)
 
@@ -69,11 +76,19 @@ class HeadSpec:
 class ModelSpec:
     """Every size of the model. The defaults are SkySense V2 itself (PAPER table 6)."""
 
-    modalities: dict[str, ModalitySpec] = field(default_factory=lambda: {
-        "hr": ModalitySpec(bands=3, frames=1, pixels_per_cell=32, merge=(True,) * 3, position_grids=(14, 7)),
-        "ms": ModalitySpec(bands=10, frames=20, pixels_per_cell=1, merge=(False,) * 3, position_grids=(16, 16)),
-        "sar": ModalitySpec(bands=2, frames=10, pixels_per_cell=1, merge=(False,) * 3, position_grids=(16, 16)),
-    })
+    modalities: dict[str, ModalitySpec] = field(
+        default_factory=lambda: {
+            "hr": ModalitySpec(
+                bands=3, frames=1, pixels_per_cell=32, merge=(True,) * 3, position_grids=(14, 7)
+            ),
+            "ms": ModalitySpec(
+                bands=10, frames=20, pixels_per_cell=1, merge=(False,) * 3, position_grids=(16, 16)
+            ),
+            "sar": ModalitySpec(
+                bands=2, frames=10, pixels_per_cell=1, merge=(False,) * 3, position_grids=(16, 16)
+            ),
+        }
+    )
     patch: int = 4
     widths: tuple[int, ...] = (352, 704, 1408, 2816)
     depths: tuple[int, ...] = (2, 2, 18, 2)
@@ -82,8 +97,9 @@ class ModelSpec:
     mlp_ratio: int = 4
     window: int = 8
     prompts: tuple[int, ...] = (0, 0, 4, 4)  # learnable tokens a modality, by stage
-    # share of the images that each block leaves out in training (models/stochastic_depth.py); the supplement has 0.2
-    # in its fine-tuning, and none in pre-training
+    # share of the images that each block leaves out in training
+    # (models/backbone/stochastic_depth.py); the supplement has 0.2 in its fine-tuning, and none in
+    # pre-training
     drop_path: float = 0.0
     moe: MoESpec | None = field(default_factory=MoESpec)
     fusion: FusionSpec | None = field(default_factory=FusionSpec)
@@ -119,14 +135,17 @@ class ModelSpec:
             blocks = sum(self.depths)
             for block in self.moe.blocks:
                 if not 0 <= block < blocks:
-                    return f"model.moe.blocks: {block} is outside the {blocks} blocks of the backbone"
+                    return (
+                        f"model.moe.blocks: {block} is outside the {blocks} blocks of the backbone"
+                    )
             if self.moe.implementation not in ("deepspeed", "tutel", "grouped"):
                 return f"model.moe.implementation: {self.moe.implementation!r} is not 'deepspeed', 'tutel' or 'grouped'"
         return None
 
     @property
     def fused_width(self) -> int:
-        """Channels of the fused map: fusion output with the geo context behind it. 0 without fusion."""
+        """Channels of the fused map: fusion output with the geo context behind it. 0 without
+        fusion."""
         return sum(part.width for part in (self.fusion, self.context) if part is not None)
 
     def variant(self, **changes) -> "ModelSpec":
@@ -137,5 +156,3 @@ class ModelSpec:
     def skysense_v2(cls) -> "ModelSpec":
         """The paper's model."""
         return cls()
-
-

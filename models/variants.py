@@ -1,4 +1,5 @@
-"""Named models: the paper's, those of its ablations, and two smaller ones that are this project's own."""
+"""Named models: the paper's, those of its ablations, and two smaller ones that are this project's
+own."""
 
 import difflib
 from dataclasses import replace
@@ -24,7 +25,10 @@ def _experts(about: str, **changes) -> Variant:
 def _last(blocks: int) -> Variant:
     """Experts in the last blocks only; the paper's own is 6."""
     depth = sum(PAPER.depths)
-    return _experts(f"experts in the last {blocks} blocks (table 12)", blocks=tuple(range(depth - blocks, depth)))
+    return _experts(
+        f"experts in the last {blocks} blocks (table 12)",
+        blocks=tuple(range(depth - blocks, depth)),
+    )
 
 
 VARIANTS = {
@@ -35,20 +39,36 @@ VARIANTS = {
     "moe_last_2": _last(2),
     "moe_last_4": _last(4),
     "moe_last_8": _last(8),
-    "moe_spread": _experts("experts spread over all blocks (table 13)", blocks=(3, 7, 11, 15, 19, 23)),
+    "moe_spread": _experts(
+        "experts spread over all blocks (table 13)", blocks=(3, 7, 11, 15, 19, 23)
+    ),
     "queries_4": Variant("4 queries (table 15)", PAPER.variant(queries=4)),
     "queries_8": Variant("8 queries (table 15)", PAPER.variant(queries=8)),
     "queries_24": Variant("24 queries (table 15)", PAPER.variant(queries=24)),
-    # Not in the paper. Every mechanism is on, and what the data delivers (bands, frames, view sizes, class embeddings)
-    # is as there; widths, depths, prototypes and regions shrink.
-    "base": Variant("not the paper's: for one GPU", PAPER.variant(
-        widths=(128, 256, 512, 1024), depths=(2, 2, 12, 2), moe=MoESpec(blocks=(14, 15, 16, 17)),
-        fusion=FusionSpec(width=512, layers=8, heads=8), context=ContextSpec(regions=1024, prototypes=64, width=256),
-        head=HeadSpec(hidden=1024, prototypes=8192))),
-    "small": Variant("not the paper's: for a laptop", PAPER.variant(
-        widths=(64, 128, 256, 512), depths=(2, 2, 6, 2), moe=MoESpec(blocks=(8, 9, 10, 11), experts=4),
-        fusion=FusionSpec(width=256, layers=4, heads=4), context=ContextSpec(regions=256, prototypes=32, width=128),
-        head=HeadSpec(hidden=512, bottleneck=128, prototypes=4096))),
+    # Not in the paper. Every mechanism is on, and what the data delivers (bands, frames, view
+    # sizes, class embeddings) is as there; widths, depths, prototypes and regions shrink.
+    "base": Variant(
+        "not the paper's: for one GPU",
+        PAPER.variant(
+            widths=(128, 256, 512, 1024),
+            depths=(2, 2, 12, 2),
+            moe=MoESpec(blocks=(14, 15, 16, 17)),
+            fusion=FusionSpec(width=512, layers=8, heads=8),
+            context=ContextSpec(regions=1024, prototypes=64, width=256),
+            head=HeadSpec(hidden=1024, prototypes=8192),
+        ),
+    ),
+    "small": Variant(
+        "not the paper's: for a laptop",
+        PAPER.variant(
+            widths=(64, 128, 256, 512),
+            depths=(2, 2, 6, 2),
+            moe=MoESpec(blocks=(8, 9, 10, 11), experts=4),
+            fusion=FusionSpec(width=256, layers=4, heads=4),
+            context=ContextSpec(regions=256, prototypes=32, width=128),
+            head=HeadSpec(hidden=512, bottleneck=128, prototypes=4096),
+        ),
+    ),
 }
 
 

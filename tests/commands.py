@@ -14,29 +14,55 @@ TINY = ROOT / "tests" / "e2e" / "tiny.json"
 
 
 def environment() -> dict[str, str]:
-    """This environment with the project importable, one thread a process, and the CPU as DeepSpeed's accelerator."""
-    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu",
-            "CUDA_VISIBLE_DEVICES": "", "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    """This environment with the project importable, one thread a process, and the CPU as
+    DeepSpeed's accelerator."""
+    return {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "DS_ACCELERATOR": "cpu",
+        "CUDA_VISIBLE_DEVICES": "",
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+    }
 
 
 def script(name: str, *arguments, timeout: float = 300) -> subprocess.CompletedProcess:
     """Run ``launch/<name>`` in one process; the caller looks at the exit status."""
     command = [sys.executable, str(ROOT / "launch" / name), *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=timeout)
+    return subprocess.run(
+        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=timeout
+    )
 
 
-def pretrain_command(world: int, shards: Path, run_dir: Path, *arguments, config: Path = TINY) -> list[str]:
+def pretrain_command(
+    world: int, shards: Path, run_dir: Path, *arguments, config: Path = TINY
+) -> list[str]:
     """The documented command line for ``world`` processes of this machine."""
-    return [str(BIN / "deepspeed"), "--num_gpus", str(world), "--master_port", str(free_port()),
-            str(ROOT / "launch" / "pretrain.py"), "--deepspeed_config", str(config), "--run_dir", str(run_dir),
-            "--set", f"skysense.data.shards={shards}", *map(str, arguments)]
+    return [
+        str(BIN / "deepspeed"),
+        "--num_gpus",
+        str(world),
+        "--master_port",
+        str(free_port()),
+        str(ROOT / "launch" / "pretrain.py"),
+        "--deepspeed_config",
+        str(config),
+        "--run_dir",
+        str(run_dir),
+        "--set",
+        f"skysense.data.shards={shards}",
+        *map(str, arguments),
+    ]
 
 
-def pretrain(world: int, shards: Path, run_dir: Path, *arguments, config: Path = TINY,
-             timeout: float = 600) -> subprocess.CompletedProcess:
+def pretrain(
+    world: int, shards: Path, run_dir: Path, *arguments, config: Path = TINY, timeout: float = 600
+) -> subprocess.CompletedProcess:
     """Run the training through DeepSpeed's launcher; the caller looks at the exit status."""
     command = pretrain_command(world, shards, run_dir, *arguments, config=config)
-    return subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=timeout)
+    return subprocess.run(
+        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=timeout
+    )
 
 
 def trained(world: int, shards: Path, run_dir: Path, *arguments, **options) -> Path:
@@ -47,10 +73,20 @@ def trained(world: int, shards: Path, run_dir: Path, *arguments, **options) -> P
 
 
 def build_dataset(folder: Path, manifest: Path = MANIFEST) -> Path:
-    """Archive and shards of the bundled samples, by the real commands; returns the folder of the shards."""
-    steps = [("prepare_data.py", "--manifest", manifest, "--out", folder / "archive"),
-             ("build_shards.py", "--archive", folder / "archive", "--out", folder / "shards",
-              "--samples_per_shard", 8)]
+    """Archive and shards of the bundled samples, by the real commands; returns the folder of the
+    shards."""
+    steps = [
+        ("prepare_data.py", "--manifest", manifest, "--out", folder / "archive"),
+        (
+            "build_shards.py",
+            "--archive",
+            folder / "archive",
+            "--out",
+            folder / "shards",
+            "--samples_per_shard",
+            8,
+        ),
+    ]
     for step in steps:
         done = script(*step)
         assert done.returncode == 0, done.stderr

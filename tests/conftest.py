@@ -1,4 +1,5 @@
-"""Data that many tests share: the bundled real samples as shards, built once a session by the real commands."""
+"""Data that many tests share: the bundled real samples as shards, built once a session by the real
+commands."""
 
 import pytest
 

@@ -1,4 +1,5 @@
-"""A real HTTP server of a folder, with byte ranges, that fails on purpose for a share of its answers."""
+"""A real HTTP server of a folder, with byte ranges, that fails on purpose for a share of its
+answers."""
 
 import random
 import socket
@@ -12,37 +13,62 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 # What the server does -> the fault that a reader must see.
-FAULTS = {"drop": "connection", "reset": "connection", "stall": "timeout", "cut": "short", "short": "short",
-          "corrupt": "checksum", "500": "status", "503": "status"}
+FAULTS = {
+    "drop": "connection",
+    "reset": "connection",
+    "stall": "timeout",
+    "cut": "short",
+    "short": "short",
+    "corrupt": "checksum",
+    "500": "status",
+    "503": "status",
+}
 
 
 class FaultyServer:
-    """Serves ``folder`` on loopback while the context is open; ``forbidden...`` only with an Authorization header.
+    """Serves ``folder`` on loopback while the context is open; ``forbidden...`` only with an
+    Authorization header.
 
-    Args:
-        share: of the GET requests that fail; which of them follows from the seed, the path, the range and how often
+    Args: share: of the GET requests that fail; which of them follows from the seed, the path, the
+        range and how often
             it was asked before, so not from the order in which requests arrive.
         faults: kinds to choose from, keys of FAULTS.
         ranges: False answers 200 with the whole file.
 
-    Attributes:
-        url: root of the folder.
-        counts: answers by kind: "ok", "missing", "head" and the faults. Faults strike GET requests only. "unread":
+    Attributes: url: root of the folder. counts: answers by kind: "ok", "missing", "head" and the
+        faults. Faults strike GET requests only. "unread":
             answers that the reader hung up on.
         busiest: most requests answered at the same time."""
 
-    def __init__(self, folder: str | Path, seed: int = 0, share: float = 0.0, faults=tuple(FAULTS), ranges=True):
-        self.folder, self.seed, self.share, self.faults, self.ranges = Path(folder), seed, share, list(faults), ranges
+    def __init__(
+        self,
+        folder: str | Path,
+        seed: int = 0,
+        share: float = 0.0,
+        faults=tuple(FAULTS),
+        ranges=True,
+    ):
+        self.folder, self.seed, self.share, self.faults, self.ranges = (
+            Path(folder),
+            seed,
+            share,
+            list(faults),
+            ranges,
+        )
         self.counts, self.asked, self.lock = Counter(), Counter(), threading.Lock()
         self.active = self.busiest = 0
         self.sockets = set()
         self.wait = 0.0  # seconds before each answer, so that requests meet
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"owner": self}))
+        self.server = ThreadingHTTPServer(
+            ("127.0.0.1", 0), type("Handler", (_Handler,), {"owner": self})
+        )
         self.server.daemon_threads = False  # leaving waits for every answer
         self.url = f"http://127.0.0.1:{self.server.server_port}"
 
     def __enter__(self):
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self.thread = threading.Thread(
+            target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        )
         self.thread.start()
         return self
 
@@ -61,7 +87,7 @@ class FaultyServer:
         return {name: count for name, count in found.items() if count}
 
     def choose(self, path: str, span: str) -> str:
-        """"ok" or the fault of this request."""
+        """ "ok" or the fault of this request."""
         with self.lock:
             self.asked[path, span] += 1
             chance = random.Random(f"{self.seed}/{path}/{span}/{self.asked[path, span]}")
@@ -117,7 +143,9 @@ class _Handler(BaseHTTPRequestHandler):
         path, span = self._file(), self.headers.get("Range", "") if self.owner.ranges else ""
         if path is None:
             return
-        start, stop = span.removeprefix("bytes=").split("-") if span else (0, path.stat().st_size - 1)
+        start, stop = (
+            span.removeprefix("bytes=").split("-") if span else (0, path.stat().st_size - 1)
+        )
         with open(path, "rb") as file:
             file.seek(int(start))
             data = file.read(int(stop) + 1 - int(start))
@@ -127,7 +155,9 @@ class _Handler(BaseHTTPRequestHandler):
         if fault in ("drop", "reset"):
             self.close_connection = True
             if fault == "reset":  # closing with a linger time of 0 sends RST in place of FIN
-                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                )
                 self.connection.close()
         elif fault == "stall":
             self.close_connection = True
@@ -136,13 +166,15 @@ class _Handler(BaseHTTPRequestHandler):
             self._headers(int(fault), 0)
         elif fault == "cut":
             self._headers(status, len(data))
-            self.wfile.write(data[:len(data) // 2])
+            self.wfile.write(data[: len(data) // 2])
             self.close_connection = True
         else:
             if fault == "short":
                 data = data[:-1]
             elif fault == "corrupt":
-                data = bytes(255 - byte for byte in data)  # every byte, so that no range of the answer is right
+                data = bytes(
+                    255 - byte for byte in data
+                )  # every byte, so that no range of the answer is right
             self._headers(status, len(data))
             self.wfile.write(data)
 

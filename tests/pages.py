@@ -6,8 +6,8 @@ EMPTY = ("meta", "img", "br")  # tags that are never closed
 
 
 class Page(HTMLParser):
-    """What a page refers to, its ids, tags and text. Raises AssertionError for a tag that is closed out of turn;
-    ``open`` holds those that never are."""
+    """What a page refers to, its ids, tags and text. Raises AssertionError for a tag that is closed
+    out of turn; ``open`` holds those that never are."""
 
     def __init__(self, content: str):
         super().__init__()
@@ -17,7 +17,9 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
-        self.references += [value for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
+        self.references += [
+            value for name, value in attrs if name in ("src", "href", "srcset", "data", "action")
+        ]
         self.ids += [value for name, value in attrs if name == "id"]
         if tag not in EMPTY:
             self.open.append(tag)

@@ -1,4 +1,5 @@
-"""Two short names of a sample: of its bytes (equal: the same files) and of its looks (near: the same picture)."""
+"""Two short names of a sample: of its bytes (equal: the same files) and of its looks (near: the
+same picture)."""
 
 import hashlib
 
@@ -9,8 +10,13 @@ BITS = LOW * LOW - 1
 
 
 def content(members: dict) -> int:
-    """63 bits from the size and CRC32C of every member of an index entry but the meta data, which name the sample."""
-    parts = sorted((field, member["size"], member["crc32c"]) for field, member in members.items() if field != "meta")
+    """63 bits from the size and CRC32C of every member of an index entry but the meta data, which
+    name the sample."""
+    parts = sorted(
+        (field, member["size"], member["crc32c"])
+        for field, member in members.items()
+        if field != "meta"
+    )
     return short(repr(parts))
 
 
@@ -20,10 +26,13 @@ def short(text: str) -> int:
 
 
 def looks(image: np.ndarray, valid: np.ndarray) -> int | None:
-    """Perceptual hash of an image (H, W) with H, W >= 8 multiples of those of ``valid`` (h, w): the signs of its 63
-    lowest cosine frequencies against their median. None where there is nothing to see: fewer than half of the cells
-    are valid, or all is flat. Invalid pixels count as the mean."""
-    valid = np.kron(valid, np.ones((image.shape[0] // valid.shape[0], image.shape[1] // valid.shape[1]), bool))
+    """Perceptual hash of an image (H, W) with H, W >= 8 multiples of those of ``valid`` (h, w): the
+    signs of its 63 lowest cosine frequencies against their median. None where there is nothing to
+    see: fewer than half of the cells are valid, or all is flat. Invalid pixels count as the mean.
+    """
+    valid = np.kron(
+        valid, np.ones((image.shape[0] // valid.shape[0], image.shape[1] // valid.shape[1]), bool)
+    )
     if valid.mean() < 0.5 or min(image.shape) < LOW:
         return None
     mean = image[valid].mean(dtype=np.float64)
@@ -37,7 +46,9 @@ def looks(image: np.ndarray, valid: np.ndarray) -> int | None:
 
 def cosines(size: int) -> np.ndarray:
     """The first 8 vectors of the orthonormal DCT-II: (8, size)."""
-    waves = np.cos(np.pi * np.arange(LOW)[:, None] * (2 * np.arange(size) + 1) / (2 * size)) * np.sqrt(2 / size)
+    waves = np.cos(
+        np.pi * np.arange(LOW)[:, None] * (2 * np.arange(size) + 1) / (2 * size)
+    ) * np.sqrt(2 / size)
     waves[0] /= np.sqrt(2)
     return waves
 

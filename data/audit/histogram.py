@@ -1,11 +1,12 @@
-"""Histograms of stored numbers by band, with bins that follow from the registry alone, so that any two merge."""
+"""Histograms of stored numbers by band, with bins that follow from the registry alone, so that any
+two merge."""
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from data.modalities import MODALITIES, Modality
+from data.tiles.modalities import MODALITIES, Modality
 
 BINS = 2048  # at most; below and above it two more bins take the rest
 SPAN = 8.0  # registry deviations on both sides of the registry means
@@ -21,8 +22,9 @@ class Bins:
 
     @classmethod
     def of(cls, sensor: Modality) -> "Bins":
-        """Bins that reach ``SPAN`` deviations from the means, no farther than the stored type. Where numbers are whole
-        multiples of a step, so are the bins' widths, and no number lies on an edge: no bin is favoured."""
+        """Bins that reach ``SPAN`` deviations from the means, no farther than the stored type.
+        Where numbers are whole multiples of a step, so are the bins' widths, and no number lies on
+        an edge: no bin is favoured."""
         mean, std = np.array(sensor.mean) * sensor.scale, np.array(sensor.std) * sensor.scale
         low, high = float((mean - SPAN * std).min()), float((mean + SPAN * std).max())
         whole = np.issubdtype(sensor.dtype, np.integer)
@@ -64,8 +66,8 @@ class Histogram:
         self.counts = self.counts + other.counts
 
     def percentile(self, percent: float) -> np.ndarray:
-        """By band (C,), linear inside a bin, so right to one step; NaN without pixels. What lies outside all bins gives
-        the nearest edge."""
+        """By band (C,), linear inside a bin, so right to one step; NaN without pixels. What lies
+        outside all bins gives the nearest edge."""
         found, edges = [], self.bins.edges
         for counts in self.counts:
             below = np.cumsum(counts)  # after the bin under the first edge, after bin 0, ...

@@ -1,4 +1,5 @@
-"""Count, mean, deviation, least and greatest of many numbers by band, in float64, merged without a second pass."""
+"""Count, mean, deviation, least and greatest of many numbers by band, in float64, merged without a
+second pass."""
 
 from dataclasses import dataclass
 
@@ -7,8 +8,8 @@ import numpy as np
 
 @dataclass
 class Moments:
-    """Of C bands. Parts merge by the pairwise formula of Chan, Golub and LeVeque (1979): no sum of squares is ever
-    formed, so nothing cancels."""
+    """Of C bands. Parts merge by the pairwise formula of Chan, Golub and LeVeque (1979): no sum of
+    squares is ever formed, so nothing cancels."""
 
     count: int
     mean: np.ndarray  # C float64
@@ -21,8 +22,15 @@ class Moments:
     @classmethod
     def empty(cls, bands: int) -> "Moments":
         """Of no number at all."""
-        return cls(0, np.zeros(bands), np.zeros(bands), np.full(bands, np.inf), np.full(bands, -np.inf),
-                   np.zeros(bands, np.int64), np.zeros(bands, np.int64))
+        return cls(
+            0,
+            np.zeros(bands),
+            np.zeros(bands),
+            np.full(bands, np.inf),
+            np.full(bands, -np.inf),
+            np.zeros(bands, np.int64),
+            np.zeros(bands, np.int64),
+        )
 
     @classmethod
     def of(cls, pixels: np.ndarray) -> "Moments":
@@ -31,8 +39,15 @@ class Moments:
             return cls.empty(len(pixels))
         pixels = pixels.astype(np.float64)
         mean, low, high = pixels.mean(1), pixels.min(1), pixels.max(1)
-        return cls(pixels.shape[1], mean, ((pixels - mean[:, None]) ** 2).sum(1), low, high,
-                   (pixels == low[:, None]).sum(1), (pixels == high[:, None]).sum(1))
+        return cls(
+            pixels.shape[1],
+            mean,
+            ((pixels - mean[:, None]) ** 2).sum(1),
+            low,
+            high,
+            (pixels == low[:, None]).sum(1),
+            (pixels == high[:, None]).sum(1),
+        )
 
     def merge(self, other: "Moments") -> None:
         """Take in another part."""
@@ -40,7 +55,7 @@ class Moments:
             return
         count = self.count + other.count
         gap = other.mean - self.mean
-        self.squares = self.squares + other.squares + gap ** 2 * (self.count / count * other.count)
+        self.squares = self.squares + other.squares + gap**2 * (self.count / count * other.count)
         self.mean = self.mean + gap * (other.count / count)
         low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
         self.at_low = self.at_low * (self.low == low) + other.at_low * (other.low == low)

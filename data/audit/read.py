@@ -13,15 +13,16 @@ from data.audit.pixels import Pixels
 from data.audit.pool import Pool
 from data.audit.record import Failure, Record
 from data.audit.registration import LEAST_CELLS, register
-from data.decode import decode
 from data.errors import InputError
 from data.shards.dataset import ShardDataset
 from data.shards.files import hr_field, hr_levels
-from data.tile import DAYS, HR_PIXELS, LABEL_PIXELS, UNLABELLED, day_index
+from data.stream.decode import decode
+from data.tiles.tile import DAYS, HR_PIXELS, LABEL_PIXELS, UNLABELLED, day_index
 
 FRAMES = 32  # of a series decoded at a time: bounds the memory of long ones
 VISIBLE = slice(0, 3)  # bands B02 to B04 of Sentinel-2
-# What decoders of damaged bytes raise: our own checks, torchvision's images, zstd and numpy, an index without a field.
+# What decoders of damaged bytes raise: our own checks, torchvision's images, zstd and numpy, an
+# index without a field.
 BROKEN = (ValueError, RuntimeError, OSError, KeyError, IndexError, TypeError)
 
 
@@ -34,8 +35,8 @@ class Grey:
 
 
 def read_sample(dataset: ShardDataset, sample: int, shard: str, pixels: Pixels) -> Record:
-    """Read a sample; whatever is wrong becomes a failure of its record. ``pixels`` takes in its valid pixels if nothing
-    is."""
+    """Read a sample; whatever is wrong becomes a failure of its record. ``pixels`` takes in its
+    valid pixels if nothing is."""
     record, source = Record(sample, shard), ""
     with failing(record, "index"):
         describe(dataset, sample, record)
@@ -77,7 +78,9 @@ def describe(dataset: ShardDataset, sample: int, record: Record) -> None:
     record.content = content(entry["members"])
     for name, days in record.dates.items():
         if [date.fromisoformat(day).isoformat() for day in days] != sorted(days):
-            raise InputError(f"dates of {name}: expected YYYY-MM-DD in ascending order, found {days}")
+            raise InputError(
+                f"dates of {name}: expected YYYY-MM-DD in ascending order, found {days}"
+            )
 
 
 @dataclass
@@ -100,12 +103,15 @@ class Reading:
         found = [index for index in np.flatnonzero(counts).tolist() if index != UNLABELLED]
         unknown = [index for index in found if index >= len(self.dataset.classes)]
         if unknown:
-            raise InputError(f"labels: indices {unknown} lie outside the {len(self.dataset.classes)} classes")
+            raise InputError(
+                f"labels: indices {unknown} lie outside the {len(self.dataset.classes)} classes"
+            )
         self.record.classes = found
         self.pixels.classes += counts
 
     def image(self) -> None:
-        """Count the high-resolution pixels of valid cells and keep the image in grey; decode its reductions too."""
+        """Count the high-resolution pixels of valid cells and keep the image in grey; decode its
+        reductions too."""
         cells, frames = self.record.cells, {"hr": np.arange(1)}
         for level in range(1, hr_levels(self.record.sizes)):
             reduced = decode(self.dataset, self.sample, frames, level).hr  # 3 pN pN
@@ -118,8 +124,9 @@ class Reading:
         self.greys["hr"] = Grey(image.mean(0, dtype=np.float32), valid)
 
     def series(self, name: str) -> None:
-        """Count the valid pixels of all frames, block by block. Of Sentinel-2 keep the brightness of the frame with
-        most valid cells; among equals the one nearest to the season of the high-resolution image."""
+        """Count the valid pixels of all frames, block by block. Of Sentinel-2 keep the brightness
+        of the frame with most valid cells; among equals the one nearest to the season of the
+        high-resolution image."""
         dates, invalid, best = self.record.dates, [], (-1, 0)
         season = day_index(dates["hr"][0]) if "hr" in dates else 0
         for first in range(0, len(dates[name]), FRAMES):
@@ -147,8 +154,8 @@ def expect(what: str, found: tuple, wanted: tuple) -> None:
 
 
 def compare(record: Record, greys: dict[str, Grey], pool: Pool) -> None:
-    """Hashes of the looks and, where both images are there, the shift between them; a tile too small for that joins the
-    pool of its source."""
+    """Hashes of the looks and, where both images are there, the shift between them; a tile too
+    small for that joins the pool of its source."""
     hashes = {name: looks(grey.image, grey.valid) for name, grey in greys.items()}
     record.looks = {name: value for name, value in hashes.items() if value is not None}
     if len(greys) == 2:

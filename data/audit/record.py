@@ -31,7 +31,9 @@ class Record:
     usable: dict[str, int] = field(default_factory=dict)  # modality -> frames with a valid pixel
     sizes: dict[str, int] = field(default_factory=dict)  # member -> bytes
     content: int = 0  # hash of the members' checksums
-    invalid: dict[str, list[int]] = field(default_factory=dict)  # modality -> invalid cells of each frame
+    invalid: dict[str, list[int]] = field(
+        default_factory=dict
+    )  # modality -> invalid cells of each frame
     looks: dict[str, int] = field(default_factory=dict)  # "hr" or "ms" -> perceptual hash
     classes: list[int] | None = None  # indices of the classes in its labels; None: it has no labels
     registration: Registration | None = None  # None: lacks hr or ms

@@ -19,7 +19,9 @@ FILES = ("audit.json", "audit.html")
 def claim(folder: Path) -> None:
     """Make the folder. Raises InputError where a file is in its place."""
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: expected a folder for the audit, found a file; choose another place")
+        raise InputError(
+            f"{folder}: expected a folder for the audit, found a file; choose another place"
+        )
     folder.mkdir(parents=True, exist_ok=True)
 
 
@@ -27,8 +29,11 @@ def write(folder: Path, dataset: ShardDataset, summary: dict) -> None:
     """Write both files; each is whole or not there."""
     with rc_context(STYLE):
         worst = summary["registration"]["worst"]
-        content = page("Dataset audit", f"{dataset.path}: {summary['audited']} of {summary['samples']} samples read, "
-                                        f"fingerprint {summary['fingerprint']}",
-                       sections(summary, shifted(dataset, worst) if worst else None))
+        content = page(
+            "Dataset audit",
+            f"{dataset.path}: {summary['audited']} of {summary['samples']} samples read, "
+            f"fingerprint {summary['fingerprint']}",
+            sections(summary, shifted(dataset, worst) if worst else None),
+        )
     for name, text in zip(FILES, (json.dumps(summary, indent=1, allow_nan=False), content)):
         write_whole(folder / name, text)

@@ -1,4 +1,5 @@
-"""All samples through some processes: blocks of samples go out, records and counts come back in their order."""
+"""All samples through some processes: blocks of samples go out, records and counts come back in
+their order."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -15,22 +16,29 @@ from data.audit.tally import Tally
 from data.errors import InputError
 from data.shards.dataset import ShardDataset
 
-BLOCK = 16  # samples sent to a process at once; not a setting: the last bits of the sums follow from it
+BLOCK = (
+    16  # samples sent to a process at once; not a setting: the last bits of the sums follow from it
+)
 AHEAD = 3  # blocks a process may be behind: bounds what waits to be merged
 
 Result = tuple[list[Record], Pixels]
 
 
-def audit(dataset: ShardDataset, samples: int | None = None, workers: int = 0,
-          told: Callable[[Record], None] = lambda record: None) -> tuple[Tally, Pixels]:
-    """Read ``samples`` of the dataset, evenly spread (None: all), in ``workers`` processes (0: in this one).
+def audit(
+    dataset: ShardDataset,
+    samples: int | None = None,
+    workers: int = 0,
+    told: Callable[[Record], None] = lambda record: None,
+) -> tuple[Tally, Pixels]:
+    """Read ``samples`` of the dataset, evenly spread (None: all), in ``workers`` processes (0: in
+    this one).
 
-    The result is the same for any number of processes. ``told`` is called with every record. Raises InputError for
-    numbers of samples or workers that make no sense."""
+    The result is the same for any number of processes. ``told`` is called with every record. Raises
+    InputError for numbers of samples or workers that make no sense."""
     if workers < 0:
         raise InputError(f"audit: expected workers >= 0, found {workers}")
     chosen = spread(len(dataset), samples)
-    blocks = [chosen[i:i + BLOCK].tolist() for i in range(0, len(chosen), BLOCK)]
+    blocks = [chosen[i : i + BLOCK].tolist() for i in range(0, len(chosen), BLOCK)]
     tally, pixels = Tally(), Pixels()
     for records, part in _results(dataset, blocks, workers):
         pixels.merge(part)
@@ -41,8 +49,8 @@ def audit(dataset: ShardDataset, samples: int | None = None, workers: int = 0,
 
 
 def spread(total: int, samples: int | None) -> np.ndarray:
-    """Numbers of ``samples`` of ``total`` samples, evenly spread: the packing has shuffled them. Raises InputError for
-    fewer than one."""
+    """Numbers of ``samples`` of ``total`` samples, evenly spread: the packing has shuffled them.
+    Raises InputError for fewer than one."""
     if samples is not None and samples < 1:
         raise InputError(f"audit: expected at least 1 sample, found {samples}")
     if samples is None or samples >= total:
@@ -62,7 +70,9 @@ def _results(dataset: ShardDataset, blocks: list[list[int]], workers: int) -> It
         _start(dataset)
         yield from map(_read, blocks)
         return
-    with ProcessPoolExecutor(min(workers, len(blocks)), get_context("spawn"), _start, (dataset,)) as pool:
+    with ProcessPoolExecutor(
+        min(workers, len(blocks)), get_context("spawn"), _start, (dataset,)
+    ) as pool:
         yield from _windowed(pool, blocks, AHEAD * workers)
 
 

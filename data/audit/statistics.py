@@ -3,19 +3,23 @@
 import numpy as np
 
 from data.audit.pixels import Pixels
-from data.modalities import MODALITIES
+from data.tiles.modalities import MODALITIES
 
 
 def registry_lines(pixels: Pixels) -> str:
-    """Means and deviations of the valid pixels, divided by each sensor's scale, as lines of ``data/modalities.py``."""
+    """Means and deviations of the valid pixels, divided by each sensor's scale, as lines of
+    ``data/tiles/modalities.py``."""
     lines = []
     for name, moments in pixels.moments.items():
         scale = MODALITIES[name].scale
         if not moments.count:
             lines.append(f"# {name}: no valid pixel")
             continue
-        lines += [f"# {name}: {moments.count} valid pixels", f"mean={_tuple(moments.mean / scale)},",
-                  f"std={_tuple(moments.std / scale)},"]
+        lines += [
+            f"# {name}: {moments.count} valid pixels",
+            f"mean={_tuple(moments.mean / scale)},",
+            f"std={_tuple(moments.std / scale)},",
+        ]
     return "\n".join(lines)
 
 

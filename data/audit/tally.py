@@ -1,4 +1,5 @@
-"""Records of all samples -> counts that stay small: about 60 bytes a sample, whatever the length of its series."""
+"""Records of all samples -> counts that stay small: about 60 bytes a sample, whatever the length of
+its series."""
 
 from array import array
 from collections import Counter, defaultdict
@@ -44,7 +45,9 @@ class Tally:
     series: dict[str, Series] = field(default_factory=lambda: defaultdict(Series))
     labelled: int = 0  # samples with a label member
     classes: Counter = field(default_factory=Counter)  # class -> samples that show it
-    reasons: Counter = field(default_factory=Counter)  # why the registration could not tell -> samples
+    reasons: Counter = field(
+        default_factory=Counter
+    )  # why the registration could not tell -> samples
     shifts: list = field(default_factory=list)  # (sample, key, Registration): the longest
     distances: array = field(default_factory=lambda: array("f"))  # of all shifts, cells
     # one entry a sample whose index could be read
@@ -69,7 +72,9 @@ class Tally:
         self.combinations[tuple(record.dates)] += 1
         self._add_columns(record)
         for name, days in record.dates.items():
-            self._add_days(self.series[name], record, name, [date.fromisoformat(day) for day in days])
+            self._add_days(
+                self.series[name], record, name, [date.fromisoformat(day) for day in days]
+            )
         if record.classes is not None:
             self.labelled += 1
             self.classes.update(record.classes)
@@ -78,12 +83,19 @@ class Tally:
 
     def _add_columns(self, record: Record) -> None:
         """What the search for duplicates needs."""
-        for column, value in ((self.number, record.sample), (self.lon, record.lon), (self.lat, record.lat),
-                              (self.cells, record.cells), (self.keys, short(record.key)),
-                              (self.content, record.content)):
+        for column, value in (
+            (self.number, record.sample),
+            (self.lon, record.lon),
+            (self.lat, record.lat),
+            (self.cells, record.cells),
+            (self.keys, short(record.key)),
+            (self.content, record.content),
+        ):
             column.append(value)
         self.looks["hr"].append(record.looks.get("hr", NONE))
-        self.looks["ms"].append(NONE if "hr" in record.looks else record.looks.get("ms", NONE))  # one hash a sample
+        self.looks["ms"].append(
+            NONE if "hr" in record.looks else record.looks.get("ms", NONE)
+        )  # one hash a sample
 
     def _add_days(self, series: Series, record: Record, name: str, days: list[date]) -> None:
         """Dates of a modality and the invalid cells of its frames."""
@@ -95,7 +107,7 @@ class Tally:
         series.gaps.update(gaps)
         if gaps:
             series.longest = nlargest(WORST, [*series.longest, (max(gaps), record.key)])
-        invalid, whole = record.invalid.get(name, []), record.cells ** 2
+        invalid, whole = record.invalid.get(name, []), record.cells**2
         for day, count in zip(days, invalid):
             series.cells[day.month] += whole
             series.invalid[day.month] += count
@@ -110,8 +122,11 @@ class Tally:
             self.reasons[found.reason] += 1
             return
         self.distances.append(found.distance)
-        self.shifts = nlargest(WORST, [*self.shifts, (record.sample, record.key, found)],
-                               key=lambda entry: entry[2].distance)
+        self.shifts = nlargest(
+            WORST,
+            [*self.shifts, (record.sample, record.key, found)],
+            key=lambda entry: entry[2].distance,
+        )
 
 
 def column(values: array) -> np.ndarray:

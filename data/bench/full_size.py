@@ -8,14 +8,14 @@ import numpy as np
 from data.bench.rasters import write_rasters, write_scenes
 from data.bench.scene import load_scene
 from data.shards.writer import ShardOptions, write_shards
-from data.tile import Tile
+from data.tiles.tile import Tile
 
 SCENES = 2
 
 
 class Mosaics(Sequence):
-    """``count`` tiles of ``cells`` x ``cells`` cells with 65 Sentinel-2 and 13 Sentinel-1 acquisitions, made when asked
-    for."""
+    """``count`` tiles of ``cells`` x ``cells`` cells with 65 Sentinel-2 and 13 Sentinel-1
+    acquisitions, made when asked for."""
 
     def __init__(self, archive: Path, count: int, cells: int = 64):
         self.archive, self.count, self.cells = archive, count, cells
@@ -27,18 +27,36 @@ class Mosaics(Sequence):
         if not 0 <= index < self.count:
             raise IndexError(index)
         scene = load_scene(self.archive, seed=index, cells=self.cells)
-        arrays = {"hr": scene.hr.transpose(2, 0, 1), "ms": scene.ms, "sar": scene.sar, "labels": scene.labels}
-        valid = {"hr": np.ones((1, self.cells, self.cells), bool), "ms": scene.ms_valid,
-                 "sar": np.isfinite(scene.sar).all(1)}
+        arrays = {
+            "hr": scene.hr.transpose(2, 0, 1),
+            "ms": scene.ms,
+            "sar": scene.sar,
+            "labels": scene.labels,
+        }
+        valid = {
+            "hr": np.ones((1, self.cells, self.cells), bool),
+            "ms": scene.ms_valid,
+            "sar": np.isfinite(scene.sar).all(1),
+        }
         dates = {"hr": ["2020-07-01"], "ms": _days(len(scene.ms)), "sar": _days(len(scene.sar))}
         place = (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_600_000.0)
-        return Tile(f"mosaic-{index:04d}", self.cells, "EPSG:32631", place, 3.0, 50.5, arrays, valid, dates,
-                    source=f"mosaic of {self.archive.name}")
+        return Tile(
+            f"mosaic-{index:04d}",
+            self.cells,
+            "EPSG:32631",
+            place,
+            3.0,
+            50.5,
+            arrays,
+            valid,
+            dates,
+            source=f"mosaic of {self.archive.name}",
+        )
 
 
 def write_full_size(archive: Path, folder: Path, count: int) -> None:
-    """``folder/rasters`` with ``count`` samples, ``folder/scenes`` with the first SCENES of them (half a gigabyte each)
-    and, last, ``folder/shards`` with all."""
+    """``folder/rasters`` with ``count`` samples, ``folder/scenes`` with the first SCENES of them
+    (half a gigabyte each) and, last, ``folder/shards`` with all."""
     tiles = Mosaics(archive, count)
     for number, tile in enumerate(tiles):
         write_rasters(tile, folder / "rasters" / tile.key)

@@ -1,7 +1,8 @@
-"""Candidates for the high-resolution member: how an image is stored, and what its views cost to cut from it.
+"""Candidates for the high-resolution member: how an image is stored, and what its views cost to cut
+from it.
 
-A candidate is a coder (JPEG, WebP, ...) and a layout: one image or a pyramid (full, half, quarter size), whole or in
-tiles. A view is cut from the coarsest level that is not coarser than its output.
+A candidate is a coder (JPEG, WebP, ...) and a layout: one image or a pyramid (full, half, quarter
+size), whole or in tiles. A view is cut from the coarsest level that is not coarser than its output.
 """
 
 import importlib.util
@@ -18,15 +19,16 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.io import ImageReadMode, decode_image
 
-from data.tile import HR_PIXELS
-from data.views import View
+from data.stream.views import View
+from data.tiles.tile import HR_PIXELS
 
 LEVELS = 3  # full, half and quarter size
 
 
 @dataclass(frozen=True)
 class Coder:
-    """``encode``: H W 3 uint8 -> bytes. ``decode``: bytes, level -> the image at 1 / 2**level of its size."""
+    """``encode``: H W 3 uint8 -> bytes. ``decode``: bytes, level -> the image at 1 / 2**level of
+    its size."""
 
     encode: Callable[[np.ndarray], bytes]
     decode: Callable[[bytes, int], np.ndarray]
@@ -45,7 +47,8 @@ class HrCodec:
     reduced: Coder | None = None  # of the levels below full size, where it is another
     tile: int = 0  # pixels a side of separately coded squares; 0: whole
     scaled: bool = False  # one image, decoded straight to the level's size
-    means: bool = False  # levels are means of pixels instead of antialiased resizes: nothing crosses a cell's border
+    # levels are means of pixels instead of antialiased resizes: nothing crosses a cell's border
+    means: bool = False
     one_level: bool = False  # cut all views from the finest level that any of them wants
 
     @property
@@ -67,17 +70,24 @@ class HrCodec:
         """S S 3 uint8 -> (level, row, column) -> bytes."""
         found = {}
         for level in range(self.levels):
-            plane = (means if self.means else resize)(image, len(image) >> level) if level else image
+            plane = (
+                (means if self.means else resize)(image, len(image) >> level) if level else image
+            )
             side, coder = self.tile or len(plane), self._coder(level)
             for y in range(0, len(plane), side):
                 for x in range(0, len(plane), side):
-                    part = np.ascontiguousarray(plane[y:y + side, x:x + side])
+                    part = np.ascontiguousarray(plane[y : y + side, x : x + side])
                     found[level, y // side, x // side] = coder.encode(part)
         return found
 
-    def cut(self, stored: dict, views: list[tuple[View, int]], side: int) -> tuple[list[Tensor], int]:
-        """Cut (view, output pixels a side) from a stored tile of ``side`` pixels: 3 out out uint8 each; bytes read."""
-        levels = [level_of(view, out, LEVELS if self.scaled else self.levels) for view, out in views]
+    def cut(
+        self, stored: dict, views: list[tuple[View, int]], side: int
+    ) -> tuple[list[Tensor], int]:
+        """Cut (view, output pixels a side) from a stored tile of ``side`` pixels: 3 out out uint8
+        each; bytes read."""
+        levels = [
+            level_of(view, out, LEVELS if self.scaled else self.levels) for view, out in views
+        ]
         if self.one_level:
             levels = [min(levels)] * len(levels)
         planes, read = {}, set()
@@ -88,11 +98,14 @@ class HrCodec:
         for (view, out), level in zip(views, levels):
             x0, y0, x1, y1 = box(view, level)
             crop = torch.from_numpy(planes[level])[y0:y1, x0:x1].permute(2, 0, 1)  # 3 h w
-            cut.append(interpolate(crop[None], (out, out), mode="bicubic", antialias=True)[0])  # 3 out out
+            cut.append(
+                interpolate(crop[None], (out, out), mode="bicubic", antialias=True)[0]
+            )  # 3 out out
         return cut, sum(len(stored[key]) for key in read)
 
     def _plane(self, stored: dict, level: int, boxes: list, side: int, read: set) -> np.ndarray:
-        """The level's S S 3 pixels, filled in where a box lies; adds the keys of what was decoded to ``read``."""
+        """The level's S S 3 pixels, filled in where a box lies; adds the keys of what was decoded
+        to ``read``."""
         kept, reduction = (0, level) if self.scaled else (level, 0)
         coder = self._coder(kept)
         if not self.tile:
@@ -103,7 +116,7 @@ class HrCodec:
             read.add((kept, row, column))
             part = coder.decode(stored[kept, row, column], reduction)
             y, x = row * self.tile, column * self.tile
-            plane[y:y + len(part), x:x + part.shape[1]] = part
+            plane[y : y + len(part), x : x + part.shape[1]] = part
         return plane
 
     def _coder(self, level: int) -> Coder:
@@ -111,7 +124,8 @@ class HrCodec:
 
 
 def level_of(view: View, out: int, levels: int = LEVELS) -> int:
-    """The coarsest of the first ``levels`` in which the view has at least ``out`` pixels along both sides."""
+    """The coarsest of the first ``levels`` in which the view has at least ``out`` pixels along both
+    sides."""
     return min(levels - 1, max(0, math.floor(math.log2(min(view.w, view.h) * HR_PIXELS / out))))
 
 
@@ -123,14 +137,23 @@ def box(view: View, level: int) -> tuple[int, int, int, int]:
 
 def touched(boxes: list[tuple[int, int, int, int]], tile: int) -> set[tuple[int, int]]:
     """(row, column) of the tiles that any box overlaps."""
-    return {(row, column) for x0, y0, x1, y1 in boxes for row in range(y0 // tile, -(-y1 // tile))
-            for column in range(x0 // tile, -(-x1 // tile))}
+    return {
+        (row, column)
+        for x0, y0, x1, y1 in boxes
+        for row in range(y0 // tile, -(-y1 // tile))
+        for column in range(x0 // tile, -(-x1 // tile))
+    }
 
 
 def resize(image: np.ndarray, side: int) -> np.ndarray:
     """Antialiased bicubic resize of S S 3 uint8 to side side 3."""
     x = torch.from_numpy(image).permute(2, 0, 1)[None]  # 1 3 S S
-    return interpolate(x, (side, side), mode="bicubic", antialias=True)[0].permute(1, 2, 0).contiguous().numpy()
+    return (
+        interpolate(x, (side, side), mode="bicubic", antialias=True)[0]
+        .permute(1, 2, 0)
+        .contiguous()
+        .numpy()
+    )
 
 
 def means(image: np.ndarray, side: int) -> np.ndarray:
@@ -142,8 +165,10 @@ def means(image: np.ndarray, side: int) -> np.ndarray:
 
 # ---- coders
 
+
 def pillow(kind: str, exact: bool = False, **options) -> Coder:
     """Anything that pillow writes; JPEG alone is decoded at a reduced scale."""
+
     def encode(image: np.ndarray) -> bytes:
         buffer = io.BytesIO()
         Image.fromarray(image).save(buffer, kind, **options)
@@ -154,37 +179,51 @@ def pillow(kind: str, exact: bool = False, **options) -> Coder:
         if level:
             image.draft("RGB", (image.width >> level, image.height >> level))
         return np.array(image)
+
     return Coder(encode, decode, lossless=exact)
 
 
 def with_torchvision(coder: Coder) -> Coder:
     """The same bytes, decoded by torchvision."""
+
     def decode(data: bytes, level: int) -> np.ndarray:
-        pixels = decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)  # 3 H W
+        pixels = decode_image(
+            torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB
+        )  # 3 H W
         return pixels.permute(1, 2, 0).numpy()
+
     return Coder(coder.encode, decode, "torchvision", "torchvision", coder.lossless)
 
 
 def with_simplejpeg(coder: Coder, **options) -> Coder:
     """The same bytes, decoded by simplejpeg (libjpeg-turbo), which scales in the inverse DCT."""
+
     def decode(data: bytes, level: int) -> np.ndarray:
         import simplejpeg
+
         if not level:
             return simplejpeg.decode_jpeg(data, **options)
         height, width = simplejpeg.decode_jpeg_header(data)[:2]
-        return simplejpeg.decode_jpeg(data, min_height=height >> level, min_width=width >> level, **options)
+        return simplejpeg.decode_jpeg(
+            data, min_height=height >> level, min_width=width >> level, **options
+        )
+
     return Coder(coder.encode, decode, "simplejpeg", "simplejpeg")
 
 
 def with_imagecodecs(name: str, exact: bool = False, skips: bool = False, **options) -> Coder:
     """A codec of imagecodecs; ``skips``: its decoder leaves out resolutions."""
+
     def encode(image: np.ndarray) -> bytes:
         import imagecodecs
+
         return bytes(getattr(imagecodecs, f"{name}_encode")(image, **options))
 
     def decode(data: bytes, level: int) -> np.ndarray:
         import imagecodecs
+
         return getattr(imagecodecs, f"{name}_decode")(data, **({"skipres": level} if skips else {}))
+
     return Coder(encode, decode, "imagecodecs", "imagecodecs", exact)
 
 
@@ -196,17 +235,24 @@ def zstd(level: int) -> Coder:
         return bytes(codec.encode(image)) if level else image.tobytes()
 
     def decode(data: bytes, _: int) -> np.ndarray:
-        pixels = np.frombuffer(bytearray(codec.decode(data) if level else data), np.uint8)  # torch wants it writable
+        pixels = np.frombuffer(
+            bytearray(codec.decode(data) if level else data), np.uint8
+        )  # torch wants it writable
         side = math.isqrt(pixels.size // 3)
         return pixels.reshape(side, side, 3)
+
     return Coder(encode, decode, "numcodecs", "numcodecs", lossless=True)
 
 
 def hr_codecs() -> list[HrCodec]:
-    """All candidates; the first is what the others are compared with. ``444``: JPEG without halved chroma."""
+    """All candidates; the first is what the others are compared with. ``444``: JPEG without halved
+    chroma."""
     q95, q90 = pillow("JPEG", quality=95), pillow("JPEG", quality=90)
     tv95, tv90, sj95 = with_torchvision(q95), with_torchvision(q90), with_simplejpeg(q95)
-    full = {quality: with_torchvision(pillow("JPEG", quality=quality, subsampling=0)) for quality in (85, 90, 95)}
+    full = {
+        quality: with_torchvision(pillow("JPEG", quality=quality, subsampling=0))
+        for quality in (85, 90, 95)
+    }
     jpeg8 = Coder(q95.encode, with_imagecodecs("jpeg8").decode, "imagecodecs", "imagecodecs")
     webp, png = pillow("WEBP", quality=95), pillow("PNG", exact=True)
     jxl = with_imagecodecs("jpegxl", distance=1.0, effort=4, numthreads=1)
@@ -220,14 +266,19 @@ def hr_codecs() -> list[HrCodec]:
         HrCodec("not compressed", zstd(0)),
         HrCodec("jpeg 95 whole, torchvision", tv95),
         HrCodec("jpeg 95 whole, simplejpeg", sj95),
-        HrCodec("jpeg 95 whole, simplejpeg, fast transform", with_simplejpeg(q95, fastdct=True, fastupsample=True)),
+        HrCodec(
+            "jpeg 95 whole, simplejpeg, fast transform",
+            with_simplejpeg(q95, fastdct=True, fastupsample=True),
+        ),
         HrCodec("jpeg 95 whole, imagecodecs", jpeg8),
         HrCodec("jpeg 90 whole, torchvision", tv90),
         HrCodec("jpeg 95 444 whole, torchvision", full[95]),
         HrCodec("jpeg 95 decoded at scale, own levels, pillow", q95, scaled=True),
         HrCodec("jpeg 95 decoded at scale, one level, pillow", q95, scaled=True, one_level=True),
         HrCodec("jpeg 95 decoded at scale, own levels, simplejpeg", sj95, scaled=True),
-        HrCodec("jpeg 95 decoded at scale, one level, simplejpeg", sj95, scaled=True, one_level=True),
+        HrCodec(
+            "jpeg 95 decoded at scale, one level, simplejpeg", sj95, scaled=True, one_level=True
+        ),
         HrCodec("jpeg 95 tiles 256", tv95, tile=256),
         HrCodec("jpeg 95 tiles 512", tv95, tile=512),
         HrCodec("jpeg 95 full half quarter, own levels, pillow", q95, **pyramid),
@@ -243,7 +294,13 @@ def hr_codecs() -> list[HrCodec]:
         HrCodec("jpeg 95 full, 85 444 half, one level", tv95, reduced=full[85], **both),
         HrCodec("jpeg 90 full, 90 444 half, one level", tv90, reduced=full[90], **both),
         HrCodec("jpeg 95 full half by means, one level", tv95, means=True, **both),
-        HrCodec("jpeg 95 full, 90 444 half by means, one level", tv95, reduced=full[90], means=True, **both),
+        HrCodec(
+            "jpeg 95 full, 90 444 half by means, one level",
+            tv95,
+            reduced=full[90],
+            means=True,
+            **both,
+        ),
         HrCodec("webp 95 whole", webp),
         HrCodec("webp 95 full half, one level", webp, **both),
         HrCodec("jpeg xl 1.0 whole", jxl),

@@ -1,5 +1,6 @@
-"""Three ways from stored samples to cut views, for the same samples, frames and views: ours, a stock ``webdataset``
-pipeline that decodes every member, and windows of the source rasters read with rasterio.
+"""Three ways from stored samples to cut views, for the same samples, frames and views: ours, a
+stock ``webdataset`` pipeline that decodes every member, and windows of the source rasters read with
+rasterio.
 
 Each is an endless iterator of batches of one sample, in one process and one thread.
 """
@@ -18,26 +19,34 @@ from numcodecs.zstd import Zstd
 from rasterio.enums import Resampling
 from rasterio.windows import Window
 
-from data.augment import recolour
-from data.collate import empty_batch, fill, put
-from data.decode import Decoded
-from data.mixture import Mixture
-from data.modalities import MODALITIES, observed
-from data.order import Order
-from data.prepare.grid import CELL
-from data.sample import Batch
-from data.settings import DataSettings
-from data.stream import Draw, Steps, draw
-from data.tile import UNLABELLED
-from data.views import View, affine, shown
+from data.prepare.contract.grid import CELL
+from data.stream.augment import recolour
+from data.stream.batches import Draw, Steps, draw
+from data.stream.collate import empty_batch, fill, put
+from data.stream.decode import Decoded
+from data.stream.mixture import Mixture
+from data.stream.order import Order
+from data.stream.sample import Batch
+from data.stream.settings import DataSettings
+from data.stream.views import View, affine, shown
+from data.tiles.modalities import MODALITIES, observed
+from data.tiles.tile import UNLABELLED
 
 SEED = 0
 
 
 def plain(settings: DataSettings) -> DataSettings:
     """Without photometric changes, which cost every pipeline the same."""
-    return replace(settings, augment=replace(settings.augment, jitter_probability=0.0, grey_probability=0.0,
-                                             blur_probability=(0.0, 0.0, 0.0), solarise_probability=0.0))
+    return replace(
+        settings,
+        augment=replace(
+            settings.augment,
+            jitter_probability=0.0,
+            grey_probability=0.0,
+            blur_probability=(0.0, 0.0, 0.0),
+            solarise_probability=0.0,
+        ),
+    )
 
 
 def ours(folder: Path, settings: DataSettings) -> Iterator[Batch]:
@@ -54,22 +63,38 @@ def ours(folder: Path, settings: DataSettings) -> Iterator[Batch]:
 
 
 def stock(folder: Path, settings: DataSettings) -> Iterator[Batch]:
-    """webdataset over the same tars: every member of a sample is decoded whole, then cut. The reduced image, which only
-    our stream knows how to use, is left out."""
+    """webdataset over the same tars: every member of a sample is decoded whole, then cut. The
+    reduced image, which only our stream knows how to use, is left out."""
     dataset = Mixture.open(replace(settings, shards=str(folder / "shards")))
     numbers = {key: number for number, key in enumerate(dataset.keys())}
     urls = sorted(str(path) for path in (folder / "shards").glob("*.tar"))
-    handlers = [webdataset.handle_extension("png", partial(webdataset.imagehandler("l8"), "png")),
-                webdataset.handle_extension("blosc", _all_frames), webdataset.handle_extension("zst", Zstd().decode),
-                webdataset.imagehandler("torchrgb8")]
-    source = webdataset.WebDataset(urls, shardshuffle=False, select_files=lambda name: not name.endswith("hr_2.jpg"))
+    handlers = [
+        webdataset.handle_extension("png", partial(webdataset.imagehandler("l8"), "png")),
+        webdataset.handle_extension("blosc", _all_frames),
+        webdataset.handle_extension("zst", Zstd().decode),
+        webdataset.imagehandler("torchrgb8"),
+    ]
+    source = webdataset.WebDataset(
+        urls, shardshuffle=False, select_files=lambda name: not name.endswith("hr_2.jpg")
+    )
     use = 0
     while True:
         for sample in source.decode(*handlers):
             number = numbers[sample["__key__"]]
-            chosen, batch = draw(dataset, settings, SEED, number, use), empty_batch(use, 1, settings)
-            fill(batch, 0, sample["__key__"], dataset.region(number), chosen.days, _chosen(sample, chosen),
-                 chosen.views, chosen.colours)
+            chosen, batch = (
+                draw(dataset, settings, SEED, number, use),
+                empty_batch(use, 1, settings),
+            )
+            fill(
+                batch,
+                0,
+                sample["__key__"],
+                dataset.region(number),
+                chosen.days,
+                _chosen(sample, chosen),
+                chosen.views,
+                chosen.colours,
+            )
             yield batch
         use += 1
 
@@ -80,7 +105,8 @@ def rasters(folder: Path, settings: DataSettings) -> Iterator[Batch]:
 
 
 def scenes(folder: Path, settings: DataSettings) -> Iterator[Batch]:
-    """A map-style dataset over scenes as archives hold them: of every date a file a Sentinel-2 band."""
+    """A map-style dataset over scenes as archives hold them: of every date a file a Sentinel-2
+    band."""
     return _windows(folder, settings, "scenes")
 
 
@@ -95,7 +121,7 @@ def _windows(folder: Path, settings: DataSettings, kind: str) -> Iterator[Batch]
         key, chosen = dataset.entry(number)["key"], draw(dataset, settings, SEED, number, use)
         batch.keys[0], batch.region[0] = key, dataset.region(number)
         for name, frames in chosen.frames.items():
-            batch.days[name][0, :len(frames)] = torch.from_numpy(chosen.days[name])
+            batch.days[name][0, : len(frames)] = torch.from_numpy(chosen.days[name])
             _read_views(folder / kind / key, name, frames, chosen, batch)
         _read_labels(folder / kind / key / "labels.tif", chosen, batch)
         yield batch
@@ -106,15 +132,23 @@ def _read_views(folder: Path, name: str, frames: np.ndarray, chosen: Draw, batch
     """The windows of all views of one sensor's drawn files."""
     sensor = MODALITIES[name]
     stems = ["hr"] if name == "hr" else [f"{name}-{frame:03d}" for frame in frames]
-    dates = [[rasterio.open(path) for path in sorted(folder.glob(f"{stem}*.tif"))] for stem in stems]
+    dates = [
+        [rasterio.open(path) for path in sorted(folder.glob(f"{stem}*.tif"))] for stem in stems
+    ]
     for size, views in chosen.views.items():
         target = batch.views[size]
         n = target.valid[name].shape[-1]
         for v, view in enumerate(views):
             target.affine[0, v] = torch.from_numpy(affine(view))
-            images = np.stack([np.concatenate([_window(file, view, n * sensor.pixels) for file in files])
-                               for files in dates])  # T C H W
-            valid = observed(images, sensor)[:, sensor.pixels // 2::sensor.pixels, sensor.pixels // 2::sensor.pixels]
+            images = np.stack(
+                [
+                    np.concatenate([_window(file, view, n * sensor.pixels) for file in files])
+                    for files in dates
+                ]
+            )  # T C H W
+            valid = observed(images, sensor)[
+                :, sensor.pixels // 2 :: sensor.pixels, sensor.pixels // 2 :: sensor.pixels
+            ]
             mask = shown(torch.from_numpy(np.ascontiguousarray(valid)), view)  # T n n
             image = torch.from_numpy(np.nan_to_num(images.astype(np.float32)))  # T C H W
             if name == "hr":
@@ -135,20 +169,25 @@ def _read_labels(path: Path, chosen: Draw, batch: Batch) -> None:
                 target.labels[0, v] = labels.masked_fill_(labels == UNLABELLED, -1)
 
 
-def _window(file: rasterio.DatasetReader, view: View, side: int, method: Resampling = Resampling.cubic) -> np.ndarray:
+def _window(
+    file: rasterio.DatasetReader, view: View, side: int, method: Resampling = Resampling.cubic
+) -> np.ndarray:
     """A view of a raster, C side side; the tile begins ``corner`` pixels from the raster's corner."""
     scale = CELL / file.res[0]  # pixels a cell
     corner = float(file.tags().get("corner", 0))
-    window = Window(corner + view.x0 * scale, corner + view.y0 * scale, view.w * scale, view.h * scale)
+    window = Window(
+        corner + view.x0 * scale, corner + view.y0 * scale, view.w * scale, view.h * scale
+    )
     return file.read(window=window, out_shape=(file.count, side, side), resampling=method)
 
 
 def _all_frames(data: bytes) -> list[bytes]:
-    """Every acquisition of a series; the frames stand one behind the other and say their own lengths."""
+    """Every acquisition of a series; the frames stand one behind the other and say their own
+    lengths."""
     frames, start = [], 0
     while start < len(data):
-        size = int.from_bytes(data[start + 12:start + 16], "little")  # of Blosc's header
-        frames.append(Blosc().decode(data[start:start + size]))
+        size = int.from_bytes(data[start + 12 : start + 16], "little")  # of Blosc's header
+        frames.append(Blosc().decode(data[start : start + size]))
         start += size
     return frames
 
@@ -165,8 +204,14 @@ def _chosen(sample: dict, chosen: Draw) -> Decoded:
             found.hr = sample["hr.jpg"]
             continue
         table = stacks[name]
-        series = np.stack([np.frombuffer(frame, table["dtype"]).reshape(table["shape"])
-                           for frame in sample[f"{name}.blosc"]])
-        found.series[name] = torch.from_numpy(series[frames].astype(np.float32) * np.float32(table["step"] or 1))
+        series = np.stack(
+            [
+                np.frombuffer(frame, table["dtype"]).reshape(table["shape"])
+                for frame in sample[f"{name}.blosc"]
+            ]
+        )
+        found.series[name] = torch.from_numpy(
+            series[frames].astype(np.float32) * np.float32(table["step"] or 1)
+        )
     found.labels = torch.from_numpy(sample["labels.png"].copy())
     return found

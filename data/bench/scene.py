@@ -1,13 +1,14 @@
-"""A full-size sample put together from the tiles of an archive, so that codecs are measured on real pixels."""
+"""A full-size sample put together from the tiles of an archive, so that codecs are measured on real
+pixels."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from data.archive import read_tile, tile_keys
 from data.errors import InputError
-from data.tile import HR_PIXELS, LABEL_PIXELS, Tile
+from data.tiles.archive import read_tile, tile_keys
+from data.tiles.tile import HR_PIXELS, LABEL_PIXELS, Tile
 
 
 @dataclass(frozen=True)
@@ -21,37 +22,49 @@ class Scene:
     labels: np.ndarray  # 8N 8N uint8
 
 
-def load_scene(archive: str | Path, seed: int, cells: int = 64, frames: tuple[int, int] = (65, 13)) -> Scene:
+def load_scene(
+    archive: str | Path, seed: int, cells: int = 64, frames: tuple[int, int] = (65, 13)
+) -> Scene:
     """Read every tile of ``archive`` and put one sample together from them.
 
-    High-resolution image and labels are mosaics of all tiles; the series is that of the largest tile.
-    frames: of ms and sar. Raises InputError when the archive lacks a sensor or labels."""
+    High-resolution image and labels are mosaics of all tiles; the series is that of the largest
+    tile. frames: of ms and sar. Raises InputError when the archive lacks a sensor or labels."""
     tiles = [read_tile(archive, key) for key in tile_keys(archive)]
     images = [_valid_part(tile).transpose(1, 2, 0) for tile in tiles if "hr" in tile.arrays]
     labels = [tile.arrays["labels"][..., None] for tile in tiles if "labels" in tile.arrays]
     series = [tile for tile in tiles if {"ms", "sar"} <= tile.arrays.keys()]
     if not images or not series or not labels:
-        raise InputError(f"{archive}: expected tiles with hr, with labels, and with both ms and sar, found "
-                         f"{len(images)}, {len(labels)} and {len(series)}; prepare data/samples/manifest.jsonl")
+        raise InputError(
+            f"{archive}: expected tiles with hr, with labels, and with both ms and sar, found "
+            f"{len(images)}, {len(labels)} and {len(series)}; prepare data/samples/manifest.jsonl"
+        )
     best = max(series, key=lambda tile: (tile.cells, tile.key))
-    ms, valid, sar = (_grown(x, cells) for x in (best.arrays["ms"], best.valid["ms"], best.arrays["sar"]))
+    ms, valid, sar = (
+        _grown(x, cells) for x in (best.arrays["ms"], best.valid["ms"], best.arrays["sar"])
+    )
     rng = np.random.default_rng(seed)
-    return Scene(mosaic(images, HR_PIXELS * cells, rng), _frames(ms, frames[0]), _frames(valid, frames[0]),
-                 _spread(sar, frames[1]), mosaic(labels, LABEL_PIXELS * cells, rng)[..., 0])
+    return Scene(
+        mosaic(images, HR_PIXELS * cells, rng),
+        _frames(ms, frames[0]),
+        _frames(valid, frames[0]),
+        _spread(sar, frames[1]),
+        mosaic(labels, LABEL_PIXELS * cells, rng)[..., 0],
+    )
 
 
 def _valid_part(tile: Tile) -> np.ndarray:
-    """The high-resolution image (3 h w) without the outer rows and columns of cells that hold no data."""
+    """The high-resolution image (3 h w) without the outer rows and columns of cells that hold no
+    data."""
     mask, p = tile.valid["hr"][0], HR_PIXELS
     y, x = (np.flatnonzero(mask.mean(axis) > 0.5) for axis in (1, 0))
-    return tile.arrays["hr"][:, y[0] * p:(y[-1] + 1) * p, x[0] * p:(x[-1] + 1) * p]
+    return tile.arrays["hr"][:, y[0] * p : (y[-1] + 1) * p, x[0] * p : (x[-1] + 1) * p]
 
 
 def mosaic(images: list[np.ndarray], side: int, rng: np.random.Generator) -> np.ndarray:
     """Cover a square with images laid edge to edge: list of h w C uint8 -> side side C uint8.
 
-    All eight mirrored and turned forms of each image are used before one comes again, so that a codec with a long
-    memory finds nothing twice that a real tile would not have."""
+    All eight mirrored and turned forms of each image are used before one comes again, so that a
+    codec with a long memory finds nothing twice that a real tile would not have."""
     forms = [(number, form) for number in range(len(images)) for form in range(8)]
     out = np.zeros((side, side, images[0].shape[2]), np.uint8)
     free = np.ones((side, side), bool)
@@ -61,8 +74,8 @@ def mosaic(images: list[np.ndarray], side: int, rng: np.random.Generator) -> np.
             image = image[:, ::-1] if form >= 4 else image
             y, x = divmod(int(free.argmax()), side)
             height, width = min(len(image), side - y), min(image.shape[1], side - x)
-            hole = free[y:y + height, x:x + width]
-            out[y:y + height, x:x + width][hole] = image[:height, :width][hole]
+            hole = free[y : y + height, x : x + width]
+            out[y : y + height, x : x + width][hole] = image[:height, :width][hole]
             hole[:] = False
             if not free.any():
                 break
@@ -78,10 +91,13 @@ def _grown(array: np.ndarray, side: int) -> np.ndarray:
 def _frames(array: np.ndarray, count: int) -> np.ndarray:
     """The first ``count`` frames; what is missing is the last ones again, mirrored left-right."""
     missing = max(0, count - len(array))
-    return np.ascontiguousarray(np.concatenate([array, array[len(array) - missing:, ..., ::-1]])[:count])
+    return np.ascontiguousarray(
+        np.concatenate([array, array[len(array) - missing :, ..., ::-1]])[:count]
+    )
 
 
 def _spread(array: np.ndarray, count: int) -> np.ndarray:
-    """``count`` frames at equal distances, each once; a shorter series is filled up as in ``_frames``."""
+    """``count`` frames at equal distances, each once; a shorter series is filled up as in
+    ``_frames``."""
     chosen = np.linspace(0, len(array) - 1, min(count, len(array))).round().astype(int)
     return _frames(array[chosen], count)

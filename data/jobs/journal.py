@@ -1,9 +1,11 @@
-"""What a long run has done so far: a file of JSON lines beside what is being made, and the run's lock.
+"""What a long run has done so far: a file of JSON lines beside what is being made, and the run's
+lock.
 
-The first line is the plan, a hash of everything that decides the result; each further line records one thing that is
-whole. A killed run leaves the file, and the next one with the same plan goes on from it. A power cut may take what the
-system has not written to the disk yet; therefore all is forced there every few seconds, in the background, and a line
-says up to which record: what came later has to be looked at before it is believed.
+The first line is the plan, a hash of everything that decides the result; each further line records
+one thing that is whole. A killed run leaves the file, and the next one with the same plan goes on
+from it. A power cut may take what the system has not written to the disk yet; therefore all is
+forced there every few seconds, in the background, and a line says up to which record: what came
+later has to be looked at before it is believed.
 """
 
 import ctypes
@@ -16,9 +18,13 @@ from pathlib import Path
 
 from data.errors import InputError
 
-PATIENCE = 5  # seconds to wait for the lock: workers of a killed run end with the thing they have in hand
+PATIENCE = (
+    5  # seconds to wait for the lock: workers of a killed run end with the thing they have in hand
+)
 SYNC = 5.0  # seconds between the end of one forcing to the disk and the next
-CLAIMED = {"claimed": True}  # first record of a run: from here on, what lies where it writes is its own
+CLAIMED = {
+    "claimed": True
+}  # first record of a run: from here on, what lies where it writes is its own
 ON_DISK = "on_disk"  # key of the lines that say how many records are safe
 
 
@@ -31,7 +37,8 @@ class Journal:
     """
 
     def __init__(self, path: Path, plan: str, restart: bool = False):
-        """Raises InputError when another process holds it, or when it is of another plan and ``restart`` is false."""
+        """Raises InputError when another process holds it, or when it is of another plan and
+        ``restart`` is false."""
         self.path = path
         self._header = json.dumps({"journal": 1, "plan": plan}).encode() + b"\n"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,9 +90,12 @@ class Journal:
         self.path.unlink()
 
     def _force(self) -> int:
-        """Force the whole file system of the journal to the disk; returns how many records that covers."""
+        """Force the whole file system of the journal to the disk; returns how many records that
+        covers."""
         covered = self._count
-        libc = ctypes.CDLL(None, use_errno=True)  # syncfs(2): os.sync would wait for all other disks too
+        libc = ctypes.CDLL(
+            None, use_errno=True
+        )  # syncfs(2): os.sync would wait for all other disks too
         if libc.syncfs(self._file):
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(self.path))
         return covered
@@ -100,8 +110,10 @@ class Journal:
         if restart or not lines or not lines[0].endswith(b"\n"):
             return self.clear()
         if lines[0] != self._header:
-            raise InputError(f"{self.path}: an unfinished run with another plan (other input, options or program "
-                             f"version) is here; repeat its command, or pass --restart to throw its work away")
+            raise InputError(
+                f"{self.path}: an unfinished run with another plan (other input, options or program "
+                f"version) is here; repeat its command, or pass --restart to throw its work away"
+            )
         whole = len(lines[0])
         for line in lines[1:]:
             try:
@@ -119,8 +131,9 @@ class Journal:
 
 
 def hold(path: Path) -> int:
-    """Share the lock of a journal until this process ends: then no other run starts while a worker still writes, even
-    if its main process was killed. Raises InputError when another run has it. Returns the open file."""
+    """Share the lock of a journal until this process ends: then no other run starts while a worker
+    still writes, even if its main process was killed. Raises InputError when another run has it.
+    Returns the open file."""
     return _locked(path, fcntl.LOCK_SH, 0)
 
 
@@ -131,15 +144,21 @@ def _locked(path: Path, kind: int, patience: float) -> int:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             fcntl.flock(file, kind | fcntl.LOCK_NB)
-            if path.exists() and os.path.samestat(os.fstat(file), path.stat()):  # else its holder has removed it
+            if path.exists() and os.path.samestat(
+                os.fstat(file), path.stat()
+            ):  # else its holder has removed it
                 return file
         except BlockingIOError:
             if time.monotonic() > end:
                 os.close(file)
-                raise InputError(f"{path}: another run, or the last worker of one, is at work here; "
-                                 f"wait for it or stop it") from None
+                raise InputError(
+                    f"{path}: another run, or the last worker of one, is at work here; "
+                    f"wait for it or stop it"
+                ) from None
             time.sleep(0.1)
         except OSError as error:
             os.close(file)
-            raise InputError(f"{path}: cannot be locked ({error}); choose a place on another file system") from error
+            raise InputError(
+                f"{path}: cannot be locked ({error}); choose a place on another file system"
+            ) from error
         os.close(file)

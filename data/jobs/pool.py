@@ -1,8 +1,10 @@
-"""Independent tasks in processes, so that what a C library does to one of them costs one task and not the run.
+"""Independent tasks in processes, so that what a C library does to one of them costs one task and
+not the run.
 
-``concurrent.futures`` breaks its whole pool when a process dies and does not say on which task; its processes also
-outlive a main process that is killed. Here each process has a pipe of its own: a dead one is known with its task, and
-a process whose main process is gone meets the end of the pipe and leaves.
+``concurrent.futures`` breaks its whole pool when a process dies and does not say on which task; its
+processes also outlive a main process that is killed. Here each process has a pipe of its own: a
+dead one is known with its task, and a process whose main process is gone meets the end of the pipe
+and leaves.
 """
 
 import multiprocessing
@@ -22,10 +24,16 @@ from data.errors import InputError
 SPAWN = multiprocessing.get_context("spawn")
 START_TRIES = 3
 SIGNALS = {signal.SIGINT, signal.SIGTERM}  # the main process answers these, also for its workers
-# One process a core, so one thread a process: else each starts a thread for every core. GDAL's default cache is 5 %
-# of the memory in every process.
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "GDAL_NUM_THREADS": "1",
-               "ZARR_THREADING__MAX_WORKERS": "1", "GDAL_CACHEMAX": "64"}  # the last in MB
+# One process a core, so one thread a process: else each starts a thread for every core. GDAL's
+# default cache is 5 % of the memory in every process.
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "GDAL_NUM_THREADS": "1",
+    "ZARR_THREADING__MAX_WORKERS": "1",
+    "GDAL_CACHEMAX": "64",
+}  # the last in MB
 
 
 class WorkerError(RuntimeError):
@@ -34,7 +42,8 @@ class WorkerError(RuntimeError):
 
 @dataclass(frozen=True)
 class Died:
-    """In place of a result: the process that had the task ended, and so did the next one that tried it."""
+    """In place of a result: the process that had the task ended, and so did the next one that tried
+    it."""
 
     reason: str
 
@@ -44,14 +53,20 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def in_processes(function: Callable[[Any], Any], tasks: Iterable, workers: int,
-                 setup: Callable[[], Any] | None = None) -> Iterator[tuple[Any, Any]]:
-    """(task, ``function(task)``) of every task, in the order in which they end; each worker has one task at a time.
+def in_processes(
+    function: Callable[[Any], Any],
+    tasks: Iterable,
+    workers: int,
+    setup: Callable[[], Any] | None = None,
+) -> Iterator[tuple[Any, Any]]:
+    """(task, ``function(task)``) of every task, in the order in which they end; each worker has one
+    task at a time.
 
-    A task whose process dies is tried once more when all others are done, alone, so that memory that others filled is
-    free again; if that process dies too, its result is a ``Died``. ``setup`` is called once in each worker, which
-    keeps its result while it lives. With 0 workers everything runs in this process. Close the iterator to end the
-    workers early. Raises the InputError of a task as it is, any other error as WorkerError with its traceback."""
+    A task whose process dies is tried once more when all others are done, alone, so that memory
+    that others filled is free again; if that process dies too, its result is a ``Died``. ``setup``
+    is called once in each worker, which keeps its result while it lives. With 0 workers everything
+    runs in this process. Close the iterator to end the workers early. Raises the InputError of a
+    task as it is, any other error as WorkerError with its traceback."""
     if workers < 0:
         raise InputError(f"workers: expected 0 or more processes, found {workers}")
     if workers == 0:
@@ -69,7 +84,11 @@ def in_processes(function: Callable[[Any], Any], tasks: Iterable, workers: int,
 
 def _round(function, tasks: Iterable, workers: int, setup, dead: list) -> Iterator[tuple[Any, Any]]:
     """One try at every task; (task, reason) of those whose process died goes to ``dead``."""
-    tasks, pool, unready = iter(tasks), {}, 0  # unready: workers that died while they started, in a row
+    tasks, pool, unready = (
+        iter(tasks),
+        {},
+        0,
+    )  # unready: workers that died while they started, in a row
 
     def start(task) -> None:
         worker = _Worker(function, setup, task)
@@ -83,7 +102,10 @@ def _round(function, tasks: Iterable, workers: int, setup, dead: list) -> Iterat
                 worker = pool[pipe]
                 try:
                     answer = pipe.recv()
-                except (EOFError, OSError):  # the process is gone, perhaps in the middle of its answer
+                except (
+                    EOFError,
+                    OSError,
+                ):  # the process is gone, perhaps in the middle of its answer
                     del pool[pipe]
                     reason = worker.end_of_it()
                     if worker.ready:
@@ -93,8 +115,10 @@ def _round(function, tasks: Iterable, workers: int, setup, dead: list) -> Iterat
                         continue
                     unready += 1
                     if unready == START_TRIES:
-                        raise WorkerError(f"{unready} worker processes one after the other ended while they started, "
-                                          f"the last one {reason}; try fewer workers") from None
+                        raise WorkerError(
+                            f"{unready} worker processes one after the other ended while they started, "
+                            f"the last one {reason}; try fewer workers"
+                        ) from None
                     start(worker.task)
                     continue
                 if answer is None:
@@ -108,7 +132,8 @@ def _round(function, tasks: Iterable, workers: int, setup, dead: list) -> Iterat
                     pool.pop(pipe).close()
     finally:
         for worker in pool.values():
-            worker.process.kill()  # SIGTERM is blocked there; what a worker published is whole at any moment
+            # SIGTERM is blocked there; what a worker published is whole at any moment
+            worker.process.kill()
             worker.close()
 
 
@@ -146,7 +171,7 @@ def _serve(function, setup, pipe) -> None:
     """A worker's life: tasks in, answers out, until the pipe ends."""
     with suppress(BrokenPipeError, EOFError):  # the main process is gone, or has no more tasks
         try:
-            held = setup() if setup else None  # noqa: F841  kept while the worker lives
+            held = setup() if setup else None
         except InputError as error:
             pipe.send((error, None))
             return

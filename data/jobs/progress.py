@@ -24,7 +24,8 @@ class Progress:
         self._before, self._start, self._last = done, time.monotonic(), 0.0
 
     def step(self, what: str, notes: Sequence[str] = (), urgent: bool = False) -> None:
-        """One more is done. ``notes`` are lines that go before its own; an ``urgent`` one is always said."""
+        """One more is done. ``notes`` are lines that go before its own; an ``urgent`` one is always
+        said."""
         self.done += 1
         now = time.monotonic()
         made = self.done - self._before

@@ -7,9 +7,12 @@ from data.errors import InputError
 
 
 def check_place(option: str, path: Path) -> None:
-    """Before the work: raise InputError, naming the command's ``option``, where no file could be written."""
+    """Before the work: raise InputError, naming the command's ``option``, where no file could be
+    written."""
     if path.is_dir() or not path.absolute().parent.is_dir():
-        raise InputError(f"{option}: expected the name of a file in a folder that exists, found {path}")
+        raise InputError(
+            f"{option}: expected the name of a file in a folder that exists, found {path}"
+        )
 
 
 def write_whole(path: Path, content: str) -> None:

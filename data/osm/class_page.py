@@ -1,11 +1,11 @@
 """The class table as a page of documentation, written from the tables that the code uses."""
 
-from data.classes import FLAIR, LAYERS, WORLDCEREAL_CT, WORLDCEREAL_LC, class_table, draw_rank
 from data.osm.tags import AREAS, FINER, GONE, HIDING, LANE, LOCATIONS, MAX_WIDTH, SURFACES, WAYS
+from data.tiles.classes import FLAIR, LAYERS, WORLDCEREAL_CT, WORLDCEREAL_LC, class_table, draw_rank
 
 HEAD = f"""# Classes
 
-Written by `python launch/list_classes.py --out docs/classes.md` from `data/classes.py` and `data/osm/tags.py`.
+Written by `python launch/list_classes.py --out docs/classes.md` from `data/tiles/classes.py` and `data/osm/tags.py`.
 
 The index is the position in the table, so classes are only appended. A code or tag without an entry stays unlabelled
 (255): a wrong label costs more than a missing one. The prompt is what the text encoder reads.
@@ -37,23 +37,30 @@ Lines have their width in metres behind them, and in brackets the lanes that it 
 
 def page() -> str:
     """The page in Markdown."""
-    rows = [f"| {row['index']} | {row['name']} | {row['text']} | {list(LAYERS)[draw_rank(row['index'])]} | "
-            f"{_areas(row['name'])} | {_lines(row['name'])} | {_codes(FLAIR, row['name'])} | {_cereal(row['name'])} |"
-            for row in class_table()]
+    rows = [
+        f"| {row['index']} | {row['name']} | {row['text']} | {list(LAYERS)[draw_rank(row['index'])]} | "
+        f"{_areas(row['name'])} | {_lines(row['name'])} | {_codes(FLAIR, row['name'])} | {_cereal(row['name'])} |"
+        for row in class_table()
+    ]
     return HEAD + "\n".join(rows) + "\n" + _finer()
 
 
 def _areas(name: str) -> str:
     tags = [f"`{key}={value}`" for (key, value), drawn in AREAS.items() if drawn == name]
     if name == "building":
-        barred = [value for (key, value), drawn in AREAS.items() if key == "building" and drawn is None]
+        barred = [
+            value for (key, value), drawn in AREAS.items() if key == "building" and drawn is None
+        ]
         tags[0] += f" (not {', '.join(barred)})"
     return ", ".join(tags)
 
 
 def _lines(name: str) -> str:
-    return ", ".join(f"`{key}={value}` {way.width:g}" + (f" ({way.lanes})" if way.lanes else "")
-                     for (key, value), way in WAYS.items() if way.name == name)
+    return ", ".join(
+        f"`{key}={value}` {way.width:g}" + (f" ({way.lanes})" if way.lanes else "")
+        for (key, value), way in WAYS.items()
+        if way.name == name
+    )
 
 
 def _codes(legend: dict[int, str], name: str) -> str:
@@ -68,7 +75,9 @@ def _cereal(name: str) -> str:
 def _finer() -> str:
     """The second table: tags that make one class of another."""
     lines = ["", "## Tags that say more", "", "| of | with | becomes |", "|---|---|---|"]
-    lines += [f"| {coarse} | `{key}=` {', '.join(values)} | {fine or 'not drawn'} |"
-              for (coarse, key, values), fine in FINER.items()]
+    lines += [
+        f"| {coarse} | `{key}=` {', '.join(values)} | {fine or 'not drawn'} |"
+        for (coarse, key, values), fine in FINER.items()
+    ]
     lines += [f"| a polygon of `highway={value}` | | {name} |" for value, name in SURFACES.items()]
     return "\n".join(lines) + "\n"

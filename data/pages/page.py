@@ -46,7 +46,8 @@ class Html(str):
 
 
 def text(value) -> Html:
-    """A value as HTML: whole numbers in groups of three digits, others with four digits, None as a dash."""
+    """A value as HTML: whole numbers in groups of three digits, others with four digits, None as a
+    dash."""
     if isinstance(value, Html):
         return value
     if value is None:
@@ -57,25 +58,39 @@ def text(value) -> Html:
 
 
 def table(head: Sequence | None, rows: Iterable[Sequence], numbers: Sequence[int] = ()) -> Html:
-    """Rows of values under a head; without one the first column names the row. ``numbers``: columns set to the
-    right."""
+    """Rows of values under a head; without one the first column names the row. ``numbers``: columns
+    set to the right."""
+
     def line(values: Sequence, heads: int) -> str:
         """``heads``: leading cells that name a column or the row."""
-        cells = [("th" if column < heads else "td", " class=number" if column in numbers else "", text(value))
-                 for column, value in enumerate(values)]
-        return "<tr>" + "".join(f"<{kind}{name}>{value}</{kind}>" for kind, name, value in cells) + "</tr>\n"
+        cells = [
+            (
+                "th" if column < heads else "td",
+                " class=number" if column in numbers else "",
+                text(value),
+            )
+            for column, value in enumerate(values)
+        ]
+        return (
+            "<tr>"
+            + "".join(f"<{kind}{name}>{value}</{kind}>" for kind, name, value in cells)
+            + "</tr>\n"
+        )
 
     top = "" if head is None else line(head, len(head))
     return Html(f"<table>{top}{''.join(line(row, head is None) for row in rows)}</table>\n")
 
 
 def picture(figure: Figure, caption: str, alt: str) -> Html:
-    """A figure as PNG inside the page, its caption under it. ``alt``: what it is, for those who cannot see it."""
+    """A figure as PNG inside the page, its caption under it. ``alt``: what it is, for those who
+    cannot see it."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     data = base64.b64encode(buffer.getvalue()).decode()
-    return Html(f'<figure><img alt="{escape(alt, quote=True)}" src="data:image/png;base64,{data}">\n'
-                f"<figcaption>{text(caption)}</figcaption></figure>\n")
+    return Html(
+        f'<figure><img alt="{escape(alt, quote=True)}" src="data:image/png;base64,{data}">\n'
+        f"<figcaption>{text(caption)}</figcaption></figure>\n"
+    )
 
 
 def note(words: str) -> Html:
@@ -100,11 +115,17 @@ def swatch(colour: str) -> Html:
 
 def page(title: str, subtitle: str, sections: Sequence[tuple[str, str]]) -> str:
     """The whole file from (heading, HTML) sections, with a table of contents."""
-    contents = "".join(f'<li><a href="#s{i}">{text(name)}</a></li>\n' for i, (name, _) in enumerate(sections, 1))
-    body = "".join(f'<section id="s{i}"><h2>{i}. {text(name)}</h2>\n{content}</section>\n'
-                   for i, (name, content) in enumerate(sections, 1))
-    return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
-            f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{text(title)}</title>\n'
-            f"<style>{CSS}</style></head>\n<body><main>\n"
-            f"<header><h1>{text(title)}</h1><p>{text(subtitle)}</p></header>\n"
-            f"<nav><ol>{contents}</ol></nav>\n{body}</main></body></html>\n")
+    contents = "".join(
+        f'<li><a href="#s{i}">{text(name)}</a></li>\n' for i, (name, _) in enumerate(sections, 1)
+    )
+    body = "".join(
+        f'<section id="s{i}"><h2>{i}. {text(name)}</h2>\n{content}</section>\n'
+        for i, (name, content) in enumerate(sections, 1)
+    )
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{text(title)}</title>\n'
+        f"<style>{CSS}</style></head>\n<body><main>\n"
+        f"<header><h1>{text(title)}</h1><p>{text(subtitle)}</p></header>\n"
+        f"<nav><ol>{contents}</ol></nav>\n{body}</main></body></html>\n"
+    )

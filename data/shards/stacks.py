@@ -1,8 +1,9 @@
 """How shards hold series and masks: arrays <-> bytes. The choice is measured: docs/codecs.md.
 
-A series is one Blosc frame an acquisition (Zstandard over shuffled bytes), one behind the other, so that any of them is
-read alone; numbers with a step in the registry are whole multiples of it. A stack of masks is one zstd frame: all of
-them together are smaller than the table that would find one.
+A series is one Blosc frame an acquisition (Zstandard over shuffled bytes), one behind the other, so
+that any of them is read alone; numbers with a step in the registry are whole multiples of it. A
+stack of masks is one zstd frame: all of them together are smaller than the table that would find
+one.
 """
 
 from itertools import accumulate
@@ -13,8 +14,8 @@ from numcodecs.blosc import Blosc
 from numcodecs.zstd import Zstd
 
 from data.errors import InputError
-from data.modalities import MODALITIES
 from data.shards.files import checksum
+from data.tiles.modalities import MODALITIES
 
 LEVEL = 9  # of both: written once, read every epoch
 SERIES, MASKS = "blosc", "zst"  # suffixes of the members
@@ -23,26 +24,37 @@ blosc.use_threads = False  # worker processes are the parallelism
 
 
 def encode_series(array: np.ndarray, valid: np.ndarray, modality: str) -> tuple[bytes, dict]:
-    """T C N N of a sensor -> bytes, and {"dtype", "shape" of a frame, "step", "frames": [[offset, size, crc32c]]}.
+    """T C N N of a sensor -> bytes, and {"dtype", "shape" of a frame, "step", "frames": [[offset,
+    size, crc32c]]}.
 
-    valid: T N N bool. Raises InputError for values in valid pixels that are not finite or too large for the step."""
+    valid: T N N bool. Raises InputError for values in valid pixels that are not finite or too large
+        for the step."""
     step, array = MODALITIES[modality].step, array.astype(array.dtype.newbyteorder("<"))
     usable = np.broadcast_to(valid[:, None], array.shape)
     if not np.isfinite(array[usable]).all():
-        raise InputError(f"{modality} holds NaN or infinite values in pixels marked valid; correct the mask and "
-                         f"prepare the tile again")
+        raise InputError(
+            f"{modality} holds NaN or infinite values in pixels marked valid; correct the mask and "
+            f"prepare the tile again"
+        )
     if step is not None:
         whole = np.rint(array.astype(np.float64) / step, where=usable, out=np.zeros(array.shape))
         limits = np.iinfo("<i2")
         if whole.min(initial=0) < limits.min or whole.max(initial=0) > limits.max:
-            raise InputError(f"{modality}: expected values within {limits.min * step:g} .. {limits.max * step:g}, "
-                             f"found {whole.min() * step:g} .. {whole.max() * step:g}; correct the unit")
+            raise InputError(
+                f"{modality}: expected values within {limits.min * step:g} .. {limits.max * step:g}, "
+                f"found {whole.min() * step:g} .. {whole.max() * step:g}; correct the unit"
+            )
         array = whole.astype("<i2")
     codec = Blosc("zstd", clevel=LEVEL, shuffle=Blosc.SHUFFLE)
     chunks = [codec.encode(np.ascontiguousarray(frame)) for frame in array]
     offsets = accumulate(map(len, chunks), initial=0)
     frames = [[offset, len(chunk), checksum(chunk)] for offset, chunk in zip(offsets, chunks)]
-    return b"".join(chunks), {"dtype": array.dtype.str, "shape": list(array.shape[1:]), "step": step, "frames": frames}
+    return b"".join(chunks), {
+        "dtype": array.dtype.str,
+        "shape": list(array.shape[1:]),
+        "step": step,
+        "frames": frames,
+    }
 
 
 def decode_series(member: dict, chunks: list[bytes]) -> np.ndarray:

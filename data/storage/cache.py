@@ -1,7 +1,8 @@
 """A local cache of a fixed share of a dataset's blocks (samples), kept for ever.
 
-Every sample is used once an epoch in random order, so nothing is gained by evicting: which blocks are kept follows
-from a hash alone, and all processes of all nodes agree without talking. One file a block, moved to its place whole.
+Every sample is used once an epoch in random order, so nothing is gained by evicting: which blocks
+are kept follows from a hash alone, and all processes of all nodes agree without talking. One file a
+block, moved to its place whole.
 """
 
 import hashlib
@@ -34,16 +35,21 @@ class Cache:
             (self.folder / PARTIAL).mkdir(parents=True, exist_ok=True)
             self._sweep()
         except OSError as error:
-            raise InputError(f"{folder}: expected a folder for the cache that can be written, found {error}; "
-                             f"choose another or none") from error
+            raise InputError(
+                f"{folder}: expected a folder for the cache that can be written, found {error}; "
+                f"choose another or none"
+            ) from error
 
     def keeps(self, name: str, offset: int) -> bool:
         """Whether the block at ``offset`` of file ``name`` belongs to the share."""
-        digest = hashlib.blake2b(f"{self.fingerprint}/{name}/{offset}".encode(), digest_size=8).digest()
+        digest = hashlib.blake2b(
+            f"{self.fingerprint}/{name}/{offset}".encode(), digest_size=8
+        ).digest()
         return int.from_bytes(digest, "big") < self.share * 2**64
 
     def read(self, name: str, offset: int, spans: list[tuple[int, int]]) -> list[bytes] | None:
-        """Bytes of spans (offset in the block, size) of a kept block, unchecked; None when it is not there.
+        """Bytes of spans (offset in the block, size) of a kept block, unchecked; None when it is
+        not there.
 
         What the disk cannot read comes empty, like any other damage."""
         try:
@@ -55,7 +61,8 @@ class Cache:
             return [b""] * len(spans)
 
     def write(self, name: str, offset: int, data: bytes) -> None:
-        """Keep a block: readers see all of it or nothing. A disk that refuses ends the writing with a warning."""
+        """Keep a block: readers see all of it or nothing. A disk that refuses ends the writing with
+        a warning."""
         partial = self.folder / PARTIAL / uuid.uuid4().hex
         try:
             partial.write_bytes(data)
@@ -66,7 +73,8 @@ class Cache:
             self._stop(error)
 
     def drop(self, name: str, offset: int) -> None:
-        """Remove a damaged block; another process may have been faster. A disk that refuses ends the writing too."""
+        """Remove a damaged block; another process may have been faster. A disk that refuses ends
+        the writing too."""
         try:
             self._path(name, offset).unlink(missing_ok=True)
         except OSError as error:
@@ -76,7 +84,10 @@ class Cache:
         """Write no more in this process."""
         self.full = True
         logging.getLogger(__name__).warning(
-            "%s: the cache cannot be written (%s); reading goes on without new entries", self.folder, error)
+            "%s: the cache cannot be written (%s); reading goes on without new entries",
+            self.folder,
+            error,
+        )
 
     def _path(self, name: str, offset: int) -> Path:
         return self.folder / name / str(offset)

@@ -1,1 +1,2 @@
-"""Measuring functions against each other: timing, memory and tables here, what is compared in ``cases``."""
+"""Measuring functions against each other: timing, memory and tables here, what is compared in
+``cases``."""

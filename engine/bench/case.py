@@ -1,4 +1,5 @@
-"""What a comparison consists of: several ways to the same values, how much work they are, and what is aimed at."""
+"""What a comparison consists of: several ways to the same values, how much work they are, and what
+is aimed at."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,8 +16,12 @@ class Way(NamedTuple):
 
     name: str
     call: Callable[[], Tensor]
-    leaves: tuple[Tensor, ...] = ()  # what gradients are taken of, in the same order in all ways of a case
-    ours: bool = False  # what this project made: an error in it fails the comparison, the goals are its
+    leaves: tuple[
+        Tensor, ...
+    ] = ()  # what gradients are taken of, in the same order in all ways of a case
+    ours: bool = (
+        False  # what this project made: an error in it fails the comparison, the goals are its
+    )
 
 
 class Work(NamedTuple):
@@ -30,7 +35,9 @@ class Goal(NamedTuple):
     """What our way is to reach."""
 
     part: str  # FORWARD, BACKWARD or BOTH
-    kind: str  # "speed": times faster than ``than``; "copy": share of the copy rate; "memory": share of ``than``'s
+    # "speed": times faster than ``than``; "copy": share of the copy rate; "memory": share of
+    # ``than``'s
+    kind: str
     bound: float  # at least, of memory at most
     than: str = ""
 
@@ -45,10 +52,13 @@ class Case:
     ways: tuple[Way, ...]
     tolerance: float  # of norm(found - exact) / norm(exact), of the result and of each gradient
     products: torch.dtype  # of the matrix products whose rate is the ceiling
-    work: Mapping[str, Work] = field(default_factory=dict)  # FORWARD and, where there are leaves, BACKWARD
+    work: Mapping[str, Work] = field(
+        default_factory=dict
+    )  # FORWARD and, where there are leaves, BACKWARD
     goals: tuple[Goal, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)  # way -> why it is not among the ways
-    split: bool = True  # False where a way makes its gradients in the forward pass: no time of the backward pass alone
+    # False where a way makes its gradients in the forward pass: no time of the backward pass alone
+    split: bool = True
 
     def parts(self) -> tuple[str, ...]:
         """What is timed."""

@@ -1,4 +1,5 @@
-"""The most memory that a call holds at once beyond what was there before it; its results are part of it."""
+"""The most memory that a call holds at once beyond what was there before it; its results are part
+of it."""
 
 import json
 import tempfile
@@ -13,15 +14,17 @@ from torch.profiler import ProfilerActivity, profile
 def extra_bytes(call: Callable[[], list[Tensor]], device: torch.device) -> int:
     """Peak of the bytes allocated during the call, which returns its results; exact, not sampled.
 
-    On a CPU every allocation of PyTorch's allocator counts, those inside an operator included; what a library obtains
-    by itself (packed blocks of a matrix product) does not.
+    On a CPU every allocation of PyTorch's allocator counts, those inside an operator included; what
+    a library obtains by itself (packed blocks of a matrix product) does not.
     """
     return _peak_cuda(call, device) if device.type == "cuda" else _peak_cpu(call)
 
 
 def result_bytes(tensors: list[Tensor]) -> int:
     """What the tensors occupy; views of one another count once."""
-    storages = {storage.data_ptr(): storage.nbytes() for storage in (t.untyped_storage() for t in tensors)}
+    storages = {
+        storage.data_ptr(): storage.nbytes() for storage in (t.untyped_storage() for t in tensors)
+    }
     return sum(storages.values())
 
 
@@ -35,7 +38,9 @@ def _peak_cuda(call: Callable[[], list[Tensor]], device: torch.device) -> int:
 
 
 def _peak_cpu(call: Callable[[], list[Tensor]]) -> int:
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
+    with profile(
+        activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True
+    ) as profiler:
         call()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"

@@ -1,8 +1,10 @@
-"""Times of several functions in one run: they take turns, so that what else the machine does meets all alike.
+"""Times of several functions in one run: they take turns, so that what else the machine does meets
+all alike.
 
-On a GPU device events bracket each phase and nothing waits between calls; before each call a buffer larger than the
-last-level cache is overwritten, so no function finds its input there. On a CPU the wall clock is read, and inputs that
-fit in a cache may lie there: compare rows, not with a data sheet.
+On a GPU device events bracket each phase and nothing waits between calls; before each call a buffer
+larger than the last-level cache is overwritten, so no function finds its input there. On a CPU the
+wall clock is read, and inputs that fit in a cache may lie there: compare rows, not with a data
+sheet.
 """
 
 import math
@@ -55,10 +57,12 @@ def _seconds(a, b) -> float:
     return b - a if isinstance(a, float) else a.elapsed_time(b) / 1e3  # events say milliseconds
 
 
-def interleaved(ways: Mapping[str, Phases], device: torch.device, rounds: int, warmup: int = 2
-                ) -> dict[str, list[list[float]]]:
-    """Name -> seconds by round and phase. ``warmup`` calls of each come first; the last of them says how many calls
-    fill a turn, so with 1 a function that compiles itself is called once a turn."""
+def interleaved(
+    ways: Mapping[str, Phases], device: torch.device, rounds: int, warmup: int = 2
+) -> dict[str, list[list[float]]]:
+    """Name -> seconds by round and phase. ``warmup`` calls of each come first; the last of them
+    says how many calls fill a turn, so with 1 a function that compiles itself is called once a
+    turn."""
     watch = Stopwatch(device)
     calls = {}
     for name, phases in ways.items():

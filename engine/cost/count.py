@@ -1,8 +1,8 @@
 """What one training step costs in matrix-multiply FLOPs, pass by pass, from a run's settings alone.
 
-Each pass is counted by ``models/flops.py`` for a batch of one sample with every modality and frame. How many rows the
-pixel and object levels send through the heads depends on how views overlap: it is the mean over samples whose views
-are drawn as training draws them.
+Each pass is counted by ``models/count/flops.py`` for a batch of one sample with every modality and
+frame. How many rows the pixel and object levels send through the heads depends on how views
+overlap: it is the mean over samples whose views are drawn as training draws them.
 """
 
 from dataclasses import dataclass
@@ -10,21 +10,36 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from data.classes import NAMES
-from data.order import generator
-from data.settings import ViewSettings
-from data.views import affine, draw_views
-from engine.settings import Settings
-from models.flops import TEACHER, Cost, Rows, ViewSize, losses, map_sides, object_count, pretraining, recomputed
-from models.losses.correspondence import match
-from models.losses.multi_granularity import partner_views
-from models.pretraining import FUSED
+from data.seeded import generator
+from data.stream.settings import ViewSettings
+from data.stream.views import affine, draw_views
+from data.tiles.classes import NAMES
+from engine.config.settings import Settings
+from models.count.flops import (
+    TEACHER,
+    Cost,
+    Rows,
+    ViewSize,
+    losses,
+    map_sides,
+    object_count,
+    pretraining,
+    recomputed,
+)
+from models.pretraining.losses.correspondence import match
+from models.pretraining.losses.multi_granularity import partner_views
+from models.pretraining.model import FUSED
 
 SAMPLES = 512  # whose views are drawn
 TILE_CELLS = 64  # side of a full tile
 GIGA = 1e9
-PASSES = {"student_forward": "student forward", "teacher_forward": "teacher forward", "heads": "heads and losses",
-          "backward": "backward", "recomputation": "recomputation"}
+PASSES = {
+    "student_forward": "student forward",
+    "teacher_forward": "teacher forward",
+    "heads": "heads and losses",
+    "backward": "backward",
+    "recomputation": "recomputation",
+}
 
 
 @dataclass(frozen=True)
@@ -33,9 +48,12 @@ class StepFlops:
 
     student_forward: float  # trunk and query decoder over all views
     teacher_forward: float  # the same: the teacher sees all views too
-    heads: float  # forward: heads of both models, losses, text projection, update of the geo context
+    heads: (
+        float  # forward: heads of both models, losses, text projection, update of the geo context
+    )
     backward: float  # of the student, its heads and the losses
-    recomputation: float  # what is computed again to save memory: by the head loss, by activation checkpointing
+    # what is computed again to save memory: by the head loss, by activation checkpointing
+    recomputation: float
 
     @property
     def model(self) -> float:
@@ -60,9 +78,12 @@ class StepCosts:
         """The sums by pass."""
         forward = sum(cost.flops for cost in self.forward)
         return StepFlops(
-            student_forward=forward, teacher_forward=forward, heads=sum(cost.flops for cost in self.losses),
+            student_forward=forward,
+            teacher_forward=forward,
+            heads=sum(cost.flops for cost in self.losses),
             backward=sum(cost.backward for cost in self.forward + self.losses),
-            recomputation=sum(cost.recomputed for cost in self.forward + self.losses))
+            recomputation=sum(cost.recomputed for cost in self.forward + self.losses),
+        )
 
 
 def step_flops(settings: Settings) -> StepFlops:
@@ -76,24 +97,34 @@ def step_costs(settings: Settings, samples: int = SAMPLES) -> StepCosts:
     rows = expected_rows(settings, samples)
     iterations = settings.loss.sinkhorn_iterations if settings.loss.centring == "sinkhorn" else 0
     policy = settings.activation_checkpointing and settings.recompute
-    return StepCosts(forward=recomputed(settings.model, pretraining(settings.model, sizes), policy),
-                     losses=losses(settings.model, sizes, rows, settings.loss.clusters, len(NAMES), iterations))
+    return StepCosts(
+        forward=recomputed(settings.model, pretraining(settings.model, sizes), policy),
+        losses=losses(settings.model, sizes, rows, settings.loss.clusters, len(NAMES), iterations),
+    )
 
 
 def view_sizes(views: ViewSettings) -> dict[str, ViewSize]:
     """Number and side of the views by size."""
-    return {"global": ViewSize(views.global_views, views.global_cells),
-            "local": ViewSize(views.local_views, views.local_cells)}
+    return {
+        "global": ViewSize(views.global_views, views.global_cells),
+        "local": ViewSize(views.local_views, views.local_cells),
+    }
 
 
 def expected_rows(settings: Settings, samples: int = SAMPLES) -> dict[str, dict[str, Rows]]:
-    """Feature -> view size -> mean rows of a sample on a full tile without gaps, views drawn with the run's seed."""
+    """Feature -> view size -> mean rows of a sample on a full tile without gaps, views drawn with
+    the run's seed."""
     model, views = settings.model, settings.data.views
     frames = {name: modality.frames for name, modality in model.modalities.items()} | {FUSED: 1}
-    drawn = [draw_views(generator(settings.seed, f"sample {i}", 0, "views"), TILE_CELLS, views) for i in range(samples)]
+    drawn = [
+        draw_views(generator(settings.seed, f"sample {i}", 0, "views"), TILE_CELLS, views)
+        for i in range(samples)
+    ]
     sizes = view_sizes(views)
-    affines = {size: torch.from_numpy(np.array([[affine(view) for view in one[size]] for one in drawn]))
-               for size in sizes}  # samples V 2 3
+    affines = {
+        size: torch.from_numpy(np.array([[affine(view) for view in one[size]] for one in drawn]))
+        for size in sizes
+    }  # samples V 2 3
     rows = {feature: {} for feature in frames}
     for size, (count, cells) in sizes.items():
         partners = partner_views(count, sizes[TEACHER].views, size == TEACHER)  # Vs Vt
@@ -103,5 +134,7 @@ def expected_rows(settings: Settings, samples: int = SAMPLES) -> dict[str, dict[
             objects = object_count(settings.loss.clusters, side**2)
             pairs = met.sum(dim=(3, 4))  # samples Vs Vt
             totals = (met.any(dim=2).sum(), pairs.sum(), objects * (pairs >= objects).sum())
-            rows[feature][size] = Rows(*(frames[feature] * int(total) / samples for total in totals))
+            rows[feature][size] = Rows(
+                *(frames[feature] * int(total) / samples for total in totals)
+            )
     return rows

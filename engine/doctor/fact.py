@@ -7,7 +7,8 @@ ACTIVE, OFF, MISSING = "active", "off", "missing"
 
 @dataclass(frozen=True)
 class Fact:
-    """One line of the report. ``off`` is what would work and is not asked for, or what nothing here can use."""
+    """One line of the report. ``off`` is what would work and is not asked for, or what nothing here
+    can use."""
 
     name: str
     state: str  # ACTIVE, OFF or MISSING

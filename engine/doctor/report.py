@@ -6,20 +6,22 @@ from pathlib import Path
 
 import torch
 
-from engine.config import Config, load
+from engine.config.load import Config, load
+from engine.config.typed import ConfigError
 from engine.doctor import machine
 from engine.doctor.fact import MISSING, Fact
 from engine.doctor.needs import choices, needs
 from engine.doctor.packages import packages
-from engine.typed import ConfigError
 
 
-def doctor_command(config: Path | None, overrides: list[str], ranks: int | None, as_json: bool) -> int:
+def doctor_command(
+    config: Path | None, overrides: list[str], ranks: int | None, as_json: bool
+) -> int:
     """Print what is active and why, and what a configuration needs; returns 0.
 
-    ``ranks``: of the run; None takes this machine's GPUs, or without any the configuration's ``ep_size``.
-    Raises ConfigError, after printing, for a configuration that is wrong or needs what is not here; ValueError for a
-    wrong SKYSENSE_KERNELS.
+    ``ranks``: of the run; None takes this machine's GPUs, or without any the configuration's
+    ``ep_size``. Raises ConfigError, after printing, for a configuration that is wrong or needs what
+    is not here; ValueError for a wrong SKYSENSE_KERNELS.
     """
     here = {"machine": machine.machine(), "packages": packages()}
     error = None
@@ -30,7 +32,11 @@ def doctor_command(config: Path | None, overrides: list[str], ranks: int | None,
         except ConfigError as wrong:
             error = wrong
     if as_json:
-        print(json.dumps({name: [asdict(fact) for fact in facts] for name, facts in here.items()}, indent=2))
+        print(
+            json.dumps(
+                {name: [asdict(fact) for fact in facts] for name, facts in here.items()}, indent=2
+            )
+        )
     else:
         for name, facts in here.items():
             print(name, *(fact.line() for fact in facts), sep="\n")
@@ -53,11 +59,15 @@ def _lacking(path: Path, facts: list[Fact]) -> ConfigError | None:
         return None
     first, *others = missing
     more = f" (also missing: {', '.join(fact.name for fact in others)})" if others else ""
-    return ConfigError(f"{path}: {first.name}: {first.reason}{'; ' * bool(first.advice)}{first.advice}{more}")
+    return ConfigError(
+        f"{path}: {first.name}: {first.reason}{'; ' * bool(first.advice)}{first.advice}{more}"
+    )
 
 
 def banner(config: Config) -> list[str]:
     """Two lines for the log of a training: the machine, and what the configuration chose of it."""
     facts = [machine.gpu(), machine.torch_version(), machine.nccl(), machine.cores()]
-    return ["machine: " + " | ".join(f"{fact.name} {fact.reason}" for fact in facts),
-            "paths: " + " | ".join(f"{fact.name}: {fact.reason}" for fact in choices(config))]
+    return [
+        "machine: " + " | ".join(f"{fact.name} {fact.reason}" for fact in facts),
+        "paths: " + " | ".join(f"{fact.name}: {fact.reason}" for fact in choices(config)),
+    ]

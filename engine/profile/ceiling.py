@@ -1,4 +1,5 @@
-"""What a device reaches on one large matrix product: the yardstick for the FLOP/s of a training step."""
+"""What a device reaches on one large matrix product: the yardstick for the FLOP/s of a training
+step."""
 
 import torch
 from torch.utils.benchmark import Timer
@@ -7,9 +8,13 @@ SIZES = {"cuda": 8192, "cpu": 2048}  # large enough that its edges do not count
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, size: int, seconds: float = 2.0) -> float:
-    """FLOP/s of a square product of side ``size``: a multiply-add counts as two; median of repeats over ``seconds``."""
+    """FLOP/s of a square product of side ``size``: a multiply-add counts as two; median of repeats
+    over ``seconds``."""
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     product = torch.empty_like(a)  # made once: its allocation is not measured
-    timer = Timer("torch.mm(a, b, out=product)", globals={"torch": torch, "a": a, "b": b, "product": product},
-                  num_threads=torch.get_num_threads())
+    timer = Timer(
+        "torch.mm(a, b, out=product)",
+        globals={"torch": torch, "a": a, "b": b, "product": product},
+        num_threads=torch.get_num_threads(),
+    )
     return 2 * size**3 / timer.blocked_autorange(min_run_time=seconds).median

@@ -12,7 +12,8 @@ WAIT = COLOURS["hr"]
 
 
 def picture(found: dict) -> Figure:
-    """Left: parts of the traced step. Right: every timed step. Below: operators. ``found`` as the command writes it."""
+    """Left: parts of the traced step. Right: every timed step. Below: operators. ``found`` as the
+    command writes it."""
     figure = Figure(figsize=(WIDTH, 7.0), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.05))
     parts, steps = top.subplots(1, 2, width_ratios=(10, 9))
@@ -24,7 +25,8 @@ def picture(found: dict) -> Figure:
         f"{found['configuration'].split()[0]}, {place(hardware)}, {hardware['type']}: "
         f"{short(found['step_seconds']['median'])} a step, {found['samples_per_second']:.3g} samples/s, MFU "
         f"{100 * found['flops']['mfu']:.1f} %, {training['applied']} of {training['steps']} steps applied",
-        fontsize=10.5)
+        fontsize=10.5,
+    )
     return figure
 
 
@@ -46,10 +48,19 @@ def _parts(axis: Axes, traced: dict) -> None:
     rows = {name: seconds for name, seconds in traced["parts"].items() if seconds >= SMALL * whole}
     for place, seconds in enumerate([*rows.values(), exchange]):
         axis.barh(place, seconds, 0.72, color=PLAIN if place < len(rows) else COLOURS["sar"])
-        axis.annotate(f"{short(seconds)}, {100 * seconds / whole:.1f} %", (seconds, place), (4, 0),
-                      textcoords="offset points", va="center", fontsize=8)
+        axis.annotate(
+            f"{short(seconds)}, {100 * seconds / whole:.1f} %",
+            (seconds, place),
+            (4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )
     axis.set_yticks(range(len(rows) + 1), [*rows, "of these, communication"])
-    axis.set(xlabel="seconds", title=f"Parts of one step with the profiler on, {short(whole)}, mean over ranks")
+    axis.set(
+        xlabel="seconds",
+        title=f"Parts of one step with the profiler on, {short(whole)}, mean over ranks",
+    )
     axis.invert_yaxis()
     axis.margins(x=0.25)
     axis.grid(False, axis="y")
@@ -60,10 +71,23 @@ def _steps(axis: Axes, found: dict) -> None:
     step, waits = found["step_seconds"], found["data_wait"]["all"]
     numbers = range(found["counts"]["warmup"], found["counts"]["warmup"] + len(waits))
     axis.bar(numbers, step["all"], 0.8, color=FAINT, label="step")
-    axis.bar(numbers, waits, 0.8, color=WAIT, label=f"waiting for data, {100 * found['data_wait']['share']:.1f} %")
-    axis.axhline(step["median"], color=PLAIN, linewidth=1, linestyle=(0, (4, 3)),
-                 label=f"median {short(step['median'])}")
-    axis.set(xlabel="step", ylabel="seconds", title="Timed steps, without the profiler, slowest rank")
+    axis.bar(
+        numbers,
+        waits,
+        0.8,
+        color=WAIT,
+        label=f"waiting for data, {100 * found['data_wait']['share']:.1f} %",
+    )
+    axis.axhline(
+        step["median"],
+        color=PLAIN,
+        linewidth=1,
+        linestyle=(0, (4, 3)),
+        label=f"median {short(step['median'])}",
+    )
+    axis.set(
+        xlabel="step", ylabel="seconds", title="Timed steps, without the profiler, slowest rank"
+    )
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_ylim(0, 1.3 * step["max"])
     axis.grid(False, axis="x")
@@ -76,12 +100,22 @@ def _operators(axis: Axes, found: dict) -> None:
     cuda = found["hardware"]["kind"] == "cuda"
     for place, row in enumerate(rows):
         axis.barh(place, row["seconds"], 0.72, color=COLOURS["fused"] if cuda else COLOURS["ms"])
-        axis.annotate(f"{100 * row['share']:.1f} %, {row['calls']:,} calls", (row["seconds"], place), (4, 0),
-                      textcoords="offset points", va="center", fontsize=8)
-    axis.set_yticks(range(len(rows)), [row["name"] if len(row["name"]) <= 60 else row["name"][:57] + "..."
-                                       for row in rows])
+        axis.annotate(
+            f"{100 * row['share']:.1f} %, {row['calls']:,} calls",
+            (row["seconds"], place),
+            (4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )
+    axis.set_yticks(
+        range(len(rows)),
+        [row["name"] if len(row["name"]) <= 60 else row["name"][:57] + "..." for row in rows],
+    )
     what = "kernels by device time" if cuda else "operators by their own CPU time"
-    axis.set(xlabel="seconds", title=f"Largest {what}, rank 0, share of the step with the profiler on")
+    axis.set(
+        xlabel="seconds", title=f"Largest {what}, rank 0, share of the step with the profiler on"
+    )
     axis.invert_yaxis()
     axis.margins(x=0.2)
     axis.grid(False, axis="y")

@@ -7,15 +7,16 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from data.pages.style import PLAIN, WIDTH
-from engine import metrics
+from engine.config.typed import ConfigError
 from engine.report.figures import series
-from engine.typed import ConfigError
+from engine.training import metrics
 
 COLOURS = ("#c2410c", "#2563eb", "#15803d", "#7c3aed")
 
 
 def read(folders: Mapping[str, Path]) -> dict[str, list[dict]]:
-    """Records of every run by its label, all of the same steps and loss terms, the first run being the reference.
+    """Records of every run by its label, all of the same steps and loss terms, the first run being
+    the reference.
 
     Raises ConfigError for a folder without records, or one of other steps or terms than the first.
     """
@@ -23,13 +24,19 @@ def read(folders: Mapping[str, Path]) -> dict[str, list[dict]]:
     for label, folder in folders.items():
         runs[label] = metrics.read(folder)
         if not runs[label]:
-            raise ConfigError(f"{folder}: expected a step at least in {metrics.FILE}, found none; train first")
+            raise ConfigError(
+                f"{folder}: expected a step at least in {metrics.FILE}, found none; train first"
+            )
         first = next(iter(runs.values()))
-        for what, mine, wanted in (("steps", _steps(runs[label]), _steps(first)),
-                                   ("losses", terms(runs[label]), terms(first))):
+        for what, mine, wanted in (
+            ("steps", _steps(runs[label]), _steps(first)),
+            ("losses", terms(runs[label]), terms(first)),
+        ):
             if mine != wanted:
-                raise ConfigError(f"{folder}: expected the {what} of {next(iter(folders.values()))}, {_short(wanted)}, "
-                                  f"found {_short(mine)}; compare runs of one length and model")
+                raise ConfigError(
+                    f"{folder}: expected the {what} of {next(iter(folders.values()))}, {_short(wanted)}, "
+                    f"found {_short(mine)}; compare runs of one length and model"
+                )
     return runs
 
 
@@ -39,9 +46,11 @@ def terms(records: list[dict]) -> list[str]:
 
 
 def distances(runs: Mapping[str, list[dict]]) -> dict[str, dict[str, np.ndarray]]:
-    """Label of each run but the first -> loss term -> (steps,) difference from the first run, relative to it.
+    """Label of each run but the first -> loss term -> (steps,) difference from the first run,
+    relative to it.
 
-    A value that neither run has (not finite, or zero in both for want of a modality) is no difference.
+    A value that neither run has (not finite, or zero in both for want of a modality) is no
+    difference.
     """
     first, *others = runs
     found = {}
@@ -58,25 +67,43 @@ def distances(runs: Mapping[str, list[dict]]) -> dict[str, dict[str, np.ndarray]
 
 def table(found: Mapping[str, Mapping[str, np.ndarray]]) -> str:
     """Median and largest relative difference of every term, a pair of columns a run."""
-    lines = [f"{'relative difference':24}" + "".join(f"{label:>24}" for label in found),
-             f"{'':24}" + f"{'median':>12}{'largest':>12}" * len(found)]
+    lines = [
+        f"{'relative difference':24}" + "".join(f"{label:>24}" for label in found),
+        f"{'':24}" + f"{'median':>12}{'largest':>12}" * len(found),
+    ]
     for name in next(iter(found.values())):
-        cells = "".join(f"{np.median(by[name]):12.1e}{by[name].max():12.1e}" for by in found.values())
+        cells = "".join(
+            f"{np.median(by[name]):12.1e}{by[name].max():12.1e}" for by in found.values()
+        )
         lines.append(f"{name.removeprefix('loss/') if name != 'loss' else 'total':24}{cells}")
     return "\n".join(lines)
 
 
 def draw(runs: Mapping[str, list[dict]], found: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
-    """The totals on top of each other; below, on a logarithmic axis, how far any term is from the first run."""
+    """The totals on top of each other; below, on a logarithmic axis, how far any term is from the
+    first run."""
     figure = Figure(figsize=(WIDTH, 0.62 * WIDTH), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
     steps = _steps(next(iter(runs.values())))
     for place, (label, records) in enumerate(runs.items()):
         colour = COLOURS[(place - 1) % len(COLOURS)] if place else PLAIN
-        above.plot(steps, series(records, "loss"), color=colour, label=label, linewidth=3.5 - place, alpha=0.8)
+        above.plot(
+            steps,
+            series(records, "loss"),
+            color=colour,
+            label=label,
+            linewidth=3.5 - place,
+            alpha=0.8,
+        )
         if place:
             apart = np.max([found[label][name] for name in terms(records)], axis=0)
-            below.plot(steps, np.where(apart > 0, apart, np.nan), ".-", color=colour, label=f"{label}, largest term")
+            below.plot(
+                steps,
+                np.where(apart > 0, apart, np.nan),
+                ".-",
+                color=colour,
+                label=f"{label}, largest term",
+            )
     above.set(ylabel="loss, total")
     above.legend()
     below.set(xlabel="step", ylabel=f"relative difference\nfrom {next(iter(runs))}", yscale="log")

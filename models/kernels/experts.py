@@ -1,7 +1,8 @@
 """Experts of a top-1 mixture, all at once; the reference is models.experts._reference.
 
-Rows are tokens in the order of their experts. Where a token's row lies is computed on the device and the sizes of
-the experts never leave it, so nothing waits. Five steps, in brackets the bytes for N tokens of width D, hidden H:
+Rows are tokens in the order of their experts. Where a token's row lies is computed on the device
+and the sizes of the experts never leave it, so nothing waits. Five steps, in brackets the bytes for
+N tokens of width D, hidden H:
 
     scatter   rows[row[n]] = x[n]                                     (2 N D)
     product   h = rows W1[e]                                          (grouped_product.py)
@@ -9,13 +10,15 @@ the experts never leave it, so nothing waits. Five steps, in brackets the bytes 
     product   z = a W2[e]
     gather    y[n] = weight[n] (z[row[n]] + b2[e]), 0 without a row   (2 N D)
 
-Backward, scatter and gather change places; a is computed again beside the gradient of h, which replaces that of a:
-(4 N H). Kept from the forward pass are x, h and z. The sums over rows for the gradients of the biases are taken in
-spans of fixed number and added in a second step: no atomics, so the same input gives the same bits.
+Backward, scatter and gather change places; a is computed again beside the gradient of h, which
+replaces that of a: (4 N H). Kept from the forward pass are x, h and z. The sums over rows for the
+gradients of the biases are taken in spans of fixed number and added in a second step: no atomics,
+so the same input gives the same bits.
 
-The experts' matrices are separate parameters, the products want them in one tensor. With 8 experts of 1408 x 5632 in
-bf16 a copy of one layer moves 0.5 GB, 0.12 ms at 4.2 TB/s, beside 9.6 ms for the products of 65,536 tokens (6.2
-TFLOP at 650 TFLOP/s). Backward copies again, rather than keep 254 MB a layer.
+The experts' matrices are separate parameters, the products want them in one tensor. With 8 experts
+of 1408 x 5632 in bf16 a copy of one layer moves 0.5 GB, 0.12 ms at 4.2 TB/s, beside 9.6 ms for the
+products of 65,536 tokens (6.2 TFLOP at 650 TFLOP/s). Backward copies again, rather than keep 254 MB
+a layer.
 """
 
 from collections.abc import Sequence
@@ -33,9 +36,17 @@ SPAN = 256  # rows that make a part worth it
 STEP = 1024  # channels of a token that a program moves at once: 16 bytes a thread in bf16
 
 
-def run_experts(x: Tensor, row: Tensor, ends: Tensor, weight: Tensor, experts: Sequence[nn.Module]) -> Tensor:
-    """See models.experts.run_experts. x and the experts are bf16, fp16 or fp32, of one type; N is at least 1."""
-    parameters = [p for expert in experts for layer in (expert.fc1, expert.fc2) for p in (layer.weight, layer.bias)]
+def run_experts(
+    x: Tensor, row: Tensor, ends: Tensor, weight: Tensor, experts: Sequence[nn.Module]
+) -> Tensor:
+    """See models.experts.run_experts. x and the experts are bf16, fp16 or fp32, of one type; N is
+    at least 1."""
+    parameters = [
+        p
+        for expert in experts
+        for layer in (expert.fc1, expert.fc2)
+        for p in (layer.weight, layer.bias)
+    ]
     with torch.cuda.device_of(x):  # triton launches on the current device
         return _Experts.apply(x, row.int(), ends.int(), weight, *parameters)
 
@@ -69,34 +80,74 @@ class _Experts(torch.autograd.Function):
 
 
 def _stack(parameters: Sequence[Tensor]) -> list[Tensor]:
-    """Weight and bias of the first and the second layer of each expert -> the same four of all experts."""
+    """Weight and bias of the first and the second layer of each expert -> the same four of all
+    experts."""
     return [torch.stack(parameters[i::4]) for i in range(4)]
 
 
-def _scatter(x: Tensor, row: Tensor, weight: Tensor | None = None, z: Tensor | None = None,
-             bias: Tensor | None = None, ends: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-    """rows[row[n]] = x[n]; weighted: weight[n] x[n], and the products x[n] . (z[row[n]] + bias[e]) (N,) beside it."""
+def _scatter(
+    x: Tensor,
+    row: Tensor,
+    weight: Tensor | None = None,
+    z: Tensor | None = None,
+    bias: Tensor | None = None,
+    ends: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """rows[row[n]] = x[n]; weighted: weight[n] x[n], and the products x[n] . (z[row[n]] + bias[e])
+    (N,) beside it."""
     rows = torch.empty(x.shape, dtype=x.dtype, device=x.device)  # N D
     inner = None if z is None else torch.empty(len(x), dtype=torch.float32, device=x.device)  # N
-    _scatter_rows[(len(x),)](x, row, weight, z, bias, ends, rows, inner, *x.stride(),
-                             0 if weight is None else weight.stride(0), WEIGHTED=weight is not None, **_wide(x, ends))
+    _scatter_rows[(len(x),)](
+        x,
+        row,
+        weight,
+        z,
+        bias,
+        ends,
+        rows,
+        inner,
+        *x.stride(),
+        0 if weight is None else weight.stride(0),
+        WEIGHTED=weight is not None,
+        **_wide(x, ends),
+    )
     return rows, inner
 
 
-def _gather(rows: Tensor, row: Tensor, weight: Tensor | None = None, bias: Tensor | None = None,
-            ends: Tensor | None = None) -> Tensor:
-    """y[n] = rows[row[n]]; weighted: weight[n] (rows[row[n]] + bias[e]). Zero where a token has no row."""
+def _gather(
+    rows: Tensor,
+    row: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    ends: Tensor | None = None,
+) -> Tensor:
+    """y[n] = rows[row[n]]; weighted: weight[n] (rows[row[n]] + bias[e]). Zero where a token has no
+    row."""
     y = torch.empty_like(rows)  # N D
-    _gather_rows[(len(rows),)](rows, row, weight, bias, ends, y, 0 if weight is None else weight.stride(0),
-                               WEIGHTED=weight is not None, **_wide(rows, ends))
+    _gather_rows[(len(rows),)](
+        rows,
+        row,
+        weight,
+        bias,
+        ends,
+        y,
+        0 if weight is None else weight.stride(0),
+        WEIGHTED=weight is not None,
+        **_wide(rows, ends),
+    )
     return y
 
 
 def _wide(x: Tensor, ends: Tensor | None) -> dict[str, int]:
     """A program takes one token."""
     groups = 1 if ends is None else len(ends)
-    return dict(WIDTH=x.shape[1], GROUPS=groups, GROUPS_PADDED=triton.next_power_of_2(groups),
-                COLUMNS=min(STEP, triton.next_power_of_2(x.shape[1])), num_warps=4)
+    return dict(
+        WIDTH=x.shape[1],
+        GROUPS=groups,
+        GROUPS_PADDED=triton.next_power_of_2(groups),
+        COLUMNS=min(STEP, triton.next_power_of_2(x.shape[1])),
+        num_warps=4,
+    )
 
 
 def _activate(h: Tensor, bias: Tensor, ends: Tensor) -> Tensor:
@@ -113,11 +164,18 @@ def _pull_back(gradient: Tensor, h: Tensor, bias: Tensor, ends: Tensor) -> tuple
     return a, _sum_rows(gradient, ends, h, bias, a)
 
 
-def _sum_rows(x: Tensor, ends: Tensor, h: Tensor | None = None, bias: Tensor | None = None,
-              a: Tensor | None = None) -> Tensor:
+def _sum_rows(
+    x: Tensor,
+    ends: Tensor,
+    h: Tensor | None = None,
+    bias: Tensor | None = None,
+    a: Tensor | None = None,
+) -> Tensor:
     """Sums over the rows of each expert, (N, M) -> (E, M) float32; with ``h`` see ``_pull_back``."""
     grid, shape = _spans(x, ends)
-    partial = torch.empty(len(ends), shape["SPANS"], x.shape[1], dtype=torch.float32, device=x.device)  # E spans M
+    partial = torch.empty(
+        len(ends), shape["SPANS"], x.shape[1], dtype=torch.float32, device=x.device
+    )  # E spans M
     _sum_spans[grid](x, h, bias, a, ends, partial, ACTIVATION=h is not None, **shape)
     return partial.sum(1)
 
@@ -127,13 +185,29 @@ def _spans(x: Tensor, ends: Tensor) -> tuple[tuple[int, int], dict[str, int]]:
     spans = min(SPANS, triton.cdiv(len(x), SPAN))
     columns = min(128, triton.next_power_of_2(x.shape[1]))
     return (triton.cdiv(x.shape[1], columns), len(ends) * spans), dict(
-        WIDTH=x.shape[1], SPANS=spans, ROWS=16, COLUMNS=columns, num_warps=4)
+        WIDTH=x.shape[1], SPANS=spans, ROWS=16, COLUMNS=columns, num_warps=4
+    )
 
 
 @triton.jit
-def _scatter_rows(x, rows_of, weight, z, bias, ends, rows, inner, x_row, x_column, weight_step,
-                  WEIGHTED: tl.constexpr, WIDTH: tl.constexpr, GROUPS: tl.constexpr, GROUPS_PADDED: tl.constexpr,
-                  COLUMNS: tl.constexpr):
+def _scatter_rows(
+    x,
+    rows_of,
+    weight,
+    z,
+    bias,
+    ends,
+    rows,
+    inner,
+    x_row,
+    x_column,
+    weight_step,
+    WEIGHTED: tl.constexpr,
+    WIDTH: tl.constexpr,
+    GROUPS: tl.constexpr,
+    GROUPS_PADDED: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
     token = tl.program_id(0).to(tl.int64)
     row = tl.load(rows_of + token).to(tl.int64)
     there = row >= 0
@@ -157,9 +231,20 @@ def _scatter_rows(x, rows_of, weight, z, bias, ends, rows, inner, x_row, x_colum
 
 
 @triton.jit
-def _gather_rows(rows, rows_of, weight, bias, ends, y, weight_step,
-                 WEIGHTED: tl.constexpr, WIDTH: tl.constexpr, GROUPS: tl.constexpr, GROUPS_PADDED: tl.constexpr,
-                 COLUMNS: tl.constexpr):
+def _gather_rows(
+    rows,
+    rows_of,
+    weight,
+    bias,
+    ends,
+    y,
+    weight_step,
+    WEIGHTED: tl.constexpr,
+    WIDTH: tl.constexpr,
+    GROUPS: tl.constexpr,
+    GROUPS_PADDED: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
     token = tl.program_id(0).to(tl.int64)
     row = tl.load(rows_of + token).to(tl.int64)
     there = row >= 0
@@ -171,7 +256,9 @@ def _gather_rows(rows, rows_of, weight, bias, ends, y, weight_step,
         inside = (k < WIDTH) & there
         value = tl.load(rows + row * WIDTH + k, inside, other=0.0)
         if WEIGHTED:
-            value = (value.to(tl.float32) + tl.load(bias + k, inside, other=0.0).to(tl.float32)) * factor
+            value = (
+                value.to(tl.float32) + tl.load(bias + k, inside, other=0.0).to(tl.float32)
+            ) * factor
             value = tl.where(there, value, 0.0)
         tl.store(y + token * WIDTH + k, value.to(y.dtype.element_ty), k < WIDTH)
 
@@ -202,8 +289,16 @@ def _normal(z):
 
 
 @triton.jit
-def _activate_rows(h, bias, ends, a, WIDTH: tl.constexpr, SPANS: tl.constexpr, ROWS: tl.constexpr,
-                   COLUMNS: tl.constexpr):
+def _activate_rows(
+    h,
+    bias,
+    ends,
+    a,
+    WIDTH: tl.constexpr,
+    SPANS: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
     group, first, end = _span(ends, SPANS)
     k = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     offset = tl.load(bias + group * WIDTH + k, k < WIDTH, other=0.0).to(tl.float32)
@@ -216,8 +311,19 @@ def _activate_rows(h, bias, ends, a, WIDTH: tl.constexpr, SPANS: tl.constexpr, R
 
 
 @triton.jit
-def _sum_spans(x, h, bias, a, ends, partial, ACTIVATION: tl.constexpr, WIDTH: tl.constexpr, SPANS: tl.constexpr,
-               ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+def _sum_spans(
+    x,
+    h,
+    bias,
+    a,
+    ends,
+    partial,
+    ACTIVATION: tl.constexpr,
+    WIDTH: tl.constexpr,
+    SPANS: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
     group, first, end = _span(ends, SPANS)
     k = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     total = tl.zeros((ROWS, COLUMNS), tl.float32)

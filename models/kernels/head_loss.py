@@ -1,9 +1,11 @@
-"""Blocks of the head loss on a GPU; ``models.losses.head_tiles`` is the reference and says what each function does.
+"""Blocks of the head loss on a GPU; ``models.pretraining.losses.head_tiles`` is the reference and
+says what each function does.
 
-Products. At a temperature of 0.04 an error of e in a cosine is one of 25 e in a probability. Largest errors of
-probabilities, 512 rows, 8192 prototypes, 256 channels, emulated on a CPU: float32 2e-5, TF32 5e-3, bf16 4e-2. Float32
-leaves the matrix units idle, 15 times slower. So each number is split in two bf16, x = hi + lo with 16 bits, and
-hi hi + lo hi + hi lo is accumulated in float32: 7e-5, by one cuBLAS product three times as deep.
+Products. At a temperature of 0.04 an error of e in a cosine is one of 25 e in a probability.
+Largest errors of probabilities, 512 rows, 8192 prototypes, 256 channels, emulated on a CPU: float32
+2e-5, TF32 5e-3, bf16 4e-2. Float32 leaves the matrix units idle, 15 times slower. So each number is
+split in two bf16, x = hi + lo with 16 bits, and hi hi + lo hi + hi lo is accumulated in float32:
+7e-5, by one cuBLAS product three times as deep.
 
 Why a block passes through memory. For 4096 rows, 65,536 prototypes and 256 channels, by counting: a product takes
 0.6 ms at 650 TFLOP/s; writing its logits and reading them once, 0.5 ms at 4.2 TB/s. A kernel that keeps logits in
@@ -19,7 +21,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-BLOCK = 1 << 24  # logits held at once: 64 MiB of float32; fewer make the products of the gradients too shallow
+BLOCK = (
+    1 << 24
+)  # logits held at once: 64 MiB of float32; fewer make the products of the gradients too shallow
 
 LOWEST = tl.constexpr(-3.4028234663852886e38)  # not -inf: the difference of two would be NaN
 LOG2E, LN2 = tl.constexpr(1.4426950408889634), tl.constexpr(0.6931471805599453)
@@ -44,34 +48,66 @@ def product(features: Tensor, prototypes: Tensor) -> Tensor:
 
 
 def add_columns(sums: Tensor, logits: Tensor, scale: float, mask: Tensor) -> None:
-    """Adds the rows in ``mask`` (N,) to sums (K,) kept as logarithms, in place: sum_n exp(scale logits_nk)."""
+    """Adds the rows in ``mask`` (N,) to sums (K,) kept as logarithms, in place: sum_n exp(scale
+    logits_nk)."""
     _columns(_add_columns, sums, logits, scale, mask)
 
 
-def normalise(mass: Tensor, logits: Tensor, scale: float, columns: Tensor, mask: Tensor, figures: bool
-              ) -> tuple[Tensor, Tensor, Tensor]:
-    """Log normalisers, entropies and places of the largest, (N,); the rows in ``mask`` are added to ``mass`` (K,)."""
+def normalise(
+    mass: Tensor, logits: Tensor, scale: float, columns: Tensor, mask: Tensor, figures: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log normalisers, entropies and places of the largest, (N,); the rows in ``mask`` are added to
+    ``mass`` (K,)."""
     sums, entropy, best = _normalise_rows(logits, scale, columns)
     _columns(_add_mass, mass, logits, scale, mask, columns, sums)
     return sums, entropy, best
 
 
-def cross_entropy(logits: Tensor, teacher: Tensor, scale: float, teacher_scale: float, columns: Tensor, rows: Tensor,
-                  count: Tensor, gradient: bool) -> tuple[Tensor, Tensor | None]:
+def cross_entropy(
+    logits: Tensor,
+    teacher: Tensor,
+    scale: float,
+    teacher_scale: float,
+    columns: Tensor,
+    rows: Tensor,
+    count: Tensor,
+    gradient: bool,
+) -> tuple[Tensor, Tensor | None]:
     """Cross-entropies (N,) and, if wanted, their gradient as (3, N, K) bf16: hi, lo, hi."""
     number, partners, prototypes = teacher.shape
     sums = _normalise_rows(logits, scale, None)[0]  # N
     part = min(8192, triton.next_power_of_2(prototypes))  # prototypes a program works on
     inner = logits.new_empty(number, triton.cdiv(prototypes, part))  # N parts
-    pulled = torch.empty(3, number, prototypes, dtype=torch.bfloat16, device=logits.device) if gradient else None
-    _cross_entropy[inner.shape](logits, teacher, columns, rows.contiguous(), sums, count, inner, pulled, prototypes,
-                                number * prototypes, scale, teacher_scale, PARTNERS=partners, GRADIENT=gradient,
-                                PART=part, WIDTH=min(part, 1024), num_warps=4)
+    pulled = (
+        torch.empty(3, number, prototypes, dtype=torch.bfloat16, device=logits.device)
+        if gradient
+        else None
+    )
+    _cross_entropy[inner.shape](
+        logits,
+        teacher,
+        columns,
+        rows.contiguous(),
+        sums,
+        count,
+        inner,
+        pulled,
+        prototypes,
+        number * prototypes,
+        scale,
+        teacher_scale,
+        PARTNERS=partners,
+        GRADIENT=gradient,
+        PART=part,
+        WIDTH=min(part, 1024),
+        num_warps=4,
+    )
     return sums * count - inner.sum(dim=1) * scale, pulled
 
 
 def pull_back(gradient: Tensor, features: Tensor, prototypes: Tensor, total: Tensor) -> Tensor:
-    """Gradient (N, D) of the ``left`` features; that of the ``right`` prototypes is added to ``total`` (K, D)."""
+    """Gradient (N, D) of the ``left`` features; that of the ``right`` prototypes is added to
+    ``total`` (K, D)."""
     depth = total.shape[1]
     high, low, _ = features.unflatten(1, (3, depth)).unbind(1)  # N D
     _multiply(gradient.flatten(0, 1).mT, torch.cat([high, high, low]), total)
@@ -80,20 +116,35 @@ def pull_back(gradient: Tensor, features: Tensor, prototypes: Tensor, total: Ten
     return parts.unflatten(0, (2, -1)).unflatten(2, (2, depth)).sum(dim=(0, 2))  # N D
 
 
-def _normalise_rows(logits: Tensor, scale: float, columns: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def _normalise_rows(
+    logits: Tensor, scale: float, columns: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
     count, prototypes = logits.shape
     sums, entropy = logits.new_empty(2, count)  # N
     best = torch.empty(count, dtype=torch.long, device=logits.device)  # N
-    _rows[(count,)](logits, columns, sums, entropy, best, scale, PROTOTYPES=prototypes, COLUMNS=columns is not None,
-                    WIDTH=2048, num_warps=8)
+    _rows[(count,)](
+        logits,
+        columns,
+        sums,
+        entropy,
+        best,
+        scale,
+        PROTOTYPES=prototypes,
+        COLUMNS=columns is not None,
+        WIDTH=2048,
+        num_warps=8,
+    )
     return sums, entropy, best
 
 
-def _columns(kernel, sums: Tensor, logits: Tensor, scale: float, mask: Tensor, *scalings: Tensor) -> None:
+def _columns(
+    kernel, sums: Tensor, logits: Tensor, scale: float, mask: Tensor, *scalings: Tensor
+) -> None:
     count, prototypes = logits.shape
     width = 128
     kernel[(triton.cdiv(prototypes, width),)](
-        logits, mask, *scalings, sums, count, prototypes, scale, HEIGHT=16, WIDTH=width, num_warps=4)
+        logits, mask, *scalings, sums, count, prototypes, scale, HEIGHT=16, WIDTH=width, num_warps=4
+    )
 
 
 def _multiply(a: Tensor, b: Tensor, total: Tensor | None = None) -> Tensor:
@@ -117,9 +168,19 @@ def _halves(x):
 
 
 @triton.jit
-def _rows(logits_ptr, columns_ptr, sums_ptr, entropy_ptr, best_ptr, scale, PROTOTYPES: tl.constexpr,
-          COLUMNS: tl.constexpr, WIDTH: tl.constexpr):
-    """One row a program. Each lane keeps its own running softmax; they meet at the end. Powers of two throughout."""
+def _rows(
+    logits_ptr,
+    columns_ptr,
+    sums_ptr,
+    entropy_ptr,
+    best_ptr,
+    scale,
+    PROTOTYPES: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    """One row a program. Each lane keeps its own running softmax; they meet at the end. Powers of
+    two throughout."""
     row = tl.program_id(0)
     logits_ptr += row.to(tl.int64) * PROTOTYPES
     peak = tl.full((WIDTH,), LOWEST, tl.float32)
@@ -152,8 +213,16 @@ def _rows(logits_ptr, columns_ptr, sums_ptr, entropy_ptr, best_ptr, scale, PROTO
 
 
 @triton.jit
-def _add_columns(logits_ptr, mask_ptr, sums_ptr, count, prototypes, scale, HEIGHT: tl.constexpr,
-                 WIDTH: tl.constexpr):
+def _add_columns(
+    logits_ptr,
+    mask_ptr,
+    sums_ptr,
+    count,
+    prototypes,
+    scale,
+    HEIGHT: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
     """WIDTH columns a program, all rows of the block; each lane keeps its own running sum."""
     k = tl.program_id(0) * WIDTH + tl.arange(0, WIDTH)
     peak = tl.full((HEIGHT, WIDTH), LOWEST, tl.float32)
@@ -162,7 +231,9 @@ def _add_columns(logits_ptr, mask_ptr, sums_ptr, count, prototypes, scale, HEIGH
         n = start + tl.arange(0, HEIGHT)
         used = tl.load(mask_ptr + n, n < count, other=0) != 0
         inside = used[:, None] & (k < prototypes)[None, :]
-        x = tl.load(logits_ptr + n.to(tl.int64)[:, None] * prototypes + k[None, :], inside, other=0.0)
+        x = tl.load(
+            logits_ptr + n.to(tl.int64)[:, None] * prototypes + k[None, :], inside, other=0.0
+        )
         x = tl.where(inside, x * (scale * LOG2E), LOWEST)
         higher = tl.maximum(peak, x)
         total = total * tl.exp2(peak - higher) + tl.where(inside, tl.exp2(x - higher), 0.0)
@@ -174,8 +245,18 @@ def _add_columns(logits_ptr, mask_ptr, sums_ptr, count, prototypes, scale, HEIGH
 
 
 @triton.jit
-def _add_mass(logits_ptr, mask_ptr, columns_ptr, rows_ptr, mass_ptr, count, prototypes, scale,
-              HEIGHT: tl.constexpr, WIDTH: tl.constexpr):
+def _add_mass(
+    logits_ptr,
+    mask_ptr,
+    columns_ptr,
+    rows_ptr,
+    mass_ptr,
+    count,
+    prototypes,
+    scale,
+    HEIGHT: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
     """As ``_add_columns``, of rows whose log normalisers are known."""
     k = tl.program_id(0) * WIDTH + tl.arange(0, WIDTH)
     columns = tl.load(columns_ptr + k, k < prototypes, other=0.0)
@@ -185,7 +266,9 @@ def _add_mass(logits_ptr, mask_ptr, columns_ptr, rows_ptr, mass_ptr, count, prot
         used = tl.load(mask_ptr + n, n < count, other=0) != 0
         row = tl.load(rows_ptr + n, used, other=0.0)
         inside = used[:, None] & (k < prototypes)[None, :]
-        x = tl.load(logits_ptr + n.to(tl.int64)[:, None] * prototypes + k[None, :], inside, other=0.0)
+        x = tl.load(
+            logits_ptr + n.to(tl.int64)[:, None] * prototypes + k[None, :], inside, other=0.0
+        )
         x = (x * scale + columns[None, :] - row[:, None]) * LOG2E
         total += tl.where(inside, tl.exp2(x), 0.0)
     before = tl.load(mass_ptr + k, k < prototypes, other=0.0)
@@ -193,9 +276,24 @@ def _add_mass(logits_ptr, mask_ptr, columns_ptr, rows_ptr, mass_ptr, count, prot
 
 
 @triton.jit
-def _cross_entropy(logits_ptr, teacher_ptr, columns_ptr, rows_ptr, sums_ptr, count_ptr, inner_ptr, gradient_ptr,
-                   prototypes, plane, scale, teacher_scale, PARTNERS: tl.constexpr, GRADIENT: tl.constexpr,
-                   PART: tl.constexpr, WIDTH: tl.constexpr):
+def _cross_entropy(
+    logits_ptr,
+    teacher_ptr,
+    columns_ptr,
+    rows_ptr,
+    sums_ptr,
+    count_ptr,
+    inner_ptr,
+    gradient_ptr,
+    prototypes,
+    plane,
+    scale,
+    teacher_scale,
+    PARTNERS: tl.constexpr,
+    GRADIENT: tl.constexpr,
+    PART: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
     """PART prototypes of one row a program: sum_k t_k logits_k, and (softmax_k count - t_k) scale."""
     row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     sums, count = tl.load(sums_ptr + row), tl.load(count_ptr + row)
@@ -209,7 +307,10 @@ def _cross_entropy(logits_ptr, teacher_ptr, columns_ptr, rows_ptr, sums_ptr, cou
         for m in tl.static_range(PARTNERS):
             pair = row * PARTNERS + m
             offset = tl.load(rows_ptr + pair)
-            x = tl.load(teacher_ptr + pair * prototypes + k, inside, other=0.0) * teacher_scale + columns
+            x = (
+                tl.load(teacher_ptr + pair * prototypes + k, inside, other=0.0) * teacher_scale
+                + columns
+            )
             target += tl.exp2((x + offset) * LOG2E)
         inner += tl.where(inside, target * logits, 0.0)
         if GRADIENT:

@@ -1,13 +1,15 @@
-"""Sinkhorn-Knopp in Triton; the reference, whose semantics these kernels keep, is models/losses/sinkhorn.py.
+"""Sinkhorn-Knopp in Triton; the reference, whose semantics these kernels keep, is
+models/fusion/sinkhorn.py.
 
-A problem whose padded size is at most ``WHOLE`` is one program's: read once, kept in registers, written once. Larger
-ones, and those whose rows are spread over ranks, take two launches an iteration with the scores left as they are:
+A problem whose padded size is at most ``WHOLE`` is one program's: read once, kept in registers,
+written once. Larger ones, and those whose rows are spread over ranks, take two launches an
+iteration with the scores left as they are:
 
     c_k = log sum_n exp(x_nk + u_n)    over ranks too, between the launches
     u_n = -log sum_k exp(x_nk - c_k)   and the last time: softmax_k(x_nk - c_k), the assignments
 
-with x = scores / epsilon. Sums over rows run in spans of fixed length whose results a second launch adds: no
-atomics, so the same input gives the same bits.
+with x = scores / epsilon. Sums over rows run in spans of fixed length whose results a second launch
+adds: no atomics, so the same input gives the same bits.
 """
 
 from collections.abc import Callable
@@ -17,21 +19,33 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-WHOLE = 32768  # entries, float32: half the registers of a multiprocessor of compute capability 8 or 9
+WHOLE = (
+    32768  # entries, float32: half the registers of a multiprocessor of compute capability 8 or 9
+)
 SPAN = 512  # rows of a partial column sum
-LOWEST = tl.constexpr(-3e38)  # below every score; finite, so that the difference of two such is not NaN
-# Range of x up to which products of exponentials do for logarithms. The logarithms of the scalings stay within 1.5
-# ranges of zero if x is centred (the iteration is nonexpansive, and its fixed point varies by one range at most), so
-# a sum is at least exp(-66), and what underflows at exp(-87) is lost to its rounding. Cosines / 0.05 span 40.
+LOWEST = tl.constexpr(
+    -3e38
+)  # below every score; finite, so that the difference of two such is not NaN
+# Range of x up to which products of exponentials do for logarithms. The logarithms of the scalings
+# stay within 1.5 ranges of zero if x is centred (the iteration is nonexpansive, and its fixed point
+# varies by one range at most), so a sum is at least exp(-66), and what underflows at exp(-87) is
+# lost to its rounding. Cosines / 0.05 span 40.
 NARROW = tl.constexpr(44.0)
 
 
-def assign(scores: Tensor, mask: Tensor, epsilon: float, iterations: int,
-           over_ranks: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-    """``scores`` (..., N, M) of any float type and strides, ``mask`` (..., N) bool -> (..., N, M) float32.
+def assign(
+    scores: Tensor,
+    mask: Tensor,
+    epsilon: float,
+    iterations: int,
+    over_ranks: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """``scores`` (..., N, M) of any float type and strides, ``mask`` (..., N) bool -> (..., N, M)
+    float32.
 
-    ``over_ranks`` turns the logarithms (..., M) of local column sums into those of the global ones; None: each
-    problem is this rank's alone. No gradient. Leading axes that do not collapse into one are copied.
+    ``over_ranks`` turns the logarithms (..., M) of local column sums into those of the global ones;
+    None: each problem is this rank's alone. No gradient. Leading axes that do not collapse into one
+    are copied.
     """
     rows, columns = scores.shape[-2:]
     out = torch.empty(scores.shape, dtype=torch.float32, device=scores.device)
@@ -40,7 +54,10 @@ def assign(scores: Tensor, mask: Tensor, epsilon: float, iterations: int,
     problems = scores.shape[:-2].numel()
     x, used = scores.reshape(problems, rows, columns), mask.reshape(problems, rows)
     with torch.cuda.device_of(scores):  # triton launches on the current device
-        if over_ranks is None and triton.next_power_of_2(rows) * triton.next_power_of_2(columns) <= WHOLE:
+        if (
+            over_ranks is None
+            and triton.next_power_of_2(rows) * triton.next_power_of_2(columns) <= WHOLE
+        ):
             _assign_whole(x, used, out, epsilon, iterations)
         else:
             _assign_by_passes(x, used, out, epsilon, iterations, over_ranks or (lambda sums: sums))
@@ -51,52 +68,130 @@ def _assign_whole(x: Tensor, mask: Tensor, out: Tensor, epsilon: float, iteratio
     problems, rows, columns = x.shape
     block = triton.next_power_of_2(rows), triton.next_power_of_2(columns)
     size = block[0] * block[1]
-    # 64 entries a thread, hence 128 registers with the largest size and up to 250 with fewer threads: a multiprocessor
-    # holds half as many programs as the entries alone would allow
+    # 64 entries a thread, hence 128 registers with the largest size and up to 250 with fewer
+    # threads: a multiprocessor holds half as many programs as the entries alone would allow
     programs = min(problems, _multiprocessors(x.device) * min(32, max(1, WHOLE // 2 // size)))
     _whole[(programs,)](
-        x, mask, out, problems, rows, 1 / epsilon, x.stride(0), *mask.stride(),
-        M=columns, ROW_STRIDE=x.stride(1), COLUMN_STRIDE=x.stride(2), ITERATIONS=iterations,
-        ROWS=block[0], COLUMNS=block[1], EACH=triton.cdiv(problems, programs),
-        num_warps=min(16, max(1, size // 2048)))
+        x,
+        mask,
+        out,
+        problems,
+        rows,
+        1 / epsilon,
+        x.stride(0),
+        *mask.stride(),
+        M=columns,
+        ROW_STRIDE=x.stride(1),
+        COLUMN_STRIDE=x.stride(2),
+        ITERATIONS=iterations,
+        ROWS=block[0],
+        COLUMNS=block[1],
+        EACH=triton.cdiv(problems, programs),
+        num_warps=min(16, max(1, size // 2048)),
+    )
 
 
 def _multiprocessors(device: torch.device) -> int:
-    # interpreted, the number only has to be small: then a program takes several problems in small tests too
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+    # interpreted, the number only has to be small: then a program takes several problems in small
+    # tests too
+    return (
+        torch.cuda.get_device_properties(device).multi_processor_count
+        if device.type == "cuda"
+        else 1
+    )
 
 
-def _assign_by_passes(x: Tensor, mask: Tensor, out: Tensor, epsilon: float, iterations: int,
-                      over_ranks: Callable[[Tensor], Tensor]) -> None:
+def _assign_by_passes(
+    x: Tensor,
+    mask: Tensor,
+    out: Tensor,
+    epsilon: float,
+    iterations: int,
+    over_ranks: Callable[[Tensor], Tensor],
+) -> None:
     problems, rows, columns = x.shape
     span = min(SPAN, max(8, triton.next_power_of_2(rows)))
-    spans, tiles, narrow = max(1, triton.cdiv(rows, span)), triton.cdiv(columns, 256), triton.cdiv(columns, 64)
+    spans, tiles, narrow = (
+        max(1, triton.cdiv(rows, span)),
+        triton.cdiv(columns, 256),
+        triton.cdiv(columns, 64),
+    )
     scalings = torch.zeros(mask.shape, device=x.device).masked_fill(~mask, -torch.inf)  # problems N
-    partial = torch.empty(2, problems, spans, columns, device=x.device)  # peak, and sum over exp(peak)
+    partial = torch.empty(
+        2, problems, spans, columns, device=x.device
+    )  # peak, and sum over exp(peak)
     sums = torch.empty(*out.shape[:-2], columns, device=x.device)  # ... M
     for step in range(iterations):
         _columns[(problems * spans * tiles,)](
-            x, scalings, *partial, rows, columns, spans, tiles, 1 / epsilon, *x.stride(),
-            SPAN=span, ROWS=8, COLUMNS=256, num_warps=4)
+            x,
+            scalings,
+            *partial,
+            rows,
+            columns,
+            spans,
+            tiles,
+            1 / epsilon,
+            *x.stride(),
+            SPAN=span,
+            ROWS=8,
+            COLUMNS=256,
+            num_warps=4,
+        )
         _add_spans[(problems * narrow,)](
-            *partial, sums, columns, spans, narrow, SPANS=triton.next_power_of_2(spans), COLUMNS=64, num_warps=4)
+            *partial,
+            sums,
+            columns,
+            spans,
+            narrow,
+            SPANS=triton.next_power_of_2(spans),
+            COLUMNS=64,
+            num_warps=4,
+        )
         total = over_ranks(sums).contiguous()  # ... M
         if not rows:
             continue  # this rank has nothing to write, but takes part in the collectives
         last = step == iterations - 1
-        # four rows share a read of the sums; the last time scores are read twice, and a single row stays in the cache
+        # four rows share a read of the sums; the last time scores are read twice, and a single row
+        # stays in the cache
         height = 1 if last else 4
         _rows[(problems * triton.cdiv(rows, height),)](
-            x, mask, total, out if last else scalings, rows, 1 / epsilon, *x.stride(), *mask.stride(),
-            M=columns, LAST=last, ROWS=height, COLUMNS=min(4096 // height, triton.next_power_of_2(columns)),
-            num_warps=8)
+            x,
+            mask,
+            total,
+            out if last else scalings,
+            rows,
+            1 / epsilon,
+            *x.stride(),
+            *mask.stride(),
+            M=columns,
+            LAST=last,
+            ROWS=height,
+            COLUMNS=min(4096 // height, triton.next_power_of_2(columns)),
+            num_warps=8,
+        )
 
 
 @triton.jit
-def _whole(scores, mask, out, problems, N, inverse_epsilon, problem_stride, mask_problem_stride, mask_row_stride,
-           M: tl.constexpr, ROW_STRIDE: tl.constexpr, COLUMN_STRIDE: tl.constexpr, ITERATIONS: tl.constexpr,
-           ROWS: tl.constexpr, COLUMNS: tl.constexpr, EACH: tl.constexpr):
-    """A program takes EACH problems, one after another; the next one's scores are on their way meanwhile.
+def _whole(
+    scores,
+    mask,
+    out,
+    problems,
+    N,
+    inverse_epsilon,
+    problem_stride,
+    mask_problem_stride,
+    mask_row_stride,
+    M: tl.constexpr,
+    ROW_STRIDE: tl.constexpr,
+    COLUMN_STRIDE: tl.constexpr,
+    ITERATIONS: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    EACH: tl.constexpr,
+):
+    """A program takes EACH problems, one after another; the next one's scores are on their way
+    meanwhile.
 
     M and the strides are constants: the compiler sees how wide a load may be.
     """
@@ -108,7 +203,12 @@ def _whole(scores, mask, out, problems, N, inverse_epsilon, problem_stride, mask
         there = (row < rows)[:, None] & (column < M)[None, :]
         # all rows are read, masked ones too: waiting for the mask first would cost more
         x = tl.load(scores + problem * problem_stride + offsets, there, other=0.0).to(tl.float32)
-        valid = tl.load(mask + problem * mask_problem_stride + row * mask_row_stride, row < rows, other=0) != 0
+        valid = (
+            tl.load(
+                mask + problem * mask_problem_stride + row * mask_row_stride, row < rows, other=0
+            )
+            != 0
+        )
         counts = there & valid[:, None]
         x = tl.where(counts, x * inverse_epsilon, -float("inf"))
         # down the columns first: that needs no shuffles between threads
@@ -124,7 +224,8 @@ def _whole(scores, mask, out, problems, N, inverse_epsilon, problem_stride, mask
 
 @triton.jit
 def _by_products(k, valid, there, M: tl.constexpr, ITERATIONS: tl.constexpr):
-    """Scalings u, v of k: one exponential an entry in all. u is kept near one, whatever N, M and the iterations."""
+    """Scalings u, v of k: one exponential an entry in all. u is kept near one, whatever N, M and
+    the iterations."""
     ratio = M / tl.sum(valid.to(tl.float32), 0)
     u = tl.where(valid, 1.0, 0.0)
     for _ in range(ITERATIONS - 1):
@@ -156,7 +257,8 @@ def _logsumexp(x, AXIS: tl.constexpr):
 
 @triton.jit
 def _include(peak, total, z):
-    """Running sum of exponentials, ``total`` exp(``peak``), and one more, z, with one exponential. NaN stays."""
+    """Running sum of exponentials, ``total`` exp(``peak``), and one more, z, with one exponential.
+    NaN stays."""
     gap = z - peak
     e = tl.exp(-tl.abs(gap))
     total = tl.where(gap > 0, total * e + 1, total + e)
@@ -164,9 +266,23 @@ def _include(peak, total, z):
 
 
 @triton.jit
-def _columns(scores, scalings, peaks, totals, N, M, spans, tiles, inverse_epsilon,
-             problem_stride, row_stride, column_stride,
-             SPAN: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+def _columns(
+    scores,
+    scalings,
+    peaks,
+    totals,
+    N,
+    M,
+    spans,
+    tiles,
+    inverse_epsilon,
+    problem_stride,
+    row_stride,
+    column_stride,
+    SPAN: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
     """Sums over the rows of one span, of COLUMNS columns; masked rows have the scaling -inf."""
     program = tl.program_id(0)
     span = program // tiles % spans
@@ -179,7 +295,9 @@ def _columns(scores, scalings, peaks, totals, N, M, spans, tiles, inverse_epsilo
         row = span * SPAN + start + tl.arange(0, ROWS)
         u = tl.load(scalings + problem * N + row, row < N, other=-float("inf"))
         read = (u != -float("inf"))[:, None] & (column < M)[None, :]
-        x = tl.load(first + row[:, None].to(tl.int64) * row_stride, read, other=-float("inf")).to(tl.float32)
+        x = tl.load(first + row[:, None].to(tl.int64) * row_stride, read, other=-float("inf")).to(
+            tl.float32
+        )
         peak, total = _include(peak, total, x * inverse_epsilon + u[:, None])
     top = tl.max(peak, 0)
     total = tl.sum(total * tl.exp(peak - top[None, :]), 0)
@@ -204,20 +322,38 @@ def _add_spans(peaks, totals, sums, M, spans, tiles, SPANS: tl.constexpr, COLUMN
 
 
 @triton.jit
-def _rows(scores, mask, sums, out, N, inverse_epsilon, problem_stride, row_stride, column_stride,
-          mask_problem_stride, mask_row_stride,
-          M: tl.constexpr, LAST: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+def _rows(
+    scores,
+    mask,
+    sums,
+    out,
+    N,
+    inverse_epsilon,
+    problem_stride,
+    row_stride,
+    column_stride,
+    mask_problem_stride,
+    mask_row_stride,
+    M: tl.constexpr,
+    LAST: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
     """Scalings of ROWS rows, or with LAST their assignments."""
     groups = tl.cdiv(N, ROWS)
     problem = (tl.program_id(0) // groups).to(tl.int64)
     row = tl.program_id(0) % groups * ROWS + tl.arange(0, ROWS)
-    valid = tl.load(mask + problem * mask_problem_stride + row * mask_row_stride, row < N, other=0) != 0
+    valid = (
+        tl.load(mask + problem * mask_problem_stride + row * mask_row_stride, row < N, other=0) != 0
+    )
     first = scores + problem * problem_stride + row[:, None].to(tl.int64) * row_stride
     sums += problem * M
     peak = tl.full([ROWS, COLUMNS], LOWEST, tl.float32)
     total = tl.zeros([ROWS, COLUMNS], tl.float32)
     for start in range(0, M, COLUMNS):
-        z = _scaled(first, sums, valid, start + tl.arange(0, COLUMNS), M, inverse_epsilon, column_stride)
+        z = _scaled(
+            first, sums, valid, start + tl.arange(0, COLUMNS), M, inverse_epsilon, column_stride
+        )
         peak, total = _include(peak, total, z)
     top = tl.max(peak, 1)
     total = tl.sum(total * tl.exp(peak - top[:, None]), 1)
@@ -229,13 +365,17 @@ def _rows(scores, mask, sums, out, N, inverse_epsilon, problem_stride, row_strid
             place = (problem * N + row[:, None]) * M + column[None, :]
             tl.store(out + place, q, (row < N)[:, None] & (column < M)[None, :])
     else:
-        tl.store(out + problem * N + row, tl.where(valid, -(top + tl.log(total)), -float("inf")), row < N)
+        tl.store(
+            out + problem * N + row, tl.where(valid, -(top + tl.log(total)), -float("inf")), row < N
+        )
 
 
 @triton.jit
 def _scaled(first, sums, valid, column, M, inverse_epsilon, column_stride):
     """x - c at some columns of the rows that begin at ``first``; -inf where nothing is read."""
     read = valid[:, None] & (column < M)[None, :]
-    x = tl.load(first + column[None, :].to(tl.int64) * column_stride, read, other=-float("inf")).to(tl.float32)
+    x = tl.load(first + column[None, :].to(tl.int64) * column_stride, read, other=-float("inf")).to(
+        tl.float32
+    )
     c = tl.load(sums + column, column < M, other=0.0)
     return x * inverse_epsilon - c[None, :]

@@ -1,8 +1,9 @@
-"""Run a function or a script in several real gloo processes on this machine and collect what they return.
+"""Run a function or a script in several real gloo processes on this machine and collect what they
+return.
 
-``run_processes(2, "tests.dist.test_x:worker", args)`` calls ``worker(*args)`` in every process and returns the results
-in rank order. ``run_processes(2, "launch/pretrain.py", args)`` (or a module name) runs a script and returns what each
-printed.
+``run_processes(2, "tests.dist.test_x:worker", args)`` calls ``worker(*args)`` in every process and
+returns the results in rank order. ``run_processes(2, "launch/pretrain.py", args)`` (or a module
+name) runs a script and returns what each printed.
 """
 
 import importlib
@@ -18,12 +19,13 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 
 
 class ProcessesFailed(RuntimeError):
-    """A process failed or the time ran out; the message ends with the error output of the first that failed."""
+    """A process failed or the time ran out; the message ends with the error output of the first
+    that failed."""
 
 
 def free_port() -> int:
@@ -34,7 +36,8 @@ def free_port() -> int:
 
 
 def environment(rank: int, world: int, port: int) -> dict[str, str]:
-    """Variables of one process: the ones that torch and DeepSpeed read, on the CPU with one thread."""
+    """Variables of one process: the ones that torch and DeepSpeed read, on the CPU with one thread.
+    """
     ours = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world,
             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "",
             "OMP_NUM_THREADS": 1, "PYTHONUNBUFFERED": 1,
@@ -45,9 +48,9 @@ def environment(rank: int, world: int, port: int) -> dict[str, str]:
 def run_processes(world: int, target: str, args: Sequence = (), timeout: float = 180.0) -> list:
     """Run ``target`` in ``world`` processes; results by rank.
 
-    ``target`` is "module:function" (arguments and results travel by torch.save), a path that ends in .py, or a module
-    (arguments as strings, the result is the standard output). Raises ProcessesFailed when a process fails or
-    ``timeout`` seconds pass; no process is left behind.
+    ``target`` is "module:function" (arguments and results travel by torch.save), a path that ends
+    in .py, or a module (arguments as strings, the result is the standard output). Raises
+    ProcessesFailed when a process fails or ``timeout`` seconds pass; no process is left behind.
     """
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
@@ -114,7 +117,8 @@ def _child(target: str, folder: str) -> None:
     result = getattr(importlib.import_module(module), function)(*args)
     torch.save(result, f"{folder}/{os.environ['RANK']}.result")
     if dist.is_initialized():
-        # left to the interpreter's exit, gloo's threads abort about one run in five ("terminate called")
+        # left to the interpreter's exit, gloo's threads abort about one run in five ("terminate
+        # called")
         dist.destroy_process_group()
 
 

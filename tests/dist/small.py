@@ -1,4 +1,5 @@
-"""A small model with real experts, for the tests of ZeRO-2, teacher and checkpoint: every kind of parameter once."""
+"""A small model with real experts, for the tests of ZeRO-2, teacher and checkpoint: every kind of
+parameter once."""
 
 import zlib
 
@@ -6,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from engine import zero
-from engine.collectives import DistributedReducer
-from models.moe import MoE, canonical_names
+from engine.distributed import zero
+from engine.distributed.collectives import DistributedReducer
+from models.moe.layer import MoE, canonical_names
 from models.reducer import Reducer
 from models.spec import MoESpec
 
@@ -61,7 +62,8 @@ def batch(step: int, rank: int, world: int):
 
 
 def config(bf16: bool = False, clip: float = 1.0, **zero_keys) -> dict:
-    """DeepSpeed's keys. The small reduce bucket cuts gradients of one layer apart, as large models do."""
+    """DeepSpeed's keys. The small reduce bucket cuts gradients of one layer apart, as large models
+    do."""
     return {
         "train_batch_size": HALVES, "gradient_clipping": clip, "bf16": {"enabled": bf16},
         "optimizer": {"type": "AdamW", "params": {"lr": 1e-2, "betas": [0.9, 0.999], "torch_adam": True}},

@@ -12,9 +12,11 @@ import google_crc32c
 import pytest
 import torch
 
-from engine import checkpoint, zero
-from engine.collectives import on_first_rank
-from engine.teacher import EmaTeacher
+from engine.checkpoint.load import latest, load
+from engine.checkpoint.save import save
+from engine.distributed import zero
+from engine.distributed.collectives import on_first_rank
+from engine.distributed.teacher import EmaTeacher
 from models.reducer import Reducer
 from tests.dist.processes import ProcessesFailed, run_processes
 from tests.dist.small import Small, start, train_step
@@ -37,14 +39,15 @@ def train(engine, teacher, steps):
         teacher.module.centre.add_(engine.module.centre, alpha=0.5)
 
 
-def save(folder, step, engine, teacher, keep=2):
+def publish(folder, step, engine, teacher, keep=2):
     """A checkpoint with values and tensors of the caller's."""
     extra = {"seed": 7, "fingerprint": "abc", "centres": CENTRES, "nothing": {}}
-    return checkpoint.save(folder, step, engine, teacher, extra, keep)
+    return save(folder, step, engine, teacher, extra, keep)
 
 
 def everything(engine, teacher):
-    """All state of this rank by name: weights, buffers, master weights, moments, average, what the teacher shows."""
+    """All state of this rank by name: weights, buffers, master weights, moments, average, what the
+    teacher shows."""
     state = {f"student.{name}": x for name, x in engine.module.state_dict().items()}
     state |= {f"teacher.{name}": x for name, x in teacher.module.state_dict().items()}
     state |= {f"average.{name}": x for name, x in teacher.state().items()}
@@ -69,7 +72,7 @@ def first_life(folder):
     for bf16 in (False, True):
         run = open_run(bf16=bf16)
         train(*run, range(3))
-        save(f"{folder}/{bf16}", 3, *run)
+        publish(f"{folder}/{bf16}", 3, *run)
         train(*run, range(3, 6))
         ends[bf16] = everything(*run)
     return ends, tidy(Path(folder), run), full_disk(Path(folder), run)
@@ -79,7 +82,7 @@ def tidy(folder, run):
     """Which checkpoints stay: after a step saved twice, a later one, an earlier one."""
     listings = []
     for step in (2, 2, 3, 1):
-        save(folder / "tidy", step, *run, keep=1)
+        publish(folder / "tidy", step, *run, keep=1)
         # rank 0 clears a hidden folder when it starts the next save, so it also looks
         listings.append(on_first_rank(lambda: sorted(path.name for path in (folder / "tidy/checkpoints").iterdir())))
     return listings
@@ -87,34 +90,34 @@ def tidy(folder, run):
 
 def full_disk(folder, run):
     """Rank 1 can write no more than 1 kB a file; then all can."""
-    save(folder / "full", 1, *run)
+    publish(folder / "full", 1, *run)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write fails instead
     if zero.ranks()[0] == 1:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    line = message(lambda: save(folder / "full", 2, *run))
+    line = message(lambda: publish(folder / "full", 2, *run))
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    kept = checkpoint.latest(folder / "full").name
-    save(folder / "full", 3, *run)
-    return line, kept, checkpoint.latest(folder / "full").name
+    kept = latest(folder / "full").name
+    publish(folder / "full", 3, *run)
+    return line, kept, latest(folder / "full").name
 
 
 def second_life(folder):
     """Start anew from the checkpoint and train 3; before that, everything that must be refused."""
     zero.init_distributed()
-    good = checkpoint.latest(f"{folder}/False")
-    refused = {"ep": message(lambda: checkpoint.load(good, *open_run(ep_size=1))),
-               "width": message(lambda: checkpoint.load(good, *open_run(width=12)))}
+    good = latest(f"{folder}/False")
+    refused = {"ep": message(lambda: load(good, *open_run(ep_size=1))),
+               "width": message(lambda: load(good, *open_run(width=12)))}
     run = open_run()
     train(*run, range(1))
     before = everything(*run)
-    refused |= {name: message(lambda name=name: checkpoint.load(Path(folder) / name, *run)) for name in DAMAGE}
+    refused |= {name: message(lambda name=name: load(Path(folder) / name, *run)) for name in DAMAGE}
     after = everything(*run)
     refused["unchanged"] = str(all(torch.equal(x, after[name]) for name, x in before.items()))
     ends, states = {}, {}
     for bf16 in (False, True):
         run = open_run(bf16=bf16)
-        states[bf16] = checkpoint.load(checkpoint.latest(f"{folder}/{bf16}"), *run)
+        states[bf16] = load(latest(f"{folder}/{bf16}"), *run)
         train(*run, range(3, 6))
         ends[bf16] = everything(*run)
     return ends, states, refused
@@ -123,7 +126,7 @@ def second_life(folder):
 def alone(folder):
     """One process opens a checkpoint of two."""
     zero.init_distributed()
-    return message(lambda: checkpoint.load(checkpoint.latest(f"{folder}/False"), *open_run(ep_size=1)))
+    return message(lambda: load(latest(f"{folder}/False"), *open_run(ep_size=1)))
 
 
 def truncate(folder):
@@ -202,7 +205,8 @@ def test_the_manifest_names_every_file_with_size_and_checksum(first):
 def test_old_checkpoints_go_after_the_new_one_is_there(first):
     for _, listings, _ in first[1]:
         steps = [[int(name.removeprefix("step-")) for name in names] for names in listings]
-        # one stays; a step may be saved twice, and a run taken up at an earlier step leaves the later ones
+        # one stays; a step may be saved twice, and a run taken up at an earlier step leaves the
+        # later ones
         assert steps == [[2], [2], [3], [1, 3]]
 
 
@@ -217,13 +221,13 @@ def die(folder, point):
     zero.init_distributed()
     run = open_run()
     train(*run, range(1))
-    save(folder, 1, *run)
+    publish(folder, 1, *run)
     kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
     if point == "manifest":
         Path.rename = kill
     if point == "files" and zero.ranks()[0] == 1:
         EmaTeacher.layout = kill
-    save(folder, 2, *run)
+    publish(folder, 2, *run)
 
 
 @pytest.mark.parametrize("point", ["files", "manifest"])
@@ -235,10 +239,10 @@ def test_a_killed_save_leaves_the_earlier_checkpoint(tmp_path, capsys, point):
     assert (root / ".unfinished-step-00000002/manifest.json").exists() == (point == "manifest")
     shutil.copytree(root / "step-00000001", root / "step-00000009")
     (root / "step-00000009/manifest.json").unlink()
-    assert checkpoint.latest(tmp_path) == root / "step-00000001"
+    assert latest(tmp_path) == root / "step-00000001"
     said = capsys.readouterr().out
     assert "step-00000009: not a whole checkpoint" in said and ".unfinished-step-00000002: not a whole" in said
 
 
 def test_a_run_without_checkpoints_has_none(tmp_path):
-    assert checkpoint.latest(tmp_path / "nothing") is None
+    assert latest(tmp_path / "nothing") is None

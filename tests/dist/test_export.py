@@ -1,4 +1,5 @@
-"""What is exported and loaded again has the bits of the teacher, and of the student, that the ranks held."""
+"""What is exported and loaded again has the bits of the teacher, and of the student, that the ranks
+held."""
 
 import json
 from dataclasses import asdict
@@ -8,23 +9,26 @@ import pytest
 import torch
 from torch import nn
 
-from data.regions import RegionTable
-from engine import checkpoint, zero
-from engine.build import build_models, is_last_layer, is_no_decay, share_context
-from engine.collectives import DistributedReducer
-from engine.config import load as load_config
-from engine.export import export
-from engine.teacher import EmaTeacher
-from engine.weights import load, load_pretraining
-from models.moe import canonical_names
+from data.tiles.regions import RegionTable
+from engine.checkpoint.save import save
+from engine.distributed import zero
+from engine.training.build import build_models, is_last_layer, is_no_decay, share_context
+from engine.distributed.collectives import DistributedReducer
+from engine.config.load import load as load_config
+from engine.pretrained.export import export
+from engine.distributed.teacher import EmaTeacher
+from engine.pretrained.weights import load, load_pretraining
+from models.moe.layer import canonical_names
 from tests.commands import TINY
 from tests.dist.processes import run_processes
 
-CASES = [(1, 1, False), (2, 1, False), (2, 2, False), (2, 2, True), (4, 2, True)]  # ranks, ep_size, bf16
+# ranks, ep_size, bf16
+CASES = [(1, 1, False), (2, 1, False), (2, 2, False), (2, 2, True), (4, 2, True)]
 
 
 def worker(folder, ep_size, bf16):
-    """Move the student by noise instead of losses, average, save; all weights of this rank under global names."""
+    """Move the student by noise instead of losses, average, save; all weights of this rank under
+    global names."""
     zero.init_distributed()
     overrides = ["skysense.data.shards=unused", f"skysense.ep_size={ep_size}", f"bf16.enabled={json.dumps(bf16)}"]
     config = load_config(TINY, overrides, zero.ranks()[1])
@@ -44,7 +48,7 @@ def worker(folder, ep_size, bf16):
         ema.update(momentum)
     student.trunk.context.prototypes.add_(0.5)
     extra = {"model": asdict(student.spec), "regions": RegionTable((1, 2)).to_json()}
-    checkpoint.save(folder, 2, engine, ema, extra, keep=1)
+    save(folder, 2, engine, ema, extra, keep=1)
     whole = {kind: gathered(engine, shards) for kind, shards in (("teacher", ema.shards),
                                                                  ("student", zero.partitions(engine)))}
     names = canonical_names(ema.module)
@@ -64,7 +68,8 @@ def gathered(engine, shards):
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]} ranks, ep {case[1]}, bf16 {case[2]}")
 def saved(request, tmp_path_factory):
-    """Run folder, and what all ranks held: float32 weights by kind, and what the teacher's module showed."""
+    """Run folder, and what all ranks held: float32 weights by kind, and what the teacher's module
+    showed."""
     world, ep_size, bf16 = request.param
     folder = tmp_path_factory.mktemp("run")
     ranks = run_processes(world, "tests.dist.test_export:worker", [str(folder), ep_size, bf16])

@@ -2,16 +2,17 @@
 
 import gc
 
-from engine import zero
-from engine.config import load
-from engine.step import Step
-from engine.trainer import train
+from engine.distributed import zero
+from engine.config.load import load
+from engine.training.step import Step
+from engine.training.trainer import train
 from tests.commands import TINY
 from tests.dist.processes import run_processes
 
 
 def worker(shards, run_dir):
-    """Steps after which a collection began, those before the first step left out; and the collector's state later."""
+    """Steps after which a collection began, those before the first step left out; and the
+    collector's state later."""
     device = zero.init_distributed()
     config = load(TINY, [f"skysense.data.shards={shards}", f"skysense.run_dir={run_dir}",
                          "skysense.collect_garbage_every=2"], zero.ranks()[1])
@@ -37,7 +38,8 @@ def test_all_ranks_collect_after_the_same_steps(shards, tmp_path):
     for code, made, collected, automatic, frozen in run_processes(
             2, "tests.dist.test_housekeeping:worker", (str(shards), str(tmp_path / "run"))):
         assert code == 0 and made == list(range(6))
-        # the youngest may still be collected between the end of the first step and the start of the schedule
+        # the youngest may still be collected between the end of the first step and the start of the
+        # schedule
         assert sorted({step for step, generation in collected if generation == 2}) == [0, 2, 4]
         assert all(step == 0 for step, generation in collected if generation < 2)
         assert automatic and frozen == 0

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.nn.functional import all_reduce
 
-from models.moe import MoE, canonical_names
+from models.moe.layer import MoE, canonical_names
 from models.reducer import Reducer
 from models.spec import MoESpec
 from tests.dist.processes import ProcessesFailed, run_processes
@@ -16,7 +16,8 @@ from tests.dist.processes import ProcessesFailed, run_processes
 WIDTH, HIDDEN, EXPERTS, TOKENS = 12, 20, 4, 30
 CASES = ("plain", "skewed", "half absent", "absent")
 ONE, TWO, GROUPED = (1, "deepspeed"), (2, "deepspeed"), (1, "grouped")  # ep_size, implementation
-SETTINGS = ((0.0, *TWO), (1.0, *TWO), (0.0, *ONE), (0.0, *GROUPED), (1.0, *GROUPED))  # capacity factor, path
+# capacity factor, path
+SETTINGS = ((0.0, *TWO), (1.0, *TWO), (0.0, *ONE), (0.0, *GROUPED), (1.0, *GROUPED))
 
 
 class GlooReducer(Reducer):
@@ -75,7 +76,8 @@ def worker(settings):
 
 
 def one_setting(factor, ep_size, implementation):
-    """Every case on this rank: outputs, loss and gradients averaged as data-parallel training does."""
+    """Every case on this rank: outputs, loss and gradients averaged as data-parallel training does.
+    """
     rank, world = dist.get_rank(), dist.get_world_size()
     moe = build(factor, ep_size, implementation, GlooReducer())
     moe.layer.set_deepspeed_parallelism()
@@ -89,7 +91,8 @@ def one_setting(factor, ep_size, implementation):
         ((y * target).sum() + 3 * routing.balance).backward()
         grads = {}
         for name, p in moe.named_parameters():
-            # an expert on one rank has met every rank's tokens already; all others are summed over ranks
+            # an expert on one rank has met every rank's tokens already; all others are summed over
+            # ranks
             if ep_size == 1 or getattr(p, "allreduce", True):
                 dist.all_reduce(p.grad)
             grads[names[name]] = p.grad / world
@@ -100,7 +103,8 @@ def one_setting(factor, ep_size, implementation):
 
 
 def alone(case, factor):
-    """The same in one process: capacity counts a rank's tokens, so each rank's output apart, one balance for all."""
+    """The same in one process: capacity counts a rank's tokens, so each rank's output apart, one
+    balance for all."""
     moe = build(factor, None, "deepspeed", None)
     batches = [batch(case, rank) for rank in range(2)]
     outputs = [moe(x, mask)[0] for x, mask, _ in batches]

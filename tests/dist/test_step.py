@@ -1,19 +1,20 @@
-"""A step that must not be applied leaves everything as it was, on every rank; the next one goes on."""
+"""A step that must not be applied leaves everything as it was, on every rank; the next one goes on.
+"""
 
 from functools import partial
 
 import torch
 
 from data.shards.dataset import ShardDataset
-from data.stream import open_stream
-from engine import zero
-from engine.build import build_models, embed_classes, is_last_layer, is_no_decay, share_context
-from engine.collectives import DistributedReducer
-from engine.config import load
-from engine.objective import Objective
-from engine.schedules import Schedules
-from engine.step import Step
-from engine.teacher import EmaTeacher
+from data.stream.batches import open_stream
+from engine.distributed import zero
+from engine.training.build import build_models, embed_classes, is_last_layer, is_no_decay, share_context
+from engine.distributed.collectives import DistributedReducer
+from engine.config.load import load
+from engine.training.objective import Objective
+from engine.training.schedules import Schedules
+from engine.training.step import Step
+from engine.distributed.teacher import EmaTeacher
 from tests.commands import TINY
 from tests.dist.processes import run_processes
 
@@ -32,8 +33,8 @@ def same(a, b) -> bool:
 
 
 def worker(shards):
-    """Good step, step with a NaN loss on rank 1, step with NaN gradients on rank 1 alone, good step, step whose
-    prototypes are not finite."""
+    """Good step, step with a NaN loss on rank 1, step with NaN gradients on rank 1 alone, good
+    step, step whose prototypes are not finite."""
     zero.init_distributed()
     rank, world, _ = zero.ranks()
     config = load(TINY, [f"skysense.data.shards={shards}"], world)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from engine import zero
-from engine.teacher import EmaTeacher
+from engine.distributed import zero
+from engine.distributed.teacher import EmaTeacher
 from models.reducer import Reducer
 from tests.dist.processes import run_processes
 from tests.dist.small import Small, batch, start, train_step
@@ -26,7 +26,8 @@ def worker(cases):
 
 
 def exact(ep_size, keys):
-    """Whether every bit of the teacher is that of the average of the whole weights on this rank, and more."""
+    """Whether every bit of the teacher is that of the average of the whole weights on this rank,
+    and more."""
     engine = start(ep_size, **keys)
     teacher = EmaTeacher(engine, Small(ep_size, Reducer()))
     zero.join_expert_groups(teacher.module)
@@ -54,7 +55,8 @@ def exact(ep_size, keys):
 
 
 def restored(engine, teacher, ep_size):
-    """Whether another teacher that takes the state of this one is equal to it, and what it says to a wrong state."""
+    """Whether another teacher that takes the state of this one is equal to it, and what it says to
+    a wrong state."""
     teacher.module.centre += 1
     other = EmaTeacher(engine, Small(ep_size, Reducer()))
     different = not all_equal(named(other.module), named(teacher.module))
@@ -79,7 +81,8 @@ CASES = {2: {"ep 2": (2, {}), "ep 1": (1, {}), "round robin": (2, {"round_robin_
 
 
 def bf16(steps):
-    """How far the shards went, how far they should, and what a bf16 average and the teacher's module show."""
+    """How far the shards went, how far they should, and what a bf16 average and the teacher's
+    module show."""
     engine = start(2, bf16=True)
     teacher = EmaTeacher(engine, Small(2, Reducer()).to(zero.compute_type(engine)))
     before = [shard.double() for shard in teacher.shards]
@@ -119,7 +122,8 @@ def test_every_bit_is_that_of_the_whole_average(world):
             assert distance < 1e-6  # the formula m x ema + (1 - m) x student in float64
             assert left and quiet and overlaps and different and equal
             assert message.startswith("rank 1: teacher: expected shard.00000 of shape (")
-        # trained in bf16, the teacher follows the master weights where a bf16 average does not move a bit
+        # trained in bf16, the teacher follows the master weights where a bf16 average does not move
+        # a bit
         torch.testing.assert_close(moved, expected, rtol=0.02, atol=1e-7)
         assert max(moved) > 1e-6 and naive_stood_still and shows_rounded
         assert refusal.startswith("flat copy: expected parameters of one type, found ['torch.bfloat16', 'torch.floa")

@@ -1,10 +1,11 @@
-"""DeepSpeed's mixture layer with Tutel's dispatch, against the same layer with its own, on two gloo processes."""
+"""DeepSpeed's mixture layer with Tutel's dispatch, against the same layer with its own, on two gloo
+processes."""
 
 import pytest
 import torch
 import torch.distributed as dist
 
-from models.moe import MoE, canonical_names
+from models.moe.layer import MoE, canonical_names
 from models.spec import MoESpec
 from tests.dist.processes import run_processes
 from tests.dist.test_moe_parallel import CASES, EXPERTS, HIDDEN, WIDTH, GlooReducer, batch, parameters
@@ -12,7 +13,8 @@ from tests.dist.test_moe_parallel import CASES, EXPERTS, HIDDEN, WIDTH, GlooRedu
 pytest.importorskip("tutel.moe", reason="needs tutel (docs/backends.md says how to install it)", exc_type=ImportError)
 
 SETTINGS = ((0.0, 2), (1.0, 2), (1.0, 1))  # capacity factor, ep_size
-# Tutel on a CPU computes in float32, whatever it is given: gates are rounded once more, sums go in another order.
+# Tutel on a CPU computes in float32, whatever it is given: gates are rounded once more, sums go in
+# another order.
 CLOSE = {torch.float32: dict(rtol=1e-5, atol=1e-5), torch.float64: dict(rtol=1e-5, atol=1e-5),
          torch.bfloat16: dict(rtol=2 ** -7, atol=2 ** -6)}
 
@@ -30,7 +32,8 @@ def build(implementation, factor, ep_size, dtype):
 
 
 def one_call(implementation, factor, ep_size, dtype, case):
-    """Everything that one call and its backward give: output, gradients of input and weights, tokens dropped."""
+    """Everything that one call and its backward give: output, gradients of input and weights,
+    tokens dropped."""
     moe = build(implementation, factor, ep_size, dtype)
     x, mask, target = batch(case, dist.get_rank())
     x, target = x.to(dtype).requires_grad_(), target.to(dtype)
@@ -41,7 +44,8 @@ def one_call(implementation, factor, ep_size, dtype, case):
 
 
 def two_calls(implementation):
-    """Gradients of two inputs whose calls both come before the backward pass, and do not load the experts alike."""
+    """Gradients of two inputs whose calls both come before the backward pass, and do not load the
+    experts alike."""
     moe = build(implementation, 0.0, 2, torch.float32)
     inputs = [batch(case, 1)[0].float().requires_grad_() for case in ("plain", "skewed")]
     mask = torch.ones(len(inputs[0]), dtype=torch.bool)

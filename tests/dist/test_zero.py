@@ -1,4 +1,5 @@
-"""ZeRO-2 with experts against plain PyTorch in one process: gradient norm, clipping, schedule, groups."""
+"""ZeRO-2 with experts against plain PyTorch in one process: gradient norm, clipping, schedule,
+groups."""
 
 import os
 from pathlib import Path
@@ -9,8 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from engine import zero
-from models.moe import canonical_names
+from engine.distributed import zero
+from models.moe.layer import canonical_names
 from models.reducer import Reducer
 from tests.dist.processes import run_processes
 from tests.dist.small import Small, batch, parameter_groups, start, train_step
@@ -37,7 +38,8 @@ def worker(cases):
 
 
 def skip(bf16):
-    """A gradient that is not finite on one rank: whether a step was made, whether weights stood, and the norm."""
+    """A gradient that is not finite on one rank: whether a step was made, whether weights stood,
+    and the norm."""
     engine = start(2, bf16=bf16)
     train_step(engine, 0)
     before = [shard.clone() for shard in zero.partitions(engine)]
@@ -90,8 +92,10 @@ def test_norm_clipping_and_skipping_do_not_depend_on_the_split(world):
         assert rank["skipped"] == [(False, True, float("inf"))] * 2
     for case in CASES[world]:
         results = [rank[case] for rank in ranks]
-        assert all(result["norms"] == results[0]["norms"] for result in results)  # to the bit, on all ranks
-        if "bf16" in case:  # 8 bits of mantissa: the norm's scale is what a wrong factor would change
+        # to the bit, on all ranks
+        assert all(result["norms"] == results[0]["norms"] for result in results)
+        # 8 bits of mantissa: the norm's scale is what a wrong factor would change
+        if "bf16" in case:
             torch.testing.assert_close(results[0]["norms"], norms, rtol=0.05, atol=0)
             continue
         torch.testing.assert_close(results[0]["norms"], norms, rtol=1e-5, atol=0)
@@ -137,7 +141,8 @@ def test_missing_environment_is_one_line(monkeypatch):
 
 
 def shared_memory_worker():
-    os.environ["LOCAL_SIZE"] = os.environ["WORLD_SIZE"]  # as the deepspeed command sets it: all ranks on this machine
+    # as the deepspeed command sets it: all ranks on this machine
+    os.environ["LOCAL_SIZE"] = os.environ["WORLD_SIZE"]
     zero.init_distributed()
     total = torch.full((1000,), 1.0 + dist.get_rank())
     deepspeed.comm.inference_all_reduce(total)

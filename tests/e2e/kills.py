@@ -15,9 +15,15 @@ from tests.dist.processes import ROOT
 
 def start(name: str, *arguments) -> subprocess.Popen:
     """``launch/<name>`` in a process group of its own, so that its workers can be killed with it."""
-    return subprocess.Popen([sys.executable, str(ROOT / "launch" / name), *map(str, arguments)], cwd=ROOT,
-                            env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            start_new_session=True)
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "launch" / name), *map(str, arguments)],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def finish(process: subprocess.Popen, status: int = 0) -> tuple[str, str]:
@@ -36,11 +42,15 @@ def kill_group(process: subprocess.Popen) -> bool:
     return running
 
 
-def kill_again_and_again(command: list, times: int, seed: int, progress: Callable[[], int], step: int) -> list[int]:
-    """Start the command and kill it, ``times`` times. Returns what ``progress()`` was right after each kill.
+def kill_again_and_again(
+    command: list, times: int, seed: int, progress: Callable[[], int], step: int
+) -> list[int]:
+    """Start the command and kill it, ``times`` times. Returns what ``progress()`` was right after
+    each kill.
 
-    Every other kill is at a random moment of the start; the others wait until ``progress()`` has grown by 1 to
-    ``step``, and up to 20 ms more: the kills find the command wherever it is, and it comes forward only slowly."""
+    Every other kill is at a random moment of the start; the others wait until ``progress()`` has
+    grown by 1 to ``step``, and up to 20 ms more: the kills find the command wherever it is, and it
+    comes forward only slowly."""
     rng, seen = random.Random(seed), []
     for kill in range(times):
         goal, process = progress() + rng.randint(1, step), start(*command)
@@ -54,9 +64,11 @@ def kill_again_and_again(command: list, times: int, seed: int, progress: Callabl
     return seen
 
 
-def kill_at_the_end(command: list, times: int, seed: int, last: tuple[str, ...], done: Callable[[], bool]) -> int:
-    """Start the command and kill it up to 10 ms after it has said one of ``last``, until ``done()`` or ``times`` kills.
-    Returns how many kills met it alive."""
+def kill_at_the_end(
+    command: list, times: int, seed: int, last: tuple[str, ...], done: Callable[[], bool]
+) -> int:
+    """Start the command and kill it up to 10 ms after it has said one of ``last``, until ``done()``
+    or ``times`` kills. Returns how many kills met it alive."""
     rng, kills = random.Random(seed), 0
     for _ in range(times):
         if done():
@@ -79,11 +91,15 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen) -> None:
 
 def tree(folder: Path) -> dict[str, bytes]:
     """Every file below a folder, by its path; empty folders too."""
-    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"(folder)"
-            for path in sorted(folder.rglob("*"))}
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"(folder)"
+        for path in sorted(folder.rglob("*"))
+    }
 
 
-def kill_workers(process: subprocess.Popen, progress: Callable[[], int], goals: tuple[int, ...]) -> None:
+def kill_workers(
+    process: subprocess.Popen, progress: Callable[[], int], goals: tuple[int, ...]
+) -> None:
     """SIGKILL one worker each time the progress reaches a goal."""
     for goal in goals:
         wait_for(lambda: progress() >= goal, process)

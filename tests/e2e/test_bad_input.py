@@ -13,15 +13,18 @@ def errors(done) -> list[str]:
     return [line for line in text.splitlines() if line.startswith("error:")]
 
 
-@pytest.mark.parametrize("override, words", [
-    ("gradient_cliping=1.0", ["gradient_cliping", 'did you mean "gradient_clipping"']),
-    ("skysense.schedule.step=9", ["skysense.schedule.step", 'did you mean "steps"']),
-    ("zero_optimization.reduce_scater=true", ["reduce_scater", "reduce_scatter"]),
-    ('skysense.schedule.steps="many"', ["expected int", "many", "skysense.schedule.steps"]),
-    ("skysense.ep_size=3", ["ep_size", "3"]),
-    ("train_batch_size=3", ["train_batch_size", "3", "2"]),
-    ("skysense.data.views.global_cells=6", ["global_cells", "multiple of 4", "6"]),
-])
+@pytest.mark.parametrize(
+    "override, words",
+    [
+        ("gradient_cliping=1.0", ["gradient_cliping", 'did you mean "gradient_clipping"']),
+        ("skysense.schedule.step=9", ["skysense.schedule.step", 'did you mean "steps"']),
+        ("zero_optimization.reduce_scater=true", ["reduce_scater", "reduce_scatter"]),
+        ('skysense.schedule.steps="many"', ["expected int", "many", "skysense.schedule.steps"]),
+        ("skysense.ep_size=3", ["ep_size", "3"]),
+        ("train_batch_size=3", ["train_batch_size", "3", "2"]),
+        ("skysense.data.views.global_cells=6", ["global_cells", "multiple of 4", "6"]),
+    ],
+)
 def test_wrong_configuration(tmp_path, override, words):
     done = pretrain(2, tmp_path / "none", tmp_path / "run", "--set", override)
     assert done.returncode != 0
@@ -92,7 +95,9 @@ def test_folder_of_another_run(shards, tmp_path):
         assert done.returncode != 0
         [line] = errors(done)
         assert str(run) in line and "--resume" in line
-    done = pretrain(1, shards, run, "--resume", "--set", "skysense.ep_size=1", "--set", "skysense.seed=7")
+    done = pretrain(
+        1, shards, run, "--resume", "--set", "skysense.ep_size=1", "--set", "skysense.seed=7"
+    )
     assert done.returncode != 0
     [line] = errors(done)
     assert "seed" in line

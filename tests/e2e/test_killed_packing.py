@@ -1,15 +1,24 @@
-"""A packing run that is killed again and again ends with the bytes of an undisturbed one, and nothing beside them."""
+"""A packing run that is killed again and again ends with the bytes of an undisturbed one, and
+nothing beside them."""
 
 import os
 
 import numpy as np
 import pytest
 
-from data.archive import create_archive, write_tile
 from data.shards.dataset import ShardDataset
-from data.tile import Tile
+from data.tiles.archive import create_archive, write_tile
+from data.tiles.tile import Tile
 from tests.e2e.kills import (
-    finish, kill_again_and_again, kill_at_the_end, kill_group, kill_workers, start, tree, wait_for)
+    finish,
+    kill_again_and_again,
+    kill_at_the_end,
+    kill_group,
+    kill_workers,
+    start,
+    tree,
+    wait_for,
+)
 
 TILES, KILLS = 300, 20
 SHARDS = TILES // 2
@@ -18,10 +27,22 @@ SHARDS = TILES // 2
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
     """Many small tiles, all different."""
-    folder, rng = create_archive(tmp_path_factory.mktemp("tiles") / "archive"), np.random.default_rng(0)
+    folder, rng = (
+        create_archive(tmp_path_factory.mktemp("tiles") / "archive"),
+        np.random.default_rng(0),
+    )
     for number in range(TILES):
-        tile = Tile(f"t-{number}", 2, "EPSG:32632", (10.0, 0.0, 500_000.0 + 100 * number, 0.0, -10.0, 5_700_000.0),
-                    9.0 + number / 700, 51.45, licence=f"licence {number % 3}", attribution="nobody", source="made")
+        tile = Tile(
+            f"t-{number}",
+            2,
+            "EPSG:32632",
+            (10.0, 0.0, 500_000.0 + 100 * number, 0.0, -10.0, 5_700_000.0),
+            9.0 + number / 700,
+            51.45,
+            licence=f"licence {number % 3}",
+            attribution="nobody",
+            source="made",
+        )
         tile.arrays["ms"] = rng.integers(0, 9999, (4, 10, 2, 2), np.uint16)
         tile.valid["ms"] = np.ones((4, 2, 2), bool)
         tile.dates["ms"] = ["2020-01-01", "2020-03-01", "2020-05-01", "2020-07-01"]

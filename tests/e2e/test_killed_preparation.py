@@ -1,4 +1,5 @@
-"""A preparation that is killed again and again ends with the bytes of an undisturbed one, and nothing beside them."""
+"""A preparation that is killed again and again ends with the bytes of an undisturbed one, and
+nothing beside them."""
 
 import json
 import os
@@ -10,10 +11,23 @@ import rasterio
 from affine import Affine
 
 from tests.e2e.kills import (
-    children, finish, kill_again_and_again, kill_at_the_end, kill_group, kill_workers, start, tree, wait_for)
+    children,
+    finish,
+    kill_again_and_again,
+    kill_at_the_end,
+    kill_group,
+    kill_workers,
+    start,
+    tree,
+    wait_for,
+)
 
 TILES, KILLS = 200, 20
-BROKEN = {7: "not a picture", 31: "cut short", 64: "nothing valid in it"}  # tile -> what is wrong with its image
+BROKEN = {
+    7: "not a picture",
+    31: "cut short",
+    64: "nothing valid in it",
+}  # tile -> what is wrong with its image
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +37,15 @@ def manifest(tmp_path_factory):
     rng = np.random.default_rng(0)
     for number in range(TILES):
         path = folder / f"{number}.tif"
-        profile = {"driver": "GTiff", "width": 160, "height": 160, "count": 3, "dtype": "uint8", "crs": "EPSG:32632",
-                   "transform": Affine(0.3125, 0, 500_000 + 100 * number, 0, -0.3125, 5_700_000)}
+        profile = {
+            "driver": "GTiff",
+            "width": 160,
+            "height": 160,
+            "count": 3,
+            "dtype": "uint8",
+            "crs": "EPSG:32632",
+            "transform": Affine(0.3125, 0, 500_000 + 100 * number, 0, -0.3125, 5_700_000),
+        }
         image = rng.integers(0, 256, (3, 160, 160), np.uint8)
         if BROKEN.get(number) == "nothing valid in it":
             profile["nodata"], image = 9, np.full_like(image, 9)
@@ -34,9 +55,21 @@ def manifest(tmp_path_factory):
             path.write_text("words")
         if BROKEN.get(number) == "cut short":
             path.write_bytes(path.read_bytes()[:40_000])
-        source = {"reader": "geotiff_image", "path": path.name, "modality": "hr", "bands": ["R", "G", "B"],
-                  "date": "2020-05-01"}
-        lines.append({"key": f"t-{number}", "licence": "CC0-1.0", "attribution": "nobody", "sources": [source]})
+        source = {
+            "reader": "geotiff_image",
+            "path": path.name,
+            "modality": "hr",
+            "bands": ["R", "G", "B"],
+            "date": "2020-05-01",
+        }
+        lines.append(
+            {
+                "key": f"t-{number}",
+                "licence": "CC0-1.0",
+                "attribution": "nobody",
+                "sources": [source],
+            }
+        )
     path = folder / "manifest.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)) + "\n")
     return path
@@ -49,8 +82,10 @@ def command(manifest, out, *extra):
 def published(out):
     """Tiles that are whole in the unfinished archive."""
     try:
-        return sum(not name.startswith(".") and name != "zarr.json"
-                   for name in os.listdir(out.with_name(out.name + ".partial") / "tiles"))
+        return sum(
+            not name.startswith(".") and name != "zarr.json"
+            for name in os.listdir(out.with_name(out.name + ".partial") / "tiles")
+        )
     except FileNotFoundError:
         return 0
 
@@ -61,7 +96,9 @@ def peaceful(manifest, tmp_path_factory):
     out = tmp_path_factory.mktemp("peaceful") / "archive"
     finish(start(*command(manifest, out, "--workers", 1)))
     report = json.loads((out / "report.json").read_text())
-    assert [record["key"] for record in report["tiles"]] == [f"t-{i}" for i in range(TILES) if i not in BROKEN]
+    assert [record["key"] for record in report["tiles"]] == [
+        f"t-{i}" for i in range(TILES) if i not in BROKEN
+    ]
     assert [record["key"] for record in report["rejected"]] == [f"t-{i}" for i in sorted(BROKEN)]
     return tree(out)
 
@@ -89,10 +126,20 @@ def test_dead_workers_cost_nothing(manifest, peaceful, tmp_path):
 
 def test_a_tile_that_kills_its_process_twice_is_rejected(manifest, tmp_path):
     small = json.loads(manifest.read_text().splitlines()[0])
-    image = np.random.default_rng(0).integers(0, 256, (3, 4096, 4096), np.uint8)  # takes long to compress
-    with rasterio.open(manifest.with_name("big.tif"), "w", driver="GTiff", width=4096, height=4096, count=3,
-                       dtype="uint8", crs="EPSG:32632",
-                       transform=Affine(0.3125, 0, 500_000, 0, -0.3125, 5_700_000)) as dataset:
+    image = np.random.default_rng(0).integers(
+        0, 256, (3, 4096, 4096), np.uint8
+    )  # takes long to compress
+    with rasterio.open(
+        manifest.with_name("big.tif"),
+        "w",
+        driver="GTiff",
+        width=4096,
+        height=4096,
+        count=3,
+        dtype="uint8",
+        crs="EPSG:32632",
+        transform=Affine(0.3125, 0, 500_000, 0, -0.3125, 5_700_000),
+    ) as dataset:
         dataset.write(image)
     big = {**small, "key": "big", "sources": [{**small["sources"][0], "path": "big.tif"}]}
     path = manifest.with_name("poison.jsonl")
@@ -102,17 +149,24 @@ def test_a_tile_that_kills_its_process_twice_is_rejected(manifest, tmp_path):
     wait_for(half.exists, process)
     os.kill(children(process)[0], signal.SIGKILL)
     wait_for(lambda: published(tmp_path / "archive") == 1, process)  # the other tile's turn
-    wait_for(lambda: not half.exists(), process)  # the second try has cleared what the first one left
+    wait_for(
+        lambda: not half.exists(), process
+    )  # the second try has cleared what the first one left
     wait_for(half.exists, process)
     os.kill(children(process)[0], signal.SIGKILL)
     stdout, stderr = finish(process)
-    assert "big: tile rejected: two processes that made it were ended by SIGKILL" in stdout and stderr == ""
+    assert (
+        "big: tile rejected: two processes that made it were ended by SIGKILL" in stdout
+        and stderr == ""
+    )
     report = json.loads((tmp_path / "archive/report.json").read_text())
     assert [record["key"] for record in report["rejected"]] == ["big"]
     assert sorted(os.listdir(tmp_path / "archive/tiles")) == ["t-0", "zarr.json"]
 
 
-def test_a_worker_that_outlives_its_main_process_holds_off_the_next_run(manifest, peaceful, tmp_path):
+def test_a_worker_that_outlives_its_main_process_holds_off_the_next_run(
+    manifest, peaceful, tmp_path
+):
     out = tmp_path / "archive"
     line = command(manifest, out, "--workers", 2)
     process = start(*line)
@@ -129,8 +183,11 @@ def test_a_worker_that_outlives_its_main_process_holds_off_the_next_run(manifest
     assert tree(out) == peaceful
 
 
-@pytest.mark.parametrize("number, kill, status", [(signal.SIGINT, os.killpg, 130), (signal.SIGTERM, os.kill, 75)],
-                         ids=["Ctrl-C in a terminal", "SIGTERM to the main process"])
+@pytest.mark.parametrize(
+    "number, kill, status",
+    [(signal.SIGINT, os.killpg, 130), (signal.SIGTERM, os.kill, 75)],
+    ids=["Ctrl-C in a terminal", "SIGTERM to the main process"],
+)
 def test_signals_end_it_with_one_line(manifest, peaceful, tmp_path, number, kill, status):
     out = tmp_path / "archive"
     line = command(manifest, out, "--workers", 2)
@@ -158,5 +215,9 @@ def test_two_runs_and_other_manifests_are_kept_apart(manifest, peaceful, tmp_pat
     _, stderr = finish(start(*command(other, out)), status=2)
     assert len(stderr.splitlines()) == 1 and "--restart" in stderr and published(out) == done > 0
     finish(start(*command(other, out, "--restart")))
-    assert {name for name in os.listdir(out / "tiles") if name.startswith("t-")} == {"t-0", "t-1", "t-2"}
+    assert {name for name in os.listdir(out / "tiles") if name.startswith("t-")} == {
+        "t-0",
+        "t-1",
+        "t-2",
+    }
     assert sorted(path.name for path in tmp_path.iterdir()) == ["archive"]

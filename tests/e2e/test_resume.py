@@ -1,11 +1,12 @@
-"""A run that stopped and went on is the run that never stopped, bit for bit, through the real command."""
+"""A run that stopped and went on is the run that never stopped, bit for bit, through the real
+command."""
 
 import json
 
 import torch
 from safetensors.torch import load_file
 
-from engine.metrics import read
+from engine.training.metrics import read
 from tests.commands import trained
 
 STEPS = 6
@@ -45,12 +46,19 @@ def test_stop_and_go_equals_one_run(shards, tmp_path):
 
     name = f"checkpoints/step-{STEPS:08d}"
     a, b = contents(whole / name), contents(parts / name)
-    assert a.keys() == b.keys() and any("optim_states" in file for file in a) and any("ema" in file for file in a)
+    assert (
+        a.keys() == b.keys()
+        and any("optim_states" in file for file in a)
+        and any("ema" in file for file in a)
+    )
     for file in a:
         assert same(a[file], b[file]), file
-    # equal losses at every step mean equal batches: the samples, views and frames drawn after the restart too
+    # equal losses at every step mean equal batches: the samples, views and frames drawn after the
+    # restart too
     for x, y in zip(read(whole), read(parts), strict=True):
-        assert {k: v for k, v in x.items() if k not in TIMING} == {k: v for k, v in y.items() if k not in TIMING}
+        assert {k: v for k, v in x.items() if k not in TIMING} == {
+            k: v for k, v in y.items() if k not in TIMING
+        }
 
 
 def test_comparison_notices_one_bit(tmp_path):

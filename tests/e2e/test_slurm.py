@@ -1,4 +1,5 @@
-"""The SLURM templates on a real SLURM with the real training: start, signal, save, requeue, continue, end."""
+"""The SLURM templates on a real SLURM with the real training: start, signal, save, requeue,
+continue, end."""
 
 import shutil
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.metrics import read
+from engine.training.metrics import read
 from tests.commands import ROOT, TINY, environment
 
 STEPS = 24
@@ -19,7 +20,9 @@ def slurm_is_up() -> bool:
     if not all(map(shutil.which, ("sbatch", "srun", "scontrol", "sinfo"))):
         return False
     try:
-        sinfo = subprocess.run(["sinfo", "-h", "-o", "%t"], capture_output=True, text=True, timeout=20)
+        sinfo = subprocess.run(
+            ["sinfo", "-h", "-o", "%t"], capture_output=True, text=True, timeout=20
+        )
     except subprocess.TimeoutExpired:
         return False  # installed, but nobody answers
     return sinfo.returncode == 0 and any(state in sinfo.stdout for state in ("idle", "mix"))
@@ -31,7 +34,9 @@ pytestmark = pytest.mark.skipif(not slurm_is_up(), reason="no SLURM with a free 
 def state(job: str) -> str:
     """SLURM's word for where a job stands."""
     shown = subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True).stdout
-    return next((word.split("=")[1] for word in shown.split() if word.startswith("JobState=")), "GONE")
+    return next(
+        (word.split("=")[1] for word in shown.split() if word.startswith("JobState=")), "GONE"
+    )
 
 
 def wait_for(what, log: Path, seconds: float = 180) -> None:
@@ -44,20 +49,47 @@ def wait_for(what, log: Path, seconds: float = 180) -> None:
 
 def submit(template: str, log: Path, *arguments, tasks: int = 2, folder: Path = ROOT, **variables):
     """Call sbatch from ``folder`` with the template; no GPUs, one core a task."""
-    env = environment() | {"VENV": str(Path(sys.executable).parents[1])} | {k: str(v) for k, v in variables.items()}
+    env = (
+        environment()
+        | {"VENV": str(Path(sys.executable).parents[1])}
+        | {k: str(v) for k, v in variables.items()}
+    )
     return subprocess.run(
-        ["sbatch", "--parsable", "--nodes=1", f"--ntasks-per-node={tasks}", "--cpus-per-task=1", "--gpus-per-node=0",
-         "--time=10", f"--output={log}", str(ROOT / f"launch/slurm/{template}.sbatch"), *map(str, arguments)],
-        capture_output=True, text=True, cwd=folder, env=env)
+        [
+            "sbatch",
+            "--parsable",
+            "--nodes=1",
+            f"--ntasks-per-node={tasks}",
+            "--cpus-per-task=1",
+            "--gpus-per-node=0",
+            "--time=10",
+            f"--output={log}",
+            str(ROOT / f"launch/slurm/{template}.sbatch"),
+            *map(str, arguments),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=env,
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("template", ["one_node", "many_nodes"])
 def test_signal_save_requeue_continue(template, shards, tmp_path):
-    """USR1 to the tasks, as ``--signal=USR1@120`` sends it: exit 75, back into the queue, done at the second start."""
+    """USR1 to the tasks, as ``--signal=USR1@120`` sends it: exit 75, back into the queue, done at
+    the second start."""
     run, log = tmp_path / "run", tmp_path / "job.log"
-    sent = submit(template, log, "--set", f"skysense.data.shards={shards}", "--set", f"skysense.schedule.steps={STEPS}",
-                  RUN_DIR=run, CONFIG=TINY)
+    sent = submit(
+        template,
+        log,
+        "--set",
+        f"skysense.data.shards={shards}",
+        "--set",
+        f"skysense.schedule.steps={STEPS}",
+        RUN_DIR=run,
+        CONFIG=TINY,
+    )
     assert sent.returncode == 0, sent.stderr
     job = sent.stdout.strip()
     try:

@@ -1,4 +1,5 @@
-"""Trained by the real command: the examples of the documentation run, and the commands around trained weights."""
+"""Trained by the real command: the examples of the documentation run, and the commands around
+trained weights."""
 
 import json
 import os
@@ -9,14 +10,15 @@ import sys
 import pytest
 import torch
 
-from engine.weights import load, read
+from engine.pretrained.weights import load, read
 from models.initialise import generator, truncated_normal
 from tests.commands import ROOT, environment, pretrain, script, trained
 
 
 @pytest.fixture(scope="module")
 def project(shards, tmp_path_factory):
-    """A folder that looks like the project's after ``make demo``, with a run of two steps on two ranks."""
+    """A folder that looks like the project's after ``make demo``, with a run of two steps on two
+    ranks."""
     folder = tmp_path_factory.mktemp("project")
     done = pretrain(2, shards, folder / "runs/demo/pretrain", "--set", "skysense.schedule.steps=2")
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
@@ -28,7 +30,9 @@ def project(shards, tmp_path_factory):
 
 
 def test_the_first_rank_says_once_which_path_each_kernel_took_and_why(project):
-    lines = [line for line in (project / "training.log").read_text().splitlines() if "kernel " in line]
+    lines = [
+        line for line in (project / "training.log").read_text().splitlines() if "kernel " in line
+    ]
     assert lines and len(lines) == len(set(lines))
     assert {line.split()[1] for line in lines} >= {"window_attention:", "sinkhorn:", "head_loss:"}
     assert all("PyTorch (not asked for by SKYSENSE_KERNELS)" in line for line in lines)
@@ -42,12 +46,24 @@ def blocks(page: str) -> list[str]:
 def test_the_examples_of_the_documentation_run_without_deepspeed(project):
     examples = blocks("usage.md")
     assert len(examples) >= 9
-    code = "\n".join(examples) + "\nimport sys\nassert 'deepspeed' not in sys.modules\nprint('all examples ran')\n"
+    code = (
+        "\n".join(examples)
+        + "\nimport sys\nassert 'deepspeed' not in sys.modules\nprint('all examples ran')\n"
+    )
     (project / "examples.py").write_text(code)
-    done = subprocess.run([sys.executable, "examples.py"], cwd=project, env=environment(), capture_output=True,
-                          text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "examples.py"],
+        cwd=project,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.endswith("all examples ran\n") and "tensors taken from the trained model" in done.stdout
+    assert (
+        done.stdout.endswith("all examples ran\n")
+        and "tensors taken from the trained model" in done.stdout
+    )
 
 
 def test_export_and_its_refusals(project, tmp_path):
@@ -57,36 +73,69 @@ def test_export_and_its_refusals(project, tmp_path):
     assert "out: teacher of step 2," in done.stdout
     assert sorted(os.listdir(tmp_path / "out")) == ["model.safetensors", "spec.json"]
     described = json.loads((tmp_path / "out/spec.json").read_text())
-    assert described["sensors"]["sar"]["mean"] == [-12.55, -20.19] and len(described["regions"]["cells"]) == 16
-    refusals = [([run, "--out", tmp_path / "out"], "which exists; choose another"),
-                ([tmp_path, "--out", tmp_path / "new"], "expected a run folder with a whole checkpoint"),
-                ([tmp_path / "out", "--out", tmp_path / "new", "--weights", "student"], "an export of the teacher"),
-                ([run, "--out", tmp_path / "a/b"], "expected a new folder in one that exists")]
+    assert (
+        described["sensors"]["sar"]["mean"] == [-12.55, -20.19]
+        and len(described["regions"]["cells"]) == 16
+    )
+    refusals = [
+        ([run, "--out", tmp_path / "out"], "which exists; choose another"),
+        ([tmp_path, "--out", tmp_path / "new"], "expected a run folder with a whole checkpoint"),
+        (
+            [tmp_path / "out", "--out", tmp_path / "new", "--weights", "student"],
+            "an export of the teacher",
+        ),
+        ([run, "--out", tmp_path / "a/b"], "expected a new folder in one that exists"),
+    ]
     for arguments, line in refusals:
         done = script("export.py", *arguments)
-        assert done.returncode == 2 and line in done.stderr and "Traceback" not in done.stderr, done.stderr
+        assert done.returncode == 2 and line in done.stderr and "Traceback" not in done.stderr, (
+            done.stderr
+        )
     assert not (tmp_path / "new").exists() and not list(tmp_path.glob(".unfinished*"))
 
 
 def test_a_damaged_checkpoint_is_not_exported(project, tmp_path):
     copy = tmp_path / "checkpoint"
-    subprocess.run(["cp", "-r", project / "runs/demo/pretrain/checkpoints/step-00000002", copy], check=True)
+    subprocess.run(
+        ["cp", "-r", project / "runs/demo/pretrain/checkpoints/step-00000002", copy], check=True
+    )
     file = copy / "ema/rank-00001.safetensors"
     content = bytearray(file.read_bytes())
     content[-100] ^= 1
     file.write_bytes(content)
     done = script("export.py", copy, "--out", tmp_path / "out")
-    assert done.returncode == 2 and "rank-00001.safetensors" in done.stderr and "is damaged" in done.stderr
+    assert (
+        done.returncode == 2
+        and "rank-00001.safetensors" in done.stderr
+        and "is damaged" in done.stderr
+    )
 
 
-STILL = ("--set", "skysense.schedule.steps=1", "--set", "skysense.schedule.warmup=0",
-         "--set", "optimizer.params.lr=1e-30", "--set", "skysense.schedule.final_lr=1e-30")
+STILL = (
+    "--set",
+    "skysense.schedule.steps=1",
+    "--set",
+    "skysense.schedule.warmup=0",
+    "--set",
+    "optimizer.params.lr=1e-30",
+    "--set",
+    "skysense.schedule.final_lr=1e-30",
+)
 
 
 def test_training_starts_from_given_weights(project, shards, tmp_path):
     """One step at a learning rate of zero shows the first weights."""
     run = project / "runs/demo/pretrain"
-    trained(1, shards, tmp_path / "next", *STILL, "--set", "skysense.ep_size=1", "--set", f"skysense.init.path={run}")
+    trained(
+        1,
+        shards,
+        tmp_path / "next",
+        *STILL,
+        "--set",
+        "skysense.ep_size=1",
+        "--set",
+        f"skysense.init.path={run}",
+    )
     before, after = read(run).state, read(tmp_path / "next", "student").state
     assert before.keys() == after.keys()
     for name, x in before.items():
@@ -96,20 +145,45 @@ def test_training_starts_from_given_weights(project, shards, tmp_path):
 
 def test_one_random_expert_becomes_the_plain_network_of_another_run(project, shards, tmp_path):
     run = project / "runs/demo/pretrain"
-    trained(1, shards, tmp_path / "dense", *STILL, "--set", "skysense.ep_size=1", "--set", "skysense.model.moe=null",
-            "--set", f"skysense.init.path={run}", "--set", "skysense.init.expert=-1")
+    trained(
+        1,
+        shards,
+        tmp_path / "dense",
+        *STILL,
+        "--set",
+        "skysense.ep_size=1",
+        "--set",
+        "skysense.model.moe=null",
+        "--set",
+        f"skysense.init.path={run}",
+        "--set",
+        "skysense.init.expert=-1",
+    )
     found = read(tmp_path / "dense", "student").state
     whole = read(run).state
     for block in ("stages.2.blocks.1", "stages.3.blocks.0", "stages.3.blocks.1"):
         weight = found[f"trunk.backbone.{block}.ffn.fc1.weight"]
-        experts = [whole[f"trunk.backbone.{block}.ffn.layer.deepspeed_moe.experts.deepspeed_experts.{e}.fc1.weight"]
-                   for e in range(8)]
+        experts = [
+            whole[
+                f"trunk.backbone.{block}.ffn.layer.deepspeed_moe.experts.deepspeed_experts.{e}.fc1.weight"
+            ]
+            for e in range(8)
+        ]
         assert sum(torch.allclose(weight, expert, rtol=0, atol=1e-7) for expert in experts) == 1
 
 
 def test_a_fixed_gate_keeps_its_first_values_under_zero(shards, tmp_path):
-    run = trained(2, shards, tmp_path / "fixed", "--set", "skysense.schedule.steps=2",
-                  "--set", "skysense.model.moe.fixed_gate=true", "--set", "optimizer.params.weight_decay=0.2")
+    run = trained(
+        2,
+        shards,
+        tmp_path / "fixed",
+        "--set",
+        "skysense.schedule.steps=2",
+        "--set",
+        "skysense.model.moe.fixed_gate=true",
+        "--set",
+        "optimizer.params.weight_decay=0.2",
+    )
     state = read(run, "student").state
     gates = {name: x for name, x in state.items() if name.endswith(".gate.wg.weight")}
     assert len(gates) == 3
@@ -124,7 +198,9 @@ def test_a_fixed_gate_keeps_its_first_values_under_zero(shards, tmp_path):
 
 
 def test_random_weights_are_the_first_values_of_training(project):
-    random, trained_model = (load(project / "runs/demo/pretrain", weights=kind) for kind in ("random", "teacher"))
+    random, trained_model = (
+        load(project / "runs/demo/pretrain", weights=kind) for kind in ("random", "teacher")
+    )
     name = "backbone.stages.3.blocks.0.attention.qkv.weight"
     first = torch.empty(random.trunk.get_parameter(name).shape)
     truncated_normal(first, generator(0, f"trunk.{name}"))

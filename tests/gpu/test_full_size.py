@@ -19,12 +19,30 @@ STEPS = 20
 @pytest.mark.gpu
 @pytest.mark.skipif(MEMORY < 75e9, reason=f"needs a GPU with 80 GB, found {MEMORY / 1e9:.0f} GB")
 def test_the_full_model_trains_20_steps(shards, tmp_path):
-    command = [sys.executable, "launch/profiling.py", "step", "--deepspeed_config", "ds_configs/one_gpu.json",
-               "--set", f"skysense.data.shards={shards}", "--set", f"train_batch_size={8 if MEMORY > LARGE else 2}",
-               "--steps", str(STEPS), "--out", str(tmp_path / "step.json")]
+    command = [
+        sys.executable,
+        "launch/profiling.py",
+        "step",
+        "--deepspeed_config",
+        "ds_configs/one_gpu.json",
+        "--set",
+        f"skysense.data.shards={shards}",
+        "--set",
+        f"train_batch_size={8 if MEMORY > LARGE else 2}",
+        "--steps",
+        str(STEPS),
+        "--out",
+        str(tmp_path / "step.json"),
+    ]
     environment = {name: value for name, value in os.environ.items() if name != "DS_ACCELERATOR"}
-    done = subprocess.run(command, cwd=ROOT, env={**environment, "CUDA_VISIBLE_DEVICES": "0"}, capture_output=True,
-                          text=True, timeout=1000)
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**environment, "CUDA_VISIBLE_DEVICES": "0"},
+        capture_output=True,
+        text=True,
+        timeout=1000,
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     found = json.loads((tmp_path / "step.json").read_text())
     assert found["counts"]["parameters"] > 2.5e9 and found["hardware"]["kind"] == "cuda"

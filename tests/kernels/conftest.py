@@ -1,8 +1,9 @@
 """Runs the kernels' tests: compiled on a GPU, through Triton's interpreter elsewhere.
 
-Triton decides at import whether it interprets, and other tests of the same pytest process may have imported it
-already. So without a GPU the tests of each file run in a process of their own, with TRITON_INTERPRET=1 from its
-start, and their reports are shown here as usual. ``TRITON_INTERPRET=1 pytest tests/kernels`` uses one process.
+Triton decides at import whether it interprets, and other tests of the same pytest process may have
+imported it already. So without a GPU the tests of each file run in a process of their own, with
+TRITON_INTERPRET=1 from its start, and their reports are shown here as usual. ``TRITON_INTERPRET=1
+pytest tests/kernels`` uses one process.
 """
 
 import json
@@ -50,7 +51,9 @@ def pytest_runtest_setup(item):
 
 def pytest_runtest_protocol(item):
     """Shows what the process of this item's file reported."""
-    here = item.path.is_relative_to(os.path.dirname(__file__))  # pytest calls this hook for the items of all folders
+    here = item.path.is_relative_to(
+        os.path.dirname(__file__)
+    )  # pytest calls this hook for the items of all folders
     if not here or torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1":
         return None  # as usual, in this process
     if item.path not in _files:
@@ -58,9 +61,14 @@ def pytest_runtest_protocol(item):
         _files[item.path] = _run(item.config, wanted)
     found, output = _files[item.path]
     reports = found.get(item.nodeid, [])
-    if not reports or reports[-1].when != "teardown":  # the process ended before it was done with this test
+    if (
+        not reports or reports[-1].when != "teardown"
+    ):  # the process ended before it was done with this test
         lost = f"no report of this test from the process of its file, which said:\n{output[-4000:]}"
-        reports = [*reports, pytest.TestReport(item.nodeid, item.location, {}, "failed", lost, "call")]
+        reports = [
+            *reports,
+            pytest.TestReport(item.nodeid, item.location, {}, "failed", lost, "call"),
+        ]
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     for report in reports:
         item.ihook.pytest_runtest_logreport(report=report)
@@ -76,7 +84,9 @@ class Reporter:
 
     def pytest_runtest_logreport(self, report):
         """Appends at once: a later crash must not take earlier reports with it."""
-        line = json.dumps(self.config.hook.pytest_report_to_serializable(config=self.config, report=report))
+        line = json.dumps(
+            self.config.hook.pytest_report_to_serializable(config=self.config, report=report)
+        )
         with open(self.path, "a") as file:
             file.write(line + "\n")
 
@@ -94,8 +104,15 @@ def _run(config, wanted):
     with tempfile.NamedTemporaryFile("r", suffix=".jsonl") as file:
         environment = {**os.environ, "TRITON_INTERPRET": "1", REPORTS: file.name}
         try:
-            output = subprocess.run(command, cwd=config.rootpath, env=environment, text=True, timeout=TIMEOUT,
-                                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout
+            output = subprocess.run(
+                command,
+                cwd=config.rootpath,
+                env=environment,
+                text=True,
+                timeout=TIMEOUT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            ).stdout
         except subprocess.TimeoutExpired:
             output = f"not done after {TIMEOUT} s"
         lines = file.read().splitlines()

@@ -1,4 +1,5 @@
-"""Runs one of the project's commands with Triton's interpreter mended: python -m tests.kernels.interpreted FILE ..."""
+"""Runs one of the project's commands with Triton's interpreter mended: python -m
+tests.kernels.interpreted FILE ..."""
 
 import runpy
 import sys

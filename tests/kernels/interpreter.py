@@ -1,4 +1,5 @@
-"""Three faults of the interpreter of Triton 3.6, mended for the tests; compiled kernels have none of them."""
+"""Three faults of the interpreter of Triton 3.6, mended for the tests; compiled kernels have none
+of them."""
 
 import os
 
@@ -7,7 +8,8 @@ import torch
 
 
 def mend() -> None:
-    """Where kernels are interpreted: loops up to a run-time number, products of bf16, rounding to bf16."""
+    """Where kernels are interpreted: loops up to a run-time number, products of bf16, rounding to
+    bf16."""
     if os.environ.get("TRITON_INTERPRET") != "1":
         return
     import triton.language as tl
@@ -33,7 +35,9 @@ def mend() -> None:
         """It cuts float32 to bf16; the hardware rounds to the nearest."""
         if source.dtype.scalar == tl.float32 and target.scalar == tl.bfloat16:
             rounded = torch.from_numpy(np.ascontiguousarray(source.data)).bfloat16()
-            return interpreter.TensorHandle(rounded.view(torch.int16).numpy().view(np.uint16), tl.bfloat16)
+            return interpreter.TensorHandle(
+                rounded.view(torch.int16).numpy().view(np.uint16), tl.bfloat16
+            )
         return cast(self, source, target)
 
     interpreter._patch_lang_tensor = patch_with_index

@@ -1,4 +1,5 @@
-"""The kernels of the experts against the formula in float64: every expert on every token, then the chosen one."""
+"""The kernels of the experts against the formula in float64: every expert on every token, then the
+chosen one."""
 
 import pytest
 import torch
@@ -6,17 +7,21 @@ import torch.nn.functional as F
 
 pytest.importorskip("triton")
 
-import models.kernels.experts as module  # noqa: E402
-import models.kernels.grouped_product as product  # noqa: E402
-from models.experts import ExpertFFN, run_experts, sort_by_expert  # noqa: E402
-from models.kernels.dispatch import active  # noqa: E402
-from models.moe import MoE  # noqa: E402
-from models.spec import MoESpec  # noqa: E402
-from tests.unit.host_waits import HostWaits  # noqa: E402
+import models.kernels.experts as module
+import models.kernels.grouped_product as product
+from models.kernels.dispatch import active
+from models.moe.experts import ExpertFFN, run_experts, sort_by_expert
+from models.moe.layer import MoE
+from models.spec import MoESpec
+from tests.unit.host_waits import HostWaits
 
 # The interpreter computes in NumPy, which warns of what is masked later.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton.runtime.interpreter")
-LIMITS = {torch.float32: 3e-6, torch.float16: 2e-3, torch.bfloat16: 1.5e-2}  # of the distance, relative to the norm
+LIMITS = {
+    torch.float32: 3e-6,
+    torch.float16: 2e-3,
+    torch.bfloat16: 1.5e-2,
+}  # of the distance, relative to the norm
 LOADS = {  # number of tokens, and the expert of each; -1: none
     "uneven": (35, lambda n: torch.randint(-1, 3, (n,))),  # expert 3 is empty
     "first and last empty": (21, lambda n: torch.randint(1, 3, (n,))),
@@ -36,8 +41,12 @@ def scene(load="uneven", width=20, hidden=36, dtype=torch.float32, device="cpu",
     networks = torch.nn.ModuleList(ExpertFFN(width, hidden) for _ in range(experts))
     for p in networks.parameters():
         p.data = torch.randn(p.shape) / p.shape[-1] ** 0.5
-    return (x.to(device, dtype).requires_grad_(), expert.to(device), weight.to(device).requires_grad_(),
-            networks.to(device, dtype))
+    return (
+        x.to(device, dtype).requires_grad_(),
+        expert.to(device),
+        weight.to(device).requires_grad_(),
+        networks.to(device, dtype),
+    )
 
 
 def order(expert, experts=4):
@@ -104,7 +113,9 @@ def test_the_librarys_products(device, dtype, monkeypatch):
     """On a CPU it is a loop, with the same rules for strides and for rows behind the end."""
     monkeypatch.setattr(product, "_library_fits", lambda *_: True)
     used, grouped_mm = [], F.grouped_mm
-    monkeypatch.setattr(F, "grouped_mm", lambda *args, **more: used.append(args) or grouped_mm(*args, **more))
+    monkeypatch.setattr(
+        F, "grouped_mm", lambda *args, **more: used.append(args) or grouped_mm(*args, **more)
+    )
     check(*scene(width=24, hidden=32, dtype=dtype, device=device))
     assert len(used) == 6
 
@@ -120,7 +131,10 @@ def test_number_of_experts(device, experts):
     x, expert, weight, networks = scene(device=device)
     expert, networks = expert.clamp(max=experts - 1), networks[:experts]
     row, ends = order(expert, experts)
-    y, expected = module.run_experts(x, row, ends, weight, networks), formula(x, expert, weight, networks)
+    y, expected = (
+        module.run_experts(x, row, ends, weight, networks),
+        formula(x, expert, weight, networks),
+    )
     assert close(y, expected, 3e-6)
     found, wanted = gradients(y, x, weight, networks), gradients(expected, x, weight, networks)
     assert all(close(gradient, wanted[name], 3e-6) for name, gradient in found.items())
@@ -169,7 +183,9 @@ def test_strides(device):
         torch.testing.assert_close(y, expected)
         target = torch.randn(y.shape, generator=torch.Generator().manual_seed(9)).to(y)
         # the gradient that comes in has strides of its own
-        found = torch.autograd.grad(y, [view, weights, *networks.parameters()], target.mT.contiguous().mT)
+        found = torch.autograd.grad(
+            y, [view, weights, *networks.parameters()], target.mT.contiguous().mT
+        )
         torch.testing.assert_close(found, tuple(wanted.values()))
 
 
@@ -187,10 +203,14 @@ def test_runs_repeat_and_leave_the_input_alone(device):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_grouped_products(device, dtype):
-    """Groups longer than a tile, empty ones, matrices by any strides; rows behind the end stay as they were."""
+    """Groups longer than a tile, empty ones, matrices by any strides; rows behind the end stay as
+    they were."""
     torch.manual_seed(0)
     ends = torch.tensor([0, 70, 70, 71, 140, 140], dtype=torch.int32, device=device)
-    x, y = torch.randn(150, 70, device=device, dtype=dtype), torch.randn(150, 40, device=device, dtype=dtype)
+    x, y = (
+        torch.randn(150, 70, device=device, dtype=dtype),
+        torch.randn(150, 40, device=device, dtype=dtype),
+    )
     x[140:], y[140:] = torch.nan, torch.nan
     matrices = torch.randn(6, 70, 40, device=device, dtype=dtype)
     cuts = [0, *ends.tolist()]
@@ -199,7 +219,9 @@ def test_grouped_products(device, dtype):
     for view in (matrices, matrices.mT.contiguous().mT, torch.cat([matrices] * 2, dim=2)[..., :40]):
         found = product.rows_times(x, ends, view)
         assert found.dtype == dtype and found.shape == (150, 40)
-        assert close(found[:140], expected, LIMITS[dtype]) and (device.type == "cuda" or found[140:].isnan().all())
+        assert close(found[:140], expected, LIMITS[dtype]) and (
+            device.type == "cuda" or found[140:].isnan().all()
+        )
     sums = product.outer_sums(x, y, ends)
     for span, total in zip(spans, sums, strict=True):
         assert close(total, x[span].double().T @ y[span].double(), LIMITS[dtype])
@@ -208,17 +230,28 @@ def test_grouped_products(device, dtype):
 
 def test_no_step_waits_for_the_device(device, monkeypatch):
     """The code between the launches; whether launches wait is a matter for a GPU, below."""
+
     class Launch:
         def __getitem__(self, grid):
             assert all(isinstance(side, int) for side in grid)
             return lambda *args, **more: None
 
     for place in (module, product):
-        for name in ("_scatter_rows", "_gather_rows", "_activate_rows", "_sum_spans", "_rows_times", "_outer_sums"):
+        for name in (
+            "_scatter_rows",
+            "_gather_rows",
+            "_activate_rows",
+            "_sum_spans",
+            "_rows_times",
+            "_outer_sums",
+        ):
             if hasattr(place, name):
                 monkeypatch.setattr(place, name, Launch())
     moe = MoE(20, 36, MoESpec(experts=4, implementation="grouped")).to(device)
-    x, mask = torch.randn(30, 20, device=device, requires_grad=True), torch.rand(30, device=device) < 0.8
+    x, mask = (
+        torch.randn(30, 20, device=device, requires_grad=True),
+        torch.rand(30, device=device) < 0.8,
+    )
     with HostWaits() as waits:
         y, routing = moe(x, mask)
         (y.sum() + routing.balance).backward()
@@ -229,8 +262,13 @@ def test_no_step_waits_for_the_device(device, monkeypatch):
 @pytest.mark.parametrize("factor", [0.0, 0.7])
 def test_the_mixture_is_the_same_with_and_without(device, monkeypatch, ep_size, factor):
     torch.manual_seed(0)
-    moe = MoE(20, 36, MoESpec(experts=4, capacity_factor=factor, implementation="grouped"), ep_size).to(device)
-    x, mask = torch.randn(60, 20, device=device, requires_grad=True), torch.rand(60, device=device) < 0.8
+    moe = MoE(
+        20, 36, MoESpec(experts=4, capacity_factor=factor, implementation="grouped"), ep_size
+    ).to(device)
+    x, mask = (
+        torch.randn(60, 20, device=device, requires_grad=True),
+        torch.rand(60, device=device) < 0.8,
+    )
     used, run, results = [], module.run_experts, []
     monkeypatch.setattr(module, "run_experts", lambda *args: used.append(args) or run(*args))
     for wish in ("on", "off"):
@@ -262,13 +300,16 @@ def test_what_the_kernels_do_not_take_goes_to_the_reference(device):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize("load", ["even", "skewed"])
 def test_real_sizes(device, dtype, load):
-    """Width 1408, 8 experts; against the reference in float64, without a wait, the same bits in ten runs."""
+    """Width 1408, 8 experts; against the reference in float64, without a wait, the same bits in ten
+    runs."""
     torch.manual_seed(0)
     number, width, experts = 8192 if dtype == torch.bfloat16 else 2048, 1408, 8
     expert = torch.randint(-1, experts, (number,), device=device)
     if load == "skewed":
         expert = expert.where(torch.rand(number, device=device) < 0.1, 5).where(expert != 3, 5)
-    networks = torch.nn.ModuleList(ExpertFFN(width, 4 * width) for _ in range(experts)).to(device, dtype)
+    networks = torch.nn.ModuleList(ExpertFFN(width, 4 * width) for _ in range(experts)).to(
+        device, dtype
+    )
     x = torch.randn(number, width, device=device, dtype=dtype, requires_grad=True)
     weight = torch.rand(number, device=device, requires_grad=True)
     target = torch.randn(number, width, device=device, dtype=dtype)

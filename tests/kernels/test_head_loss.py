@@ -8,14 +8,14 @@ import torch.nn.functional as F
 
 pytest.importorskip("triton")
 
-from models.kernels import head_loss as kernels  # noqa: E402
-from models.kernels.dispatch import active  # noqa: E402
-from models.losses import head_tiles  # noqa: E402
-from models.losses.dino import Centre, DinoSpec  # noqa: E402
-from models.losses.head_loss import head_loss, head_targets  # noqa: E402
-from models.reducer import Reducer  # noqa: E402
-from tests.kernels.turns import Turns  # noqa: E402
-from tests.unit.ranks import run_ranks  # noqa: E402
+from models.kernels import head_loss as kernels
+from models.kernels.dispatch import active
+from models.pretraining.losses import head_tiles
+from models.pretraining.losses.dino import Centre, DinoSpec
+from models.pretraining.losses.head_loss import head_loss, head_targets
+from models.reducer import Reducer
+from tests.kernels.turns import Turns
+from tests.unit.ranks import run_ranks
 
 # The interpreter computes in NumPy, which warns of what a later where() leaves out.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton.runtime.interpreter")
@@ -24,7 +24,9 @@ SPEC = DinoSpec(student_temperature=0.1, teacher_temperature=0.04, iterations=3)
 
 def draw(*shape, seed=0, size=1.0, device):
     """Numbers in [-size, size] float32."""
-    return size * (2 * torch.rand(shape, generator=torch.Generator().manual_seed(seed)) - 1).to(device)
+    return size * (2 * torch.rand(shape, generator=torch.Generator().manual_seed(seed)) - 1).to(
+        device
+    )
 
 
 def some(count, device):
@@ -49,7 +51,10 @@ SIZES = [(1, 1), (3, 7), (16, 128), (17, 300), (20, 2049), (2, 9001)]
 
 @pytest.mark.parametrize("depth", [1, 24, 256])
 def test_products_of_halves_are_products_in_float32(depth, device):
-    a, b = draw(17, 2 * depth, device=device)[:, ::2], draw(33, depth, seed=1, device=device)  # a: not contiguous
+    a, b = (
+        draw(17, 2 * depth, device=device)[:, ::2],
+        draw(33, depth, seed=1, device=device),
+    )  # a: not contiguous
     found = kernels.product(kernels.left(a), kernels.right(b))
     close(found, a.double() @ b.double().T, 1e-5)
     assert not torch.equal(found, (a.bfloat16().float() @ b.bfloat16().float().T))
@@ -71,7 +76,10 @@ def test_add_columns(rows, prototypes, size, scale, device):
 @pytest.mark.parametrize("size", [1.0, 30.0, 0.0])
 def test_normalise(rows, prototypes, size, device):
     logits, mask = draw(rows, prototypes, size=size, device=device), some(rows, device)
-    columns, mass = draw(prototypes, seed=1, size=3.0, device=device), draw(prototypes, seed=2, device=device).abs()
+    columns, mass = (
+        draw(prototypes, seed=1, size=3.0, device=device),
+        draw(prototypes, seed=2, device=device).abs(),
+    )
     expected_mass, given, *rest = exact(mass, logits, columns, mask)
     sums, entropy, best = kernels.normalise(mass, logits, 25.0, columns, mask, True)
     expected = head_tiles.normalise(expected_mass, given, 25.0, *rest, True)
@@ -84,15 +92,24 @@ def test_normalise(rows, prototypes, size, device):
 def test_the_first_of_equal_ones_is_the_largest(device):
     logits = torch.zeros(2, 5000, device=device)
     logits[0, [70, 4000]] = 1.0
-    best = kernels.normalise(torch.zeros(5000, device=device), logits, 1.0, torch.zeros(5000, device=device),
-                             torch.ones(2, dtype=torch.bool, device=device), True)[2]
+    best = kernels.normalise(
+        torch.zeros(5000, device=device),
+        logits,
+        1.0,
+        torch.zeros(5000, device=device),
+        torch.ones(2, dtype=torch.bool, device=device),
+        True,
+    )[2]
     assert best.tolist() == [70, 0]
 
 
 @pytest.mark.parametrize("rows,prototypes", SIZES)
 @pytest.mark.parametrize("partners", [0, 1, 3])
 def test_cross_entropy_and_its_gradient(rows, prototypes, partners, device):
-    logits, teacher = draw(rows, prototypes, device=device), draw(rows, partners, prototypes, seed=1, device=device)
+    logits, teacher = (
+        draw(rows, prototypes, device=device),
+        draw(rows, partners, prototypes, seed=1, device=device),
+    )
     columns = draw(prototypes, seed=2, size=3.0, device=device)
     offsets = -torch.logsumexp(25 * teacher + columns, dim=-1)  # N M
     offsets[::2, 1:] = -torch.inf
@@ -100,20 +117,30 @@ def test_cross_entropy_and_its_gradient(rows, prototypes, partners, device):
     offsets = offsets.T.contiguous().T
     count = (offsets > -torch.inf).sum(dim=1).float()
     given = exact(logits, teacher, columns, offsets, count)
-    values, pulled = kernels.cross_entropy(logits.clone(), teacher.clone(), 10.0, 25.0, columns, offsets, count, True)
+    values, pulled = kernels.cross_entropy(
+        logits.clone(), teacher.clone(), 10.0, 25.0, columns, offsets, count, True
+    )
     expected = head_tiles.cross_entropy(*given[:2], 10.0, 25.0, *given[2:], True)
     close(values, expected[0])
     high, low, again = pulled.float()
     close(high + low, expected[1])
     assert torch.equal(high, again)
-    alone, nothing = kernels.cross_entropy(logits, teacher, 10.0, 25.0, columns, offsets, count, False)
+    alone, nothing = kernels.cross_entropy(
+        logits, teacher, 10.0, 25.0, columns, offsets, count, False
+    )
     assert torch.equal(alone, values) and nothing is None
 
 
 @pytest.mark.parametrize("rows,prototypes,depth", [(1, 1, 1), (17, 300, 24), (5, 130, 256)])
 def test_pull_back(rows, prototypes, depth, device):
-    features, weights = draw(rows, depth, device=device), draw(prototypes, depth, seed=1, device=device)
-    gradient, total = draw(rows, prototypes, seed=2, device=device), draw(prototypes, depth, seed=3, device=device)
+    features, weights = (
+        draw(rows, depth, device=device),
+        draw(prototypes, depth, seed=1, device=device),
+    )
+    gradient, total = (
+        draw(rows, prototypes, seed=2, device=device),
+        draw(prototypes, depth, seed=3, device=device),
+    )
     *given, expected_total = exact(gradient, features, weights, total)
     high = gradient.bfloat16()
     halves = torch.stack([high, (gradient - high).bfloat16(), high])
@@ -123,10 +150,18 @@ def test_pull_back(rows, prototypes, depth, device):
 
 
 def scene(rows, teachers, prototypes, partners, depth, device):
-    """Student and teacher (features, prototypes), the teacher's mask and partners, some of them none."""
-    student, teacher = [[F.normalize(draw(n, depth, seed=seed + i, device=device), dim=-1)
-                         for i, n in enumerate((count, prototypes))] for seed, count in ((0, rows), (2, teachers))]
-    table = torch.randint(-1, teachers, (rows, partners), generator=torch.Generator().manual_seed(5)).to(device)
+    """Student and teacher (features, prototypes), the teacher's mask and partners, some of them
+    none."""
+    student, teacher = [
+        [
+            F.normalize(draw(n, depth, seed=seed + i, device=device), dim=-1)
+            for i, n in enumerate((count, prototypes))
+        ]
+        for seed, count in ((0, rows), (2, teachers))
+    ]
+    table = torch.randint(
+        -1, teachers, (rows, partners), generator=torch.Generator().manual_seed(5)
+    ).to(device)
     return [x.requires_grad_() for x in student], teacher, some(teachers, device), table
 
 
@@ -140,22 +175,37 @@ def reference(monkeypatch, student, teacher, mask, table, centre=None):
     """In float64, which has no kernels."""
     with monkeypatch.context() as patch:
         patch.setenv("SKYSENSE_KERNELS", "off")
-        return run([x.detach().double().requires_grad_() for x in student], [x.double() for x in teacher], mask, table,
-                   centre)
+        return run(
+            [x.detach().double().requires_grad_() for x in student],
+            [x.double() for x in teacher],
+            mask,
+            table,
+            centre,
+        )
 
 
 def check(found, expected, tolerance=1e-4):
     """Values, gradients, statistics."""
     torch.testing.assert_close(found[0].double(), expected[0], rtol=1e-5, atol=1e-6)
     for a, b in zip(found[1], expected[1]):
-        assert a.isfinite().all() and torch.linalg.norm(a.double() - b) <= tolerance * torch.linalg.norm(b)
-    torch.testing.assert_close(torch.stack(found[2].statistics).double(), torch.stack(expected[2].statistics),
-                               rtol=1e-4, atol=1e-5)
+        assert a.isfinite().all() and torch.linalg.norm(
+            a.double() - b
+        ) <= tolerance * torch.linalg.norm(b)
+    torch.testing.assert_close(
+        torch.stack(found[2].statistics).double(),
+        torch.stack(expected[2].statistics),
+        rtol=1e-4,
+        atol=1e-5,
+    )
 
 
-@pytest.mark.parametrize("rows,teachers,prototypes,partners,depth", [(13, 9, 300, 2, 24), (5, 20, 1025, 1, 256)])
+@pytest.mark.parametrize(
+    "rows,teachers,prototypes,partners,depth", [(13, 9, 300, 2, 24), (5, 20, 1025, 1, 256)]
+)
 @pytest.mark.parametrize("centred", [False, True])
-def test_loss_and_gradients(rows, teachers, prototypes, partners, depth, centred, device, monkeypatch):
+def test_loss_and_gradients(
+    rows, teachers, prototypes, partners, depth, centred, device, monkeypatch
+):
     monkeypatch.setattr(kernels, "BLOCK", 4 * prototypes)  # several blocks, the last one smaller
     given = scene(rows, teachers, prototypes, partners, depth, device)
     centre = Centre(prototypes).to(device) if centred else None
@@ -165,7 +215,9 @@ def test_loss_and_gradients(rows, teachers, prototypes, partners, depth, centred
     assert "Triton" in active()["head_loss"]
     check(found, reference(monkeypatch, *given, centre))
     again = run(*given, centre)
-    assert torch.equal(again[0], found[0]) and all(torch.equal(a, b) for a, b in zip(again[1], found[1]))
+    assert torch.equal(again[0], found[0]) and all(
+        torch.equal(a, b) for a, b in zip(again[1], found[1])
+    )
 
 
 def test_masked_rows_and_nothing_valid(device):
@@ -175,8 +227,12 @@ def test_masked_rows_and_nothing_valid(device):
     spoilt = [student[0].detach().clone(), student[1]]
     spoilt[0][1] = torch.nan
     spoilt[0].requires_grad_()
-    found = run(spoilt, [teacher[0].masked_fill(~mask[:, None], torch.nan), teacher[1]], mask, table)
-    assert torch.equal(found[0], loss) and all(torch.equal(a, b) for a, b in zip(found[1], gradients))
+    found = run(
+        spoilt, [teacher[0].masked_fill(~mask[:, None], torch.nan), teacher[1]], mask, table
+    )
+    assert torch.equal(found[0], loss) and all(
+        torch.equal(a, b) for a, b in zip(found[1], gradients)
+    )
     assert (gradients[0][:2] == 0).all()
     loss, gradients, targets = run(student, teacher, torch.zeros_like(mask), table)
     assert loss == 0 and all((x == 0).all() for x in gradients) and not any(targets.statistics)
@@ -189,26 +245,41 @@ def test_two_ranks_equal_one(device):
 
     def work(rank, reducer):
         part = slice(0, 7) if rank == 0 else slice(7, 9)
-        mine = [student[0].detach()[part].clone().requires_grad_(), student[1].detach().clone().requires_grad_()]
+        mine = [
+            student[0].detach()[part].clone().requires_grad_(),
+            student[1].detach().clone().requires_grad_(),
+        ]
         with turn:
-            return run(mine, [teacher[0][part], teacher[1]], mask[part], own[:part.stop - part.start], None,
-                       Turns(reducer, turn))
+            return run(
+                mine,
+                [teacher[0][part], teacher[1]],
+                mask[part],
+                own[: part.stop - part.start],
+                None,
+                Turns(reducer, turn),
+            )
 
     first, second = run_ranks(2, work)
     torch.testing.assert_close(first[0] + second[0], expected[0])
-    torch.testing.assert_close(torch.cat([first[1][0], second[1][0]]), expected[1][0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        torch.cat([first[1][0], second[1][0]]), expected[1][0], rtol=1e-4, atol=1e-5
+    )
     torch.testing.assert_close(first[1][1] + second[1][1], expected[1][1], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("rows,prototypes,partners", [(4096, 65536, 1), (1000, 65536, 2), (3000, 8191, 1)])
+@pytest.mark.parametrize(
+    "rows,prototypes,partners", [(4096, 65536, 1), (1000, 65536, 2), (3000, 8191, 1)]
+)
 def test_real_sizes(rows, prototypes, partners, device, monkeypatch):
     given = scene(rows, rows, prototypes, partners, 256, device)
     found = run(*given)
     check(found, reference(monkeypatch, *given))
     for _ in range(3):
         again = run(*given)
-        assert torch.equal(again[0], found[0]) and all(torch.equal(a, b) for a, b in zip(again[1], found[1]))
+        assert torch.equal(again[0], found[0]) and all(
+            torch.equal(a, b) for a, b in zip(again[1], found[1])
+        )
 
 
 @pytest.mark.gpu
@@ -218,4 +289,6 @@ def test_peak_memory(device):
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     run(*given)
-    assert torch.cuda.max_memory_allocated() - before < 0.4 * rows * prototypes * 4  # one tensor of logits: 1 GiB
+    assert (
+        torch.cuda.max_memory_allocated() - before < 0.4 * rows * prototypes * 4
+    )  # one tensor of logits: 1 GiB

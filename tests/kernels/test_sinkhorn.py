@@ -1,4 +1,5 @@
-"""The Sinkhorn-Knopp kernels against the formula in float64: whole problems, and passes with sums over ranks."""
+"""The Sinkhorn-Knopp kernels against the formula in float64: whole problems, and passes with sums
+over ranks."""
 
 import threading
 
@@ -7,17 +8,20 @@ import torch
 
 pytest.importorskip("triton")
 
-import models.kernels.sinkhorn as module  # noqa: E402
-from models.kernels.dispatch import active  # noqa: E402
-from models.kernels.sinkhorn import assign  # noqa: E402
-from models.losses import head_loss, head_tiles  # noqa: E402
-from models.losses.multi_granularity import ViewMaps, multi_granularity  # noqa: E402
-from models.losses.sinkhorn import sinkhorn, sinkhorn_many  # noqa: E402
-from models.reducer import Reducer  # noqa: E402
-from tests.kernels.turns import Turns  # noqa: E402
-from tests.unit import test_multi_granularity as granularity  # noqa: E402
-from tests.unit.formulas import textbook  # noqa: E402
-from tests.unit.ranks import run_ranks  # noqa: E402
+import models.kernels.sinkhorn as module
+from models.fusion.sinkhorn import sinkhorn, sinkhorn_many
+from models.kernels.dispatch import active
+from models.kernels.sinkhorn import assign
+from models.pretraining.losses import (
+    head_loss,
+    head_tiles,
+)
+from models.pretraining.losses.multi_granularity import ViewMaps, multi_granularity
+from models.reducer import Reducer
+from tests.kernels.turns import Turns
+from tests.unit.formulas import textbook
+from tests.unit.models.pretraining.losses import test_multi_granularity as granularity
+from tests.unit.ranks import run_ranks
 
 # The interpreter computes in NumPy, which warns of what a later where() leaves out.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton.runtime.interpreter")
@@ -87,11 +91,15 @@ def test_many_iterations(device, shape):
     check(assign(scores, mask, 0.1, 60), scores, mask, 0.1, 60, atol=1e-5)
 
 
-@pytest.mark.parametrize("scale", [1.0, 1.09, 1.11, 3.0])  # the range of x is 40 scale: both sides of NARROW
+@pytest.mark.parametrize(
+    "scale", [1.0, 1.09, 1.11, 3.0]
+)  # the range of x is 40 scale: both sides of NARROW
 def test_products_and_logarithms_agree(device, scale):
     scores, mask = (x.to(device) for x in draw(2, 33, 20, scale=scale))
     scores[:, 0, 0], scores[:, 0, 1] = scale, -scale
-    scores[1] = torch.ones(33, 20).tril().to(device) * 2 * scale - scale  # scalings that vary as much as they can
+    scores[1] = (
+        torch.ones(33, 20).tril().to(device) * 2 * scale - scale
+    )  # scalings that vary as much as they can
     check(assign(scores, mask, 0.05, 10), scores, mask, 0.05, 10)
 
 
@@ -134,19 +142,28 @@ def test_a_valid_row_that_is_not_finite_is_not_hidden(way, device, junk):
 
 def test_strides(way, device):
     scores, mask = (x.to(device) for x in draw(2, 2, 6, 4))
-    views = [(scores.mT, mask[..., :4]), (scores[..., ::2, 1::3], mask[..., ::2]),
-             (scores[:, 1, 1:, :3], mask[:, 1, 1:]), (scores[:1, 0].expand(2, -1, -1), mask[:1, 0].expand(2, -1)),
-             (scores.transpose(0, 1), mask.transpose(0, 1)),
-             (scores[0], torch.stack([mask[0], ~mask[0]], dim=-1)[..., 0])]
+    views = [
+        (scores.mT, mask[..., :4]),
+        (scores[..., ::2, 1::3], mask[..., ::2]),
+        (scores[:, 1, 1:, :3], mask[:, 1, 1:]),
+        (scores[:1, 0].expand(2, -1, -1), mask[:1, 0].expand(2, -1)),
+        (scores.transpose(0, 1), mask.transpose(0, 1)),
+        (scores[0], torch.stack([mask[0], ~mask[0]], dim=-1)[..., 0]),
+    ]
     for view, valid in views:
         assert not (view.is_contiguous() and valid.is_contiguous())
         expected = assign(view.contiguous(), valid.contiguous(), 0.1, 2, way)
-        assert torch.equal(assign(view, valid, 0.1, 2, way), expected) and (expected[valid] > 0).any()
+        assert (
+            torch.equal(assign(view, valid, 0.1, 2, way), expected) and (expected[valid] > 0).any()
+        )
 
 
 def test_spans_and_tiles(device, monkeypatch):
     monkeypatch.setattr(module, "SPAN", 16)
-    for shape in ((40, 300), (2, 5000)):  # three spans and two tiles of columns; two steps along a row
+    for shape in (
+        (40, 300),
+        (2, 5000),
+    ):  # three spans and two tiles of columns; two steps along a row
         scores, mask = (x.to(device) for x in draw(*shape))
         check(assign(scores, mask, 0.1, 2, WAYS["passes"]), scores, mask, 0.1, 2)
 
@@ -170,7 +187,10 @@ def test_a_program_takes_several_problems(device, monkeypatch):
 
 def test_no_rows_and_no_problems(way, device):
     for shape in ((2, 0, 7), (0, 12, 7), (0, 7), (3, 4, 0)):
-        scores, mask = torch.zeros(shape, device=device), torch.ones(shape[:-1], dtype=torch.bool, device=device)
+        scores, mask = (
+            torch.zeros(shape, device=device),
+            torch.ones(shape[:-1], dtype=torch.bool, device=device),
+        )
         assert assign(scores, mask, 0.1, 3, way).shape == shape
 
 
@@ -201,7 +221,10 @@ def test_rows_spread_over_ranks(device, cuts):
 
 def test_the_losses_take_the_kernel(device, monkeypatch):
     scores, mask = (x.to(device) for x in draw(2, 12, 7))
-    both = lambda: (sinkhorn_many(scores, mask, 0.1, 3), sinkhorn(scores[0], 0.1, 3, mask[0], Reducer()))  # noqa: E731
+    both = lambda: (
+        sinkhorn_many(scores, mask, 0.1, 3),
+        sinkhorn(scores[0], 0.1, 3, mask[0], Reducer()),
+    )
     used = []
     monkeypatch.setattr(module, "assign", lambda *args: used.append(args) or assign(*args))
     found = both()
@@ -213,26 +236,40 @@ def test_the_losses_take_the_kernel(device, monkeypatch):
 
 def test_multi_granularity_is_the_same_with_and_without(device, monkeypatch):
     student, teacher = granularity.scene(batch=1)
-    move = lambda views: ViewMaps(*(x.to(device) for x in views))  # noqa: E731
+    move = lambda views: ViewMaps(*(x.to(device) for x in views))
     student, teacher = {size: move(views) for size, views in student.items()}, move(teacher)
-    heads = [{name: w.to(device) for name, w in granularity.linear_heads(seed).items()} for seed in (5, 6)]
+    heads = [
+        {name: w.to(device) for name, w in granularity.linear_heads(seed).items()}
+        for seed in (5, 6)
+    ]
     used, results = [], {}
     monkeypatch.setattr(module, "assign", lambda *args: used.append(args) or assign(*args))
     monkeypatch.setattr(head_loss, "_tiles", lambda x: head_tiles)  # this kernel alone
     for wish in ("on", "off"):
         monkeypatch.setenv("SKYSENSE_KERNELS", wish)
         weights = {name: w.clone().requires_grad_() for name, w in heads[0].items()}
-        found = multi_granularity(student, teacher, granularity.callables(weights), granularity.callables(heads[1]),
-                                  granularity.SPEC, Reducer())
+        found = multi_granularity(
+            student,
+            teacher,
+            granularity.callables(weights),
+            granularity.callables(heads[1]),
+            granularity.SPEC,
+            Reducer(),
+        )
         found.total.backward()
-        results[wish] = {**found.losses, **{f"gradient {name}": w.grad for name, w in weights.items()}}
+        results[wish] = {
+            **found.losses,
+            **{f"gradient {name}": w.grad for name, w in weights.items()},
+        }
         assert bool(used) == (wish == "on")
         used.clear()
     torch.testing.assert_close(results["on"], results["off"], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("shape", [(2048, 256, 100), (2048, 16, 16), (512, 1024, 16), (3, 700, 1000), (8, 4096, 16)])
+@pytest.mark.parametrize(
+    "shape", [(2048, 256, 100), (2048, 16, 16), (512, 1024, 16), (3, 700, 1000), (8, 4096, 16)]
+)
 def test_real_sizes(device, shape):
     for dtype in (torch.float32, torch.bfloat16):
         scores, mask = (x.to(device) for x in draw(*shape, seed=shape[1]))

@@ -5,20 +5,27 @@ import torch
 
 pytest.importorskip("triton")
 
-from data.classes import NAMES  # noqa: E402
-from engine.config import load  # noqa: E402
-from engine.objective import Objective, to_views  # noqa: E402
-from models.initialise import initialise  # noqa: E402
-from models.kernels import dispatch  # noqa: E402
-from models.pretraining import Pretraining  # noqa: E402
-from models.reducer import Reducer  # noqa: E402
-from tests.commands import TINY  # noqa: E402
-from tests.unit.batches import whole_batch  # noqa: E402
+from data.tiles.classes import NAMES
+from engine.config.load import load
+from engine.training.objective import Objective, to_views
+from models.initialise import initialise
+from models.kernels import dispatch
+from models.pretraining.model import Pretraining
+from models.reducer import Reducer
+from tests.commands import TINY
+from tests.unit.batches import whole_batch
 
-OVERRIDES = ["skysense.ep_size=1", "skysense.model.depths=[2,1,1,1]", "skysense.model.moe.blocks=[4]",
-             'skysense.data.frames={"hr":1,"ms":2,"sar":1}', "skysense.model.modalities.ms.frames=2",
-             "skysense.model.modalities.sar.frames=1", "skysense.data.views.local_views=1",
-             "skysense.model.head.prototypes=32", "skysense.model.moe.implementation=grouped"]
+OVERRIDES = [
+    "skysense.ep_size=1",
+    "skysense.model.depths=[2,1,1,1]",
+    "skysense.model.moe.blocks=[4]",
+    'skysense.data.frames={"hr":1,"ms":2,"sar":1}',
+    "skysense.model.modalities.ms.frames=2",
+    "skysense.model.modalities.sar.frames=1",
+    "skysense.data.views.local_views=1",
+    "skysense.model.head.prototypes=32",
+    "skysense.model.moe.implementation=grouped",
+]
 
 
 @pytest.fixture
@@ -31,8 +38,13 @@ def step(device):
         model.to(device)
     teacher.eval().requires_grad_(False)
     torch.manual_seed(0)
-    objective = Objective(settings.loss, student, teacher, torch.randn(len(NAMES), settings.model.text_width,
-                                                                       device=device), Reducer())
+    objective = Objective(
+        settings.loss,
+        student,
+        teacher,
+        torch.randn(len(NAMES), settings.model.text_width, device=device),
+        Reducer(),
+    )
     batch = whole_batch(settings)
     views = to_views(batch, device)
 
@@ -42,8 +54,10 @@ def step(device):
             targets = teacher(views)
         losses = objective(student(views), targets, batch, 0.05)
         losses.total.backward()
-        return ({name: float(value) for name, value in losses.terms.items()},
-                {name: p.grad.clone() for name, p in student.named_parameters() if p.grad is not None})
+        return (
+            {name: float(value) for name, value in losses.terms.items()},
+            {name: p.grad.clone() for name, p in student.named_parameters() if p.grad is not None},
+        )
 
     return run
 

@@ -1,4 +1,5 @@
-"""The window attention kernel against the reference in float64: values, and gradients of qkv, scale and bias table."""
+"""The window attention kernel against the reference in float64: values, and gradients of qkv, scale
+and bias table."""
 
 import pytest
 import torch
@@ -6,38 +7,51 @@ from torch.utils.checkpoint import checkpoint
 
 pytest.importorskip("triton")
 
-from models.initialise import initialise  # noqa: E402
-from models.kernels import dispatch  # noqa: E402
-from models.kernels.window_attention import window_attention  # noqa: E402
-from models.packing import Group, Layout  # noqa: E402
-from models.swin_v2 import MIN_NORM, SwinBlock, WindowAttention, windows_of  # noqa: E402
-from models.transformer import FeedForward  # noqa: E402
+from models.backbone.packing import Group, Layout
+from models.backbone.swin_v2 import MIN_NORM, SwinBlock, WindowAttention, windows_of
+from models.backbone.transformer import FeedForward
+from models.initialise import initialise
+from models.kernels import dispatch
+from models.kernels.window_attention import window_attention
 
-pytestmark = pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning")  # numpy, of 1 / norm of a blank patch
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:divide by zero:RuntimeWarning"
+)  # numpy, of 1 / norm of a blank patch
 WINDOW = 8
 HEADS, DIM = 2, 16
-# Roundings of the type that a result may be off, by norm. In half precision inputs are exact, products are summed in
-# float32 and only weights, their gradient and the result are rounded; in float32 logits of 30 carry 30 roundings into
-# the exponential, and the gradient of the scale is a sum of terms of both signs.
+# Roundings of the type that a result may be off, by norm. In half precision inputs are exact,
+# products are summed in float32 and only weights, their gradient and the result are rounded; in
+# float32 logits of 30 carry 30 roundings into the exponential, and the gradient of the scale is a
+# sum of terms of both signs.
 ROUNDINGS = {torch.float32: 100, torch.float16: 8, torch.bfloat16: 8}
 
 
 def inputs(images, height, width, device, *, heads=HEADS, dim=DIM, dtype=torch.float32, seed=0):
-    """qkv (images, h, w, 3, heads, d), scale (heads,), table ((2w-1)^2, heads), gradient (images, hw, D)."""
+    """qkv (images, h, w, 3, heads, d), scale (heads,), table ((2w-1)^2, heads), gradient (images,
+    hw, D)."""
     source = torch.Generator().manual_seed(seed)
     qkv = torch.randn(images, height, width, 3, heads, dim, generator=source)
     table = torch.randn((2 * WINDOW - 1) ** 2, heads, generator=source)
     gradient = torch.randn(images, height * width, heads * dim, generator=source)
     scale = torch.linspace(2, 12, heads)
-    return qkv.to(device, dtype), scale.to(device), (2 * table).to(device), gradient.to(device, dtype)
+    return (
+        qkv.to(device, dtype),
+        scale.to(device),
+        (2 * table).to(device),
+        gradient.to(device, dtype),
+    )
 
 
 def kernel(qkv, scale, table, shift):
-    return window_attention(qkv, scale, table, *windows_of(*qkv.shape[1:3], WINDOW, shift), MIN_NORM)
+    return window_attention(
+        qkv, scale, table, *windows_of(*qkv.shape[1:3], WINDOW, shift), MIN_NORM
+    )
 
 
 def reference(qkv, scale, table, shift):
-    return WindowAttention(qkv.shape[-2] * qkv.shape[-1], qkv.shape[-1], WINDOW, shift)._attend(qkv, scale, table)
+    return WindowAttention(qkv.shape[-2] * qkv.shape[-1], qkv.shape[-1], WINDOW, shift)._attend(
+        qkv, scale, table
+    )
 
 
 def value_and_gradients(function, tensors, gradient, shift):
@@ -51,8 +65,9 @@ def assert_near(found, expected, tolerance):
     """By norm, and everywhere finite."""
     for name, ours, theirs in zip(("out", "qkv", "scale", "table"), found, expected, strict=True):
         assert ours.shape == theirs.shape and ours.isfinite().all(), name
-        assert (ours.double() - theirs).norm() <= tolerance * theirs.norm(), \
+        assert (ours.double() - theirs).norm() <= tolerance * theirs.norm(), (
             f"{name}: {((ours.double() - theirs).norm() / theirs.norm()).item():.1e}"
+        )
 
 
 def compare(tensors, gradient, shift, roundings=None):
@@ -60,13 +75,17 @@ def compare(tensors, gradient, shift, roundings=None):
     dtype = tensors[0].dtype
     found = value_and_gradients(kernel, tensors, gradient, shift)
     assert found[0].dtype == found[1].dtype == dtype
-    expected = value_and_gradients(reference, [t.double() for t in tensors], gradient.double(), shift)
+    expected = value_and_gradients(
+        reference, [t.double() for t in tensors], gradient.double(), shift
+    )
     assert_near(found, expected, (roundings or ROUNDINGS[dtype]) * torch.finfo(dtype).eps / 2)
     return found, expected
 
 
 @pytest.mark.parametrize("shift", [0, 4])
-@pytest.mark.parametrize("images, height, width", [(1, 8, 8), (3, 16, 16), (1, 12, 20), (3, 5, 3), (1, 4, 13)])
+@pytest.mark.parametrize(
+    "images, height, width", [(1, 8, 8), (3, 16, 16), (1, 12, 20), (3, 5, 3), (1, 4, 13)]
+)
 def test_equals_reference(images, height, width, shift, device):
     *tensors, gradient = inputs(images, height, width, device)
     compare(tensors, gradient, shift)
@@ -95,7 +114,9 @@ def test_large_logits(device):
     tensors[0][..., :2, :, :] *= 1e4
     tensors[1].fill_(100)
     tensors[2].mul_(50)
-    compare(tensors, gradient, 4, roundings=1000)  # logits of up to 300 carry as many roundings into the exponential
+    compare(
+        tensors, gradient, 4, roundings=1000
+    )  # logits of up to 300 carry as many roundings into the exponential
 
 
 def test_any_strides(device):
@@ -108,8 +129,10 @@ def test_any_strides(device):
     found = value_and_gradients(kernel, (qkv, scale, table), gradient, 4)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
     broadcast = kernel((leaf := qkv.requires_grad_()), scale, table, 4)
-    assert torch.equal(torch.autograd.grad(broadcast.sum(), leaf)[0],
-                       torch.autograd.grad(kernel(leaf, scale, table, 4), leaf, torch.ones_like(broadcast))[0])
+    assert torch.equal(
+        torch.autograd.grad(broadcast.sum(), leaf)[0],
+        torch.autograd.grad(kernel(leaf, scale, table, 4), leaf, torch.ones_like(broadcast))[0],
+    )
 
 
 def test_no_images(device):
@@ -133,22 +156,31 @@ def random_block(device):
 
 
 def run_block(block, layout, x, *, kernels, monkeypatch, checkpointed=False, dtype=None):
-    """[y, dx, gradients of the parameters] with or without the kernel; asserts that this path was taken."""
+    """[y, dx, gradients of the parameters] with or without the kernel; asserts that this path was
+    taken."""
     monkeypatch.setenv("SKYSENSE_KERNELS", kernels)
     monkeypatch.setattr(dispatch, "_decisions", {})
     x = x.detach().requires_grad_()
     mask = torch.ones(len(x), dtype=torch.bool, device=x.device)
     with torch.autocast(x.device.type, dtype, enabled=dtype is not None):
-        y = checkpoint(block, x, layout, mask, use_reentrant=False)[0] if checkpointed else block(x, layout, mask)[0]
+        y = (
+            checkpoint(block, x, layout, mask, use_reentrant=False)[0]
+            if checkpointed
+            else block(x, layout, mask)[0]
+        )
     gradients = torch.autograd.grad((y.double() ** 2).sum(), [x, *block.parameters()])
-    assert dispatch.active()["window_attention"].startswith("Triton" if kernels == "on" else "PyTorch")
+    assert dispatch.active()["window_attention"].startswith(
+        "Triton" if kernels == "on" else "PyTorch"
+    )
     return [y, *gradients]
 
 
 @pytest.mark.parametrize("checkpointed", [False, True])
 def test_block_with_and_without(checkpointed, device, monkeypatch):
     block, layout, x = random_block(device)
-    with_kernel = run_block(block, layout, x, kernels="on", checkpointed=checkpointed, monkeypatch=monkeypatch)
+    with_kernel = run_block(
+        block, layout, x, kernels="on", checkpointed=checkpointed, monkeypatch=monkeypatch
+    )
     without = run_block(block, layout, x, kernels="off", monkeypatch=monkeypatch)
     for ours, theirs in zip(with_kernel, without, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-5 * theirs.abs().max().item())
@@ -156,14 +188,26 @@ def test_block_with_and_without(checkpointed, device, monkeypatch):
 
 def test_block_under_autocast(device, monkeypatch):
     block, layout, x = random_block(device)
-    found = run_block(block, layout, x, kernels="on", checkpointed=True, dtype=torch.bfloat16, monkeypatch=monkeypatch)
+    found = run_block(
+        block,
+        layout,
+        x,
+        kernels="on",
+        checkpointed=True,
+        dtype=torch.bfloat16,
+        monkeypatch=monkeypatch,
+    )
     exact = run_block(block, layout, x, kernels="off", monkeypatch=monkeypatch)
-    plain = run_block(block, layout, x, kernels="off", dtype=torch.bfloat16, monkeypatch=monkeypatch)
+    plain = run_block(
+        block, layout, x, kernels="off", dtype=torch.bfloat16, monkeypatch=monkeypatch
+    )
     for ours, theirs, truth in zip(found, plain, exact, strict=True):
         assert (ours - truth).norm() <= 1.5 * (theirs - truth).norm() + 1e-3 * truth.norm()
 
 
-@pytest.mark.parametrize("change, reason", [({"dtype": torch.float64}, "float64"), ({"dim": 8}, "8 channels")])
+@pytest.mark.parametrize(
+    "change, reason", [({"dtype": torch.float64}, "float64"), ({"dim": 8}, "8 channels")]
+)
 def test_what_it_does_not_take_goes_to_the_reference(change, reason, device, monkeypatch):
     monkeypatch.setattr(dispatch, "_decisions", {})
     qkv, scale, table, _ = inputs(1, 8, 8, device, **change)

@@ -1,4 +1,5 @@
-"""The teacher's part of a checkpoint, written from a whole model: what one rank of a run would leave."""
+"""The teacher's part of a checkpoint, written from a whole model: what one rank of a run would
+leave."""
 
 import json
 from dataclasses import asdict
@@ -7,16 +8,17 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from data.regions import RegionTable
-from engine.checkpoint_files import stamp
-from models.pretraining import Pretraining
+from data.tiles.regions import RegionTable
+from engine.checkpoint.files import stamp
+from models.pretraining.model import Pretraining
 
 PLACES = [(8.0, 52.0), (9.5, 52.0), (32.6, 0.3)]  # lon, lat of three regions
 
 
-def write_checkpoint(folder: Path, model: Pretraining, step: int = 12, world_size: int = 1, ep_size: int = 1,
-                     **state) -> Path:
-    """A folder that ``engine.weights`` reads; ``state`` adds to state.json."""
+def write_checkpoint(
+    folder: Path, model: Pretraining, step: int = 12, world_size: int = 1, ep_size: int = 1, **state
+) -> Path:
+    """A folder that ``engine.pretrained.weights`` reads; ``state`` adds to state.json."""
     (folder / "ema").mkdir(parents=True)
     parameters, flat, place = [], [], 0
     for name, parameter in model.named_parameters():
@@ -24,11 +26,26 @@ def write_checkpoint(folder: Path, model: Pretraining, step: int = 12, world_siz
         flat.append(parameter.detach().flatten())
         place += parameter.numel()
     layout = [{"ranks": [0], "parameters": parameters}]
-    save_file({"shard.00000": torch.cat(flat)}, folder / "ema/rank-00000.safetensors", {"layout": json.dumps(layout)})
-    save_file({f"buffer.{name}": buffer for name, buffer in model.named_buffers()}, folder / "ema/buffers.safetensors")
-    state = {"step": step, "world_size": world_size, "ep_size": ep_size, "model": asdict(model.spec),
-             "regions": RegionTable.from_points(PLACES).to_json(), **state}
+    save_file(
+        {"shard.00000": torch.cat(flat)},
+        folder / "ema/rank-00000.safetensors",
+        {"layout": json.dumps(layout)},
+    )
+    save_file(
+        {f"buffer.{name}": buffer for name, buffer in model.named_buffers()},
+        folder / "ema/buffers.safetensors",
+    )
+    state = {
+        "step": step,
+        "world_size": world_size,
+        "ep_size": ep_size,
+        "model": asdict(model.spec),
+        "regions": RegionTable.from_points(PLACES).to_json(),
+        **state,
+    }
     (folder / "state.json").write_text(json.dumps(state))
-    files = {str(file.relative_to(folder)): stamp(file) for file in folder.rglob("*") if file.is_file()}
+    files = {
+        str(file.relative_to(folder)): stamp(file) for file in folder.rglob("*") if file.is_file()
+    }
     (folder / "manifest.json").write_text(json.dumps({"format": 2, "files": files}))
     return folder

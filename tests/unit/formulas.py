@@ -6,7 +6,8 @@ import numpy as np
 
 
 def textbook(scores, epsilon, iterations):
-    """Sinkhorn-Knopp as in Caron et al. 2020: exp, then columns to 1/K and rows to 1/N in turn; rows sum to one."""
+    """Sinkhorn-Knopp as in Caron et al. 2020: exp, then columns to 1/K and rows to 1/N in turn;
+    rows sum to one."""
     scores = np.asarray(scores, dtype=np.float64)
     rows, columns = scores.shape
     q = np.exp((scores - scores.max()) / epsilon)
@@ -20,7 +21,8 @@ def textbook(scores, epsilon, iterations):
 
 
 def loss_by_loops(logits, targets, temperature):
-    """CL of one row of float64 tensors, differentiable: - sum_k p_k log softmax(logits / temperature)_k."""
+    """CL of one row of float64 tensors, differentiable: - sum_k p_k log softmax(logits /
+    temperature)_k."""
     total = 0.0
     normaliser = sum((x / temperature).exp() for x in logits)
     for x, p in zip(logits, targets):
@@ -29,7 +31,8 @@ def loss_by_loops(logits, targets, temperature):
 
 
 def statistics_by_loops(targets):
-    """Mean entropy of the rows, entropy of the mean row, share of the columns that are some row's largest."""
+    """Mean entropy of the rows, entropy of the mean row, share of the columns that are some row's
+    largest."""
     rows, prototypes = targets.shape
     entropy = sum(-p * math.log(p) for row in targets.tolist() for p in row if p > 0) / rows
     mean = [sum(targets[:, k].tolist()) / rows for k in range(prototypes)]
@@ -38,7 +41,8 @@ def statistics_by_loops(targets):
 
 
 def sample_by_loops(maps, valid, x, y):
-    """Bilinear feature of a frame (H, W, D) at one place (in cells from the corner), and the share of valid weight."""
+    """Bilinear feature of a frame (H, W, D) at one place (in cells from the corner), and the share
+    of valid weight."""
     height, width = valid.shape
     x, y = min(max(x - 0.5, 0), width - 1), min(max(y - 0.5, 0), height - 1)
     total, weight = 0, 0

@@ -1,7 +1,9 @@
-"""What makes the host wait for a GPU, found on a CPU: which operations, and which lines of Python asked for them.
+"""What makes the host wait for a GPU, found on a CPU: which operations, and which lines of Python
+asked for them.
 
-On a GPU torch's own sync debug mode finds them (``tests/gpu/test_host_waits.py``). Without one, this records the same
-kinds of operations: numbers fetched from a tensor, results whose shape depends on data, copies that are waited for.
+On a GPU torch's own sync debug mode finds them (``tests/gpu/test_host_waits.py``). Without one,
+this records the same kinds of operations: numbers fetched from a tensor, results whose shape
+depends on data, copies that are waited for.
 """
 
 import sys
@@ -15,12 +17,27 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests.dist.processes import ROOT
 
 # their kernels copy a number, or the size of their result, to the host
-_OPERATORS = {"_local_scalar_dense", "nonzero", "masked_select", "_unique", "_unique2", "unique_dim",
-              "unique_consecutive", "unique_dim_consecutive", "equal", "bincount", "segment_reduce",
-              "_linalg_check_errors"}
+_OPERATORS = {
+    "_local_scalar_dense",
+    "nonzero",
+    "masked_select",
+    "_unique",
+    "_unique2",
+    "unique_dim",
+    "unique_consecutive",
+    "unique_dim_consecutive",
+    "equal",
+    "bincount",
+    "segment_reduce",
+    "_linalg_check_errors",
+}
 _INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"}
 _FETCHES = {"tolist", "cpu", "numpy", "__array__"}  # on a CPU they reach no operator
-_UPLOADS = {"tensor", "as_tensor", "new_tensor"}  # from Python's numbers: a copy from memory that is not pinned
+_UPLOADS = {
+    "tensor",
+    "as_tensor",
+    "new_tensor",
+}  # from Python's numbers: a copy from memory that is not pinned
 
 
 class HostWaits:
@@ -52,17 +69,26 @@ class _Operators(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.overloadpacket.__name__
-        masks = name in _INDEXING and any(x is not None and x.dtype in (torch.bool, torch.uint8) for x in args[1])
+        masks = name in _INDEXING and any(
+            x is not None and x.dtype in (torch.bool, torch.uint8) for x in args[1]
+        )
         kwargs = kwargs or {}
-        sized = name == "repeat_interleave" and not kwargs.get("output_size") and isinstance(args[-1], torch.Tensor)
-        asks = name in _OPERATORS and not kwargs.get("unsafe")  # segment_reduce looks at its lengths unless told not to
+        sized = (
+            name == "repeat_interleave"
+            and not kwargs.get("output_size")
+            and isinstance(args[-1], torch.Tensor)
+        )
+        asks = name in _OPERATORS and not kwargs.get(
+            "unsafe"
+        )  # segment_reduce looks at its lengths unless told not to
         if asks or masks or sized:
             self.found[place(), name] += 1
         return func(*args, **kwargs)
 
 
 class _Calls(TorchFunctionMode):
-    """Calls of Python that copy between host and device; on a CPU they do nothing, so no operator shows them."""
+    """Calls of Python that copy between host and device; on a CPU they do nothing, so no operator
+    shows them."""
 
     def __init__(self, found: Counter):
         super().__init__()
@@ -73,7 +99,8 @@ class _Calls(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         uploads = name in _UPLOADS and (kwargs.get("device") is not None or name == "new_tensor")
         lists = name in ("__getitem__", "__setitem__") and any(
-            isinstance(x, list) for x in (args[1] if isinstance(args[1], tuple) else (args[1],)))
+            isinstance(x, list) for x in (args[1] if isinstance(args[1], tuple) else (args[1],))
+        )
         if name in _FETCHES or uploads or lists or name == "to" and _waits(args[1:], kwargs):
             self.found[place(), name] += 1
         return func(*args, **kwargs)
@@ -86,7 +113,7 @@ def _waits(args: tuple, kwargs: dict) -> bool:
 
 
 def place(above: int = 1) -> str:
-    """"file:function" of the innermost frame, ``above`` this one, of the project or of DeepSpeed."""
+    """ "file:function" of the innermost frame, ``above`` this one, of the project or of DeepSpeed."""
     frame = sys._getframe(above)
     while frame is not None:
         path = frame.f_code.co_filename

@@ -1,4 +1,5 @@
-"""A file of known bytes, checked ranges of it, and what a store counted: shared by the tests of the store."""
+"""A file of known bytes, checked ranges of it, and what a store counted: shared by the tests of the
+store."""
 
 import google_crc32c
 import numpy as np
@@ -11,7 +12,7 @@ QUICK = {"delay": 0.01, "max_delay": 0.05, "timeout": 2.0, "gap": 0}
 
 
 def part(offset, size, content=CONTENT):
-    return Range(offset, size, google_crc32c.value(content[offset:offset + size]))
+    return Range(offset, size, google_crc32c.value(content[offset : offset + size]))
 
 
 def parts(count, size=500, step=1000):
@@ -20,7 +21,7 @@ def parts(count, size=500, step=1000):
 
 
 def slices(ranges, content=CONTENT):
-    return [content[r.offset:r.offset + r.size] for r in ranges]
+    return [content[r.offset : r.offset + r.size] for r in ranges]
 
 
 def faults(store):

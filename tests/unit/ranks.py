@@ -35,7 +35,8 @@ class ThreadReducer(Reducer):
 
 
 def run_ranks(world_size, work):
-    """``work(rank, reducer)`` on every rank at once -> results in rank order; an error in one is raised."""
+    """``work(rank, reducer)`` on every rank at once -> results in rank order; an error in one is
+    raised."""
     shared, barrier = {}, threading.Barrier(world_size)
 
     def guarded(rank):

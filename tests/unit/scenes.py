@@ -1,18 +1,23 @@
-"""Views of a tile for the tests of the losses: affines with flips and quarter turns, random maps with holes."""
+"""Views of a tile for the tests of the losses: affines with flips and quarter turns, random maps
+with holes."""
 
 import numpy as np
 import torch
 
 
 def place(x0, y0, width, height, flip=False, turns=0):
-    """2 x 3 float64: (u, v, 1) of the shown view -> (x, y) of the tile. Turned counter-clockwise, mirrored before."""
+    """2 x 3 float64: (u, v, 1) of the shown view -> (x, y) of the tile. Turned counter-clockwise,
+    mirrored before."""
+
     def ground(u, v):
         for _ in range(turns):
             u, v = 1 - v, u  # what is shown at (u, v) after a quarter turn stood at (1 - v, u)
         return np.array([x0 + width * (1 - u if flip else u), y0 + height * v])
 
     origin = ground(0.0, 0.0)
-    return torch.tensor(np.stack([ground(1.0, 0.0) - origin, ground(0.0, 1.0) - origin, origin], axis=1))
+    return torch.tensor(
+        np.stack([ground(1.0, 0.0) - origin, ground(0.0, 1.0) - origin, origin], axis=1)
+    )
 
 
 def random_affines(batch, views, low, high, cells=20, seed=0):

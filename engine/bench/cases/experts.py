@@ -1,5 +1,5 @@
-"""The experts of a top-1 mixture on one process, nothing dropped: DeepSpeed's layer, one expert after another, the
-library's grouped product, grouped kernels."""
+"""The experts of a top-1 mixture on one process, nothing dropped: DeepSpeed's layer, one expert
+after another, the library's grouped product, grouped kernels."""
 
 from dataclasses import replace
 from functools import partial
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from engine.bench.case import BACKWARD, BOTH, FORWARD, Case, Goal, Way, Work
 from engine.bench.cases.ways import NO_GPU, compiled, draw, precise, switched, with_kernels
-from models.moe import MoE
+from models.moe.layer import MoE
 from models.spec import MoESpec
 
 
@@ -43,24 +43,41 @@ def case(size: Size, device: torch.device) -> Case:
     spec = MoESpec(experts=size.experts, capacity_factor=0.0)
     first = _parameters(size, device, dtype)
     own = partial(_way, x=x, mask=mask, first=first, size=size)
-    ways = [own("DeepSpeed", spec, ep_size=1, wrap=partial(switched, "off")),
-            own("one by one", spec, ep_size=None, wrap=partial(switched, "off"))]
+    ways = [
+        own("DeepSpeed", spec, ep_size=1, wrap=partial(switched, "off")),
+        own("one by one", spec, ep_size=None, wrap=partial(switched, "off")),
+    ]
     if device.type == "cuda":
-        ways += [_of_formula("grouped_mm", grouped, x, first, size),
-                 _of_formula("torch.compile, grouped_mm", compiled(grouped), x, first, size),
-                 own("kernels", replace(spec, implementation="grouped"), ep_size=None,
-                     wrap=partial(with_kernels, "experts"), ours=True)]
+        ways += [
+            _of_formula("grouped_mm", grouped, x, first, size),
+            _of_formula("torch.compile, grouped_mm", compiled(grouped), x, first, size),
+            own(
+                "kernels",
+                replace(spec, implementation="grouped"),
+                ep_size=None,
+                wrap=partial(with_kernels, "experts"),
+                ours=True,
+            ),
+        ]
         left_out = {}
     else:
         left_out = {"grouped_mm": "a GPU's, eager and compiled", "kernels": NO_GPU}
     product, width = 4 * size.tokens * size.width * size.hidden, x.element_size()
     weights = 2 * size.experts * size.width * size.hidden * width
-    return Case("experts", f"{size}, {dtype}".replace("torch.", ""),
-                _of_formula("exact", formula, x.double(), {k: v.double() for k, v in first.items()}, size),
-                tuple(ways), tolerance=2e-2 if dtype == torch.bfloat16 else 1e-4, products=dtype,
-                work={FORWARD: Work(2 * x.nbytes + weights, product),
-                      BACKWARD: Work(3 * x.nbytes + 2 * weights, 2 * product)},
-                goals=GOALS if size == SIZES["paper"][0] else (), left_out=left_out)
+    return Case(
+        "experts",
+        f"{size}, {dtype}".replace("torch.", ""),
+        _of_formula("exact", formula, x.double(), {k: v.double() for k, v in first.items()}, size),
+        tuple(ways),
+        tolerance=2e-2 if dtype == torch.bfloat16 else 1e-4,
+        products=dtype,
+        work={
+            FORWARD: Work(2 * x.nbytes + weights, product),
+            BACKWARD: Work(3 * x.nbytes + 2 * weights, 2 * product),
+        },
+        goals=GOALS if size == SIZES["paper"][0] else (),
+        left_out=left_out,
+    )
 
 
 def _parameters(size: Size, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -74,14 +91,25 @@ def _parameters(size: Size, device: torch.device, dtype: torch.dtype) -> dict[st
     return found
 
 
-def _way(name: str, spec: MoESpec, ep_size: int | None, wrap, x: Tensor, mask: Tensor, first: dict[str, Tensor],
-         size: Size, ours: bool = False) -> Way:
+def _way(
+    name: str,
+    spec: MoESpec,
+    ep_size: int | None,
+    wrap,
+    x: Tensor,
+    mask: Tensor,
+    first: dict[str, Tensor],
+    size: Size,
+    ours: bool = False,
+) -> Way:
     """The project's module with the given values."""
     with x.device:
         module = MoE(size.width, size.hidden, spec, ep_size).to(x.device, x.dtype)
     parameters = dict(sorted(module.named_parameters()))
     if parameters.keys() != first.keys():
-        raise ValueError(f"experts, {name}: expected the parameters {list(first)}, found {list(parameters)}")
+        raise ValueError(
+            f"experts, {name}: expected the parameters {list(first)}, found {list(parameters)}"
+        )
     for key, parameter in parameters.items():
         parameter.data.copy_(first[key])
     leaf = x.clone().requires_grad_()
@@ -95,10 +123,16 @@ def _of_formula(name: str, function, x: Tensor, first: dict[str, Tensor], size: 
 
     def call() -> Tensor:
         def of(part: str) -> list[Tensor]:
-            return [parameters[f"layer.deepspeed_moe.experts.deepspeed_experts.{e}.{part}"]
-                    for e in range(size.experts)]
+            return [
+                parameters[f"layer.deepspeed_moe.experts.deepspeed_experts.{e}.{part}"]
+                for e in range(size.experts)
+            ]
+
         gate = parameters["layer.deepspeed_moe.gate.wg.weight"]
-        return function(leaf, gate, of("fc1.weight"), of("fc1.bias"), of("fc2.weight"), of("fc2.bias"))
+        return function(
+            leaf, gate, of("fc1.weight"), of("fc1.bias"), of("fc2.weight"), of("fc2.bias")
+        )
+
     return Way(name, call, (leaf, *parameters.values()))
 
 
@@ -108,7 +142,9 @@ def _gate(x: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
     return F.linear(x.to(exact), gate.to(exact)).softmax(dim=1).max(dim=1)  # N, N
 
 
-def formula(x: Tensor, gate: Tensor, w1: list[Tensor], b1: list[Tensor], w2: list[Tensor], b2: list[Tensor]) -> Tensor:
+def formula(
+    x: Tensor, gate: Tensor, w1: list[Tensor], b1: list[Tensor], w2: list[Tensor], b2: list[Tensor]
+) -> Tensor:
     """probability x expert(x) of the most probable expert: (N, D) -> (N, D)."""
     value, chosen = _gate(x, gate)
     y = torch.zeros_like(x)
@@ -119,13 +155,17 @@ def formula(x: Tensor, gate: Tensor, w1: list[Tensor], b1: list[Tensor], w2: lis
     return y
 
 
-def grouped(x: Tensor, gate: Tensor, w1: list[Tensor], b1: list[Tensor], w2: list[Tensor], b2: list[Tensor]) -> Tensor:
+def grouped(
+    x: Tensor, gate: Tensor, w1: list[Tensor], b1: list[Tensor], w2: list[Tensor], b2: list[Tensor]
+) -> Tensor:
     """The same with PyTorch's grouped product: sorted by expert, nothing fetched from the device."""
     value, chosen = _gate(x, gate)
     chosen, order = chosen.sort(stable=True)  # N
     steps = torch.arange(len(w1), device=x.device)
     ends = torch.searchsorted(chosen, steps, right=True).int()  # E
     hidden = F.grouped_mm(x[order], torch.stack(w1).mT, offs=ends) + torch.stack(b1)[chosen]  # N H
-    out = F.grouped_mm(F.gelu(hidden), torch.stack(w2).mT, offs=ends) + torch.stack(b2)[chosen]  # N D
+    out = (
+        F.grouped_mm(F.gelu(hidden), torch.stack(w2).mT, offs=ends) + torch.stack(b2)[chosen]
+    )  # N D
     weighted = (out * value[order][:, None]).to(x.dtype)
     return torch.zeros_like(x).index_copy(0, order, weighted)

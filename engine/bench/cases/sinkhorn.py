@@ -7,7 +7,7 @@ from torch import Tensor
 
 from engine.bench.case import FORWARD, Case, Goal, Way, Work
 from engine.bench.cases.ways import NO_GPU, compiled, draw, switched
-from models.losses.sinkhorn import sinkhorn, sinkhorn_many
+from models.fusion.sinkhorn import sinkhorn, sinkhorn_many
 from models.reducer import Reducer
 
 EPSILON, ITERATIONS = 0.05, 3
@@ -35,7 +35,9 @@ GOALS = (Goal(FORWARD, "speed", 8, "eager"), Goal(FORWARD, "copy", 0.6))
 def case(size: Size, device: torch.device) -> Case:
     """The PyTorch reference, eager and compiled, and the kernel; there is no library's."""
     scores = draw(*size, device=device, seed=0).mul_(0.25).clamp_(-1, 1)  # cosines
-    mask = torch.arange(size.rows, device=device).expand(size.problems, -1) % 8 != 7  # one row in eight is absent
+    mask = (
+        torch.arange(size.rows, device=device).expand(size.problems, -1) % 8 != 7
+    )  # one row in eight is absent
     alone = size.problems == 1
     reducer = Reducer()
 
@@ -44,17 +46,26 @@ def case(size: Size, device: torch.device) -> Case:
             return sinkhorn(scores[0], EPSILON, ITERATIONS, mask[0], reducer)
         return sinkhorn_many(scores, mask, EPSILON, ITERATIONS)
 
-    ways = [Way("eager", switched("off", call)), Way("torch.compile", switched("off", compiled(call)))]
+    ways = [
+        Way("eager", switched("off", call)),
+        Way("torch.compile", switched("off", compiled(call))),
+    ]
     if device.type == "cuda":
         ways.append(Way("kernel", lambda: _kernel(scores, mask, alone), ours=True))
-    # one problem is too large to stay on the chip: read at first, in each iteration, and where the result is written
+    # one problem is too large to stay on the chip: read at first, in each iteration, and where the
+    # result is written
     passes = ITERATIONS + 1 if alone else 1
-    return Case("Sinkhorn-Knopp", f"{size}, float32",
-                Way("exact", lambda: formula(scores[0] if alone else scores, mask[0] if alone else mask)), tuple(ways),
-                tolerance=1e-4, products=torch.float32,
-                work={FORWARD: Work((passes + 1) * scores.nbytes)},
-                goals=GOALS if size == SIZES["paper"][0] else (),
-                left_out={} if device.type == "cuda" else {"kernel": NO_GPU})
+    return Case(
+        "Sinkhorn-Knopp",
+        f"{size}, float32",
+        Way("exact", lambda: formula(scores[0] if alone else scores, mask[0] if alone else mask)),
+        tuple(ways),
+        tolerance=1e-4,
+        products=torch.float32,
+        work={FORWARD: Work((passes + 1) * scores.nbytes)},
+        goals=GOALS if size == SIZES["paper"][0] else (),
+        left_out={} if device.type == "cuda" else {"kernel": NO_GPU},
+    )
 
 
 def formula(scores: Tensor, mask: Tensor) -> Tensor:
@@ -69,6 +80,7 @@ def formula(scores: Tensor, mask: Tensor) -> Tensor:
 
 def _kernel(scores: Tensor, mask: Tensor, alone: bool) -> Tensor:
     from models.kernels.sinkhorn import assign  # needs triton
+
     if alone:
         return assign(scores[0], mask[0], EPSILON, ITERATIONS, lambda sums: sums)
     return assign(scores, mask, EPSILON, ITERATIONS)

@@ -25,7 +25,8 @@ def compiled(function: Callable) -> Callable:
 
 
 def built_later(make: Callable[[], Callable]) -> Callable:
-    """The function that ``make`` returns, made at the first call: where it cannot be made, only that way fails."""
+    """The function that ``make`` returns, made at the first call: where it cannot be made, only
+    that way fails."""
     made = cache(make)
     return lambda *given: made()(*given)
 
@@ -36,20 +37,24 @@ def draw(*shape: int, device: torch.device, seed: int) -> Tensor:
 
 
 def with_kernels(name: str, call: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    """``call`` with the project's kernels on. Raises ValueError where ``name`` took another path: its time would be
-    that of the reference."""
+    """``call`` with the project's kernels on. Raises ValueError where ``name`` took another path:
+    its time would be that of the reference."""
     asked = switched("on", call)
 
     def wrapped():
         out = asked()
         if "Triton" not in active().get(name, ""):
-            raise ValueError(f"kernel {name}: expected Triton to run, found {active().get(name, 'no decision')}")
+            raise ValueError(
+                f"kernel {name}: expected Triton to run, found {active().get(name, 'no decision')}"
+            )
         return out
+
     return wrapped
 
 
 def switched(wish: str, call: Callable[[], Tensor]) -> Callable[[], Tensor]:
     """``call`` with SKYSENSE_KERNELS as given."""
+
     def wrapped():
         before = os.environ.get("SKYSENSE_KERNELS")
         os.environ["SKYSENSE_KERNELS"] = wish
@@ -60,9 +65,12 @@ def switched(wish: str, call: Callable[[], Tensor]) -> Callable[[], Tensor]:
                 del os.environ["SKYSENSE_KERNELS"]
             else:
                 os.environ["SKYSENSE_KERNELS"] = before
+
     return wrapped
 
 
-def way(name: str, function: Callable[..., Tensor], tensors: tuple[Tensor, ...], ours: bool = False) -> Way:
+def way(
+    name: str, function: Callable[..., Tensor], tensors: tuple[Tensor, ...], ours: bool = False
+) -> Way:
     """A function of the leaves."""
     return Way(name, lambda: function(*tensors), tensors, ours)

@@ -1,0 +1,133 @@
+"""Which samples make step k. Nothing here depends on ranks, workers or restarts."""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
+
+import numpy as np
+
+from data.errors import InputError
+from data.seeded import generator
+
+CYCLE = 1024  # slots after which every dataset of a mixture has had its exact share
+
+
+@dataclass(frozen=True)
+class Part:
+    """One dataset of a mixture, as the order sees it."""
+
+    count: int  # samples
+    fingerprint: str
+    weight: float = 1.0  # share of the slots, relative to the other parts
+
+
+class Order:
+    """The endless list of samples, cut into batches. Of one dataset it is one permutation after the
+    other. In a mixture every ``CYCLE`` slots are dealt out by weight, shuffled, and each dataset
+    goes through its own permutations.
+
+    seed: of the run; parts: the datasets, whose samples are numbered one after the other;
+    batch_size: global samples a step. Raises InputError for nothing to order or a weight that gives
+    no slot."""
+
+    def __init__(self, seed: int, parts: Sequence[Part], batch_size: int):
+        if not parts or min(part.count for part in parts) < 1 or batch_size < 1:
+            raise InputError(
+                f"order: expected at least one sample a dataset and a positive batch size, "
+                f"found {[part.count for part in parts]} samples and batch size {batch_size}"
+            )
+        self.seed, self.parts, self.batch_size = seed, tuple(parts), batch_size
+        self._shares = _shares([part.weight for part in parts])
+        self._starts = list(accumulate((part.count for part in parts), initial=0))
+        # two epochs of each: a step may lie across the border; 4 bytes a sample and epoch
+        self._epoch = lru_cache(maxsize=2 * len(parts))(self._permutation)
+        self._cycle = lru_cache(maxsize=2)(self._deal)
+
+    def __reduce__(self):  # the caches stay behind when a worker process is spawned
+        return Order, (self.seed, self.parts, self.batch_size)
+
+    def step(self, k: int) -> list[tuple[int, int]]:
+        """Global batch of step k: (sample number, use) a slot. ``use`` counts how often the sample
+        was drawn before, which is its dataset's epoch; a dataset smaller than its share of a batch
+        gives a sample several times, each with its own use."""
+        return self._range(k * self.batch_size, (k + 1) * self.batch_size)
+
+    def slice(self, k: int, rank: int, world: int) -> list[tuple[int, int]]:
+        """The contiguous part of step k that belongs to ``rank`` of ``world``; joined in rank order
+        they are the step.
+
+        Raises InputError when the batch does not divide by the ranks."""
+        first, size = self.share(rank, world)
+        start = k * self.batch_size + first
+        return self._range(start, start + size)
+
+    def share(self, rank: int, world: int) -> tuple[int, int]:
+        """First slot and number of slots of a rank. Raises InputError when the batch does not
+        divide by the ranks."""
+        if world < 1 or self.batch_size % world:
+            raise InputError(
+                f"global batch size {self.batch_size} does not divide by {world} ranks; "
+                f"choose a multiple of the data-parallel world size"
+            )
+        if not 0 <= rank < world:
+            raise InputError(f"rank {rank} is outside the world of {world} ranks")
+        size = self.batch_size // world
+        return rank * size, size
+
+    def substitutes(self, sample: int) -> range:
+        """The samples of the same dataset, from which one that cannot be read is replaced."""
+        part = bisect_right(self._starts, sample) - 1
+        return range(self._starts[part], self._starts[part + 1])
+
+    def _range(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """Positions start..stop of the endless list."""
+        if start < 0:
+            raise InputError(f"step numbers start at 0, found position {start}")
+        return [self._at(position) for position in range(start, stop)]
+
+    def _at(self, position: int) -> tuple[int, int]:
+        """Sample and use of one position."""
+        part, place = 0, position  # of one dataset the endless list is its own
+        if len(self.parts) > 1:
+            cycle, slot = divmod(position, CYCLE)
+            parts, ranks = self._cycle(cycle)
+            part = int(parts[slot])
+            place = cycle * self._shares[part] + int(ranks[slot])
+        use, row = divmod(place, self.parts[part].count)
+        return self._starts[part] + int(self._epoch(part, use)[row]), use
+
+    def _permutation(self, part: int, epoch: int) -> np.ndarray:
+        """Order of one epoch of a dataset: (count,) uint32, each row once."""
+        rows = np.arange(self.parts[part].count, dtype=np.uint32)
+        return generator(self.seed, self.parts[part].fingerprint, epoch).permutation(rows)
+
+    def _deal(self, cycle: int) -> tuple[np.ndarray, np.ndarray]:
+        """Which part has each slot of a cycle, and the how-manieth of the part in this cycle it is:
+        (CYCLE,) twice."""
+        names = [part.fingerprint for part in self.parts]
+        dealt = np.repeat(np.arange(len(names)), self._shares)  # CYCLE
+        parts = generator(self.seed, "mixture", *names, cycle).permutation(dealt)
+        ranks = np.empty(CYCLE, np.int64)
+        for part, share in enumerate(self._shares):
+            ranks[parts == part] = np.arange(share)
+        return parts, ranks
+
+
+def _shares(weights: Sequence[float]) -> list[int]:
+    """Slots of each part in a cycle: largest remainders. Raises InputError for a weight that gives
+    none."""
+    if not all(weight > 0 for weight in weights):
+        raise InputError(f"data.mixture: expected positive weights, found {list(weights)}")
+    exact = [weight / sum(weights) * CYCLE for weight in weights]
+    shares = [int(value) for value in exact]
+    by_rest = sorted(range(len(exact)), key=lambda i: (shares[i] - exact[i], i))
+    for i in by_rest[: CYCLE - sum(shares)]:
+        shares[i] += 1
+    if min(shares) == 0:
+        raise InputError(
+            f"data.mixture: the weight {weights[shares.index(0)]} is less than 1/{CYCLE} of the whole and "
+            f"would never be drawn; raise it or leave the dataset out"
+        )
+    return shares

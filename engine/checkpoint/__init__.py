@@ -1,0 +1,1 @@
+"""Saving and restoring a run: a checkpoint exists whole or not at all."""

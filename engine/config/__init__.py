@@ -1,0 +1,1 @@
+"""One JSON file to typed, checked settings: DeepSpeed's keys and the skysense object."""

@@ -1,0 +1,1 @@
+"""Everything that involves other ranks: DeepSpeed, collectives, the sharded teacher."""

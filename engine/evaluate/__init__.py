@@ -1,0 +1,1 @@
+"""What trained features are worth: frozen-feature probes on a dataset of shards."""

@@ -1,0 +1,1 @@
+"""The training run: its objects, one step, the loop, schedules and metrics."""

@@ -1,0 +1,1 @@
+"""The hierarchical transformer over a packed batch of images of all sensors."""

@@ -1,0 +1,1 @@
+"""Parameters and FLOPs of a model, counted without running it."""

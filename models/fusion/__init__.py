@@ -1,0 +1,1 @@
+"""Joining dates and sensors of a place, and the geo-context prototypes."""

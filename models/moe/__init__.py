@@ -1,0 +1,1 @@
+"""Mixture of experts: the gated layer and its expert networks."""

@@ -1,0 +1,1 @@
+"""Trained weights in a model of other sizes, bands or sensors."""

@@ -1,0 +1,1 @@
+"""What only pre-training needs: projection heads, queries, text tower, losses."""

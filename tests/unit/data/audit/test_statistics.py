@@ -1,0 +1,141 @@
+"""Merged moments and histograms against numpy on all numbers at once."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from data.audit.histogram import BINS, Bins, Histogram
+from data.audit.moments import Moments
+from data.audit.pixels import Pixels
+from data.audit.run import audit
+from data.audit.statistics import registry_lines
+from data.audit.summary import chart
+from data.shards.dataset import ShardDataset
+from data.shards.writer import ShardOptions, write_shards
+from data.tiles.modalities import MODALITIES, Modality
+from tests.unit.tiles import make_tile
+
+
+@given(
+    arrays(
+        np.float64,
+        st.tuples(st.just(3), st.integers(1, 60)),
+        elements=st.floats(-1e6, 1e6, width=32),
+    ),
+    st.lists(st.integers(0, 60), max_size=6),
+)
+def test_parts_merge_to_the_whole(pixels, cuts):
+    merged = Moments.empty(3)
+    for part in np.split(pixels, sorted(min(cut, pixels.shape[1]) for cut in cuts), axis=1):
+        merged.merge(Moments.of(part))
+    assert merged.count == pixels.shape[1]
+    scale = np.abs(pixels).max() + 1
+    np.testing.assert_allclose(merged.mean, pixels.mean(1), rtol=0, atol=1e-12 * scale)
+    np.testing.assert_allclose(merged.std, pixels.std(1), rtol=1e-9, atol=1e-7 * scale)
+    np.testing.assert_array_equal(merged.low, pixels.min(1))
+    np.testing.assert_array_equal(merged.high, pixels.max(1))
+    np.testing.assert_array_equal(merged.at_low, (pixels == pixels.min(1, keepdims=True)).sum(1))
+    np.testing.assert_array_equal(merged.at_high, (pixels == pixels.max(1, keepdims=True)).sum(1))
+
+
+def test_nothing_cancels_far_from_zero():
+    """A sum of squares would lose all digits here."""
+    values = 1e9 + np.random.default_rng(0).normal(size=(2, 30_000))
+    merged = Moments.empty(2)
+    for part in np.array_split(values, 700, axis=1):
+        merged.merge(Moments.of(part))
+    np.testing.assert_allclose(merged.std, values.std(1), rtol=1e-9)
+
+
+@pytest.fixture(scope="module")
+def tiles():
+    return [make_tile(f"t{i}", i, cells=4 + i % 4, clouds=0.3) for i in range(40)]
+
+
+@pytest.fixture(scope="module")
+def dataset(tiles, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("audit") / "shards"
+    write_shards(tiles, folder, ShardOptions(samples_per_shard=9, hr_codec="png"))
+    return ShardDataset.open(folder)
+
+
+def everything(tiles, name: str) -> np.ndarray:
+    """Valid pixels of all tiles as the shards hold them: (C, n) float64."""
+    side = MODALITIES[name].pixels
+    found = [
+        np.moveaxis(
+            np.atleast_3d(tile.arrays[name]).reshape(
+                -1, len(MODALITIES[name].bands), side * tile.cells, side * tile.cells
+            ),
+            1,
+            0,
+        )[:, np.kron(tile.valid[name], np.ones((1, side, side), bool))]
+        for tile in tiles
+    ]
+    values = np.concatenate(found, 1).astype(np.float64)
+    step = MODALITIES[name].step
+    return np.float64(np.float32(np.rint(values / step)) * np.float32(step)) if step else values
+
+
+@pytest.mark.parametrize("name", list(MODALITIES))
+def test_statistics_are_numpys_on_all_pixels(tiles, dataset, name):
+    _, pixels = audit(dataset)
+    values, moments = everything(tiles, name), pixels.moments[name]
+    assert moments.count == values.shape[1]
+    np.testing.assert_allclose(moments.mean, values.mean(1), rtol=1e-9)
+    np.testing.assert_allclose(moments.std, values.std(1), rtol=1e-9)
+    histogram = pixels.histograms[name]
+    assert (histogram.counts.sum(1) == moments.count).all()
+    for percent in (5, 50, 95):
+        for band, found in zip(np.sort(values, 1), histogram.percentile(percent)):
+            rank = percent / 100 * (len(band) - 1)
+            assert (
+                band[int(rank) - 1] - histogram.bins.step
+                <= found
+                <= band[int(rank) + 2] + histogram.bins.step
+            )
+
+
+def test_printed_statistics_make_a_registry_entry(dataset):
+    _, pixels = audit(dataset)
+    lines = registry_lines(pixels).splitlines()
+    for name, sensor in MODALITIES.items():
+        start = next(i for i, line in enumerate(lines) if line.startswith(f"# {name}: "))
+        values = eval(
+            f"dict({lines[start + 1]} {lines[start + 2]})"
+        )  # our own text, as Python would read it
+        made = Modality(**{**vars(sensor), **values})
+        assert len(made.mean) == len(made.std) == len(sensor.bands)
+        np.testing.assert_allclose(
+            np.array(made.mean) * sensor.scale, pixels.moments[name].mean, rtol=1e-5
+        )
+        np.testing.assert_allclose(
+            np.array(made.std) * sensor.scale, pixels.moments[name].std, rtol=1e-5
+        )
+    assert registry_lines(Pixels()).splitlines() == [
+        f"# {name}: no valid pixel" for name in MODALITIES
+    ]
+
+
+@pytest.mark.parametrize("name", list(MODALITIES))
+def test_no_stored_number_lies_on_an_edge(name):
+    sensor, bins = MODALITIES[name], Bins.of(MODALITIES[name])
+    assert bins.number <= BINS
+    low, high = np.array(sensor.mean) * sensor.scale, 3 * np.array(sensor.std) * sensor.scale
+    assert bins.start <= max((low - high).min(), 0 if sensor.dtype != "float32" else -np.inf)
+    unit = sensor.step or (1 if sensor.dtype != "float32" else None)
+    if unit:
+        assert bins.step / unit == pytest.approx(round(bins.step / unit))
+        assert (bins.start / unit) % 1 == pytest.approx(0.5)
+
+
+def test_a_chart_loses_no_pixel():
+    histogram = Histogram.empty("ms")
+    values = np.abs(np.random.default_rng(1).normal(3000, 3000, (10, 5000)))
+    values[:, 0] = 60_000  # above all bins
+    histogram.add(values)
+    for counts in histogram.counts:
+        edges, drawn = chart(histogram.bins.edges, counts)
+        assert sum(drawn) == 5000 and len(edges) == len(drawn) + 1 and (np.diff(edges) > 0).all()

@@ -1,0 +1,105 @@
+"""The journal: what is kept, what is cut off, who is kept out."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from data.errors import InputError
+from data.jobs import journal as journal_module
+from data.jobs.journal import Journal, hold
+from tests.paths import ROOT
+
+
+@pytest.fixture
+def path(tmp_path):
+    with Journal(tmp_path / "run.jsonl", "plan a") as journal:
+        assert journal.records == []
+        for number in range(3):
+            journal.append({"number": number})
+    return tmp_path / "run.jsonl"
+
+
+def records(path, plan="plan a", **options):
+    with Journal(path, plan, **options) as journal:
+        return journal.records
+
+
+def test_records_come_back_in_order_and_go_on(path):
+    with Journal(path, "plan a") as journal:
+        assert journal.records == [{"number": number} for number in range(3)]
+        journal.append({"number": 3})
+    assert [record["number"] for record in records(path)] == [0, 1, 2, 3]
+
+
+def test_what_is_on_the_disk_is_marked(path, monkeypatch):
+    with Journal(path, "plan a") as journal:
+        assert journal.on_disk == 0
+        journal.append({"number": 3})
+        journal.force()
+        journal.append({"number": 4})
+    with Journal(path, "plan a") as journal:
+        assert journal.on_disk == 4 and len(journal.records) == 5
+        monkeypatch.setattr(journal_module, "SYNC", 0)
+        while b'"on_disk": 6' not in path.read_bytes():  # the background does it, as records come
+            journal.append({"number": 5})
+    with Journal(path, "plan a") as journal:
+        assert 6 <= journal.on_disk <= len(journal.records)
+
+
+def test_another_plan_is_refused_unless_restarted(path):
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="--restart"):
+        records(path, "plan b")
+    assert path.read_bytes() == before
+    assert records(path, "plan b", restart=True) == [] == records(path, "plan b")
+
+
+def test_whatever_byte_a_kill_came_at_whole_lines_stay(path):
+    whole = path.read_bytes()
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        kept = whole[:size].count(b"\n") - 1  # without the header
+        assert len(records(path)) == max(0, kept)
+        with Journal(path, "plan a") as journal:
+            journal.append({"number": "next"})
+        assert len(records(path)) == max(0, kept) + 1  # appended to a whole line
+
+
+def test_zeros_that_a_power_cut_left_are_cut_off(path):
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"\0" * 100 + b"\n" + json.dumps({"number": 9}).encode() + b"\n")
+    assert len(records(path)) == 3 and path.read_bytes() == whole
+
+
+def test_one_run_at_a_time_also_against_orphaned_workers(path, monkeypatch):
+    monkeypatch.setattr(journal_module, "PATIENCE", 0.2)
+    with Journal(path, "plan a"):
+        with pytest.raises(InputError, match="another run"):
+            records(path)
+        worker = hold(path)  # a worker of the run may share it
+    with pytest.raises(InputError, match="another run"):
+        records(path)
+    os.close(worker)
+    assert len(records(path)) == 3
+
+
+def test_a_killed_process_leaves_no_lock(path):
+    script = (
+        f"import sys, os\nsys.path.insert(0, {str(ROOT)!r})\nfrom data.jobs.journal import Journal\n"
+        f"from pathlib import Path\nj = Journal(Path({str(path)!r}), 'plan a')\nj.append(dict(number=3))\n"
+        f"os.kill(os.getpid(), 9)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == -9
+    assert [record["number"] for record in records(path)] == [0, 1, 2, 3]
+
+
+def test_a_lock_on_a_file_that_was_removed_is_not_taken(path):
+    with Journal(path, "plan a") as journal:
+        journal.remove()
+        with Journal(
+            path, "plan b"
+        ) as other:  # a new file: the old one's lock does not count for it
+            assert other.records == []

@@ -1,0 +1,214 @@
+"""Colours, frames and dates."""
+
+from dataclasses import replace
+from datetime import date
+
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms.v2 import functional as F
+
+from data.seeded import generator
+from data.stream.augment import Colours, draw_colours, draw_frames, jitter_days, recolour
+from data.stream.settings import AugmentSettings
+
+NOTHING = AugmentSettings(
+    jitter_probability=0, grey_probability=0, blur_probability=(0, 0, 0), solarise_probability=0
+)
+MASK = torch.ones(2, 2, dtype=torch.bool)
+
+
+def image(seed=0):
+    return torch.from_numpy(
+        np.random.default_rng(seed).integers(0, 256, (3, 64, 64), dtype=np.uint8)
+    )
+
+
+def test_frames_come_in_time_order_without_repeats():
+    available = np.array([1, 2, 5, 8, 9, 13])
+    for seed in range(50):
+        drawn = draw_frames(generator(seed), available, 4)
+        assert len(drawn) == 4 and (np.diff(drawn) > 0).all() and set(drawn) <= set(available)
+    assert draw_frames(generator(0), available, 6).tolist() == available.tolist()
+    assert draw_frames(generator(0), available, 20).tolist() == available.tolist()
+    assert len(draw_frames(generator(0), [], 3)) == 0
+
+
+def test_frames_are_drawn_equally_often():
+    counts = np.bincount(
+        np.concatenate([draw_frames(generator(seed), np.arange(8), 3) for seed in range(2000)])
+    )
+    assert np.abs(counts - 750).max() < 4.5 * np.sqrt(2000 * 3 / 8 * 5 / 8)  # binomial deviation
+
+
+def test_days_without_jitter_are_the_calendar():
+    dates = ["2019-01-01", "2019-03-01", "2020-03-01", "2019-12-31", "2020-12-31"]
+    assert jitter_days(generator(0), dates, 0).tolist() == [0, 59, 60, 364, 364]
+
+
+def photometric(rng, image, mask, settings, view, number):
+    return recolour(image, mask, draw_colours(rng, settings, view, number))
+
+
+def test_jitter_moves_each_date_by_at_most_its_range_across_the_year():
+    start = date(2018, 12, 30)
+    seen = set()
+    for seed in range(200):
+        for day in jitter_days(generator(seed), [start.isoformat()] * 2, 5):
+            seen.add((int(day) - 363) % 365)
+    assert seen == {(move % 365) for move in range(-5, 6)}
+
+
+def test_no_change_gives_the_image():
+    assert torch.equal(
+        photometric(generator(0), image(), MASK, NOTHING, "global", 1), image().float() / 255
+    )
+
+
+def test_same_generator_same_colours_and_values_stay_in_range():
+    settings = AugmentSettings()
+    results = [
+        photometric(generator(seed), image(), MASK, settings, "global", 1) for seed in range(20)
+    ]
+    again = [
+        photometric(generator(seed), image(), MASK, settings, "global", 1) for seed in range(20)
+    ]
+    assert all(torch.equal(a, b) for a, b in zip(results, again))
+    assert len({float(x.mean()) for x in results}) == 20
+    assert (
+        min(float(x.min()) for x in results) >= 0
+        and max(float(x.max()) for x in results) <= 1 + 1e-6
+    )
+
+
+def test_grey_uses_the_luma_weights():
+    x = photometric(generator(0), image(), MASK, replace(NOTHING, grey_probability=1), "local", 0)
+    expected = torch.einsum(
+        "c,chw->hw", torch.tensor([0.299, 0.587, 0.114]).double(), image().double() / 255
+    )
+    torch.testing.assert_close(x, expected.float().expand(3, -1, -1), atol=1e-3, rtol=0)
+
+
+def test_solarisation_inverts_bright_pixels_of_the_second_global_view_only():
+    settings = replace(NOTHING, solarise_probability=1)
+    x = image().float() / 255
+    second = photometric(generator(0), image(), MASK, settings, "global", 1)
+    assert torch.allclose(second, x.where(image() < 128, 1 - x))
+    for view, number in (("global", 0), ("local", 1), ("global", 2)):
+        assert torch.equal(photometric(generator(0), image(), MASK, settings, view, number), x)
+
+
+@pytest.mark.parametrize(
+    "view,number,which", [("global", 0, 0), ("global", 1, 1), ("global", 2, 1), ("local", 1, 2)]
+)
+def test_blur_is_gaussian_and_has_a_probability_for_each_kind_of_view(view, number, which):
+    on = [0.0, 0.0, 0.0]
+    on[which] = 1.0
+    settings = replace(NOTHING, blur_probability=tuple(on), blur_sigma=(1.3, 1.3))
+    spot = torch.zeros(3, 64, 64, dtype=torch.uint8)
+    spot[:, 30, 20] = 255
+    x = photometric(generator(0), spot, MASK, settings, view, number)
+    kernel = np.exp(-0.5 * (np.arange(-4, 5) / 1.3) ** 2)
+    kernel = np.outer(kernel, kernel) / kernel.sum() ** 2
+    np.testing.assert_allclose(x[1, 26:35, 16:25], kernel, atol=1e-6)
+    assert abs(float(x[1].sum()) - 1) < 1e-5
+    off = replace(settings, blur_probability=tuple(1 - p for p in on))
+    assert torch.equal(photometric(generator(0), spot, MASK, off, view, number), spot / 255)
+
+
+def test_jitter_has_its_probability():
+    settings = replace(NOTHING, jitter_probability=0.8)
+    small, mask = image()[:, :32, :32], MASK[:1, :1]
+    changed = sum(
+        not torch.equal(
+            photometric(generator(seed), small, mask, settings, "local", 0), small / 255
+        )
+        for seed in range(400)
+    )
+    assert 290 <= changed <= 350  # 320 +- 3.75 deviations
+
+
+def test_brightness_stays_in_its_range():
+    settings = replace(NOTHING, jitter_probability=1, jitter=(0.4, 0.0, 0.0, 0.0))
+    grey = torch.full((3, 32, 32), 100, dtype=torch.uint8)
+    factors = [
+        float(photometric(generator(seed), grey, MASK[:1, :1], settings, "local", 0).mean()) * 2.55
+        for seed in range(200)
+    ]
+    assert 0.6 <= min(factors) < 0.63 and 1.37 < max(factors) <= 1.4
+
+
+def by_torchvision(x, colours):
+    """What ``recolour`` is to give where all is valid, before solarisation."""
+    for name, amount in colours.jitter:
+        x = getattr(F, f"adjust_{name}")(x, amount)
+    if colours.grey:
+        x = F.rgb_to_grayscale(x, 3)
+    return x if colours.blur is None else F.gaussian_blur(x, [9, 9], [colours.blur])
+
+
+@pytest.mark.parametrize("view,number", [("global", 0), ("global", 1), ("local", 0)])
+def test_all_changes_together_are_torchvisions_in_the_drawn_order(view, number):
+    settings = replace(
+        AugmentSettings(),
+        grey_probability=0.3,
+        blur_probability=(1.0, 0.5, 0.5),
+        solarise_probability=0.5,
+    )
+    for seed in range(60):
+        colours = draw_colours(generator(seed), settings, view, number)
+        stored = image(seed)
+        x, expected = recolour(stored, MASK, colours), by_torchvision(stored.float() / 255, colours)
+        assert torch.equal(stored, image(seed))
+        if colours.solarise:  # a jump: rounding decides on which side a pixel at the threshold lies
+            sure = (expected - 128 / 255).abs() > 1e-5
+            x, expected = x[sure], F.solarize(expected, 128 / 255)[sure]
+        torch.testing.assert_close(x, expected, atol=1e-5, rtol=0)
+
+
+def test_beside_invalid_cells_the_blur_is_a_mean_of_valid_pixels():
+    mask = torch.tensor([[True, False], [True, True]])
+    valid = mask.repeat_interleave(32, 0).repeat_interleave(32, 1)[None].double()
+    x = recolour(image(), mask, Colours(blur=1.5))
+    weighted, weight = (
+        F.gaussian_blur(a, [9, 9], [1.5]) for a in (image().double() / 255 * valid, valid)
+    )
+    expected = weighted / weight  # 3 H W, nan deep inside the invalid cell
+    mean = expected.where(valid > 0, 0).sum((1, 2), keepdim=True) / valid.sum()
+    torch.testing.assert_close(x, expected.where(valid > 0, mean).float(), atol=1e-5, rtol=0)
+
+
+def test_without_a_valid_cell_nothing_of_the_image_is_left():
+    for seed in range(10):
+        colours = draw_colours(generator(seed), AugmentSettings(), "global", seed % 2)
+        a, b = (recolour(image(other), torch.zeros_like(MASK), colours) for other in (1, 2))
+        assert torch.equal(a, b) and a.isfinite().all()
+
+
+def test_invalid_cells_change_no_valid_pixel():
+    mask = torch.tensor([[True, False], [True, True]])
+    pixels = mask.repeat_interleave(32, 0).repeat_interleave(32, 1)
+    settings = AugmentSettings(
+        jitter_probability=1, blur_probability=(1, 1, 1), blur_sigma=(2.0, 2.0)
+    )
+    for seed in range(10):
+        a, b = (
+            photometric(
+                generator(seed), image().masked_fill(~pixels, fill), mask, settings, "global", 1
+            )
+            for fill in (0, 255)
+        )
+        assert torch.equal(a[:, pixels], b[:, pixels]) and a.isfinite().all()
+
+
+def test_a_constant_image_stays_constant_beside_invalid_cells():
+    mask = torch.tensor([[True, False], [True, True]])
+    pixels = mask.repeat_interleave(32, 0).repeat_interleave(32, 1)
+    flat = torch.full((3, 64, 64), 90, dtype=torch.uint8).masked_fill(~pixels, 0)
+    settings = replace(
+        NOTHING, blur_probability=(1, 1, 1), jitter_probability=1, jitter=(0.0, 0.4, 0.0, 0.0)
+    )
+    x = photometric(generator(1), flat, mask, settings, "global", 0)
+    torch.testing.assert_close(
+        x[:, pixels], torch.full((3, int(pixels.sum())), 90 / 255), atol=1e-5, rtol=0
+    )

@@ -1,0 +1,246 @@
+"""The stream: the same batches whatever the workers, the ranks, or the step it starts at."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from data.errors import InputError
+from data.shards.dataset import ShardDataset
+from data.shards.writer import ShardOptions, write_shards
+from data.stream.batches import open_stream
+from tests.unit.tiles import SETTINGS, make_tile
+
+TILES = [
+    make_tile(
+        f"t{i}",
+        i,
+        modalities=(("hr", "ms", "sar"), ("hr",), ("ms", "sar"))[i % 3],
+        labels=i % 2 == 0,
+    )
+    for i in range(7)
+]
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("stream")
+    write_shards(TILES, path, ShardOptions(samples_per_shard=3))
+    return path
+
+
+@pytest.fixture
+def dataset(path):
+    return ShardDataset.open(path)
+
+
+def batches(dataset, start=0, stop=3, rank=0, world=1, seed=1, batch_size=4, **changes):
+    return list(
+        open_stream(
+            dataset, replace(SETTINGS, **changes), seed, batch_size, rank, world, start, stop
+        )
+    )
+
+
+def flat(batch):
+    """All tensors of a batch by name."""
+    found = {"region": batch.region, **{f"days.{name}": x for name, x in batch.days.items()}}
+    for size, views in batch.views.items():
+        found |= {f"{size}.labels": views.labels, f"{size}.affine": views.affine}
+        found |= {f"{size}.images.{name}": x for name, x in views.images.items()}
+        found |= {f"{size}.valid.{name}": x for name, x in views.valid.items()}
+    return found
+
+
+def assert_equal(left, right):
+    assert [b.step for b in left] == [b.step for b in right] and [b.keys for b in left] == [
+        b.keys for b in right
+    ]
+    for one, two in zip(left, right, strict=True):
+        assert one.quarantined == two.quarantined
+        one, two = flat(one), flat(two)
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_workers_change_nothing(dataset, workers):
+    assert_equal(batches(dataset, workers=0), batches(dataset, workers=workers))
+
+
+def test_threads_of_the_main_process_change_nothing(dataset):
+    views = replace(
+        SETTINGS.views, global_cells=16
+    )  # large enough for torch to split a mean over threads
+    expected, threads = batches(dataset, stop=2, views=views), torch.get_num_threads()
+    torch.set_num_threads(2 if threads == 1 else 1)
+    try:
+        assert_equal(expected, batches(dataset, stop=2, views=views))
+        assert torch.get_num_threads() == (2 if threads == 1 else 1)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_starting_in_the_middle_continues_the_run(dataset, workers):
+    assert_equal(batches(dataset)[2:], batches(dataset, start=2, workers=workers))
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_ranks_joined_are_the_single_process(dataset, world):
+    whole = batches(dataset, stop=4)
+    parts = [batches(dataset, stop=4, rank=rank, world=world) for rank in range(world)]
+    for step, batch in enumerate(whole):
+        assert sum((part[step].keys for part in parts), []) == batch.keys
+        for name, x in flat(batch).items():
+            assert torch.equal(x, torch.cat([flat(part[step])[name] for part in parts]))
+
+
+def test_a_stream_can_be_read_again_and_has_a_length(dataset):
+    stream = open_stream(dataset, SETTINGS, 1, 4, 0, 1, 2, 4)
+    assert len(stream) == 2
+    assert_equal(list(stream), list(stream))
+    assert [batch.step for batch in stream] == [2, 3]
+
+
+def test_each_use_of_a_sample_is_cut_anew(dataset):
+    found = {}
+    for batch in batches(dataset, stop=7):  # 28 slots: 4 uses of each sample
+        for slot, key in enumerate(batch.keys):
+            found.setdefault(key, set()).add(batch.views["global"].affine[slot].numpy().tobytes())
+    assert all(len(views) == 4 for views in found.values()) and len(found) == 7
+
+
+def test_the_seed_of_the_run_changes_order_and_views(dataset):
+    one, two = batches(dataset, stop=2), batches(dataset, stop=2, seed=2)
+    assert [b.keys for b in one] != [b.keys for b in two]
+
+
+def test_all_views_show_the_same_frames(dataset):
+    views = {
+        "global_scale": (1.0, 1.0),
+        "local_scale": (1.0, 1.0),
+        "flips": False,
+        "quarter_turns": False,
+    }
+    for batch in batches(dataset, views=replace(SETTINGS.views, **views)):
+        for name in ("ms", "sar"):
+            first = batch.views["global"].images[name][:, :1]
+            assert (batch.views["global"].images[name] == first).all()
+            assert (batch.views["local"].images[name] == first).all()
+
+
+def test_samples_get_their_region_and_days(dataset):
+    regions = {tile.key: dataset.regions.lookup(tile.lon, tile.lat) for tile in TILES}
+    for batch in batches(dataset):
+        assert batch.region.tolist() == [regions[key] for key in batch.keys]
+        assert all(((0 <= days) & (days < 365)).all() for days in batch.days.values())
+
+
+def test_random_state_of_the_process_is_left_alone(dataset):
+    torch.manual_seed(0)
+    np.random.seed(0)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    batches(dataset, workers=0, stop=2)
+    batches(dataset, workers=2, stop=2)
+    assert (
+        torch.equal(torch.get_rng_state(), before[0])
+        and (np.random.get_state()[1] == before[1]).all()
+    )
+    torch.manual_seed(99)
+    assert_equal(batches(dataset, stop=2), batches(dataset, workers=2, stop=2))
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """A dataset whose samples t2 and t5 (both ms and sar) have a flipped bit in every sar frame."""
+    write_shards(TILES, tmp_path, ShardOptions(samples_per_shard=3))
+    dataset = ShardDataset.open(tmp_path)
+    for key in ("t2", "t5"):
+        sample = dataset.keys().index(key)
+        member, tar = (
+            dataset.entry(sample)["members"]["sar"],
+            tmp_path / f"shard-{sample // 3:06d}.tar",
+        )
+        data = bytearray(tar.read_bytes())
+        for offset, _, _ in member["frames"]:
+            data[member["offset"] + offset + 5] ^= 1
+        tar.write_bytes(data)
+    return ShardDataset.open(tmp_path, SETTINGS.store)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_first_bad_sample_stops_the_run_by_default(damaged, workers):
+    with pytest.raises(InputError) as error:
+        batches(damaged, workers=workers)
+    assert (
+        "CRC32C" in str(error.value)
+        and "'sar'" in str(error.value)
+        and "\n" not in str(error.value)
+    )
+
+
+def test_bad_samples_are_replaced_and_recorded_whatever_workers_and_ranks(damaged):
+    whole = batches(damaged, max_bad_samples=2, stop=4)
+    assert_equal(whole, batches(damaged, max_bad_samples=2, stop=4, workers=2))
+    parts = [batches(damaged, max_bad_samples=2, stop=4, rank=rank, world=2) for rank in range(2)]
+    records = [record for batch in whole for record in batch.quarantined]
+    assert {record["key"] for record in records} == {"t2", "t5"} and len(
+        records
+    ) >= 4  # 2 uses of each
+    for step, batch in enumerate(whole):
+        assert not {"t2", "t5"} & set(batch.keys)
+        assert batch.keys == parts[0][step].keys + parts[1][step].keys
+        assert batch.quarantined == parts[0][step].quarantined + parts[1][step].quarantined
+        for record in batch.quarantined:
+            assert (
+                record["step"] == step
+                and record["substitute"] in batch.keys
+                and "CRC32C" in record["reason"]
+            )
+
+
+def test_one_bad_sample_too_many_stops_the_run(damaged):
+    with pytest.raises(InputError, match="CRC32C"):
+        batches(damaged, max_bad_samples=1, stop=4)
+
+
+def test_good_samples_do_not_feel_the_bad_ones(damaged, dataset):
+    for good, mixed in zip(batches(dataset), batches(damaged, max_bad_samples=2)):
+        same = [slot for slot, key in enumerate(good.keys) if key not in ("t2", "t5")]
+        assert [good.keys[slot] for slot in same] == [mixed.keys[slot] for slot in same]
+        good, mixed = flat(good), flat(mixed)
+        assert all(torch.equal(good[name][same], mixed[name][same]) for name in good)
+
+
+def test_a_dataset_without_any_good_sample_ends_with_one_line(tmp_path):
+    write_shards(TILES[:1], tmp_path)
+    dataset = ShardDataset.open(tmp_path, SETTINGS.store)
+    (tmp_path / "shard-000000.tar").write_bytes(b"")
+    with pytest.raises(InputError, match="found 0 bytes"):
+        batches(dataset, max_bad_samples=100, workers=1)
+
+
+@pytest.mark.parametrize(
+    "changes,options",
+    [
+        ({"frames": {"hr": 2}}, {}),
+        ({"frames": {"thermal": 1}}, {}),
+        ({"frames": {"ms": 0}}, {}),
+        ({"workers": -1}, {}),
+        ({"workers": 1, "prefetch": 0}, {}),
+        ({}, {"world": 3}),
+        ({}, {"start": 5, "stop": 4}),
+    ],
+)
+def test_impossible_settings_are_refused(dataset, changes, options):
+    with pytest.raises(InputError) as error:
+        batches(dataset, **changes, **options)
+    assert "\n" not in str(error.value)
+
+
+def test_a_modality_can_be_left_out(dataset):
+    batch = batches(dataset, stop=1, frames={"ms": 2})[0]
+    assert set(batch.views["global"].images) == set(batch.days) == {"ms"}

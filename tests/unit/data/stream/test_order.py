@@ -1,0 +1,168 @@
+"""The order of samples: a property of seed, dataset and step, and of nothing else."""
+
+import hashlib
+import os
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from data.errors import InputError
+from data.seeded import generator
+from data.stream.order import Order, Part
+
+WORLDS = (1, 2, 4, 8, 128)
+
+
+@pytest.mark.parametrize("count,batch", [(37, 8), (5, 16), (1, 4), (64, 64), (7, 7), (1000, 256)])
+def test_each_epoch_holds_every_sample_once(count, batch):
+    order = Order(3, [Part(count, "abc")], batch)
+    steps = -(-5 * count // batch)
+    drawn = [slot for k in range(steps) for slot in order.step(k)]
+    assert len(drawn) == steps * batch
+    for epoch in range(5):
+        part = drawn[epoch * count : (epoch + 1) * count]
+        assert sorted(index for index, _ in part) == list(range(count))
+        assert {use for _, use in part} == {epoch}
+
+
+def test_a_small_dataset_gives_distinct_uses_in_one_batch():
+    batch = Order(0, [Part(3, "f")], 16).step(2)
+    assert len(set(batch)) == 16 and len({index for index, _ in batch}) == 3
+
+
+def run(parts, batch, world, start, stop):
+    """What all ranks of a run draw in its steps; every rank has an order of its own, as every
+    process has."""
+    ranks = [Order(1, parts, batch) for _ in range(world)]
+    return [
+        slot
+        for k in range(start, stop)
+        for rank in range(world)
+        for slot in ranks[rank].slice(k, rank, world)
+    ]
+
+
+MIXED = [Part(1000, "a", 3.0), Part(57, "b", 1.0), Part(411, "c", 0.7)]
+
+
+@pytest.mark.parametrize("parts", [[Part(500, "f")], MIXED], ids=["one", "mixture"])
+@pytest.mark.parametrize("world", WORLDS)
+def test_the_list_is_the_same_for_any_world_and_across_restarts(world, parts):
+    whole = run(parts, 128, 1, 0, 12)
+    assert run(parts, 128, world, 0, 12) == whole
+    assert run(parts, 128, world, 0, 5) + run(parts, 128, world, 5, 12) == whole
+
+
+@pytest.mark.parametrize("parts", [[Part(500, "f")], MIXED], ids=["one", "mixture"])
+def test_a_run_goes_on_with_other_ranks(parts):
+    whole = run(parts, 128, 1, 0, 12)
+    assert run(parts, 128, 4, 0, 7) + run(parts, 128, 2, 7, 12) == whole
+
+
+def test_no_sample_of_a_mixture_comes_twice_in_its_epoch():
+    drawn, starts = run(MIXED, 128, 4, 0, 60), (0, 1000, 1057, 1468)
+    for part, (first, stop) in enumerate(zip(starts, starts[1:])):
+        own = [slot for slot in drawn if first <= slot[0] < stop]
+        assert len(set(own)) == len(own)  # a sample in a use
+        for epoch in range(len(own) // (stop - first)):
+            assert {slot for slot in own if slot[1] == epoch} == {
+                (sample, epoch) for sample in range(first, stop)
+            }
+
+
+def test_a_mixture_keeps_its_weights_in_every_cycle_and_each_dataset_its_own_order():
+    drawn = run(MIXED, 128, 1, 0, 8 * 6)
+    for cycle in range(6):
+        counts = np.histogram(
+            [s for s, _ in drawn[1024 * cycle : 1024 * (cycle + 1)]], (0, 1000, 1057, 1468)
+        )[0]
+        np.testing.assert_allclose(counts, 1024 * np.array([3.0, 1.0, 0.7]) / 4.7, atol=1)
+    alone = run([Part(411, "c")], 128, 1, 0, 8)
+    mixed = [(sample - 1057, use) for sample, use in drawn if sample >= 1057]
+    assert mixed[: len(alone)] == alone[: len(mixed)]
+    assert (
+        len(
+            {
+                tuple(sample for sample, _ in drawn[:1024]),
+                tuple(sample for sample, _ in drawn[1024:2048]),
+            }
+        )
+        == 2
+    )
+
+
+def test_random_access_equals_reading_on():
+    one, two = Order(9, [Part(11, "f")], 4), Order(9, [Part(11, "f")], 4)
+    forward = [one.step(k) for k in range(30)]
+    assert [two.step(k) for k in reversed(range(30))] == forward[::-1]
+
+
+def test_seed_fingerprint_and_epoch_change_the_order():
+    base = [index for index, _ in Order(0, [Part(100, "f")], 100).step(0)]
+    others = [
+        Order(1, [Part(100, "f")], 100).step(0),
+        Order(0, [Part(100, "g")], 100).step(0),
+        Order(0, [Part(100, "f")], 100).step(1),
+    ]
+    for other in others:
+        assert [index for index, _ in other] != base
+
+
+def test_batch_size_only_cuts_the_same_list():
+    small, large = Order(4, [Part(23, "f")], 3), Order(4, [Part(23, "f")], 12)
+    assert sum((small.step(k) for k in range(8)), []) == large.step(0) + large.step(1)
+
+
+def test_every_sample_comes_first_equally_often():
+    firsts = np.bincount(
+        [Order(seed, [Part(5, "f")], 1).step(0)[0][0] for seed in range(2000)], minlength=5
+    )
+    assert ((firsts - 400) ** 2 / 400).sum() < 18.5  # chi-square, 4 degrees of freedom, p = 0.001
+
+
+def test_generator_is_philox_keyed_with_blake2b():
+    key = int.from_bytes(hashlib.blake2b(b"(1, 'a', 2)", digest_size=16).digest(), "little")
+    expected = np.random.Generator(np.random.Philox(key=key)).integers(1 << 60, size=4)
+    assert (generator(1, "a", 2).integers(1 << 60, size=4) == expected).all()
+
+
+def test_another_process_draws_the_same():
+    code = "from data.order import Order, Part; print(Order(5, [Part(40, 'f')], 16).step(3))"
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONPATH": os.getcwd(), "PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert outputs == {f"{Order(5, [Part(40, 'f')], 16).step(3)}\n"}
+
+
+def test_survives_pickling():
+    order = Order(5, [Part(40, "f")], 16)
+    assert pickle.loads(pickle.dumps(order)).step(7) == order.step(7)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: Order(0, [], 4),
+        lambda: Order(0, [Part(0, "f")], 4),
+        lambda: Order(0, [Part(4, "f")], 0),
+        lambda: Order(0, [Part(9, "f")], 6).slice(0, 0, 4),
+        lambda: Order(0, [Part(9, "f")], 6).slice(0, 2, 2),
+        lambda: Order(0, [Part(9, "f")], 6).step(-1),
+        lambda: Order(0, [Part(9, "f", 0.0)], 6),
+        lambda: Order(0, [Part(9, "f", 1.0), Part(9, "g", 1e-6)], 6),
+    ],
+)
+def test_impossible_requests_are_refused(call):
+    with pytest.raises(InputError) as error:
+        call()
+    assert "\n" not in str(error.value)

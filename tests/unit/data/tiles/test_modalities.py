@@ -1,0 +1,57 @@
+"""The sensor registry against the published table."""
+
+import numpy as np
+import pytest
+
+from data.tiles.modalities import MODALITIES, normalise, observed
+
+
+def test_registry_has_the_published_sensors_in_order():
+    assert list(MODALITIES) == ["hr", "ms", "sar"]
+    assert [len(m.bands) for m in MODALITIES.values()] == [3, 10, 2]
+    assert [m.pixels for m in MODALITIES.values()] == [32, 1, 1]
+    assert [m.frames for m in MODALITIES.values()] == [1, 20, 10]
+    assert all(len(m.mean) == len(m.std) == len(m.bands) for m in MODALITIES.values())
+
+
+@pytest.mark.parametrize(
+    "key, pixel, expected",
+    [
+        ("hr", [255, 0, 51], [(1 - 0.485) / 0.229, -0.456 / 0.224, (0.2 - 0.406) / 0.225]),
+        ("sar", [-12.55, -26.10], [0.0, -1.0]),
+        (
+            "ms",
+            [
+                884.30,
+                1144.16,
+                1297.47,
+                1624.91,
+                2194.64,
+                2422.21,
+                2517.76,
+                2581.65,
+                2368.51,
+                1805.07 + 1343.48,
+            ],
+            [0] * 9 + [1],
+        ),
+    ],
+)
+def test_normalise_by_hand(key, pixel, expected):
+    found = normalise(np.array(pixel, np.float64)[None, :, None, None], key)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found.ravel(), expected, atol=2e-5)
+
+
+def test_normalise_refuses_wrong_band_count():
+    with pytest.raises(ValueError, match="expected 10 bands"):
+        normalise(np.zeros((3, 4, 4)), "ms")
+
+
+def test_nodata_rules():
+    ms = np.ones((2, 10, 2, 2), np.uint16)
+    ms[1, 4, 0, 1] = 0  # one band is enough
+    assert observed(ms, MODALITIES["ms"]).sum() == 7 and not observed(ms, MODALITIES["ms"])[1, 0, 1]
+    sar = np.zeros((1, 2, 1, 3), np.float32)  # 0 dB is a number like any other
+    sar[0, 1, 0, 2] = np.nan
+    assert observed(sar, MODALITIES["sar"]).tolist() == [[[True, True, False]]]

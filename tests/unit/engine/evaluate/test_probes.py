@@ -1,0 +1,287 @@
+"""The probes against plain numpy and loops, and extraction on small shards."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from data.errors import InputError
+from data.shards.dataset import ShardDataset
+from data.shards.writer import write_shards
+from data.stream.batches import open_stream
+from data.stream.settings import AugmentSettings
+from engine.evaluate import probes
+from engine.evaluate.probes import (
+    Extracted,
+    effective_rank,
+    evaluate,
+    extract,
+    knn,
+    majority,
+    undistorted,
+    whole_tiles,
+)
+from models.features import Features, pooled
+from models.initialise import initialise
+from models.pretraining.model import Pretraining
+from models.spec import ContextSpec, FusionSpec, HeadSpec, ModalitySpec, ModelSpec, MoESpec
+from tests.unit.tiles import SETTINGS, make_tile
+
+SPEC = ModelSpec(
+    modalities={
+        "hr": ModalitySpec(3, 1, 32, (True,) * 3, (8, 4)),
+        "ms": ModalitySpec(10, 3, 1, (False,) * 3, (1, 1)),
+        "sar": ModalitySpec(2, 2, 1, (False,) * 3, (1, 1)),
+    },
+    widths=(8, 16, 32, 64),
+    depths=(1, 1, 1, 1),
+    head_dim=8,
+    window=4,
+    prompts=(0, 0, 1, 1),
+    moe=MoESpec(blocks=(2,), experts=2),
+    fusion=FusionSpec(width=16, layers=1, heads=2),
+    context=ContextSpec(regions=8, prototypes=2, width=8),
+    head=HeadSpec(2, 16, 8, 16),
+    queries=2,
+    text_width=8,
+)
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = Pretraining(SPEC)
+    initialise(model, 0)
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Five tiles: two with everything, one optical, one series, one without labels."""
+    folder = tmp_path_factory.mktemp("shards")
+    write_shards(
+        [
+            make_tile("a", 1),
+            make_tile("b", 2),
+            make_tile("c", 3, modalities=("hr",)),
+            make_tile("d", 4, modalities=("ms", "sar")),
+            make_tile("e", 5, labels=False, clouds=0.0),
+        ],
+        folder,
+    )
+    return folder
+
+
+def entropy_rank(features: np.ndarray) -> float:
+    """From the eigenvalues of the covariance, not from singular values."""
+    centred = features - features.mean(0)
+    values = np.sqrt(np.clip(np.linalg.eigvalsh(centred.T @ centred), 0, None))
+    share = values / values.sum()
+    return math.exp(-sum(p * math.log(p) for p in share if p > 0))
+
+
+def test_effective_rank_is_the_formula():
+    features = np.random.default_rng(0).normal(size=(40, 6)) * [5, 3, 1, 1, 0.3, 0.1] + 7
+    assert effective_rank(torch.from_numpy(features)) == pytest.approx(
+        entropy_rank(features), rel=1e-6
+    )
+
+
+def test_effective_rank_counts_equal_directions():
+    corners = torch.cat([torch.eye(5), -torch.eye(5)])  # 5 orthogonal directions of one length
+    assert effective_rank(corners) == pytest.approx(5.0)
+    assert effective_rank(3 * corners + 100) == pytest.approx(
+        5.0, rel=1e-3
+    )  # neither scale nor place counts
+
+
+def test_collapse_is_one():
+    row = torch.randn(1, 64, generator=torch.Generator().manual_seed(0))
+    same = row.expand(30, 64)
+    assert effective_rank(same) == 1.0
+    noise = 1e-7 * row.abs() * torch.randn(30, 64, generator=torch.Generator().manual_seed(1))
+    assert effective_rank(same + noise) == 1.0  # a spread by rounding alone
+    line = torch.linspace(-1, 1, 30)[:, None] * row  # one direction
+    assert effective_rank(line) == pytest.approx(1.0, abs=1e-4)
+
+
+def plain_knn(features, labels, groups, k):
+    """Loops over everything."""
+    right = 0
+    for i in range(len(labels)):
+        others = [j for j in range(len(labels)) if groups[j] != groups[i]]
+        cosine = {
+            j: features[i] @ features[j] / np.linalg.norm(features[i]) / np.linalg.norm(features[j])
+            for j in others
+        }
+        votes = {}
+        for j in sorted(others, key=cosine.get, reverse=True)[:k]:
+            votes[labels[j]] = votes.get(labels[j], 0) + math.exp(cosine[j] / 0.07)
+        right += max(votes, key=votes.get) == labels[i]
+    return right / len(labels)
+
+
+@pytest.mark.parametrize("k", [1, 3, 10, 500])
+@pytest.mark.parametrize("rows", [7, 1024])
+def test_knn_is_a_plain_vote(monkeypatch, k, rows):
+    monkeypatch.setattr(probes, "ROWS", rows)
+    rng = np.random.default_rng(3)
+    labels, groups = rng.integers(0, 4, 40), rng.integers(0, 5, 40)
+    features = rng.normal(size=(40, 8)) + np.eye(4, 8)[labels] * 1.5
+    found = knn(*map(torch.from_numpy, (features, labels, groups)), k, classes=4)
+    assert found == pytest.approx(plain_knn(features, labels, groups, k))
+    assert 0.3 < found < 1  # a case in which something can go wrong
+
+
+def test_knn_does_not_ask_the_own_group():
+    features = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]])
+    labels, groups = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 1, 1])
+    assert knn(features, labels, groups, 1, 2) == 0.0  # each class lies in one group only
+    assert knn(features, labels, torch.arange(4), 1, 2) == 1.0
+    with pytest.raises(ValueError, match="at least two tiles"):
+        knn(features, labels, torch.zeros(4, dtype=torch.int64), 1, 2)
+
+
+def test_majority_counts_labelled_pixels():
+    labels = np.random.default_rng(0).integers(-1, 5, (2, 12, 12))
+    labels[0, :4, :4] = -1  # nothing labelled in the first cell
+    found = majority(torch.from_numpy(labels), 3, 5).numpy()
+    for b, i, j in np.ndindex(2, 3, 3):
+        part = labels[b, 4 * i : 4 * i + 4, 4 * j : 4 * j + 4]
+        counts = np.bincount(part[part >= 0], minlength=5)
+        assert found[b, i, j] == (counts.argmax() if counts.sum() else -1)
+    assert found[0, 0, 0] == -1
+
+
+def test_pooled_ignores_invalid_cells():
+    maps = torch.randn(2, 1, 3, 2, 2, 5, generator=torch.Generator().manual_seed(0))
+    valid = torch.rand(2, 1, 3, 2, 2, generator=torch.Generator().manual_seed(1)) > 0.5
+    valid[1] = False
+    maps[~valid] = torch.nan
+    vector, seen = pooled(Features({"ms": maps}, {"ms": valid}, None), "ms")
+    torch.testing.assert_close(vector[0], maps[0][valid[0]].mean(0))
+    assert seen.tolist() == [True, False] and not vector[1].any()
+
+
+def test_undistorted_views_are_whole_upright_tiles(folder):
+    dataset = ShardDataset.open(folder)
+    settings = replace(
+        SETTINGS, augment=AugmentSettings(grey_probability=1.0, solarise_probability=1.0), workers=2
+    )
+    still = undistorted(settings, cells=8)
+    assert still.workers == 0
+    for batch in open_stream(dataset, still, 5, 1, 0, 1, 0, len(dataset)):
+        cells = dataset.entry(dataset.keys().index(batch.keys[0]))["cells"]
+        for views in batch.views.values():
+            expected = torch.tensor([[cells, 0, 0], [0, cells, 0]], dtype=torch.float64)
+            assert (views.affine == expected).all()
+        first, second = batch.views["global"].images["hr"][0].unbind(0)
+        assert torch.equal(first, second)  # nothing random is left
+        views = whole_tiles(batch)
+        assert views.images["ms"].shape == (1, 1, 3, 10, 8, 8) and views.valid["ms"].shape == (
+            1,
+            1,
+            3,
+            8,
+            8,
+        )
+
+
+def test_extract_sees_every_sample_once(model, folder):
+    dataset = ShardDataset.open(folder)
+    found = extract(model, dataset, SETTINGS, len(dataset.classes))
+    assert sorted(found.keys) == ["a", "b", "c", "d", "e"]
+    at = found.keys.index
+    assert (
+        not found.present["ms"][at("c")]
+        and not found.present["hr"][at("d")]
+        and found.present["fused"].all()
+    )
+    assert found.vectors["fused"].shape == (5, SPEC.fused_width) and found.cells.shape == (
+        5,
+        4,
+        SPEC.fused_width,
+    )
+    assert (found.labels[at("e")] == -1).all() and (found.labels[at("a")] >= -1).all()
+    assert set(found.labels[at("b")].tolist()) <= {-1, 0, 3, 7}
+    assert not found.vectors["ms"][at("c")].any()  # what is missing has zeros, not noise
+    again = extract(
+        model, dataset, replace(SETTINGS, augment=AugmentSettings(date_jitter_days=9)), 39
+    )
+    assert torch.equal(found.cells, again.cells)
+    assert len(extract(model, dataset, SETTINGS, 39, limit=2).keys) == 2
+
+
+def test_labels_where_nothing_was_seen_do_not_count(model, tmp_path):
+    tile = make_tile("half", 1, cells=4, modalities=("hr",), clouds=0.0)
+    tile.valid["hr"][0, :, :2] = False  # the left half is without data
+    tile.arrays["labels"][:] = 3
+    write_shards([tile], tmp_path)
+    found = extract(model, ShardDataset.open(tmp_path), SETTINGS, 39)
+    assert found.labels.view(2, 2).tolist() == [[-1, 3], [-1, 3]]
+
+
+def test_a_bad_sample_is_left_out_not_doubled(model, folder, tmp_path):
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    whole = ShardDataset.open(tmp_path)
+    broken = whole.entry(whole.keys().index("b"))
+    with open(tmp_path / "shard-000000.tar", "r+b") as tar:
+        tar.seek(broken["members"]["hr"]["offset"])
+        tar.write(bytes(64))
+    dataset = ShardDataset.open(tmp_path)
+    with pytest.raises(InputError, match="'b'"):
+        extract(model, dataset, SETTINGS, 39)
+    found = extract(model, dataset, replace(SETTINGS, max_bad_samples=1), 39)
+    assert sorted(found.keys) == ["a", "c", "d", "e"]
+
+
+def made(cells: torch.Tensor, labels: torch.Tensor) -> Extracted:
+    """Features as ``extract`` would give them, the vectors being the first cell."""
+    count = len(cells)
+    return Extracted(
+        [str(i) for i in range(count)],
+        {"hr": cells[:, 0], "fused": cells[:, 0]},
+        {"hr": torch.arange(count) < 1, "fused": torch.ones(count, dtype=torch.bool)},
+        cells,
+        labels,
+    )
+
+
+def test_evaluate_reports_plain_numbers():
+    rng = np.random.default_rng(0)
+    cells, labels = (
+        torch.from_numpy(rng.normal(size=(6, 4, 5))).float(),
+        torch.from_numpy(rng.integers(-1, 3, (6, 4))),
+    )
+    found = evaluate(made(cells, labels), 3)
+    flat, kept = labels.flatten(), labels.flatten() >= 0
+    groups = np.repeat(np.arange(6), 4)[kept]
+    assert found["labelled_cells"] == int(kept.sum()) and found["samples_of"] == {
+        "hr": 1,
+        "fused": 6,
+    }
+    assert found["effective_rank"] == {
+        "fused": pytest.approx(entropy_rank(cells[:, 0].double().numpy()))
+    }
+    assert found["commonest_class"] == pytest.approx(
+        np.bincount(flat[kept]).max() / int(kept.sum())
+    )
+    assert found["knn"] == {
+        "10": pytest.approx(
+            plain_knn(cells.flatten(0, 1)[kept].numpy(), flat[kept].numpy(), groups, 10)
+        )
+    }
+    json.dumps(found, allow_nan=False)
+
+
+def test_evaluate_says_not_finite_and_not_labelled():
+    cells = torch.ones(3, 2, 4)
+    cells[1, 0, 0] = torch.nan
+    found = evaluate(made(cells, torch.zeros(3, 2, dtype=torch.int64)), 3)
+    assert found["effective_rank"] == {"fused": None} and found["knn"] == {"10": None}
+    labels = torch.full((3, 2), -1)
+    labels[0] = 2
+    assert "knn" not in evaluate(made(cells, labels), 3)

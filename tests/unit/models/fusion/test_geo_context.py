@@ -1,0 +1,208 @@
+"""Geo-context prototypes against equations 8-10 written as loops, and one rank against several."""
+
+import copy
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from models.fusion.geo_context import GeoContext
+from models.initialise import initialise
+from models.reducer import Reducer
+from models.spec import ContextSpec
+
+SPEC = ContextSpec(regions=6, prototypes=4, width=8, momentum=0.9, epsilon=0.1, iterations=3)
+
+
+class ThreadReducer(Reducer):
+    """Ranks as threads of one process: gather concatenates in rank order."""
+
+    def __init__(self, rank, world_size, shared, barrier):
+        self.rank, self.world_size, self.shared, self.barrier = rank, world_size, shared, barrier
+
+    def gather(self, x):
+        """Concatenate over the threads."""
+        self.shared[self.rank] = x
+        self.barrier.wait(timeout=30)
+        gathered = torch.cat([self.shared[rank] for rank in range(self.world_size)])
+        self.barrier.wait(timeout=30)
+        return gathered
+
+
+def make(seed=0, spec=SPEC):
+    context = GeoContext(16, spec)
+    context.init_parameter("prototypes", context.prototypes, torch.Generator().manual_seed(seed))
+    return context
+
+
+def draw(samples=4, cells=9, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    query = torch.randn(samples, cells, SPEC.width, generator=generator)
+    mask = torch.rand(samples, cells, generator=generator) > 0.3
+    return query, mask, torch.tensor([2, 5, 2, 0, 5, 5, 1, 2])[:samples]
+
+
+def values_by_loops(query, mask, prototypes):
+    """Equations 8 and 9 for one sample in float64; columns of S sum to one."""
+    cells = [q for q, ok in zip(query.double().numpy(), mask) if ok]
+    own = prototypes.double().numpy()
+    shares = np.empty((len(cells), len(own)))
+    for i, q in enumerate(cells):
+        for j, p in enumerate(own):
+            shares[i, j] = np.exp(q @ p / (np.linalg.norm(q) * np.linalg.norm(p)) / SPEC.epsilon)
+    for _ in range(SPEC.iterations):
+        for j in range(len(own)):
+            shares[:, j] /= shares[:, j].sum() * len(own)
+        for i in range(len(cells)):
+            shares[i] /= shares[i].sum() * len(cells)
+    return np.stack([shares[:, j] / shares[:, j].sum() @ np.stack(cells) for j in range(len(own))])
+
+
+def test_assignments_equal_the_equations():
+    context, (query, mask, region) = make(), draw()
+    found = context.assignments(query, mask, region)
+    assert found.shape == (4, 4, 8) and found.dtype == torch.float32
+    for b in range(4):
+        expected = values_by_loops(query[b], mask[b], context.prototypes[region[b]])
+        np.testing.assert_allclose(found[b].numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_values_are_weighted_means_of_the_valid_cells():
+    context, (query, mask, region) = make(), draw()
+    query[:, :, 0] = 3.0  # a constant channel comes back as it is, whatever the number of cells
+    assert torch.allclose(context.assignments(query, mask, region)[..., 0], torch.full((4, 4), 3.0))
+
+
+def test_read_is_attention_over_the_region():
+    context, (query, _, region) = make(), draw()
+    region = torch.tensor([2, -1, 0, 5])
+    query.requires_grad_()
+    found = context.read(query, region)
+    for b in (0, 2, 3):
+        own = context.prototypes[region[b]].double().numpy()
+        logits = query[b].detach().double().numpy() @ own.T / np.sqrt(SPEC.width)
+        weights = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        np.testing.assert_allclose(found[b].detach().numpy(), weights @ own, rtol=1e-5, atol=1e-6)
+    assert (found[1] == 0).all()
+    found.square().sum().backward()
+    assert (query.grad[1] == 0).all() and (query.grad[[0, 2, 3]] != 0).any(-1).all()
+    assert torch.equal(context.query(torch.ones(3, 16)), context.projection(torch.ones(3, 16)))
+
+
+def test_update_is_an_average_per_region_then_a_moving_average():
+    context, (query, mask, region) = make(), draw()
+    before = context.prototypes.clone()
+    assert context.update(query, mask, region, Reducer()) == 0
+    members = {2: [0, 2], 5: [1], 0: [3]}
+    for r in range(SPEC.regions):
+        if r not in members:
+            assert torch.equal(context.prototypes[r], before[r])
+            continue
+        mean = np.mean([values_by_loops(query[b], mask[b], before[r]) for b in members[r]], axis=0)
+        expected = 0.9 * before[r].double().numpy() + 0.1 * mean
+        np.testing.assert_allclose(context.prototypes[r].numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_update_does_not_depend_on_the_number_of_ranks(world_size):
+    query, mask, region = draw(samples=8)
+    mask[3] = False  # a rank may hold a sample that says nothing
+    alone = make()
+    alone.update(query, mask, region, Reducer())
+    shared, barrier = {}, threading.Barrier(world_size)
+    ranks = [make() for _ in range(world_size)]
+
+    def work(rank):
+        own = slice(rank * 8 // world_size, (rank + 1) * 8 // world_size)
+        ranks[rank].update(
+            query[own], mask[own], region[own], ThreadReducer(rank, world_size, shared, barrier)
+        )
+
+    with ThreadPoolExecutor(world_size) as pool:
+        list(pool.map(work, range(world_size)))
+    for context in ranks:
+        assert torch.equal(context.prototypes, ranks[0].prototypes)
+        torch.testing.assert_close(context.prototypes, alone.prototypes, rtol=1e-5, atol=1e-6)
+    assert not torch.equal(alone.prototypes, make().prototypes)
+
+
+def test_masked_cells_and_samples_without_region_or_cells_have_no_influence():
+    query, mask, region = draw()
+    expected = make()
+    expected.update(query[:2], mask[:2], region[:2], Reducer())
+    spoilt = query.where(mask[..., None], torch.nan)
+    spoilt[2] = torch.nan
+    region = torch.tensor([2, 5, -1, 0])
+    mask[3] = False
+    context = make()
+    context.update(spoilt, mask, region, Reducer())
+    torch.testing.assert_close(context.prototypes, expected.prototypes)
+    assert torch.equal(context.prototypes[0], make().prototypes[0])
+    context.update(spoilt, mask, torch.full((4,), -1), Reducer())
+    torch.testing.assert_close(context.prototypes, expected.prototypes)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_values_that_are_not_finite_are_refused_and_nothing_is_written(bad):
+    context, (query, mask, region) = make(), draw()
+    mask[1, 4] = True
+    query[1, 4, 3] = bad
+    assert context.update(query, mask, region, Reducer()) == 1
+    assert torch.equal(context.prototypes, make().prototypes)
+
+
+def test_prototypes_stay_float32_and_move_in_a_bf16_module():
+    context = make(spec=ContextSpec(regions=6, prototypes=4, width=8, momentum=0.9999))
+    before = context.prototypes.clone()
+    for cast in (
+        context.bfloat16,
+        context.half,
+        lambda: context.to("cpu", torch.bfloat16),
+        context.double,
+        lambda: torch.nn.Sequential(context).bfloat16(),
+    ):
+        cast()
+        assert context.prototypes.dtype == torch.float32 and torch.equal(context.prototypes, before)
+    assert context.projection.weight.dtype == torch.bfloat16
+    assert "prototypes" in dict(context.named_buffers()) and "prototypes" in context.state_dict()
+    query, mask, region = draw()
+    query = query.bfloat16()
+    assert context.read(query, region).dtype == torch.bfloat16
+    context.update(query, mask, region, Reducer())
+    # a change of one in ten thousand: rounded to bf16 it would be lost
+    assert (context.prototypes[[0, 2, 5]] != before[[0, 2, 5]]).float().mean() > 0.9
+    assert torch.equal(copy.deepcopy(context).prototypes, context.prototypes)
+
+
+def test_devices_are_followed():
+    context = make().to("meta")
+    assert context.prototypes.is_meta and context.prototypes.dtype == torch.float32
+    context = context.bfloat16().to_empty(device="cpu")
+    assert context.prototypes.device.type == "cpu" and context.prototypes.dtype == torch.float32
+    context.load_state_dict(make().state_dict())
+    assert torch.equal(context.prototypes, make().prototypes)
+
+
+def test_prototypes_start_as_random_directions():
+    assert GeoContext(16, SPEC).prototypes.isnan().all()  # a forgotten initialisation shows
+    prototypes = make().prototypes
+    torch.testing.assert_close(prototypes.norm(dim=-1), torch.ones(6, 4))
+    assert torch.equal(prototypes, make().prototypes) and not torch.equal(
+        prototypes, make(seed=1).prototypes
+    )
+    flat = prototypes.flatten(0, 1)
+    assert ((flat @ flat.T - torch.eye(24)).abs() < 0.999).all()
+    context = GeoContext(16, SPEC)
+    initialise(context, seed=0)
+    torch.testing.assert_close(context.prototypes.norm(dim=-1), torch.ones(6, 4))
+    with pytest.raises(ValueError, match="expected 'prototypes'"):
+        make().init_parameter("token", torch.zeros(1), torch.Generator())
+
+
+def test_size_at_full_scale():
+    with torch.device("meta"):
+        context = GeoContext(1024, ContextSpec())
+    assert context.prototypes.numel() == 209_715_200
+    assert sum(p.numel() for p in context.parameters()) == 1024 * 512 + 512
