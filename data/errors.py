@@ -1,6 +1,5 @@
-"""The one error a user of the data tools should ever see."""
+"""The error of wrong input."""
 
 
 class InputError(ValueError):
-    """Something given to us is wrong: one line saying what was expected, what was found, where, and
-    what to do."""
+    """Something given to us is wrong: one line saying what was expected, found, where, and what to do."""

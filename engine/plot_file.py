@@ -8,7 +8,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from data.pages.style import STYLE
-from engine.config.typed import ConfigError
+from engine.errors import ConfigError
 
 PICTURES = (".png", ".svg", ".pdf")
 

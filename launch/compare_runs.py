@@ -7,11 +7,12 @@ import argparse
 import sys
 from pathlib import Path
 
+from engine.errors import ConfigError
+
 sys.path.insert(
     0, str(Path(__file__).resolve().parents[1])
 )  # so that the command works from any folder
 
-from engine.config.typed import ConfigError
 from engine.plot_file import check_plot, save_plot
 from engine.report import comparison
 from launch.cli import run

@@ -17,7 +17,8 @@ from pathlib import Path
 from engine.config.deepspeed_keys import ACCEPTED, REFUSED
 from engine.config.rules import problems
 from engine.config.settings import Settings
-from engine.config.typed import ConfigError, expected, found, has_type, parse, suggest
+from engine.config.typed import expected, found, has_type, parse, suggest
+from engine.errors import ConfigError
 
 __all__ = ["Config", "ConfigError", "load", "snapshot"]
 

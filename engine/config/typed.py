@@ -5,6 +5,8 @@ import types
 import typing
 from dataclasses import MISSING, fields, is_dataclass
 
+from engine.errors import ConfigError
+
 _MISSING = object()
 _JSON_NAMES = {
     dict: "object",
@@ -15,11 +17,6 @@ _JSON_NAMES = {
     float: "float",
     type(None): "null",
 }
-
-
-class ConfigError(ValueError):
-    """Something in a run's configuration is wrong: one line saying what was expected, found, where,
-    and what to do."""
 
 
 def suggest(name: str, known) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from engine.config.load import ConfigError, load
+from engine.config.load import load
 from engine.cost.parameter_figure import model_picture, variants_picture
+from engine.errors import ConfigError
 from engine.plot_file import check_plot, save_plot
 from models.count.parameters import MODULES, Count, count
 from models.spec import ModelSpec

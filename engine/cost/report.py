@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from data.tiles.classes import NAMES
-from engine.config.load import Config, ConfigError, load
+from engine.config.load import Config, load
 from engine.cost.count import (
     GIGA,
     PASSES,
@@ -18,6 +18,7 @@ from engine.cost.count import (
     view_sizes,
 )
 from engine.cost.figure import picture
+from engine.errors import ConfigError
 from engine.plot_file import check_plot, save_plot
 from models.count.flops import SHARED, Cost, fusion_side
 from models.pretraining.model import FUSED

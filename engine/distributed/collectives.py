@@ -7,11 +7,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from engine.errors import RankError
 from models.reducer import Reducer
-
-
-class RankError(ValueError):
-    """Something failed on at least one rank; raised on every rank with the same line."""
 
 
 def _sum(x: Tensor, group) -> Tensor:

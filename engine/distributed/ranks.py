@@ -4,9 +4,8 @@ from collections.abc import Callable
 
 import torch
 
-from engine.config.typed import ConfigError
 from engine.distributed import zero
-from engine.distributed.collectives import RankError
+from engine.errors import ConfigError, RankError
 
 
 def run_on_ranks(work: Callable[[torch.device, int], int]) -> int:

@@ -20,7 +20,7 @@ from deepspeed.moe.layer import MoE
 from deepspeed.moe.utils import split_params_into_different_moe_groups_for_optimizer
 from torch import Tensor, nn
 
-from engine.config.typed import ConfigError
+from engine.errors import ConfigError
 
 VERSION = "0.19.8"
 GROUP_LIMIT = (

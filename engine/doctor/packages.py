@@ -10,9 +10,9 @@ from importlib import metadata
 
 import torch
 
-from engine.config.typed import ConfigError
 from engine.doctor.fact import ACTIVE, MISSING, OFF, Fact, found
 from engine.doctor.machine import compiler_obstacle, device, has_gpu
+from engine.errors import ConfigError
 from models.kernels.dispatch import survey
 from models.layer_norm import apex_obstacle
 

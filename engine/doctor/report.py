@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 
 from engine.config.load import Config, load
-from engine.config.typed import ConfigError
 from engine.doctor import machine
 from engine.doctor.fact import MISSING, Fact
 from engine.doctor.needs import choices, needs
 from engine.doctor.packages import packages
+from engine.errors import ConfigError
 
 
 def doctor_command(

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from data.tiles.modalities import MODALITIES
-from engine.config.load import ConfigError
+from engine.errors import ConfigError
 from engine.pretrained.weights import SPEC, TRUNK, WEIGHTS, locate, read
 
 FORMAT = 1

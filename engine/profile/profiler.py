@@ -17,10 +17,11 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from data.stream.batches import open_stream
 from data.stream.sample import Batch
-from engine.config.load import Config, ConfigError, environment
+from engine.config.load import Config, environment
 from engine.cost.count import StepFlops, step_flops
 from engine.distributed import zero
 from engine.distributed.collectives import collect, together
+from engine.errors import ConfigError
 from engine.profile.ceiling import SIZES, matmul_rate
 from engine.profile.trace import STEP, StepTrace, read_trace
 from engine.training.step import StepReport, part

@@ -8,7 +8,7 @@ from typing import TextIO
 
 import torch
 
-from engine.config.typed import ConfigError
+from engine.errors import ConfigError
 from engine.plot_file import check_plot, save_plot
 from engine.profile.figure import picture, place, short
 

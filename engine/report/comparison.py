@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from data.pages.style import PLAIN, WIDTH
-from engine.config.typed import ConfigError
+from engine.errors import ConfigError
 from engine.report.figures import series
 from engine.training import metrics
 

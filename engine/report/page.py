@@ -9,7 +9,8 @@ from matplotlib import rc_context
 from data.jobs.whole_file import write_whole
 from data.pages.page import page
 from data.pages.style import STYLE
-from engine.config.load import Config, ConfigError
+from engine.config.load import Config
+from engine.errors import ConfigError
 from engine.evaluate.probes import evaluate, extract
 from engine.pretrained.weights import load_pretraining
 from engine.report.pictures import Maps, feature_maps, pick

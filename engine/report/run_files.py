@@ -6,7 +6,8 @@ from pathlib import Path
 
 from data.stream.mixture import Mixture
 from engine.checkpoint.files import STATE, newest
-from engine.config.load import Config, ConfigError, load
+from engine.config.load import Config, load
+from engine.errors import ConfigError
 from engine.training import metrics
 
 CONFIG, ENVIRONMENT = "config.json", "environment.json"

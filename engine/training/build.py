@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from data.stream.mixture import Mixture
 from data.tiles.regions import RegionTable
 from engine.config.settings import Settings
-from engine.config.typed import ConfigError
+from engine.errors import ConfigError
 from engine.pretrained.weights import read
 from models.initialise import initialise
 from models.layer_norm import layer_norm_class, use_layer_norm

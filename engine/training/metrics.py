@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from engine.config.typed import ConfigError
+from engine.errors import ConfigError
 
 FILE = "metrics.jsonl"
 

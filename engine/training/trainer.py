@@ -17,11 +17,12 @@ from data.stream.mixture import Mixture
 from data.stream.sample import Batch
 from engine.checkpoint.load import latest, load
 from engine.checkpoint.save import save
-from engine.config.load import Config, ConfigError, snapshot
+from engine.config.load import Config, snapshot
 from engine.config.settings import Settings
 from engine.distributed import zero
 from engine.distributed.collectives import DistributedReducer, on_first_rank, together
 from engine.distributed.teacher import EmaTeacher
+from engine.errors import ConfigError
 from engine.resilience.guard import Guard
 from engine.resilience.preempt import EXIT_DONE, Preempt
 from engine.training.build import (

@@ -1,11 +1,12 @@
 """The reducer and the joint errors over real processes, against the same on the data of all ranks
 in one process."""
 
+from engine.errors import RankError
 import pytest
 import torch
 
 from engine.distributed import zero
-from engine.distributed.collectives import DistributedReducer, RankError, collect, on_first_rank, together
+from engine.distributed.collectives import DistributedReducer, collect, on_first_rank, together
 from tests.dist.processes import run_processes
 
 WORLD = 2

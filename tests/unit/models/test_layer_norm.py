@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from engine.config.load import ConfigError, load
+from engine.config.load import load
+from engine.errors import ConfigError
 from engine.training.build import build_models
 from models.backbone.swin_v2 import BlockNorm
 from models.layer_norm import apex_obstacle, layer_norm_class, use_layer_norm

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from engine.config.deepspeed_keys import ACCEPTED, REFUSED
-from engine.config.load import Config, ConfigError, load, snapshot
+from engine.config.load import Config, load, snapshot
 from engine.config.settings import Settings
 from engine.config.typed import parse
+from engine.errors import ConfigError
 from models.spec import ModelSpec
 from tests.paths import CONFIGS
 

@@ -14,8 +14,8 @@ from matplotlib.text import Text
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.flop_counter import FlopCounterMode
 
-from engine.config.typed import ConfigError
 from engine.cost.count import StepFlops
+from engine.errors import ConfigError
 from engine.profile.ceiling import matmul_rate
 from engine.profile.figure import picture, short
 from engine.profile.profiler import (

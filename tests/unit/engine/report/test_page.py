@@ -16,8 +16,9 @@ from data.stream.batches import cut_sample
 from data.stream.collate import empty_batch
 from data.stream.mixture import Mixture
 from data.stream.order import Order
-from engine.config.load import ConfigError, load
+from engine.config.load import load
 from engine.config.settings import GuardSettings
+from engine.errors import ConfigError
 from engine.report.figures import binned, complete, expert_shares, measured, smooth
 from engine.report.page import untrained, write
 from engine.report.pictures import INVALID, components, correspondences, paint, pick

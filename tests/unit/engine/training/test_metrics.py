@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from engine.config.typed import ConfigError
+from engine.errors import ConfigError
 from engine.training.metrics import FILE, Metrics, read
 
 

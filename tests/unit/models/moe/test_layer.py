@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
-from engine.config.load import ConfigError, load
+from engine.config.load import load
+from engine.errors import ConfigError
 from models.moe.experts import ExpertFFN, sort_by_expert
 from models.moe.layer import MoE, canonical_name, canonical_names, capacity_limit, expert_parameters
 from models.spec import ModelSpec, MoESpec

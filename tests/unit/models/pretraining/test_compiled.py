@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from engine.config.load import ConfigError, load
+from engine.config.load import load
+from engine.errors import ConfigError
 from models.initialise import initialise
 from models.pretraining.compiled import compile_regions
 from models.skysense import SkySense

@@ -1,0 +1,1 @@
+"""Command lines: one small file a command."""
