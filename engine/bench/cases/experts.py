@@ -107,7 +107,7 @@ def _way(
         module = MoE(size.width, size.hidden, spec, ep_size).to(x.device, x.dtype)
     parameters = dict(sorted(module.named_parameters()))
     if parameters.keys() != first.keys():
-        raise ValueError(
+        raise RuntimeError(
             f"experts, {name}: expected the parameters {list(first)}, found {list(parameters)}"
         )
     for key, parameter in parameters.items():

@@ -37,14 +37,14 @@ def draw(*shape: int, device: torch.device, seed: int) -> Tensor:
 
 
 def with_kernels(name: str, call: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    """``call`` with the project's kernels on. Raises ValueError where ``name`` took another path:
+    """``call`` with the project's kernels on. Raises RuntimeError where ``name`` took another path:
     its time would be that of the reference."""
     asked = switched("on", call)
 
     def wrapped():
         out = asked()
         if "Triton" not in active().get(name, ""):
-            raise ValueError(
+            raise RuntimeError(
                 f"kernel {name}: expected Triton to run, found {active().get(name, 'no decision')}"
             )
         return out
