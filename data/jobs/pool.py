@@ -171,7 +171,7 @@ def _serve(function, setup, pipe) -> None:
     """A worker's life: tasks in, answers out, until the pipe ends."""
     with suppress(BrokenPipeError, EOFError):  # the main process is gone, or has no more tasks
         try:
-            held = setup() if setup else None
+            _held = setup() if setup else None  # kept while the worker lives
         except InputError as error:
             pipe.send((error, None))
             return
