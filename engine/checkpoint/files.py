@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from data.errors import InputError
 from engine.distributed.shard_names import BUFFER, SHARD
 
 MANIFEST, STATE, BUFFERS = "manifest.json", "state.json", "ema/buffers.safetensors"
@@ -40,16 +41,16 @@ def newest(run_dir: Path) -> Path | None:
 
 def manifest(folder: Path) -> dict[str, dict]:
     """Size and checksum of the files that a checkpoint must have, by relative name. Raises
-    ValueError without them."""
+    InputError without them."""
     file = folder / MANIFEST
     if not file.is_file():
-        raise ValueError(
+        raise InputError(
             f"{folder}: expected a checkpoint with a {MANIFEST}, found none; choose another, "
             "or the newest whole one with --resume auto"
         )
     content = json.loads(file.read_text())
     if content.get("format") != FORMAT:
-        raise ValueError(
+        raise InputError(
             f"{file}: expected format {FORMAT}, found {content.get('format')}; "
             "read it with the release that wrote it"
         )
@@ -57,12 +58,12 @@ def manifest(folder: Path) -> dict[str, dict]:
 
 
 def verify(folder: Path, files: dict[str, dict], names: list[str]) -> None:
-    """Raise ValueError at the first file that is not what the manifest says."""
+    """Raise InputError at the first file that is not what the manifest says."""
     for name in names:
         file, expected = folder / name, files[name]
         found = stamp(file) if file.is_file() else None
         if found != expected:
-            raise ValueError(
+            raise InputError(
                 f"{file}: expected {_words(expected)}, found {_words(found)}; the checkpoint is damaged, "
                 "use an earlier one"
             )
@@ -95,7 +96,7 @@ def whole_weights(
     included; no processes.
 
     ``shard(rank, group)`` gives other shards of the same layout than the teacher's, such as the
-    student's master weights. Raises ValueError for a checkpoint of another format.
+    student's master weights. Raises InputError for a checkpoint of another format.
     """
     manifest(folder)
     files = [safe_open(file, "pt") for file in sorted((folder / "ema").glob("rank-*.safetensors"))]

@@ -10,6 +10,7 @@ from engine.checkpoint.files import BUFFERS, STATE, manifest, newest, shard_file
 from engine.distributed import zero
 from engine.distributed.collectives import on_first_rank, together
 from engine.distributed.teacher import EmaTeacher
+from engine.errors import ConfigError
 
 
 def latest(run_dir: Path) -> Path | None:
@@ -51,11 +52,11 @@ def _read(folder: Path, rank: int) -> tuple[dict[str, Tensor], dict[str, dict[st
 
 
 def _require_ranks(folder: Path, state: dict, world: int, ep_size: int) -> None:
-    """Raise ValueError if the checkpoint was saved by another number of ranks or another
+    """Raise ConfigError if the checkpoint was saved by another number of ranks or another
     ``ep_size``."""
     for name, here in (("world_size", world), ("ep_size", ep_size)):
         if state[name] != here:
-            raise ValueError(
+            raise ConfigError(
                 f"{folder}: expected {name} {here} (this run), found {state[name]} (the checkpoint); "
                 f"start with {name} {state[name]}"
             )

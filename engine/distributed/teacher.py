@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from data.errors import InputError
 from engine.distributed import zero
 from engine.distributed.collectives import together
 from engine.distributed.shard_names import BUFFER, SHARD
@@ -77,7 +78,7 @@ class EmaTeacher:
         return zero.layout(self.engine, canonical_names(self.engine.module))
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Take the tensors that ``state`` gave; every rank must call it. Raises ValueError if they
+        """Take the tensors that ``state`` gave; every rank must call it. Raises RankError if they
         do not fit."""
         together(lambda: self._copy(state))
         self.shown.fill(self.shards)
@@ -92,7 +93,7 @@ class EmaTeacher:
             name = min(
                 name for name in shapes.keys() | found.keys() if shapes.get(name) != found.get(name)
             )
-            raise ValueError(
+            raise InputError(
                 f"teacher: expected {name} of shape {shapes.get(name)}, found {found.get(name)}; "
                 "the checkpoint is of another model"
             )

@@ -20,6 +20,7 @@ from deepspeed.moe.layer import MoE
 from deepspeed.moe.utils import split_params_into_different_moe_groups_for_optimizer
 from torch import Tensor, nn
 
+from data.errors import InputError
 from engine.errors import ConfigError
 
 VERSION = "0.19.8"
@@ -243,7 +244,7 @@ def saved_partitions(folder: Path, rank: int) -> list[Tensor]:
     """
     found = list((folder / _TAG).glob(f"*zero_pp_rank_{rank}_mp_rank_00_optim_states.pt"))
     if len(found) != 1:
-        raise ValueError(
+        raise InputError(
             f"{folder}: expected one file of DeepSpeed's optimizer for rank {rank} in {_TAG}/, found "
             f"{len(found)}; use another checkpoint"
         )
@@ -358,6 +359,6 @@ def load_checkpoint(engine, folder: Path) -> None:
     """Read what ``save_checkpoint`` wrote, with the same number of ranks and the same ``ep_size``."""
     found, _ = engine.load_checkpoint(str(folder), tag=_TAG)
     if found is None:
-        raise ValueError(
+        raise InputError(
             f"{folder}: expected DeepSpeed's files in {_TAG}/, found none; use another checkpoint"
         )

@@ -29,7 +29,7 @@ def export(
         heads: also what only pre-training needs: projection heads, query decoder, text projection.
 
     Raises:
-        ConfigError, ValueError: one line; nothing is left behind.
+        ConfigError, InputError: one line; nothing is left behind.
     """
     if dtype not in TYPES:
         raise ConfigError(f"--dtype: expected one of {', '.join(TYPES)}, found {dtype}")

@@ -16,10 +16,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from data.errors import InputError
 from data.tiles.modalities import MODALITIES
 from data.tiles.regions import RegionTable
 from engine.checkpoint.files import MANIFEST, STATE, manifest, newest, verify, whole_weights
 from engine.config.typed import parse
+from engine.errors import ConfigError
 from models.initialise import initialise
 from models.pretrained.adapt import Choice, adapt
 from models.pretrained.model import Pretrained
@@ -65,7 +67,7 @@ def load(
             merge, fixed_gate, expert, seed.
 
     Raises:
-        ValueError: one line, if the folder, the choice and the weights do not fit each other.
+        ConfigError, InputError, ModelError: one line, if the folder, the choice and the weights do not fit each other.
     """
     choice = Choice(**choices)
     source = read(path, "teacher" if weights == "random" else weights)
@@ -94,7 +96,7 @@ def load(
             choice.seed,
         )
         if found.missing:
-            raise ValueError(
+            raise InputError(
                 f"{path}: {len(found.missing)} weights of the model wanted are not there, first "
                 f"{found.missing[0]}; the folder is incomplete or of another version"
             )
@@ -107,14 +109,14 @@ def load_pretraining(path: str | Path, weights: str = "teacher") -> Pretraining:
     """The whole model of pre-training, heads included, in one process, in eval mode and without
     gradients.
 
-    Raises ValueError if weights are missing, as in an export without heads.
+    Raises InputError if weights are missing, as in an export without heads.
     """
     source = read(path, weights)
     with torch.device("meta"):
         model = Pretraining(source.spec)
     wrong = sorted(model.state_dict().keys() ^ source.state.keys())
     if wrong:
-        raise ValueError(
+        raise InputError(
             f"{path}: expected all weights of pre-training, found {len(wrong)} missing or unknown, first "
             f"{wrong[0]}; the folder is incomplete, or an export without --heads"
         )
@@ -130,17 +132,17 @@ def regions(path: str | Path) -> RegionTable:
 
 def read(path: str | Path, weights: str = "teacher") -> Source:
     """Weights from the disk, float32 as a checkpoint holds them, or in the type of an export.
-    Raises ValueError.
+    Raises InputError.
 
     A checkpoint's files are compared with the checksums of its manifest before they are used.
     """
     if weights not in KINDS:
-        raise ValueError(f"weights: expected {' or '.join(map(repr, KINDS))}, found {weights!r}")
+        raise ConfigError(f"weights: expected {' or '.join(map(repr, KINDS))}, found {weights!r}")
     folder = locate(Path(path))
     description = describe(folder)
     if (folder / SPEC).is_file():
         if description["weights"] != weights:
-            raise ValueError(
+            raise InputError(
                 f"{folder}: expected the {weights}, found an export of the {description['weights']}"
             )
         return Source(load_file(folder / WEIGHTS), description)
@@ -156,7 +158,7 @@ def read(path: str | Path, weights: str = "teacher") -> Source:
 
 
 def describe(path: Path) -> dict:
-    """What the folder says of its weights. Raises ValueError if it holds none."""
+    """What the folder says of its weights. Raises InputError if it holds none."""
     folder = locate(path)
     if (folder / SPEC).is_file():
         return json.loads((folder / SPEC).read_text())
@@ -169,12 +171,12 @@ def describe(path: Path) -> dict:
 
 
 def locate(path: Path) -> Path:
-    """The folder with weights that a path means. Raises ValueError."""
+    """The folder with weights that a path means. Raises InputError."""
     if (path / SPEC).is_file() or (path / MANIFEST).is_file():
         return path
     found = newest(path)
     if found is None:
-        raise ValueError(
+        raise InputError(
             f"{path}: expected a run folder with a whole checkpoint, a checkpoint, or a folder of "
             f"launch/export.py, found {'none of them' if path.is_dir() else 'no such folder'}"
         )

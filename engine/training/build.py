@@ -31,7 +31,7 @@ def build_models(settings: Settings, reducer: Reducer) -> tuple[Pretraining, Pre
     """Student and teacher with equal first weights, on the CPU in float32.
 
     The weights follow from the seed alone: neither the world size nor ``ep_size`` changes them.
-    Raises ValueError for a backend that was asked for and is not here.
+    Raises ModelError for a backend that was asked for and is not here.
     """
     norm, models = layer_norm_class(settings.layer_norm), []
     for role in ("student", "teacher"):
@@ -57,7 +57,7 @@ def take_trained(settings: Settings, model: Pretraining, regions: RegionTable) -
 
     Weights that the trained model lacks, or has in another shape, stay as they were drawn.
     Prototypes go by place: a region that the trained model did not know keeps its drawn ones.
-    Raises ValueError if nothing fits.
+    Raises ConfigError if nothing fits.
     """
     init = settings.init
     source = read(init.path, init.weights)

@@ -8,6 +8,7 @@ from torch import Tensor
 from data.stream.collate import apply_colours
 from data.stream.sample import Batch
 from engine.config.settings import LossSettings
+from engine.errors import ConfigError
 from models.features import Views
 from models.pretraining.losses.dino import Centre, DinoSpec, Statistics
 from models.pretraining.losses.image_text import LabelledViews, check_labels, image_text
@@ -111,9 +112,9 @@ class Objective:
         return {name: centre.value for name, centre in self.centres.items()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Take back what ``state`` gave. Raises ValueError if the names differ."""
+        """Take back what ``state`` gave. Raises ConfigError if the names differ."""
         if state.keys() != self.centres.keys():
-            raise ValueError(
+            raise ConfigError(
                 f"loss.centring: the checkpoint has {len(state)} running centres, this run "
                 f"{len(self.centres)}; continue with the centring it was saved with"
             )

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from tests.paths import ROOT
 
+from tests.paths import ROOT
 
 
 class ProcessesFailed(RuntimeError):
@@ -36,12 +36,20 @@ def free_port() -> int:
 
 
 def environment(rank: int, world: int, port: int) -> dict[str, str]:
-    """Variables of one process: the ones that torch and DeepSpeed read, on the CPU with one thread.
-    """
-    ours = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world,
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "",
-            "OMP_NUM_THREADS": 1, "PYTHONUNBUFFERED": 1,
-            "PYTHONPATH": f"{ROOT}{os.pathsep}{os.getenv('PYTHONPATH', '')}"}
+    """Variables of one process: the ones that torch and DeepSpeed read, on the CPU with one thread."""
+    ours = {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "WORLD_SIZE": world,
+        "LOCAL_WORLD_SIZE": world,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "DS_ACCELERATOR": "cpu",
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": 1,
+        "PYTHONUNBUFFERED": 1,
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{os.getenv('PYTHONPATH', '')}",
+    }
     return {**os.environ, **{key: str(value) for key, value in ours.items()}}
 
 
@@ -60,13 +68,23 @@ def run_processes(world: int, target: str, args: Sequence = (), timeout: float =
             for rank in range(world):
                 out, err = (open(f"{folder}/{rank}.{name}", "wb") for name in ("out", "err"))
                 with out, err:
-                    processes.append(subprocess.Popen(command, cwd=ROOT, env=environment(rank, world, port), stdout=out,
-                                                      stderr=err, start_new_session=True))
+                    processes.append(
+                        subprocess.Popen(
+                            command,
+                            cwd=ROOT,
+                            env=environment(rank, world, port),
+                            stdout=out,
+                            stderr=err,
+                            start_new_session=True,
+                        )
+                    )
             _wait(processes, Path(folder), target, time.monotonic() + timeout)
         finally:
             _kill(processes)
         if ":" in target:
-            return [torch.load(f"{folder}/{rank}.result", weights_only=False) for rank in range(world)]
+            return [
+                torch.load(f"{folder}/{rank}.result", weights_only=False) for rank in range(world)
+            ]
         return [Path(f"{folder}/{rank}.out").read_text() for rank in range(world)]
 
 
@@ -86,14 +104,18 @@ def _wait(processes: list, folder: Path, target: str, deadline: float) -> None:
         for rank, process in list(running.items()):
             code = process.poll()
             if code:
-                raise ProcessesFailed(f"{target}: process {rank} of {len(processes)} ended with {code}\n"
-                                      f"{_tail(folder, rank)}")
+                raise ProcessesFailed(
+                    f"{target}: process {rank} of {len(processes)} ended with {code}\n"
+                    f"{_tail(folder, rank)}"
+                )
             if code == 0:
                 del running[rank]
         if running and time.monotonic() > deadline:
             rank = min(running)
-            raise ProcessesFailed(f"{target}: processes {sorted(running)} of {len(processes)} ran out of time; "
-                                  f"process {rank} said\n{_tail(folder, rank)}")
+            raise ProcessesFailed(
+                f"{target}: processes {sorted(running)} of {len(processes)} ran out of time; "
+                f"process {rank} said\n{_tail(folder, rank)}"
+            )
         time.sleep(0.02)
 
 

@@ -48,14 +48,21 @@ class Small(nn.Module):
 
 def parameter_groups(model) -> list[dict]:
     """Optimizer groups: no decay on vectors and the token, the last layer apart."""
-    return zero.parameter_groups(model, 0.1, lambda name, p: p.ndim < 2 or name == "token",
-                                 lambda name, p: name == "last_layer.weight")
+    return zero.parameter_groups(
+        model,
+        0.1,
+        lambda name, p: p.ndim < 2 or name == "token",
+        lambda name, p: name == "last_layer.weight",
+    )
 
 
 def batch(step: int, rank: int, world: int):
     """This rank's share of the global batch of a step."""
     share = HALVES // world
-    generators = [torch.Generator().manual_seed(100 * step + half) for half in range(rank * share, (rank + 1) * share)]
+    generators = [
+        torch.Generator().manual_seed(100 * step + half)
+        for half in range(rank * share, (rank + 1) * share)
+    ]
     x = torch.cat([torch.randn(TOKENS, 6, generator=g) for g in generators])
     target = torch.cat([5 * torch.randn(TOKENS, 5, generator=g) for g in generators])
     return x, target
@@ -65,8 +72,13 @@ def config(bf16: bool = False, clip: float = 1.0, **zero_keys) -> dict:
     """DeepSpeed's keys. The small reduce bucket cuts gradients of one layer apart, as large models
     do."""
     return {
-        "train_batch_size": HALVES, "gradient_clipping": clip, "bf16": {"enabled": bf16},
-        "optimizer": {"type": "AdamW", "params": {"lr": 1e-2, "betas": [0.9, 0.999], "torch_adam": True}},
+        "train_batch_size": HALVES,
+        "gradient_clipping": clip,
+        "bf16": {"enabled": bf16},
+        "optimizer": {
+            "type": "AdamW",
+            "params": {"lr": 1e-2, "betas": [0.9, 0.999], "torch_adam": True},
+        },
         "zero_optimization": {"stage": 2, "reduce_bucket_size": 300, **zero_keys},
     }
 

@@ -28,7 +28,9 @@ CENTRES = {"fused": torch.arange(5.0)}
 def open_run(ep_size=2, bf16=False, width=8):
     """Engine and teacher."""
     engine = start(ep_size, width, bf16=bf16)
-    return engine, EmaTeacher(engine, Small(ep_size, Reducer(), width).to(zero.compute_type(engine)))
+    return engine, EmaTeacher(
+        engine, Small(ep_size, Reducer(), width).to(zero.compute_type(engine))
+    )
 
 
 def train(engine, teacher, steps):
@@ -51,8 +53,12 @@ def everything(engine, teacher):
     state = {f"student.{name}": x for name, x in engine.module.state_dict().items()}
     state |= {f"teacher.{name}": x for name, x in teacher.module.state_dict().items()}
     state |= {f"average.{name}": x for name, x in teacher.state().items()}
-    for kind, shards in (("master", zero.partitions(engine)), ("exp_avg", zero.moments(engine, "exp_avg")),
-                         ("exp_avg_sq", zero.moments(engine, "exp_avg_sq")), ("step", zero.moments(engine, "step"))):
+    for kind, shards in (
+        ("master", zero.partitions(engine)),
+        ("exp_avg", zero.moments(engine, "exp_avg")),
+        ("exp_avg_sq", zero.moments(engine, "exp_avg_sq")),
+        ("step", zero.moments(engine, "step")),
+    ):
         state |= {f"{kind}.{index}": shard for index, shard in enumerate(shards)}
     return {name: x.detach().clone() for name, x in state.items()}
 
@@ -84,7 +90,11 @@ def tidy(folder, run):
     for step in (2, 2, 3, 1):
         publish(folder / "tidy", step, *run, keep=1)
         # rank 0 clears a hidden folder when it starts the next save, so it also looks
-        listings.append(on_first_rank(lambda: sorted(path.name for path in (folder / "tidy/checkpoints").iterdir())))
+        listings.append(
+            on_first_rank(
+                lambda: sorted(path.name for path in (folder / "tidy/checkpoints").iterdir())
+            )
+        )
     return listings
 
 
@@ -106,8 +116,10 @@ def second_life(folder):
     """Start anew from the checkpoint and train 3; before that, everything that must be refused."""
     zero.init_distributed()
     good = latest(f"{folder}/False")
-    refused = {"ep": message(lambda: load(good, *open_run(ep_size=1))),
-               "width": message(lambda: load(good, *open_run(width=12)))}
+    refused = {
+        "ep": message(lambda: load(good, *open_run(ep_size=1))),
+        "width": message(lambda: load(good, *open_run(width=12))),
+    }
     run = open_run()
     train(*run, range(1))
     before = everything(*run)
@@ -144,11 +156,22 @@ def flip(folder):
 
 
 DAMAGE = {
-    "truncated": (truncate, r"truncated/ema/rank-00001.safetensors: expected \d+ bytes .*, found \d+ bytes"),
-    "flipped": (flip, r"flipped/ema/rank-00000.safetensors: expected (\d+) bytes .*, found \1 bytes"),
-    "missing": (lambda folder: next(folder.glob("deepspeed/*expert_3_*")).unlink(),
-                r"missing/deepspeed/.*expert_3_.*: expected \d+ bytes .*, found no such file"),
-    "unpublished": (lambda folder: (folder / "manifest.json").unlink(), "unpublished: expected .*manifest.json"),
+    "truncated": (
+        truncate,
+        r"truncated/ema/rank-00001.safetensors: expected \d+ bytes .*, found \d+ bytes",
+    ),
+    "flipped": (
+        flip,
+        r"flipped/ema/rank-00000.safetensors: expected (\d+) bytes .*, found \1 bytes",
+    ),
+    "missing": (
+        lambda folder: next(folder.glob("deepspeed/*expert_3_*")).unlink(),
+        r"missing/deepspeed/.*expert_3_.*: expected \d+ bytes .*, found no such file",
+    ),
+    "unpublished": (
+        lambda folder: (folder / "manifest.json").unlink(),
+        "unpublished: expected .*manifest.json",
+    ),
 }
 
 
@@ -173,11 +196,22 @@ def second(first):
 def test_a_restart_changes_no_bit(first, second, bf16):
     for rank, (earlier, later) in enumerate(zip(first[1], second)):
         expected, found, state = earlier[0][bf16], later[0][bf16], later[1][bf16]
-        assert expected.keys() == found.keys() and "student.centre" in found and "average.buffer.centre" in found
+        assert (
+            expected.keys() == found.keys()
+            and "student.centre" in found
+            and "average.buffer.centre" in found
+        )
         for name, x in expected.items():
             assert torch.equal(x, found[name]), (rank, name)
         assert torch.equal(state.pop("centres")["fused"], CENTRES["fused"])
-        assert state == {"step": 3, "world_size": 2, "ep_size": 2, "seed": 7, "fingerprint": "abc", "nothing": {}}
+        assert state == {
+            "step": 3,
+            "world_size": 2,
+            "ep_size": 2,
+            "seed": 7,
+            "fingerprint": "abc",
+            "nothing": {},
+        }
 
 
 def test_refusals_are_one_line_on_all_ranks_before_anything_changes(first, second):
@@ -187,16 +221,22 @@ def test_refusals_are_one_line_on_all_ranks_before_anything_changes(first, secon
     for name, (_, pattern) in DAMAGE.items():
         assert re.search(pattern, lines[name]), lines[name]
     assert lines["unchanged"] == "True"
-    assert re.search(r"step-00000003: expected ep_size 1 \(this run\), found 2 \(the checkpoint\)", lines["ep"])
+    assert re.search(
+        r"step-00000003: expected ep_size 1 \(this run\), found 2 \(the checkpoint\)", lines["ep"]
+    )
     assert "size mismatch" in lines["width"]
     [line] = run_processes(1, f"{MODULE}:alone", [str(folder)])
-    assert re.search(r"step-00000003: expected world_size 1 \(this run\), found 2 \(the checkpoint\)", line)
+    assert re.search(
+        r"step-00000003: expected world_size 1 \(this run\), found 2 \(the checkpoint\)", line
+    )
 
 
 def test_the_manifest_names_every_file_with_size_and_checksum(first):
     path = first[0] / "False/checkpoints/step-00000003"
     files = json.loads((path / "manifest.json").read_text())["files"]
-    assert set(files) == {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()} - {"manifest.json"}
+    assert set(files) == {
+        str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()
+    } - {"manifest.json"}
     for name, entry in files.items():
         content = (path / name).read_bytes()
         assert entry == {"size": len(content), "crc32c": f"{google_crc32c.value(content):08x}"}
@@ -212,7 +252,9 @@ def test_old_checkpoints_go_after_the_new_one_is_there(first):
 
 def test_a_full_disk_of_one_rank_fails_on_all_and_leaves_the_earlier_checkpoint(first):
     for _, _, (line, kept, after) in first[1]:
-        assert re.match(r"rank 1: OSError: \S+/\.unfinished-step-00000002/\S+: cannot be written", line)
+        assert re.match(
+            r"rank 1: OSError: \S+/\.unfinished-step-00000002/\S+: cannot be written", line
+        )
         assert (kept, after) == ("step-00000001", "step-00000003")
 
 
@@ -241,7 +283,10 @@ def test_a_killed_save_leaves_the_earlier_checkpoint(tmp_path, capsys, point):
     (root / "step-00000009/manifest.json").unlink()
     assert latest(tmp_path) == root / "step-00000001"
     said = capsys.readouterr().out
-    assert "step-00000009: not a whole checkpoint" in said and ".unfinished-step-00000002: not a whole" in said
+    assert (
+        "step-00000009: not a whole checkpoint" in said
+        and ".unfinished-step-00000002: not a whole" in said
+    )
 
 
 def test_a_run_without_checkpoints_has_none(tmp_path):

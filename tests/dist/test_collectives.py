@@ -1,22 +1,29 @@
 """The reducer and the joint errors over real processes, against the same on the data of all ranks
 in one process."""
 
-from engine.errors import RankError
 import pytest
 import torch
 
 from engine.distributed import zero
 from engine.distributed.collectives import DistributedReducer, collect, on_first_rank, together
+from engine.errors import RankError
 from tests.dist.processes import run_processes
 
 WORLD = 2
-KINDS = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "int64": torch.int64}
+KINDS = {
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "bfloat16": torch.bfloat16,
+    "int64": torch.int64,
+}
 
 
 def data(rank, dtype=torch.float64):
     """A transposed, hence not contiguous, matrix and a scalar of one rank."""
     generator = torch.Generator().manual_seed(rank)
-    return (8 * torch.randn(3, 4, generator=generator)).to(dtype).T, torch.tensor(rank + 0.5).to(dtype)
+    return (8 * torch.randn(3, 4, generator=generator)).to(dtype).T, torch.tensor(rank + 0.5).to(
+        dtype
+    )
 
 
 def reductions():
@@ -26,8 +33,14 @@ def reductions():
     rank, found = zero.ranks()[0], {}
     for name, dtype in KINDS.items():
         matrix, scalar = data(rank, dtype)
-        found[name] = (reducer.sum(matrix), reducer.sum(scalar), reducer.max(matrix), reducer.max(scalar),
-                       reducer.gather(matrix), all(map(torch.equal, (matrix, scalar), data(rank, dtype))))
+        found[name] = (
+            reducer.sum(matrix),
+            reducer.sum(scalar),
+            reducer.max(matrix),
+            reducer.max(scalar),
+            reducer.gather(matrix),
+            all(map(torch.equal, (matrix, scalar), data(rank, dtype))),
+        )
     found["bool"] = reducer.gather(data(rank)[0] > 0)
     x = data(rank)[0].clone().requires_grad_()
     outputs = reducer.sum(x), reducer.max(x), reducer.gather(x)
@@ -42,13 +55,17 @@ def reductions():
 
 def joint(rank):
     """What each rank gets of joint actions that go well or fail on one rank."""
+
     def fail_on(bad, kind):
         if rank == bad:
             raise kind("no space,\n  two lines")
         return rank
 
-    found = [together(lambda: fail_on(-1, ValueError)), collect(lambda: fail_on(-1, ValueError)),
-             on_first_rank(lambda: fail_on(1, ValueError))]
+    found = [
+        together(lambda: fail_on(-1, ValueError)),
+        collect(lambda: fail_on(-1, ValueError)),
+        on_first_rank(lambda: fail_on(1, ValueError)),
+    ]
     for action in (together, collect, on_first_rank):
         for bad, kind in ((1, OSError), (0, ValueError)):
             try:
@@ -63,8 +80,13 @@ def test_reductions_equal_one_process():
     for name, dtype in KINDS.items():
         matrices, scalars = zip(*(data(rank, dtype) for rank in range(WORLD)))
         for found in (rank[name] for rank in ranks):
-            expected = (sum(matrices), sum(scalars), torch.maximum(*matrices), torch.maximum(*scalars),
-                        torch.cat(matrices))
+            expected = (
+                sum(matrices),
+                sum(scalars),
+                torch.maximum(*matrices),
+                torch.maximum(*scalars),
+                torch.cat(matrices),
+            )
             for x, y in zip(found, expected):
                 assert torch.equal(x, y) and x.dtype == dtype
             assert found[-1]
@@ -78,7 +100,10 @@ def test_reductions_equal_one_process():
     for rank, found in enumerate(ranks):
         good, failed = found["joint"][:3], found["joint"][3:]
         assert good == [rank, [0, 1], 0]
-        on_1, on_0 = ("rank 1: OSError: no space, two lines", "OSError"), ("no space, two lines", "ValueError")
+        on_1, on_0 = (
+            ("rank 1: OSError: no space, two lines", "OSError"),
+            ("no space, two lines", "ValueError"),
+        )
         other_1, other_0 = (on_1[0], "NoneType"), (on_0[0], "NoneType")
         both = [other_1, on_0] if rank == 0 else [on_1, other_0]
         assert failed == both + both + [0, both[1]]  # on_first_rank never asks rank 1

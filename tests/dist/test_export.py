@@ -11,13 +11,13 @@ from torch import nn
 
 from data.tiles.regions import RegionTable
 from engine.checkpoint.save import save
-from engine.distributed import zero
-from engine.training.build import build_models, is_last_layer, is_no_decay, share_context
-from engine.distributed.collectives import DistributedReducer
 from engine.config.load import load as load_config
-from engine.pretrained.export import export
+from engine.distributed import zero
+from engine.distributed.collectives import DistributedReducer
 from engine.distributed.teacher import EmaTeacher
+from engine.pretrained.export import export
 from engine.pretrained.weights import load, load_pretraining
+from engine.training.build import build_models, is_last_layer, is_no_decay, share_context
 from models.moe.layer import canonical_names
 from tests.commands import TINY
 from tests.dist.processes import run_processes
@@ -30,12 +30,17 @@ def worker(folder, ep_size, bf16):
     """Move the student by noise instead of losses, average, save; all weights of this rank under
     global names."""
     zero.init_distributed()
-    overrides = ["skysense.data.shards=unused", f"skysense.ep_size={ep_size}", f"bf16.enabled={json.dumps(bf16)}"]
+    overrides = [
+        "skysense.data.shards=unused",
+        f"skysense.ep_size={ep_size}",
+        f"bf16.enabled={json.dumps(bf16)}",
+    ]
     config = load_config(TINY, overrides, zero.ranks()[1])
     reducer, params = DistributedReducer(), config.deepspeed["optimizer"]["params"]
     student, teacher = build_models(config.settings, reducer)
-    groups = zero.parameter_groups(student, params["weight_decay"],
-                                   partial(is_no_decay, spec=student.spec), is_last_layer)
+    groups = zero.parameter_groups(
+        student, params["weight_decay"], partial(is_no_decay, spec=student.spec), is_last_layer
+    )
     engine = zero.initialize(student, config.deepspeed, groups)
     zero.join_expert_groups(teacher)
     teacher = teacher.to(zero.compute_type(engine))
@@ -49,8 +54,10 @@ def worker(folder, ep_size, bf16):
     student.trunk.context.prototypes.add_(0.5)
     extra = {"model": asdict(student.spec), "regions": RegionTable((1, 2)).to_json()}
     save(folder, 2, engine, ema, extra, keep=1)
-    whole = {kind: gathered(engine, shards) for kind, shards in (("teacher", ema.shards),
-                                                                 ("student", zero.partitions(engine)))}
+    whole = {
+        kind: gathered(engine, shards)
+        for kind, shards in (("teacher", ema.shards), ("student", zero.partitions(engine)))
+    }
     names = canonical_names(ema.module)
     shown = {names.get(name, name): x.clone() for name, x in ema.module.state_dict().items()}
     return whole, shown
@@ -59,21 +66,28 @@ def worker(folder, ep_size, bf16):
 def gathered(engine, shards):
     """Shards put together by the engine's own exchange into float32 parameters, by global name."""
     target = nn.Module()
-    local = {name: nn.Parameter(torch.empty(p.shape)) for name, p in engine.module.named_parameters()}
+    local = {
+        name: nn.Parameter(torch.empty(p.shape)) for name, p in engine.module.named_parameters()
+    }
     target.named_parameters = lambda: iter(local.items())
     zero.FlatCopy(engine, target).fill(shards)
     names = canonical_names(engine.module)
     return {names[name]: p.detach() for name, p in local.items()}
 
 
-@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]} ranks, ep {case[1]}, bf16 {case[2]}")
+@pytest.fixture(
+    scope="module", params=CASES, ids=lambda case: f"{case[0]} ranks, ep {case[1]}, bf16 {case[2]}"
+)
 def saved(request, tmp_path_factory):
     """Run folder, and what all ranks held: float32 weights by kind, and what the teacher's module
     showed."""
     world, ep_size, bf16 = request.param
     folder = tmp_path_factory.mktemp("run")
     ranks = run_processes(world, "tests.dist.test_export:worker", [str(folder), ep_size, bf16])
-    whole = {kind: {name: x for found, _ in ranks for name, x in found[kind].items()} for kind in ranks[0][0]}
+    whole = {
+        kind: {name: x for found, _ in ranks for name, x in found[kind].items()}
+        for kind in ranks[0][0]
+    }
     return folder, whole, {name: x for _, shown in ranks for name, x in shown.items()}
 
 
@@ -83,7 +97,9 @@ def test_export_and_load_keep_every_bit(saved, tmp_path, weights):
     export(folder, tmp_path / "out", weights)
     model = load(tmp_path / "out", weights)
     parameters = dict(model.trunk.named_parameters())
-    assert {f"trunk.{name}" for name in parameters} == {name for name in whole[weights] if name.startswith("trunk.")}
+    assert {f"trunk.{name}" for name in parameters} == {
+        name for name in whole[weights] if name.startswith("trunk.")
+    }
     for name, x in parameters.items():
         assert torch.equal(x, whole[weights][f"trunk.{name}"]), name
     assert torch.equal(model.trunk.context.prototypes, shown["trunk.context.prototypes"])
@@ -105,5 +121,8 @@ def test_all_folders_of_a_run_mean_the_same(saved, tmp_path):
     export(tmp_path / "first", tmp_path / "second")
     for path in (folder, tmp_path / "second"):
         found = load(path).trunk.state_dict()
-        assert all(torch.equal(found[name.removeprefix("trunk.")], x) for name, x in whole["teacher"].items()
-                   if name.startswith("trunk."))
+        assert all(
+            torch.equal(found[name.removeprefix("trunk.")], x)
+            for name, x in whole["teacher"].items()
+            if name.startswith("trunk.")
+        )

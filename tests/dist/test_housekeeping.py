@@ -2,8 +2,8 @@
 
 import gc
 
-from engine.distributed import zero
 from engine.config.load import load
+from engine.distributed import zero
 from engine.training.step import Step
 from engine.training.trainer import train
 from tests.commands import TINY
@@ -14,8 +14,15 @@ def worker(shards, run_dir):
     """Steps after which a collection began, those before the first step left out; and the
     collector's state later."""
     device = zero.init_distributed()
-    config = load(TINY, [f"skysense.data.shards={shards}", f"skysense.run_dir={run_dir}",
-                         "skysense.collect_garbage_every=2"], zero.ranks()[1])
+    config = load(
+        TINY,
+        [
+            f"skysense.data.shards={shards}",
+            f"skysense.run_dir={run_dir}",
+            "skysense.collect_garbage_every=2",
+        ],
+        zero.ranks()[1],
+    )
     made, collected, original = [], [], Step.__call__
 
     def noted(step, batch):
@@ -36,7 +43,8 @@ def worker(shards, run_dir):
 
 def test_all_ranks_collect_after_the_same_steps(shards, tmp_path):
     for code, made, collected, automatic, frozen in run_processes(
-            2, "tests.dist.test_housekeeping:worker", (str(shards), str(tmp_path / "run"))):
+        2, "tests.dist.test_housekeeping:worker", (str(shards), str(tmp_path / "run"))
+    ):
         assert code == 0 and made == list(range(6))
         # the youngest may still be collected between the end of the first step and the start of the
         # schedule

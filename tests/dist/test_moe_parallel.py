@@ -41,8 +41,10 @@ def parameters(seed=0):
     """All weights of the layer with 4 experts, by canonical name."""
     generator = torch.Generator().manual_seed(seed)
     model = MoE(WIDTH, HIDDEN, MoESpec(experts=EXPERTS), None)
-    return {name: torch.randn(p.shape, generator=generator, dtype=torch.float64) * 0.5
-            for name, p in sorted(model.named_parameters())}
+    return {
+        name: torch.randn(p.shape, generator=generator, dtype=torch.float64) * 0.5
+        for name, p in sorted(model.named_parameters())
+    }
 
 
 def build(factor, ep_size, implementation, reducer):
@@ -76,8 +78,7 @@ def worker(settings):
 
 
 def one_setting(factor, ep_size, implementation):
-    """Every case on this rank: outputs, loss and gradients averaged as data-parallel training does.
-    """
+    """Every case on this rank: outputs, loss and gradients averaged as data-parallel training does."""
     rank, world = dist.get_rank(), dist.get_world_size()
     moe = build(factor, ep_size, implementation, GlooReducer())
     moe.layer.set_deepspeed_parallelism()
@@ -97,8 +98,13 @@ def one_setting(factor, ep_size, implementation):
                 dist.all_reduce(p.grad)
             grads[names[name]] = p.grad / world
         teacher = moe.eval()(x, mask)[0].detach()
-        results[case] = {"y": y.detach(), "balance": routing.balance.detach(), "grads": grads, "teacher": teacher,
-                         "dropped": routing.dropped}
+        results[case] = {
+            "y": y.detach(),
+            "balance": routing.balance.detach(),
+            "grads": grads,
+            "teacher": teacher,
+            "dropped": routing.dropped,
+        }
     return results
 
 
@@ -135,7 +141,9 @@ def test_two_ranks_equal_one(two_ranks, setting):
             torch.testing.assert_close(result["balance"], balance)
             seen |= result["grads"]
             for name, gradient in result["grads"].items():
-                torch.testing.assert_close(gradient, grads[name], msg=lambda m: f"{case} {name}: {m}")
+                torch.testing.assert_close(
+                    gradient, grads[name], msg=lambda m: f"{case} {name}: {m}"
+                )
         assert seen.keys() == grads.keys()
     dropped = sum(int(r["skewed"]["dropped"]) for r in results)
     assert (dropped > 0) == (factor > 0)
@@ -183,9 +191,15 @@ def one_run(ep_size, implementation, clip, steps):
     from deepspeed.moe.utils import split_params_into_different_moe_groups_for_optimizer
 
     model = Stack(ep_size, implementation, GlooReducer())
-    groups = split_params_into_different_moe_groups_for_optimizer({"params": list(model.parameters()), "name": "all"})
-    config = {"train_micro_batch_size_per_gpu": 1, "gradient_clipping": clip, "zero_allow_untested_optimizer": True,
-              "zero_optimization": {"stage": 2, "reduce_scatter": True, "contiguous_gradients": True}}
+    groups = split_params_into_different_moe_groups_for_optimizer(
+        {"params": list(model.parameters()), "name": "all"}
+    )
+    config = {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_clipping": clip,
+        "zero_allow_untested_optimizer": True,
+        "zero_optimization": {"stage": 2, "reduce_scatter": True, "contiguous_gradients": True},
+    }
     optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
     engine = deepspeed.initialize(model=model, optimizer=optimizer, config=config)[0]
     norms = []
@@ -245,13 +259,19 @@ time.sleep(60)
 
 def test_a_hanging_process_runs_out_of_time(tmp_path):
     script = tmp_path / "hang.py"
-    script.write_text("import os, sys, time\nprint('waiting', file=sys.stderr)\n"
-                      "time.sleep(60 if os.environ['RANK'] == '0' else 0)\n")
-    with pytest.raises(ProcessesFailed, match=r"processes \[0\] of 2 ran out of time; process 0 said\nwaiting"):
+    script.write_text(
+        "import os, sys, time\nprint('waiting', file=sys.stderr)\n"
+        "time.sleep(60 if os.environ['RANK'] == '0' else 0)\n"
+    )
+    with pytest.raises(
+        ProcessesFailed, match=r"processes \[0\] of 2 ran out of time; process 0 said\nwaiting"
+    ):
         run_processes(2, str(script), timeout=1)
 
 
 def test_scripts_return_their_output_by_rank(tmp_path):
     script = tmp_path / "say.py"
-    script.write_text("import os, sys\nprint(os.environ['RANK'], os.environ['WORLD_SIZE'], *sys.argv[1:])\n")
+    script.write_text(
+        "import os, sys\nprint(os.environ['RANK'], os.environ['WORLD_SIZE'], *sys.argv[1:])\n"
+    )
     assert run_processes(2, str(script), ["a", 1]) == ["0 2 a 1\n", "1 2 a 1\n"]

@@ -1,5 +1,4 @@
-"""A step that must not be applied leaves everything as it was, on every rank; the next one goes on.
-"""
+"""A step that must not be applied leaves everything as it was, on every rank; the next one goes on."""
 
 from functools import partial
 
@@ -7,14 +6,20 @@ import torch
 
 from data.shards.dataset import ShardDataset
 from data.stream.batches import open_stream
-from engine.distributed import zero
-from engine.training.build import build_models, embed_classes, is_last_layer, is_no_decay, share_context
-from engine.distributed.collectives import DistributedReducer
 from engine.config.load import load
+from engine.distributed import zero
+from engine.distributed.collectives import DistributedReducer
+from engine.distributed.teacher import EmaTeacher
+from engine.training.build import (
+    build_models,
+    embed_classes,
+    is_last_layer,
+    is_no_decay,
+    share_context,
+)
 from engine.training.objective import Objective
 from engine.training.schedules import Schedules
 from engine.training.step import Step
-from engine.distributed.teacher import EmaTeacher
 from tests.commands import TINY
 from tests.dist.processes import run_processes
 
@@ -22,7 +27,9 @@ from tests.dist.processes import run_processes
 def state(step):
     """Everything that a step may change, copied."""
     step.ema.wait()
-    tensors = zero.partitions(step.engine) + step.ema.shards + [step.student.trunk.context.prototypes]
+    tensors = (
+        zero.partitions(step.engine) + step.ema.shards + [step.student.trunk.context.prototypes]
+    )
     tensors += list(step.student.parameters()) + list(step.teacher.parameters())
     return [tensor.detach().clone() for tensor in tensors]
 
@@ -41,17 +48,29 @@ def worker(shards):
     settings, reducer = config.settings, DistributedReducer()
     student, teacher = build_models(settings, reducer)
     optimizer = config.deepspeed["optimizer"]["params"]
-    groups = zero.parameter_groups(student, optimizer["weight_decay"],
-                                   partial(is_no_decay, spec=student.spec), is_last_layer)
+    groups = zero.parameter_groups(
+        student, optimizer["weight_decay"], partial(is_no_decay, spec=student.spec), is_last_layer
+    )
     engine = zero.initialize(student, config.deepspeed, groups)
     zero.join_expert_groups(teacher)
     share_context(engine.module, teacher)
     dataset = ShardDataset.open(settings.data.shards)
     text, _ = embed_classes(settings, dataset)
     objective = Objective(settings.loss, engine.module, teacher, text, reducer)
-    step = Step(engine, EmaTeacher(engine, teacher), teacher, objective, Schedules(settings, optimizer), reducer,
-                torch.device("cpu"))
-    batches = list(open_stream(dataset, settings.data, 0, config.deepspeed["train_batch_size"], rank, world, 0, 5))
+    step = Step(
+        engine,
+        EmaTeacher(engine, teacher),
+        teacher,
+        objective,
+        Schedules(settings, optimizer),
+        reducer,
+        torch.device("cpu"),
+    )
+    batches = list(
+        open_stream(
+            dataset, settings.data, 0, config.deepspeed["train_batch_size"], rank, world, 0, 5
+        )
+    )
     results = []
     for k, batch in enumerate(batches[:4]):
         hook = None
@@ -60,12 +79,16 @@ def worker(shards):
                 for name, image in views.images.items():
                     views.images[name] = image * torch.nan
         if rank == 1 and k == 2:  # a finite loss with a gradient that is not
-            hook = engine.module.text_projection.weight.register_hook(lambda gradient: gradient * torch.nan)
+            hook = engine.module.text_projection.weight.register_hook(
+                lambda gradient: gradient * torch.nan
+            )
         before = state(step)
         report = step(batch)
         if hook is not None:
             hook.remove()
-        results.append((report.applied, same(before, state(step)), report.skipped_keys == batch.keys))
+        results.append(
+            (report.applied, same(before, state(step)), report.skipped_keys == batch.keys)
+        )
     context = step.student.trunk.context
     context.momentum, before = float("nan"), context.prototypes.clone()
     try:

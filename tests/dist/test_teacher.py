@@ -32,7 +32,10 @@ def exact(ep_size, keys):
     teacher = EmaTeacher(engine, Small(ep_size, Reducer()))
     zero.join_expert_groups(teacher.module)
     # trained in float32, the model's own weights are the master weights
-    whole, double = named(engine.module), {name: p.double() for name, p in named(engine.module).items()}
+    whole, double = (
+        named(engine.module),
+        {name: p.double() for name, p in named(engine.module).items()},
+    )
     same, distance, travelling = [all_equal(named(teacher.module), whole)], [], []
     for step, momentum in enumerate(MOMENTA):
         train_step(engine, step)
@@ -49,7 +52,9 @@ def exact(ep_size, keys):
         same.append(all_equal(shown, whole))
         distance.append(max(float((shown[name] - double[name]).abs().max()) for name in shown))
     moved = not all_equal(whole, named(engine.module))
-    quiet = not teacher.module.training and not any(p.requires_grad for p in teacher.module.parameters())
+    quiet = not teacher.module.training and not any(
+        p.requires_grad for p in teacher.module.parameters()
+    )
     overlaps = all(travelling) and not teacher.shown.pending
     return same, max(distance), moved, quiet, overlaps, restored(engine, teacher, ep_size)
 
@@ -61,7 +66,9 @@ def restored(engine, teacher, ep_size):
     other = EmaTeacher(engine, Small(ep_size, Reducer()))
     different = not all_equal(named(other.module), named(teacher.module))
     other.load_state({name: tensor.clone() for name, tensor in teacher.state().items()})
-    equal = all_equal(named(other.module), named(teacher.module)) and all_equal(other.state(), teacher.state())
+    equal = all_equal(named(other.module), named(teacher.module)) and all_equal(
+        other.state(), teacher.state()
+    )
     wrong = dict(teacher.state())
     if zero.ranks()[0] == 1:
         del wrong["shard.00000"]
@@ -73,11 +80,15 @@ def restored(engine, teacher, ep_size):
 
 def all_equal(first, second):
     """Whether two dictionaries hold the same bits."""
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    return first.keys() == second.keys() and all(
+        torch.equal(first[name], second[name]) for name in first
+    )
 
 
-CASES = {2: {"ep 2": (2, {}), "ep 1": (1, {}), "round robin": (2, {"round_robin_gradients": True})},
-         4: {"ep 2": (2, {})}}
+CASES = {
+    2: {"ep 2": (2, {}), "ep 1": (1, {}), "round robin": (2, {"round_robin_gradients": True})},
+    4: {"ep 2": (2, {})},
+}
 
 
 def bf16(steps):
@@ -95,8 +106,10 @@ def bf16(steps):
             naive[name] += (student - naive[name]) * 0.004
         for ema, student in zip(reference, zero.partitions(engine), strict=True):
             ema += 0.004 * (student.double() - ema)
-    moved, expected = ([float((x - y).abs().max()) for x, y in zip(shards, before, strict=True)]
-                       for shards in (teacher.shards, reference))
+    moved, expected = (
+        [float((x - y).abs().max()) for x, y in zip(shards, before, strict=True)]
+        for shards in (teacher.shards, reference)
+    )
     teacher.wait()
     scratch = Small(2, Reducer())
     zero.FlatCopy(engine, scratch).fill(teacher.shards)
@@ -107,15 +120,18 @@ def bf16(steps):
     except ValueError as error:
         refusal = str(error)
     rounded = {name: p.bfloat16() for name, p in named(scratch).items()}
-    stood = all(torch.equal(naive[name][large], first[name][large])
-                for name, large in ((name, p.abs() > 0.05) for name, p in first.items()))
+    stood = all(
+        torch.equal(naive[name][large], first[name][large])
+        for name, large in ((name, p.abs() > 0.05) for name, p in first.items())
+    )
     return moved, expected, stood, all_equal(named(teacher.module), rounded), refusal
 
 
 @pytest.mark.parametrize("world", CASES)
 def test_every_bit_is_that_of_the_whole_average(world):
     for results, (moved, expected, naive_stood_still, shows_rounded, refusal) in run_processes(
-            world, "tests.dist.test_teacher:worker", [CASES[world]]):
+        world, "tests.dist.test_teacher:worker", [CASES[world]]
+    ):
         assert results.keys() == CASES[world].keys()
         for same, distance, left, quiet, overlaps, (different, equal, message) in results.values():
             assert same == [True] * (len(MOMENTA) + 1)
@@ -126,4 +142,6 @@ def test_every_bit_is_that_of_the_whole_average(world):
         # a bit
         torch.testing.assert_close(moved, expected, rtol=0.02, atol=1e-7)
         assert max(moved) > 1e-6 and naive_stood_still and shows_rounded
-        assert refusal.startswith("flat copy: expected parameters of one type, found ['torch.bfloat16', 'torch.floa")
+        assert refusal.startswith(
+            "flat copy: expected parameters of one type, found ['torch.bfloat16', 'torch.floa"
+        )

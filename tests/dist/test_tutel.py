@@ -8,15 +8,30 @@ import torch.distributed as dist
 from models.moe.layer import MoE, canonical_names
 from models.spec import MoESpec
 from tests.dist.processes import run_processes
-from tests.dist.test_moe_parallel import CASES, EXPERTS, HIDDEN, WIDTH, GlooReducer, batch, parameters
+from tests.dist.test_moe_parallel import (
+    CASES,
+    EXPERTS,
+    HIDDEN,
+    WIDTH,
+    GlooReducer,
+    batch,
+    parameters,
+)
 
-pytest.importorskip("tutel.moe", reason="needs tutel (docs/backends.md says how to install it)", exc_type=ImportError)
+pytest.importorskip(
+    "tutel.moe",
+    reason="needs tutel (docs/backends.md says how to install it)",
+    exc_type=ImportError,
+)
 
 SETTINGS = ((0.0, 2), (1.0, 2), (1.0, 1))  # capacity factor, ep_size
 # Tutel on a CPU computes in float32, whatever it is given: gates are rounded once more, sums go in
 # another order.
-CLOSE = {torch.float32: dict(rtol=1e-5, atol=1e-5), torch.float64: dict(rtol=1e-5, atol=1e-5),
-         torch.bfloat16: dict(rtol=2 ** -7, atol=2 ** -6)}
+CLOSE = {
+    torch.float32: dict(rtol=1e-5, atol=1e-5),
+    torch.float64: dict(rtol=1e-5, atol=1e-5),
+    torch.bfloat16: dict(rtol=2**-7, atol=2**-6),
+}
 
 
 def build(implementation, factor, ep_size, dtype):
@@ -39,7 +54,12 @@ def one_call(implementation, factor, ep_size, dtype, case):
     x, target = x.to(dtype).requires_grad_(), target.to(dtype)
     y, routing = moe.train()(x, mask)
     ((y * target).sum() + 3 * routing.balance).backward()
-    found = {"y": y.detach(), "x": x.grad, "teacher": moe.eval()(x, mask)[0].detach(), "dropped": routing.dropped}
+    found = {
+        "y": y.detach(),
+        "x": x.grad,
+        "teacher": moe.eval()(x, mask)[0].detach(),
+        "dropped": routing.dropped,
+    }
     return found | {name: p.grad for name, p in moe.named_parameters()}
 
 
@@ -50,7 +70,11 @@ def two_calls(implementation):
     inputs = [batch(case, 1)[0].float().requires_grad_() for case in ("plain", "skewed")]
     mask = torch.ones(len(inputs[0]), dtype=torch.bool)
     sum(moe(x, mask)[0].square().sum() for x in inputs).backward()
-    return {"first": inputs[0].grad, "second": inputs[1].grad, **{name: p.grad for name, p in moe.named_parameters()}}
+    return {
+        "first": inputs[0].grad,
+        "second": inputs[1].grad,
+        **{name: p.grad for name, p in moe.named_parameters()},
+    }
 
 
 def worker(function, arguments):
@@ -69,14 +93,24 @@ def run(function, arguments):
 def compare(found, expected, **close):
     assert found.keys() == expected.keys()
     for name in found:
-        torch.testing.assert_close(found[name], expected[name], **close, msg=lambda m, name=name: f"{name}: {m}")
+        torch.testing.assert_close(
+            found[name], expected[name], **close, msg=lambda m, name=name: f"{name}: {m}"
+        )
 
 
 @pytest.fixture(scope="module")
 def single():
     """Results of one call in all cases, by rank."""
-    return run("one_call", [(name, *setting, dtype, case) for name in ("deepspeed", "tutel") for setting in SETTINGS
-                            for dtype in CLOSE for case in CASES])
+    return run(
+        "one_call",
+        [
+            (name, *setting, dtype, case)
+            for name in ("deepspeed", "tutel")
+            for setting in SETTINGS
+            for dtype in CLOSE
+            for case in CASES
+        ],
+    )
 
 
 @pytest.mark.parametrize("dtype", CLOSE)
@@ -86,7 +120,9 @@ def test_values_and_gradients_equal_those_of_deepspeed(single, factor, ep_size, 
         for case in CASES:
             given = factor, ep_size, dtype, case
             compare(results["tutel", *given], results["deepspeed", *given], **CLOSE[dtype])
-    dropped = sum(int(results["tutel", factor, ep_size, dtype, "skewed"]["dropped"]) for results in single)
+    dropped = sum(
+        int(results["tutel", factor, ep_size, dtype, "skewed"]["dropped"]) for results in single
+    )
     assert (dropped > 0) == (factor > 0)
 
 

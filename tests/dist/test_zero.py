@@ -72,13 +72,20 @@ def plain(clip):
         norms.append(float(nn.utils.clip_grad_norm_(model.parameters(), clip)))
         optimizer.step()
         if first is None:
-            first = {name: optimizer.state[p]["exp_avg"].clone() for name, p in model.named_parameters()}
+            first = {
+                name: optimizer.state[p]["exp_avg"].clone() for name, p in model.named_parameters()
+            }
     return norms, first, named(model)
 
 
 CASES = {
-    2: {"ep 1": (1, {}), "ep 2": (2, {}), "round robin": (2, {"round_robin_gradients": True}),
-        "bf16 ep 1": (1, {"bf16": True}), "bf16 ep 2": (2, {"bf16": True})},
+    2: {
+        "ep 1": (1, {}),
+        "ep 2": (2, {}),
+        "round robin": (2, {"round_robin_gradients": True}),
+        "bf16 ep 1": (1, {"bf16": True}),
+        "bf16 ep 2": (2, {"bf16": True}),
+    },
     4: {"ep 2": (2, {}), "ep 4": (4, {})},
 }
 
@@ -103,8 +110,9 @@ def test_norm_clipping_and_skipping_do_not_depend_on_the_split(world):
             merged = {name: value for result in results for name, value in result[key].items()}
             assert merged.keys() == expected.keys()
             for name, value in merged.items():
-                torch.testing.assert_close(value, expected[name], rtol=2e-4, atol=2e-5,
-                                           msg=lambda m: f"{case} {name}: {m}")
+                torch.testing.assert_close(
+                    value, expected[name], rtol=2e-4, atol=2e-5, msg=lambda m: f"{case} {name}: {m}"
+                )
 
 
 def test_groups_separate_decay_last_layer_and_bounded_size(monkeypatch):
@@ -146,8 +154,16 @@ def shared_memory_worker():
     zero.init_distributed()
     total = torch.full((1000,), 1.0 + dist.get_rank())
     deepspeed.comm.inference_all_reduce(total)
-    mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if "deepspeed_allreduce" in line]
-    return total.unique().tolist(), len(mapped), [line for line in mapped if not line.endswith("(deleted)")]
+    mapped = [
+        line
+        for line in Path("/proc/self/maps").read_text().splitlines()
+        if "deepspeed_allreduce" in line
+    ]
+    return (
+        total.unique().tolist(),
+        len(mapped),
+        [line for line in mapped if not line.endswith("(deleted)")],
+    )
 
 
 def test_no_shared_memory_outlives_its_processes():
