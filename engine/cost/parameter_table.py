@@ -179,7 +179,7 @@ def params_command(
     configuration file's.
 
     Raises ConfigError for both a name and a file, overrides without a file, a wrong configuration,
-    or a picture that cannot be written; ValueError for a name that no model has.
+    or a picture that cannot be written; ModelError for a name that no model has.
     """
     if spec is not None and path is not None:
         raise ConfigError("params: expected --spec or --config or neither, found both")

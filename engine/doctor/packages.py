@@ -22,7 +22,7 @@ _COLOUR = re.compile(r"\x1b\[\d*m")
 
 
 def packages() -> list[Fact]:
-    """Facts of this environment, in the order of the report. Raises ValueError for a wrong
+    """Facts of this environment, in the order of the report. Raises ModelError for a wrong
     SKYSENSE_KERNELS."""
     return [
         deepspeed(),

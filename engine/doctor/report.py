@@ -21,7 +21,7 @@ def doctor_command(
 
     ``ranks``: of the run; None takes this machine's GPUs, or without any the configuration's
     ``ep_size``. Raises ConfigError, after printing, for a configuration that is wrong or needs what
-    is not here; ValueError for a wrong SKYSENSE_KERNELS.
+    is not here; ModelError for a wrong SKYSENSE_KERNELS.
     """
     here = {"machine": machine.machine(), "packages": packages()}
     error = None

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from models.backbone.packing import Group
 from models.backbone.swin_v2 import BIAS_HIDDEN, windows_of
+from models.errors import ModelError
 from models.pretraining.losses.multi_granularity import ROUNDS
 from models.pretraining.losses.semantic_aggregation import SYMMETRIC
 from models.pretraining.model import FUSED
@@ -65,14 +66,14 @@ class Rows(NamedTuple):
 def trunk(spec: ModelSpec, sizes: Mapping[str, ViewSize], batch: int = 1) -> list[Cost]:
     """``SkySense.forward`` on the views of every size.
 
-    Raises ValueError where a view is no whole number of patches.
+    Raises ModelError where a view is no whole number of patches.
     """
     costs, groups = [], []
     for size, (views, cells) in sizes.items():
         for name, modality in spec.modalities.items():
             pixels = cells * modality.pixels_per_cell
             if pixels % spec.patch:
-                raise ValueError(
+                raise ModelError(
                     f"flops: expected views of whole patches of {spec.patch} pixels, found {cells} cells "
                     f"of {pixels} pixels of {name} in {size!r}; change the cells"
                 )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from models.backbone.position import resize, table_name
+from models.errors import ModelError
 from models.spec import ModelSpec
 
 # What in the name of a parameter names its modality, its block or its table.
@@ -47,25 +48,25 @@ class Choice:
     seed: int = 0  # of the random expert
 
     def sensors(self, spec: ModelSpec) -> dict[str, Sensor]:
-        """The sensors wanted, by name. Raises ValueError for one that the trained model does not
+        """The sensors wanted, by name. Raises ModelError for one that the trained model does not
         have."""
         chosen = list(spec.modalities) if self.modalities is None else self.modalities
         if not isinstance(chosen, Mapping):
             chosen = {name: Sensor(name) for name in chosen}
         unknown = sorted({sensor.like for sensor in chosen.values()} - set(spec.modalities))
         if unknown or not chosen:
-            raise ValueError(
+            raise ModelError(
                 f"modalities: expected some of the trained ones, {', '.join(spec.modalities)}, found "
                 f"{', '.join(unknown) or 'none'}; a new sensor says which of them it is like"
             )
         return dict(chosen)
 
     def specification(self, spec: ModelSpec) -> ModelSpec:
-        """The specification of the model wanted, from that of the trained one. Raises ValueError."""
+        """The specification of the model wanted, from that of the trained one. Raises ModelError."""
         sensors, modalities = self.sensors(spec), {}
         strange = sorted(set(self.merge) - set(sensors))
         if strange:
-            raise ValueError(
+            raise ModelError(
                 f"merge: expected some of the modalities {', '.join(sensors)}, found {', '.join(strange)}"
             )
         for name, sensor in sensors.items():
@@ -79,7 +80,7 @@ class Choice:
         moe = spec.moe
         if self.expert is not None:
             if moe is None or not RANDOM_EXPERT <= self.expert < moe.experts:
-                raise ValueError(
+                raise ModelError(
                     f"expert: expected one of {moe.experts if moe else 'no'} experts, or -1 for a random "
                     f"one, found {self.expert}"
                 )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from models.errors import ModelError
 from models.features import Views, pooled
 from models.skysense import SkySense
 from models.spec import CELL_METRES, ModelSpec
@@ -41,7 +42,7 @@ class Pretrained(nn.Module):
         super().__init__()
         unknown = sorted(set(frozen) - set(PARTS))
         if unknown:
-            raise ValueError(
+            raise ModelError(
                 f"frozen: expected some of {', '.join(PARTS)}, found {', '.join(unknown)}"
             )
         self.trunk = trunk
@@ -86,7 +87,7 @@ class Pretrained(nn.Module):
                 specification, which all images must agree on.
 
         Raises:
-            ValueError: one line for what does not fit.
+            ModelError: one line for what does not fit.
         """
         series = {name: x.dim() == 5 for name, x in images.items()}
         views = self._views(images, days or {}, valid or {}, region, grid)
@@ -148,7 +149,7 @@ class Pretrained(nn.Module):
         """Every image must be one that the model can cut into patches."""
         known, patch = self.spec.modalities, self.spec.patch
         if not images or not set(images) <= set(known):
-            raise ValueError(
+            raise ModelError(
                 f"images: expected some of {', '.join(known)}, found {', '.join(images) or 'none'}"
             )
         for name, x in images.items():
@@ -159,14 +160,14 @@ class Pretrained(nn.Module):
                 or x.shape[-1] % patch
                 or x.shape[-2] % patch
             ):
-                raise ValueError(
+                raise ModelError(
                     f"images {name}: expected B C H W or B T C H W with {bands} bands and sides that are "
                     f"multiples of {patch}, found {tuple(x.shape)}; crop or pad the image"
                 )
             if name in valid and (
                 x.shape[-2] % valid[name].shape[-2] or x.shape[-1] % valid[name].shape[-1]
             ):
-                raise ValueError(
+                raise ModelError(
                     f"valid {name}: expected a grid that divides {tuple(x.shape[-2:])} pixels, found "
                     f"{tuple(valid[name].shape[-2:])}"
                 )
@@ -176,7 +177,7 @@ class Pretrained(nn.Module):
         shape = tuple(frames.shape[:2])
         if name not in days or days[name].numel() != frames.shape[0] * frames.shape[1]:
             found = tuple(days[name].shape) if name in days else "none"
-            raise ValueError(
+            raise ModelError(
                 f"days {name}: expected the day of the year - 1 of each frame, shape {shape}, found "
                 f"{found}; give it, or load the model with fusion=False"
             )
@@ -193,7 +194,7 @@ class Pretrained(nn.Module):
         }
         first = next(iter(metres.values()))
         if any(abs(a - b) > CELL_METRES for sides in metres.values() for a, b in zip(sides, first)):
-            raise ValueError(
+            raise ModelError(
                 f"images: expected the same ground in all modalities, found {metres} in metres; crop "
                 "them, or give the rows and columns of the fused map as grid"
             )

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.errors import ModelError
 from models.spec import HeadSpec
 
 
@@ -29,7 +30,7 @@ class ProjectionHead(nn.Module):
     def __init__(self, in_width: int, spec: HeadSpec):
         super().__init__()
         if spec.layers < 1:
-            raise ValueError(f"model.head.layers: expected at least 1, found {spec.layers}")
+            raise ModelError(f"model.head.layers: expected at least 1, found {spec.layers}")
         widths = [in_width] + [spec.hidden] * (spec.layers - 1) + [spec.bottleneck]
         self.mlp = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
         self.last = nn.Linear(spec.bottleneck, spec.prototypes, bias=False)

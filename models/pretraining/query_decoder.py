@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.errors import ModelError
+
 TOKEN_STD = 0.02
 
 
@@ -36,7 +38,7 @@ class QueryDecoder(nn.Module):
     def __init__(self, in_width: int, width: int, queries: int, heads: int, mlp_ratio: int = 4):
         super().__init__()
         if width % heads:
-            raise ValueError(f"query decoder: width {width} is not a multiple of heads {heads}")
+            raise ModelError(f"query decoder: width {width} is not a multiple of heads {heads}")
         self.queries = nn.Parameter(torch.zeros(queries, width))
         self.norm1 = nn.LayerNorm(width)
         self.self_attention = Attention(width, width, heads)

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.errors import ModelError
+
 # A small random tower for demonstrations and tests; its last projection has the width asked for.
 TINY = "tiny"
 TINY_TEXT = {"width": 64, "heads": 2, "layers": 2}
@@ -43,7 +45,7 @@ def encode_classes(
     ``architecture``: an open_clip model name, or "tiny". ``weights``: path to open_clip weights
     (.pt, .bin or .safetensors, whole model or text tower), or None for a random tower drawn from
     ``seed``; the global random state is left alone. ``width``: the text width D of the model.
-    Raises ValueError for an unknown architecture or one that would need a download, for another
+    Raises ModelError for an unknown architecture or one that would need a download, for another
     width, for weights that are missing or do not fit, and for no prompts or too long ones.
     """
     tower, tokenizer = _build(architecture, width, seed)
@@ -55,7 +57,7 @@ def encode_classes(
     tokens = _tokenize(tokenizer, prompts, architecture)  # K L
     vectors = torch.cat([tower(part) for part in tokens.split(64)])  # K D
     if not vectors.isfinite().all():
-        raise ValueError(
+        raise ModelError(
             f"text.weights: {weights} gives embeddings that are not finite; expected sound "
             f"{architecture} weights"
         )
@@ -72,7 +74,7 @@ def _build(architecture: str, width: int, seed: int) -> tuple[nn.Module, object]
 
     config = _config(architecture, width)
     if config["embed_dim"] != width:
-        raise ValueError(
+        raise ModelError(
             f"text.architecture: {architecture} gives {config['embed_dim']} dimensions, the model expects "
             f"text_width {width}; change one of them"
         )
@@ -95,14 +97,14 @@ def _config(architecture: str, width: int) -> dict:
     if (
         architecture not in open_clip.list_models()
     ):  # get_model_config would look on the network for "hf-hub:..."
-        raise ValueError(
+        raise ModelError(
             f"text.architecture: expected an open_clip model name (open_clip.list_models()) or {TINY!r}, "
             f"found {architecture!r}"
         )
     config = open_clip.get_model_config(architecture)
     text = config["text_cfg"]
     if text.get("hf_model_name") or text.get("hf_tokenizer_name") or "multimodal_cfg" in config:
-        raise ValueError(
+        raise ModelError(
             f"text.architecture: {architecture} needs files from the Hugging Face hub or is no plain CLIP "
             "text tower; choose one such as 'ViT-H-14'"
         )
@@ -112,13 +114,13 @@ def _config(architecture: str, width: int) -> dict:
 def _tokenize(tokenizer, prompts: list[str], architecture: str) -> Tensor:
     """Prompts -> token ids (K, L); the tokenizer itself would cut long prompts silently."""
     if not prompts:
-        raise ValueError(
+        raise ModelError(
             "text: expected at least one class prompt, found none; give the class table some classes"
         )
     limit = tokenizer.context_length - 2  # start and end tokens
     for prompt in prompts:
         if len(tokenizer.encode(prompt)) > limit:
-            raise ValueError(
+            raise ModelError(
                 f"text: expected prompts of at most {limit} tokens for {architecture}, found "
                 f"{len(tokenizer.encode(prompt))} in {prompt!r}; shorten it"
             )
@@ -126,11 +128,11 @@ def _tokenize(tokenizer, prompts: list[str], architecture: str) -> Tensor:
 
 
 def _load(tower: nn.Module, architecture: str, path: Path) -> None:
-    """Copy an open_clip checkpoint's text part into the tower; ValueError unless it fits exactly."""
+    """Copy an open_clip checkpoint's text part into the tower; ModelError unless it fits exactly."""
     from open_clip.factory import load_state_dict
 
     if not path.is_file():
-        raise ValueError(
+        raise ModelError(
             f"text.weights: expected a file of open_clip weights, found none at {path}; "
             "give a path, or null for a random tower"
         )
@@ -138,7 +140,7 @@ def _load(tower: nn.Module, architecture: str, path: Path) -> None:
         state = load_state_dict(str(path), weights_only=True)
     except Exception as error:  # pickle, zip and safetensors all fail in their own ways
         reason = (str(error).splitlines() or [""])[0][:120]
-        raise ValueError(
+        raise ModelError(
             f"text.weights: {path} cannot be read as open_clip weights "
             f"({type(error).__name__}: {reason}); expected .pt, .bin or .safetensors"
         ) from error
@@ -158,7 +160,7 @@ def _load(tower: nn.Module, architecture: str, path: Path) -> None:
         if key not in own or key not in state or own[key].shape != state[key].shape
     )
     if wrong:
-        raise ValueError(
+        raise ModelError(
             f"text.weights: {path} does not fit the text tower of {architecture}: {len(wrong)} of "
             f"{len(own)} entries are missing, too many or of another shape, first {wrong[0]!r}; "
             "set text.architecture to the weights' own"

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from models.errors import ModelError
 from models.fusion.sinkhorn import log_sum_over_ranks
 from models.kernels.dispatch import kernel_path
 from models.pretraining.losses import head_tiles
@@ -64,17 +65,17 @@ def head_targets(
     Without a ``centre``: Sinkhorn-Knopp over the valid rows of the global batch; with one: softmax
     of the centred logits. ``features`` (N, D) and ``prototypes`` (K, D), float32 or float64,
     ``mask`` (N,) bool. Masked rows have no influence, NaN included. N may differ between ranks and
-    may be zero. Raises ValueError for other types or shapes, or unless temperature > 0 and
+    may be zero. Raises ModelError for other types or shapes, or unless temperature > 0 and
     iterations >= 1.
     """
     _check(features, prototypes)
     if spec.teacher_temperature <= 0 or spec.iterations < 1:
-        raise ValueError(
+        raise ModelError(
             f"head loss: expected teacher temperature > 0 and iterations >= 1, found "
             f"{spec.teacher_temperature} and {spec.iterations}"
         )
     if mask.shape != features.shape[:1]:
-        raise ValueError(
+        raise ModelError(
             f"head loss: expected a mask of shape {tuple(features.shape[:1])}, found {tuple(mask.shape)}"
         )
     features = features.where(mask[:, None], 0.0)  # N D
@@ -106,17 +107,17 @@ def head_loss(
 
     ``features`` (N, D) and ``prototypes`` (K, D), float32 or float64 and differentiable once;
     ``partners`` (N, M) int64: the teacher's rows that a row meets, each a row of ``targets`` or -1
-    for none. A row without partners has no influence, NaN included. Raises ValueError for other
+    for none. A row without partners has no influence, NaN included. Raises ModelError for other
     types or shapes.
     """
     _check(features, prototypes)
     if prototypes.shape[0] != targets.prototypes.shape[0]:
-        raise ValueError(
+        raise ModelError(
             f"head loss: expected as many prototypes as the teacher's {targets.prototypes.shape[0]}, "
             f"found {prototypes.shape[0]}"
         )
     if partners.ndim != 2 or partners.shape[0] != features.shape[0]:
-        raise ValueError(
+        raise ModelError(
             f"head loss: expected partners of shape ({features.shape[0]}, M), "
             f"found {tuple(partners.shape)}"
         )
@@ -341,12 +342,12 @@ def _tiles(x: Tensor):
 def _check(features: Tensor, prototypes: Tensor) -> None:
     types = {features.dtype, prototypes.dtype}
     if len(types) > 1 or not types <= {torch.float32, torch.float64}:
-        raise ValueError(
+        raise ModelError(
             f"head loss: expected float32 (or float64) features and prototypes, found {features.dtype} "
             f"and {prototypes.dtype}; half precision is too coarse for a temperature of 0.04"
         )
     if features.ndim != 2 or prototypes.ndim != 2 or features.shape[1] != prototypes.shape[1]:
-        raise ValueError(
+        raise ModelError(
             f"head loss: expected features (N, D) and prototypes (K, D), found {tuple(features.shape)} "
             f"and {tuple(prototypes.shape)}"
         )

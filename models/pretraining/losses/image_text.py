@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.errors import ModelError
 from models.pretraining.losses.dino import share
 from models.reducer import Reducer
 
@@ -50,11 +51,11 @@ def image_text(
 
 
 def check_labels(labels: Tensor, classes: int) -> None:
-    """Raise ValueError for a label of ``classes`` or more. To be asked of labels in the host's
+    """Raise ModelError for a label of ``classes`` or more. To be asked of labels in the host's
     memory."""
     highest = int(labels.max()) if labels.numel() else -1
     if highest >= classes:
-        raise ValueError(
+        raise ModelError(
             f"image-text alignment: expected labels below {classes}, found {highest}; "
             "the class table of the data and the text features differ"
         )

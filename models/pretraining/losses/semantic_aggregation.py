@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from models.errors import ModelError
 from models.pretraining.losses.dino import Centre, DinoSpec, Statistics
 from models.pretraining.losses.head_loss import Head, head_targets, mean_loss, paired_rows
 from models.reducer import Reducer
@@ -42,13 +43,13 @@ def semantic_aggregation(
     ``student`` and ``teacher``: view size -> queries (B, V, m, D); ``valid``: view size -> (B, V)
     bool, False where a view holds nothing, which then takes part in no pair. ``pairs``: (student
     size, teacher size), every view of the one with every view of the other of the same sample.
-    Targets come from all teacher queries in ``pairs`` together. Raises ValueError if a size in
+    Targets come from all teacher queries in ``pairs`` together. Raises ModelError if a size in
     ``pairs`` is missing.
     """
     for given, name, sizes in zip((student, teacher), ("student", "teacher"), zip(*pairs)):
         missing = sorted(set(sizes) - set(given))
         if missing:
-            raise ValueError(
+            raise ModelError(
                 f"semantic aggregation: expected queries of the {name} for {missing}, "
                 f"found {sorted(given)}; give them or leave these pairs out"
             )

@@ -27,6 +27,7 @@ from models.count.flops import (
     pretraining,
     trunk,
 )
+from models.errors import ModelError
 from models.features import Views
 from models.initialise import initialise
 from models.pretraining.losses.correspondence import match
@@ -277,7 +278,7 @@ def test_shared_pieces_do_not_grow_with_the_batch():
 
 def test_views_of_broken_patches_are_refused():
     with pytest.raises(
-        ValueError, match=r"whole patches of 4 pixels, found 6 cells of 6 pixels of ms in 'global'"
+        ModelError, match=r"whole patches of 4 pixels, found 6 cells of 6 pixels of ms in 'global'"
     ):
         trunk(ModelSpec(), {"global": ViewSize(2, 6)})
 

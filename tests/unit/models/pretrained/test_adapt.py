@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from models.errors import ModelError
 from models.features import Views
 from models.initialise import initialise
 from models.pretrained.adapt import Choice, Sensor, adapt, adapt_bands, kept_experts
@@ -264,7 +265,7 @@ def test_tables_are_resized_and_other_shapes_are_missing_not_invented():
     ],
 )
 def test_what_the_trained_model_does_not_have_is_refused(choice, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ModelError, match=message):
         choice.specification(SPEC)
-    with pytest.raises(ValueError, match="expected one of no experts"):
+    with pytest.raises(ModelError, match="expected one of no experts"):
         Choice(expert=0).specification(SPEC.variant(moe=None))

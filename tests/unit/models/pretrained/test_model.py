@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from models.errors import ModelError
 from models.pretrained.model import Pretrained
 from tests.unit.models.pretrained.test_adapt import MODEL, Choice, chosen, views
 
@@ -174,14 +175,14 @@ def test_a_fixed_gate_takes_no_gradient_and_changes_no_value():
 )
 def test_what_does_not_fit_is_said_in_one_line(change, message):
     model = Pretrained(MODEL)
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises(ModelError, match=message) as error:
         model(**({"images": inputs(), "days": DAYS} | change))
     assert "\n" not in str(error.value)
 
 
 def test_unknown_parts_cannot_be_frozen():
     with pytest.raises(
-        ValueError,
+        ModelError,
         match="frozen: expected some of tokenizers, backbone, fusion, context, found head",
     ):
         Pretrained(MODEL, frozen=("head",))

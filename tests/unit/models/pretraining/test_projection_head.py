@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from models.errors import ModelError
 from models.pretraining.projection_head import ProjectionHead
 from models.spec import HeadSpec
 
@@ -86,7 +87,7 @@ def test_number_of_layers(layers, expected):
     head = make(HeadSpec(layers=layers, hidden=12, bottleneck=5, prototypes=9))
     assert [(layer.in_features, layer.out_features) for layer in head.mlp] == expected
     assert cosines(head, torch.ones(2, 7)).shape == (2, 9)
-    with pytest.raises(ValueError, match="expected at least 1"):
+    with pytest.raises(ModelError, match="expected at least 1"):
         ProjectionHead(7, HeadSpec(layers=0))
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from models.errors import ModelError
 from models.pretraining.query_decoder import QueryDecoder
 
 WIDTH, QUERIES, HEADS = 16, 3, 4
@@ -113,7 +114,7 @@ def test_first_values_and_impossible_sizes():
     assert (decoder.queries[0] != decoder.queries[1]).all()
     with pytest.raises(ValueError, match="expected the parameter 'queries'"):
         decoder.init_parameter("other", decoder.queries, torch.Generator())
-    with pytest.raises(ValueError, match="not a multiple of heads"):
+    with pytest.raises(ModelError, match="not a multiple of heads"):
         QueryDecoder(10, 15, QUERIES, HEADS)
 
 

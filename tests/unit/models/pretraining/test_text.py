@@ -9,6 +9,7 @@ from open_clip.model import CLIP, CustomTextCLIP
 from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import save_file
 
+from models.errors import ModelError
 from models.pretraining.text import TINY_TEXT, _build, encode_classes
 
 PROMPTS = ["a satellite image of buildings", "a satellite image of water", "grass"]
@@ -117,7 +118,7 @@ def test_impossible_architectures_are_refused_without_network(
         raise AssertionError("tried to open a connection")
 
     monkeypatch.setattr(socket.socket, "connect", no_network)
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises(ModelError, match=message) as error:
         encode_classes(PROMPTS, architecture, None, 0, width)
     assert "\n" not in str(error.value)
 
@@ -166,14 +167,14 @@ def damaged(tmp_path, kind):
     ],
 )
 def test_weights_that_are_missing_or_do_not_fit_are_refused_in_one_line(tmp_path, kind, message):
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises(ModelError, match=message) as error:
         encode_classes(PROMPTS, "tiny", str(damaged(tmp_path, kind)), 0, 24)
     assert "\n" not in str(error.value)
 
 
 def test_no_prompts_and_too_long_prompts_are_refused():
-    with pytest.raises(ValueError, match="at least one class prompt"):
+    with pytest.raises(ModelError, match="at least one class prompt"):
         encode_classes([], "tiny", None, 0, 24)
-    with pytest.raises(ValueError, match="at most 75 tokens"):
+    with pytest.raises(ModelError, match="at most 75 tokens"):
         encode_classes(["field " * 76], "tiny", None, 0, 24)
     assert encode_classes(["field " * 75], "tiny", None, 0, 24).vectors.shape == (1, 24)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from models.errors import ModelError
 from models.fusion.sinkhorn import sinkhorn
 from models.pretraining.losses import head_tiles
 from models.pretraining.losses.dino import Centre, DinoSpec
@@ -342,15 +343,15 @@ def test_without_gradients_none_are_made():
 def test_what_does_not_fit_is_refused():
     student, teacher, mask, table = scene(5, 4, 31)
     targets = head_targets(*teacher, mask, SPEC, Reducer())
-    with pytest.raises(ValueError, match="expected float32"):
+    with pytest.raises(ModelError, match="expected float32"):
         head_loss(student[0].bfloat16(), student[1].bfloat16(), targets, table, 0.1)
-    with pytest.raises(ValueError, match=r"features \(N, D\)"):
+    with pytest.raises(ModelError, match=r"features \(N, D\)"):
         head_targets(teacher[0][:, 1:], teacher[1], mask, SPEC, Reducer())
-    with pytest.raises(ValueError, match="mask of shape"):
+    with pytest.raises(ModelError, match="mask of shape"):
         head_targets(*teacher, mask[1:], SPEC, Reducer())
-    with pytest.raises(ValueError, match="as many prototypes"):
+    with pytest.raises(ModelError, match="as many prototypes"):
         head_loss(student[0], student[1][1:], targets, table, 0.1)
-    with pytest.raises(ValueError, match=r"partners of shape \(5, M\)"):
+    with pytest.raises(ModelError, match=r"partners of shape \(5, M\)"):
         head_loss(*student, targets, table[1:], 0.1)
-    with pytest.raises(ValueError, match="iterations >= 1"):
+    with pytest.raises(ModelError, match="iterations >= 1"):
         head_targets(*teacher, mask, DinoSpec(0.1, 0.04, 0), Reducer())

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from models.errors import ModelError
 from models.pretraining.losses.image_text import (
     LabelledViews,
     check_labels,
@@ -137,5 +138,5 @@ def test_a_label_without_a_text_is_refused():
     check_labels(labels, CLASSES)
     check_labels(labels[:0], CLASSES)
     labels[0, 0, 0, 0] = CLASSES
-    with pytest.raises(ValueError, match="expected labels below 4, found 4"):
+    with pytest.raises(ModelError, match="expected labels below 4, found 4"):
         check_labels(labels, CLASSES)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from models.errors import ModelError
 from models.pretraining.losses.dino import Centre, DinoSpec
 from models.pretraining.losses.semantic_aggregation import semantic_aggregation
 from models.reducer import Reducer
@@ -161,7 +162,7 @@ def test_one_sided_pairs_need_the_teacher_on_one_size_only():
     )
     assert float(found.loss) == pytest.approx(expected, rel=1e-5)
     with pytest.raises(
-        ValueError, match=r"expected queries of the teacher for \['local'\], found \['global'\]"
+        ModelError, match=r"expected queries of the teacher for \['local'\], found \['global'\]"
     ):
         run(student, {"global": teacher["global"]}, valid)
 
