@@ -1,5 +1,8 @@
-"""The error of a model that cannot be built or cannot take what it was given."""
+"""The error of a model that cannot be built or cannot take its input."""
 
 
 class ModelError(ValueError):
-    """A wrong specification, weight or tensor: one line saying what was expected, found, and what to do."""
+    """A wrong specification, weight or tensor.
+
+    The message is one line that says what was expected, what was found, and what to do.
+    """

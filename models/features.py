@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+FUSED = "fused"  # name of the fused features beside those of the modalities
+
 
 @dataclass
 class Views:

@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from models.errors import ModelError
+
 STD = 0.02
 # Sampling by the inverse error function yields an infinite value once in 2^24 draws. A bound of
 # 2.0, usual elsewhere, lets it through as 100 standard deviations; this model has 3 x 10^9
@@ -36,7 +38,7 @@ def initialise(module: nn.Module, seed: int, canonical: Callable[[str], str] = s
     """Fill all parameters of a module from ``seed``.
 
     ``canonical`` maps a parameter's name here to its name in the whole model, for experts that live
-    elsewhere too. Raises ValueError, naming it, for a parameter without a rule or without a finite
+    elsewhere too. Raises ModelError, naming it, for a parameter without a rule or without a finite
     first value.
     """
     tensors = dict(_uninitialised(module))
@@ -52,7 +54,7 @@ def initialise(module: nn.Module, seed: int, canonical: Callable[[str], str] = s
             part.derive_parameters()
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
-            raise ValueError(
+            raise ModelError(
                 f"initialise: expected finite values in {name}, found NaN or infinity after its rule; "
                 "correct init_parameter or derive_parameters of the module that owns it"
             )
@@ -95,7 +97,7 @@ def _rule(module: nn.Module, name: str) -> tuple[Rule, str]:
         return _fill_linear, local
     if isinstance(owner, nn.MultiheadAttention):
         return _fill_linear, local
-    raise ValueError(
+    raise ModelError(
         f"initialise: expected a rule for {name}, found none; "
         f"give {type(owner).__name__} a method init_parameter(name, tensor, generator)"
     )

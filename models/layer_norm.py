@@ -11,17 +11,19 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from models.errors import ModelError
+
 IMPLEMENTATIONS = ("torch", "apex")
 
 
 def layer_norm_class(implementation: str) -> Callable[..., nn.Module]:
-    """The module class of "torch" or "apex". Raises ValueError, one line, where it cannot run on
+    """The module class of "torch" or "apex". Raises ModelError, one line, where it cannot run on
     this machine."""
     if implementation == "torch":
         return nn.LayerNorm
     obstacle = apex_obstacle("fused_layer_norm_cuda")
     if obstacle:
-        raise ValueError(
+        raise ModelError(
             f"layer_norm: expected Apex with its CUDA extensions for 'apex', found {obstacle}; install it "
             "(docs/backends.md) or set 'torch'"
         )

@@ -1,5 +1,7 @@
-"""Activation checkpointing: which results of a block are kept for the backward pass and which are
-computed again."""
+"""Activation checkpointing: which results of a block are kept for the backward pass.
+
+Everything else is computed again there. That saves memory and costs time.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,10 +15,13 @@ from torch.utils.checkpoint import (
     noop_context_fn,
 )
 
-# "blocks": nothing inside a block or fusion layer is kept. "windows": the same for the blocks of
-# stages 1 and 2 alone, where most tokens are. "pointwise": results of matrix products and attention
-# are kept, the rest is computed again.
-POLICIES = ("blocks", "windows", "pointwise")
+from models.errors import ModelError
+
+NONE = "none"  # keep everything
+BLOCKS = "blocks"  # keep nothing inside a transformer block or a fusion layer
+WINDOWS = "windows"  # the same, but only in the window stages, which have the most tokens
+POINTWISE = "pointwise"  # keep the results of matrix products and attention, nothing else
+POLICIES = (NONE, BLOCKS, WINDOWS, POINTWISE)
 
 _ATEN = torch.ops.aten
 PRODUCTS = frozenset(
@@ -33,27 +38,47 @@ PRODUCTS = frozenset(
 )
 
 
-def run(function: Callable, *arguments, policy: bool | str = "blocks") -> Any:
-    """``function(*arguments)``, keeping for the backward pass what ``policy`` says. False:
-    everything; True: "blocks".
+def check_policy(policy: str) -> str:
+    """Return ``policy`` unchanged if it is one of ``POLICIES``.
 
-    ``function`` must draw no random numbers. Values and gradients do not depend on the policy.
-    Raises ValueError for a policy that is none.
+    Raises:
+        ModelError: It is not.
     """
-    if not policy or not torch.is_grad_enabled():
+    if policy not in POLICIES:
+        raise ModelError(f"recompute: expected one of {', '.join(POLICIES)}, found {policy!r}")
+    return policy
+
+
+def run_block(function: Callable, *arguments: Any, policy: str) -> Any:
+    """Call ``function(*arguments)`` and keep for the backward pass what ``policy`` says.
+
+    Values and gradients do not depend on the policy.
+
+    Args:
+        function: A block. It must draw no random numbers.
+        arguments: What the block takes.
+        policy: One of ``POLICIES``. Here "windows" means the same as "blocks": the caller passes
+            "none" outside the window stages.
+
+    Returns:
+        What ``function`` returns.
+
+    Raises:
+        ModelError: The policy is unknown.
+    """
+    check_policy(policy)
+    if policy == NONE or not torch.is_grad_enabled():
         return function(*arguments)
-    if policy is not True and policy not in POLICIES:
-        raise ValueError(f"checkpointing: expected one of {', '.join(POLICIES)}, found {policy!r}")
-    contexts = (
-        partial(create_selective_checkpoint_contexts, _keep_products)
-        if policy == "pointwise"
-        else noop_context_fn
-    )
+    contexts: Callable = noop_context_fn
+    if policy == POINTWISE:
+        contexts = partial(create_selective_checkpoint_contexts, _keep_products)
     return checkpoint(
         function, *arguments, use_reentrant=False, preserve_rng_state=False, context_fn=contexts
     )
 
 
 def _keep_products(context, operator, *arguments, **options) -> CheckpointPolicy:
-    """What torch asks for every operator of a block."""
-    return CheckpointPolicy.MUST_SAVE if operator in PRODUCTS else CheckpointPolicy.PREFER_RECOMPUTE
+    """Tell torch what to do with the result of one operator of a block."""
+    if operator in PRODUCTS:
+        return CheckpointPolicy.MUST_SAVE
+    return CheckpointPolicy.PREFER_RECOMPUTE

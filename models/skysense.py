@@ -7,11 +7,12 @@ from models.backbone.packing import Group, Layout, pack
 from models.backbone.stages import Backbone, Stages
 from models.backbone.stochastic_depth import Draw
 from models.backbone.tokenizer import Tokenizer
-from models.features import Features, Views
+from models.features import FUSED, Features, Views
 from models.fusion.geo_context import GeoContext
 from models.fusion.grids import cell_validity, to_grid
 from models.fusion.transformer import Fusion
 from models.moe.layer import MoE, Routing
+from models.recompute import NONE
 from models.reducer import Reducer
 from models.spec import CELL_METRES, ModelSpec
 
@@ -26,16 +27,17 @@ class SkySense(nn.Module):
     def __init__(
         self,
         spec: ModelSpec,
+        *,
         ep_size: int | None = None,
         reducer: Reducer | None = None,
-        checkpointing: bool | str = False,
+        recompute: str = NONE,
     ):
         super().__init__()
         self.spec = spec
         reducer = reducer or Reducer()
 
         def moe(width: int, block: int) -> nn.Module:
-            return MoE(width, width * spec.mlp_ratio, spec.moe, ep_size, reducer)
+            return MoE(width, width * spec.mlp_ratio, spec.moe, ep_size=ep_size, reducer=reducer)
 
         self.tokenizers = nn.ModuleDict(
             {
@@ -43,11 +45,11 @@ class SkySense(nn.Module):
                 for name, modality in spec.modalities.items()
             }
         )
-        self.backbone = Backbone(spec, moe, checkpointing=checkpointing)
+        self.backbone = Backbone(spec, moe, recompute=recompute)
         self.fusion = self.context = None
         if spec.fusion is not None:
             self.fusion = Fusion(
-                spec.fusion, spec.widths[-1], tuple(spec.modalities), checkpointing=checkpointing
+                spec.fusion, spec.widths[-1], tuple(spec.modalities), recompute=recompute
             )
         if spec.context is not None:
             self.context = GeoContext(spec.fusion.width, spec.context)
@@ -135,8 +137,8 @@ class SkySense(nn.Module):
             read = self.context.read(query, inputs.region.repeat_interleave(views))  # BV G D
             features.query = query.reshape(*shape, -1)  # B V g g D
             cells = torch.cat([cells, read.to(cells.dtype)], dim=-1)  # BV G D
-        features.maps["fused"] = cells.reshape(*shape, -1).unsqueeze(2)  # B V 1 g g D
-        features.valid["fused"] = valid.reshape(shape).unsqueeze(2)  # B V 1 g g
+        features.maps[FUSED] = cells.reshape(*shape, -1).unsqueeze(2)  # B V 1 g g D
+        features.valid[FUSED] = valid.reshape(shape).unsqueeze(2)  # B V 1 g g
 
     def fusion_grid(self, inputs: Views) -> tuple[int, int]:
         """Rows and columns of the fusion grid of these views: as they say, else from the 10 m cells

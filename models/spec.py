@@ -8,6 +8,8 @@ prototypes a region.
 
 from dataclasses import dataclass, field, replace
 
+from models.errors import ModelError
+
 CELL_METRES = 10.0  # the ground grid every view is cut on; one multispectral or SAR pixel
 
 
@@ -111,7 +113,7 @@ class ModelSpec:
     def __post_init__(self):
         problem = self.problem()
         if problem:
-            raise ValueError(problem)
+            raise ModelError(problem)
 
     def problem(self) -> str | None:
         """One line saying what makes this specification impossible, or None."""

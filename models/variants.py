@@ -5,6 +5,7 @@ import difflib
 from dataclasses import replace
 from typing import NamedTuple
 
+from models.errors import ModelError
 from models.spec import ContextSpec, FusionSpec, HeadSpec, ModelSpec, MoESpec
 
 PAPER = ModelSpec.skysense_v2()
@@ -73,11 +74,11 @@ VARIANTS = {
 
 
 def named(name: str) -> ModelSpec:
-    """The specification of a name in ``VARIANTS``. Raises ValueError for any other name."""
+    """The specification of a name in ``VARIANTS``. Raises ModelError for any other name."""
     if name not in VARIANTS:
         near = difflib.get_close_matches(name, VARIANTS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(VARIANTS)}"
-        raise ValueError(f"model: there is no variant {name!r}; {hint}")
+        raise ModelError(f"model: there is no variant {name!r}; {hint}")
     return VARIANTS[name].spec
 
 

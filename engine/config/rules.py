@@ -5,7 +5,7 @@ from data.tiles.modalities import MODALITIES
 from engine.config.settings import Settings
 from engine.config.typed import suggest
 from models.layer_norm import IMPLEMENTATIONS
-from models.recompute import POLICIES
+from models.recompute import BLOCKS, POLICIES
 from models.spec import CELL_METRES
 
 _AT_LEAST = {
@@ -159,7 +159,7 @@ def _recompute(settings: Settings):
     see into."""
     if settings.recompute not in POLICIES:
         yield f"skysense.recompute: expected one of {', '.join(POLICIES)}, found {settings.recompute!r}"
-    elif settings.recompute != POLICIES[0] and not settings.activation_checkpointing:
+    elif settings.recompute != BLOCKS and not settings.activation_checkpointing:
         yield (
             f"skysense.recompute: {settings.recompute!r} expected skysense.activation_checkpointing true, found "
             "false; set it"

@@ -11,7 +11,7 @@ from data.pages.style import WIDTH
 from engine.config.settings import Settings
 from engine.cost.count import GIGA, PASSES, StepCosts, view_sizes
 from models.count.flops import Cost
-from models.pretraining.model import FUSED
+from models.features import FUSED
 
 # Families of modules; a module belongs to the one whose name it begins with.
 COLOURS = {

@@ -21,7 +21,7 @@ from engine.cost.figure import picture
 from engine.errors import ConfigError
 from engine.plot_file import check_plot, save_plot
 from models.count.flops import SHARED, Cost, fusion_side
-from models.pretraining.model import FUSED
+from models.features import FUSED
 
 CONFIGS = Path(__file__).resolve().parents[2] / "ds_configs"
 PRESETS = {"paper": "paper_128gpu.json", "one_gpu": "one_gpu.json", "demo": "demo_cpu.json"}

@@ -15,8 +15,8 @@ from data.stream.mixture import Mixture
 from data.stream.sample import Batch
 from data.stream.settings import DataSettings
 from engine.training.objective import to_views
-from models.features import Views, pooled
-from models.pretraining.model import FUSED, Pretraining
+from models.features import FUSED, Views, pooled
+from models.pretraining.model import Pretraining
 
 TEMPERATURE = 0.07
 NEIGHBOURS = (10, 20, 100, 200)

@@ -22,9 +22,10 @@ from data.stream.sample import Batch, ViewSet
 from data.stream.settings import DataSettings
 from data.tiles.modalities import MODALITIES
 from engine.evaluate.probes import undistorted, whole_tiles
+from models.features import FUSED
 from models.fusion.grids import cell_validity
 from models.pretraining.losses.correspondence import match, sample
-from models.pretraining.model import FUSED, Pretraining
+from models.pretraining.model import Pretraining
 from models.spec import CELL_METRES, ModelSpec
 
 TRUE_COLOUR = [2, 1, 0]  # B04, B03, B02

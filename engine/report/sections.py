@@ -12,7 +12,7 @@ from engine.report import figures, pictures
 from engine.report.pictures import Maps
 from engine.report.run_files import RunFiles
 from engine.report.verdicts import Verdict, ends
-from models.pretraining.model import FUSED
+from models.features import FUSED
 
 VIEWS = (
     (True, True),

@@ -15,6 +15,7 @@ from models.pretrained.adapt import Sensor, adapt
 from models.pretraining.compiled import compile_regions, describe_regions
 from models.pretraining.model import Pretraining
 from models.pretraining.text import encode_classes
+from models.recompute import NONE
 from models.reducer import Reducer
 from models.spec import ModelSpec
 
@@ -37,9 +38,9 @@ def build_models(settings: Settings, reducer: Reducer) -> tuple[Pretraining, Pre
     for role in ("student", "teacher"):
         model = Pretraining(
             settings.model,
-            settings.ep_size,
-            reducer,
-            settings.activation_checkpointing and settings.recompute,
+            ep_size=settings.ep_size,
+            reducer=reducer,
+            recompute=settings.recompute if settings.activation_checkpointing else NONE,
         )
         names = canonical_names(model)
         initialise(model, settings.seed, lambda name, names=names: names.get(name, name))

@@ -9,7 +9,7 @@ from data.stream.collate import apply_colours
 from data.stream.sample import Batch
 from engine.config.settings import LossSettings
 from engine.errors import ConfigError
-from models.features import Views
+from models.features import FUSED, Views
 from models.pretraining.losses.dino import Centre, DinoSpec, Statistics
 from models.pretraining.losses.image_text import LabelledViews, check_labels, image_text
 from models.pretraining.losses.koleo import koleo
@@ -21,7 +21,7 @@ from models.pretraining.losses.multi_granularity import (
     multi_granularity,
 )
 from models.pretraining.losses.semantic_aggregation import semantic_aggregation
-from models.pretraining.model import FUSED, Outputs, Pretraining
+from models.pretraining.model import Outputs, Pretraining
 from models.reducer import Reducer
 
 QUERIES = "queries"

@@ -6,7 +6,6 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from models import recompute
 from models.backbone.packing import Layout, token_mask
 from models.backbone.patch_merging import PatchMerging
 from models.backbone.position import Positions
@@ -14,7 +13,9 @@ from models.backbone.prompts import Prompts
 from models.backbone.stochastic_depth import Draw, choose, run_on_some
 from models.backbone.swin_v2 import SwinBlock
 from models.backbone.transformer import FeedForward, TransformerBlock
+from models.errors import ModelError
 from models.moe.layer import Routing
+from models.recompute import NONE, WINDOWS, check_policy, run_block
 from models.spec import ModelSpec
 
 Stages = list[tuple[Tensor, Layout]]
@@ -24,13 +25,13 @@ class Stage(nn.Module):
     """Blocks of one width; with global attention also a position table and prompts."""
 
     def __init__(
-        self, spec: ModelSpec, index: int, ffns: list[nn.Module], checkpointing: bool | str
+        self, spec: ModelSpec, index: int, ffns: list[nn.Module], *, recompute: str = NONE
     ):
         super().__init__()
         self.index = index
-        self.checkpointing = (
-            checkpointing if checkpointing != "windows" or index < spec.window_stages else False
-        )
+        self.recompute = recompute
+        if recompute == WINDOWS and index >= spec.window_stages:
+            self.recompute = NONE
         self.drop_path = spec.drop_path
         width = spec.widths[index]
         entry = index - spec.window_stages  # global stages before this one
@@ -64,7 +65,7 @@ class Stage(nn.Module):
             x, layout = self.prompts(x, layout)  # N D
         mask = token_mask(layout, present)  # N
         routings, layouts = [], []
-        run = partial(recompute.run, policy=self.checkpointing)
+        run = partial(run_block, policy=self.recompute)
         for number, block in enumerate(self.blocks):
             seen = layout
             if draw is not None and self.drop_path and self.training:
@@ -84,7 +85,7 @@ class Backbone(nn.Module):
 
     ``moe_factory(width, block)`` builds the mixture of experts of a block (counted over all stages)
     in ``spec.moe``; see ``models.moe.layer`` for its contract. It is needed only if the spec has
-    one. ``checkpointing``: see ``models.recompute``. 661.40 M parameters without experts, 1994.10 M
+    one. ``recompute``: one of ``models.recompute.POLICIES``. 661.40 M parameters without experts, 1994.10 M
     with them, prompts not counted (table 6).
     """
 
@@ -92,20 +93,22 @@ class Backbone(nn.Module):
         self,
         spec: ModelSpec,
         moe_factory: Callable[[int, int], nn.Module] | None = None,
-        checkpointing: bool | str = False,
+        *,
+        recompute: str = NONE,
     ):
         super().__init__()
         if spec.moe is not None and moe_factory is None:
-            raise ValueError(
+            raise ModelError(
                 f"backbone: expected a moe_factory for the experts in blocks {spec.moe.blocks}, found "
                 "none; pass one, or a spec with moe=None"
             )
+        check_policy(recompute)
         self.halving = {name: modality.merge for name, modality in spec.modalities.items()}
         self.stages = nn.ModuleList()
         block = 0
         for index, (width, depth) in enumerate(zip(spec.widths, spec.depths)):
             ffns = [_ffn(spec, width, block + i, moe_factory) for i in range(depth)]
-            self.stages.append(Stage(spec, index, ffns, checkpointing))
+            self.stages.append(Stage(spec, index, ffns, recompute=recompute))
             block += depth
         self.merges = nn.ModuleList(PatchMerging(width) for width in spec.widths[:-1])
         self.norm = nn.LayerNorm(spec.widths[-1])
@@ -122,7 +125,7 @@ class Backbone(nn.Module):
 
         Returns the packed output and layout of every stage, the last one normalised, prompts
         dropped; the routing of every expert layer; and the layout that each of these layers saw.
-        Raises ValueError where the arguments do not fit each other.
+        Raises ModelError where the arguments do not fit each other.
         """
         self._check(tokens, layout, present)
         x, stages, routings, layouts = tokens, [], [], []
@@ -141,17 +144,17 @@ class Backbone(nn.Module):
         """The table must describe the tensors."""
         unknown = sorted({group.modality for group in layout.groups} - set(self.halving))
         if unknown:
-            raise ValueError(
+            raise ModelError(
                 f"backbone: expected modalities among {list(self.halving)}, found {unknown}"
             )
         if tokens.shape[0] != layout.tokens or any(group.prefix for group in layout.groups):
-            raise ValueError(
+            raise ModelError(
                 f"backbone: expected {layout.tokens} tokens as in the layout, without prompts, found "
                 f"{tokens.shape[0]} tokens and prompts {[group.prefix for group in layout.groups]}"
             )
         images = [group.images for group in layout.groups]
         if [tuple(p.shape) for p in present] != [(n,) for n in images]:
-            raise ValueError(
+            raise ModelError(
                 f"backbone: expected present to have one flag an image, {images} by group, found shapes "
                 f"{[tuple(p.shape) for p in present]}"
             )
@@ -173,10 +176,10 @@ def expert_load(
     count too.
 
     ``modalities`` gives the order of the second axis. The shape depends on the arguments' lengths
-    alone, so that ranks can add theirs. Raises ValueError without routings.
+    alone, so that ranks can add theirs. Raises ModelError without routings.
     """
     if not routings:
-        raise ValueError(
+        raise ModelError(
             "expert_load: expected the routing of at least one expert layer, found none"
         )
     load = []

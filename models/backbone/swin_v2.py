@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from models.backbone.attention import MAX_GRID, split_alike
 from models.backbone.packing import Layout, pack
+from models.errors import ModelError
 from models.kernels.dispatch import kernel_path
 
 MAX_LOGIT_SCALE = math.log(100)  # Swin V2: the learned temperature stays above 0.01
@@ -86,7 +87,7 @@ class WindowAttention(nn.Module):
         parts = []
         for group, part in split_alike(qkv, layout):
             if group.prefix:
-                raise ValueError(
+                raise ModelError(
                     f"window attention: expected no prompt tokens, found {group.prefix} in {group}; "
                     "prompts belong to the stages with global attention"
                 )

@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from models.errors import ModelError
+
 
 class Tokenizer(nn.Module):
     """Linear embedding of patch x patch pixels, one a modality: the only layer that knows a
@@ -22,7 +24,7 @@ class Tokenizer(nn.Module):
         """(images, C, H, W) of any float type -> (images, H/p x W/p, D) row by row, in the type of
         the weights.
 
-        Raises ValueError for another number of bands or sides that are no multiples of the patch.
+        Raises ModelError for another number of bands or sides that are no multiples of the patch.
         """
         if (
             images.dim() != 4
@@ -30,7 +32,7 @@ class Tokenizer(nn.Module):
             or images.shape[2] % self.patch
             or images.shape[3] % self.patch
         ):
-            raise ValueError(
+            raise ModelError(
                 f"tokenizer: expected images of shape (images, {self.bands}, H, W) with H and W multiples "
                 f"of {self.patch}, found {tuple(images.shape)}; check the modality or crop the image"
             )

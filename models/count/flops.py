@@ -19,9 +19,9 @@ from typing import NamedTuple
 from models.backbone.packing import Group
 from models.backbone.swin_v2 import BIAS_HIDDEN, windows_of
 from models.errors import ModelError
+from models.features import FUSED
 from models.pretraining.losses.multi_granularity import ROUNDS
 from models.pretraining.losses.semantic_aggregation import SYMMETRIC
-from models.pretraining.model import FUSED
 from models.spec import CELL_METRES, HeadSpec, ModelSpec
 
 SHARED = "shared"  # modality or view of what is computed once for all
@@ -118,9 +118,8 @@ def pretraining(spec: ModelSpec, sizes: Mapping[str, ViewSize], batch: int = 1) 
     return costs
 
 
-def recomputed(spec: ModelSpec, costs: Iterable[Cost], policy: bool | str) -> list[Cost]:
-    """``costs`` of a model under a policy of ``models.recompute``: False or one of its
-    ``POLICIES``.
+def recomputed(spec: ModelSpec, costs: Iterable[Cost], policy: str) -> list[Cost]:
+    """``costs`` of a model under a recompute policy, one of ``models.recompute.POLICIES``.
 
     What the counts above call recomputed is that of "blocks"; "pointwise" computes no product
     again.

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.errors import ModelError
 from models.fusion.sinkhorn import sinkhorn_many
 from models.reducer import Reducer
 from models.spec import ContextSpec
@@ -55,7 +56,7 @@ class GeoContext(nn.Module):
     def init_parameter(self, name: str, tensor: Tensor, generator: torch.Generator) -> None:
         """Fill the prototypes with random directions of norm one."""
         if name != "prototypes":
-            raise ValueError(f"GeoContext: expected 'prototypes', found {name!r}")
+            raise ModelError(f"GeoContext: expected 'prototypes', found {name!r}")
         with torch.no_grad():
             tensor.normal_(generator=generator)
             tensor.div_(tensor.norm(dim=-1, keepdim=True))

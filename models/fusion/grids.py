@@ -9,6 +9,8 @@ interpolation on CUDA.
 import torch
 from torch import Tensor
 
+from models.errors import ModelError
+
 HALF = 0.5 - 1e-4  # "at least half": the slack is for the rounding of sums such as 18 x 1/36
 
 
@@ -23,7 +25,7 @@ def to_grid(maps: Tensor, valid: Tensor, grid: tuple[int, int]) -> tuple[Tensor,
     """
     height, width = valid.shape[-2:]
     if maps.shape[:-1] != valid.shape:
-        raise ValueError(
+        raise ModelError(
             f"to_grid: expected valid of shape {tuple(maps.shape[:-1])}, found {tuple(valid.shape)}"
         )
     maps = maps.where(valid[..., None], maps.new_zeros(()))  # M h w D

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from models.errors import ModelError
 from models.kernels.dispatch import kernel_path
 from models.reducer import Reducer
 
@@ -30,7 +31,7 @@ def sinkhorn(
 
     ``scores`` (N, K), ``mask`` (N,) bool -> (N, K) float32. Valid rows sum to one, masked rows are
     zero and have no influence, NaN included. N may differ between ranks and may be zero. Each
-    iteration exchanges 2 K numbers. Raises ValueError unless epsilon > 0 and iterations >= 1.
+    iteration exchanges 2 K numbers. Raises ModelError unless epsilon > 0 and iterations >= 1.
     """
     return _assign(
         scores, mask, epsilon, iterations, lambda columns: log_sum_over_ranks(columns, reducer)
@@ -64,11 +65,11 @@ def _assign(
     """``over_ranks`` turns the logarithms of local column sums into those of the global ones; None:
     all is local."""
     if epsilon <= 0 or iterations < 1:
-        raise ValueError(
+        raise ModelError(
             f"sinkhorn: expected epsilon > 0 and iterations >= 1, found {epsilon} and {iterations}"
         )
     if mask.shape != scores.shape[:-1]:
-        raise ValueError(
+        raise ModelError(
             f"sinkhorn: expected a mask of shape {tuple(scores.shape[:-1])}, found {tuple(mask.shape)}"
         )
     if kernel_path("sinkhorn", scores):

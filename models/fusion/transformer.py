@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models import recompute
+from models.errors import ModelError
 from models.initialise import truncated_normal
+from models.recompute import NONE, WINDOWS, check_policy, run_block
 from models.spec import FusionSpec
 
 DAYS = 365  # rows of the day table; day 366 of a leap year shares the last one
@@ -79,7 +80,7 @@ class Fusion(nn.Module):
     """Tokens of all modalities and dates at a cell -> one fused vector.
 
     Every modality has its own projection from the backbone's width; its bias serves as the
-    modality's embedding. ``checkpointing``: see ``models.recompute``.
+    modality's embedding. ``recompute``: one of ``models.recompute.POLICIES``.
     """
 
     def __init__(
@@ -87,11 +88,14 @@ class Fusion(nn.Module):
         spec: FusionSpec,
         in_width: int,
         modalities: Sequence[str],
+        *,
         mlp_ratio: int = 4,
-        checkpointing: bool | str = False,
+        recompute: str = NONE,
     ):
         super().__init__()
-        self.checkpointing = checkpointing != "windows" and checkpointing
+        self.recompute = check_policy(recompute)
+        if recompute == WINDOWS:  # the fusion has none
+            self.recompute = NONE
         self.projections = nn.ModuleDict(
             {name: nn.Linear(in_width, spec.width) for name in modalities}
         )
@@ -105,7 +109,7 @@ class Fusion(nn.Module):
     def init_parameter(self, name: str, tensor: Tensor, generator: torch.Generator) -> None:
         """Fill the learnable token; it is the only parameter that no standard module owns."""
         if name != "token":
-            raise ValueError(f"Fusion: expected the parameter 'token', found {name!r}")
+            raise ModelError(f"Fusion: expected the parameter 'token', found {name!r}")
         truncated_normal(tensor, generator)
 
     def forward(self, parts: Sequence[CellSeries]) -> list[Tensor]:
@@ -114,7 +118,7 @@ class Fusion(nn.Module):
 
         A part holds any subset of the modalities and any number of frames. Where ``valid`` is False
         a token has no influence, whatever it holds. A cell without any valid token still gets a
-        finite vector: the learnable token attends to itself. Raises ValueError for a part without
+        finite vector: the learnable token attends to itself. Raises ModelError for a part without
         modalities or with an unknown one.
         """
         parts = [CellSeries(*part) for part in parts]
@@ -137,7 +141,7 @@ class Fusion(nn.Module):
             keep = (
                 1 if i == len(self.layers) - 1 else x.shape[1]
             )  # nobody reads the last layer's other tokens
-            x = recompute.run(layer, x, mask, keep, policy=self.checkpointing)  # C keep W
+            x = run_block(layer, x, mask, keep, policy=self.recompute)  # C keep W
         return self.norm(x[:, 0])  # C W
 
     def _sequence(self, part: CellSeries) -> tuple[Tensor, Tensor]:
@@ -145,7 +149,7 @@ class Fusion(nn.Module):
         mask without width."""
         unknown = set(part.tokens) - set(self.projections)
         if unknown or not part.tokens:
-            raise ValueError(
+            raise ModelError(
                 f"fusion: expected some of the modalities {list(self.projections)}, "
                 f"found {list(part.tokens)}"
             )

@@ -14,6 +14,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from models.errors import ModelError
+
 log = logging.getLogger(__name__)
 
 # The kernels pass their tests in the interpreter and compile, but nobody has run them on a GPU yet:
@@ -35,7 +37,7 @@ def kernel_path(name: str, tensor: Tensor, *, why_not: str | None = None) -> boo
     """Whether the Triton kernel ``name`` runs for ``tensor``, an input of the call.
 
     ``why_not`` is the caller's own reason against it, such as a size the kernel does not take. Each
-    new outcome of a kernel is logged once. Raises ValueError if SKYSENSE_KERNELS is none of off,
+    new outcome of a kernel is logged once. Raises ModelError if SKYSENSE_KERNELS is none of off,
     on, auto.
     """
     wish = _wish()
@@ -63,7 +65,7 @@ def survey(device: torch.device) -> dict[str, str]:
     """Kernel -> what would be decided for a tensor on ``device`` that the kernel takes; nothing is
     logged.
 
-    Raises ValueError as ``kernel_path`` does.
+    Raises ModelError as ``kernel_path`` does.
     """
     outcome = _outcome(_obstacle(_wish(), device))
     return dict.fromkeys(KERNELS, outcome)
@@ -73,7 +75,7 @@ def _wish() -> str:
     """The value of SKYSENSE_KERNELS."""
     wish = os.environ.get("SKYSENSE_KERNELS", DEFAULT)
     if wish not in ("off", "on", "auto"):
-        raise ValueError(f"SKYSENSE_KERNELS: expected off, on or auto, found {wish!r}")
+        raise ModelError(f"SKYSENSE_KERNELS: expected off, on or auto, found {wish!r}")
     return wish
 
 

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.errors import ModelError
 from models.moe.experts import ExpertFFN, run_experts, sort_by_expert
 from models.reducer import Reducer
 from models.spec import MoESpec
@@ -136,7 +137,7 @@ def _deepspeed_layer(width: int, hidden: int, spec: MoESpec, ep_size: int) -> nn
     from deepspeed.moe.sharded_moe import TUTEL_INSTALLED, TopKGate
 
     if spec.implementation == "tutel" and not TUTEL_INSTALLED:
-        raise ValueError(
+        raise ModelError(
             "model.moe.implementation: expected the package tutel for 'tutel', found none; "
             "install it or set 'deepspeed'"
         )
@@ -176,7 +177,7 @@ def _rank_in_group(ep_size: int) -> int:
 
     world, rank = (comm.get_world_size(), comm.get_rank()) if comm.is_initialized() else (1, 0)
     if ep_size < 1 or world % ep_size:
-        raise ValueError(
+        raise ModelError(
             f"ep_size: expected a divisor of the number of processes ({world}), found {ep_size}; "
             "change ep_size, or initialise the processes before the model"
         )
@@ -193,7 +194,7 @@ class MoE(nn.Module):
 
     ``ep_size``: None for plain PyTorch; else how many ranks share the experts. More than 1 needs
     the process groups of ``deepspeed.initialize`` (or ``set_deepspeed_parallelism()`` of
-    ``self.layer``) before the first call. Raises ValueError for an ep_size that divides neither the
+    ``self.layer``) before the first call. Raises ModelError for an ep_size that divides neither the
     experts nor the processes, for "grouped" experts with more than 1, or a missing tutel.
     """
 
@@ -202,6 +203,7 @@ class MoE(nn.Module):
         width: int,
         hidden: int,
         spec: MoESpec,
+        *,
         ep_size: int | None = None,
         reducer: Reducer | None = None,
     ):
@@ -216,13 +218,13 @@ class MoE(nn.Module):
             self.layer.deepspeed_moe = LocalLayer(width, hidden, spec)
         else:
             if ep_size > 1 and not self.exchanges:
-                raise ValueError(
+                raise ModelError(
                     f"model.moe.implementation: 'grouped' expected all experts on every rank (ep_size 1), "
                     f"found ep_size {ep_size}; set 'deepspeed'"
                 )
             self.ep_rank = _rank_in_group(ep_size)
             if spec.experts % ep_size:
-                raise ValueError(
+                raise ModelError(
                     f"ep_size: expected a divisor of model.moe.experts ({spec.experts}), found {ep_size}"
                 )
             self.layer = _deepspeed_layer(width, hidden, spec, ep_size)

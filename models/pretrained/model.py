@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import ModelError
-from models.features import Views, pooled
+from models.features import FUSED, Views, pooled
 from models.skysense import SkySense
 from models.spec import CELL_METRES, ModelSpec
 
@@ -105,8 +105,8 @@ class Pretrained(nn.Module):
         fused = None
         if self.trunk.fusion is not None:
             self.trunk.fuse(views, {_SIZE: last})
-            fused = last.maps["fused"][:, 0, 0].movedim(-1, 1)  # B D g g
-            vectors["fused"] = pooled(last, "fused")[0]
+            fused = last.maps[FUSED][:, 0, 0].movedim(-1, 1)  # B D g g
+            vectors[FUSED] = pooled(last, FUSED)[0]
         return Maps(pyramid, masks, fused, vectors)
 
     def _views(

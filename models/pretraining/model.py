@@ -7,15 +7,14 @@ from torch import Tensor, nn
 
 from models.backbone.packing import Layout
 from models.backbone.stochastic_depth import Draw
-from models.features import Features, Views
+from models.features import FUSED, Features, Views
 from models.moe.layer import Routing
 from models.pretraining.projection_head import ProjectionHead
 from models.pretraining.query_decoder import QueryDecoder
+from models.recompute import NONE
 from models.reducer import Reducer
 from models.skysense import SkySense
 from models.spec import ModelSpec
-
-FUSED = "fused"
 
 
 @dataclass
@@ -40,13 +39,14 @@ class Pretraining(nn.Module):
     def __init__(
         self,
         spec: ModelSpec,
+        *,
         ep_size: int | None = None,
         reducer: Reducer | None = None,
-        checkpointing: bool | str = False,
+        recompute: str = NONE,
     ):
         super().__init__()
         self.spec = spec
-        self.trunk = SkySense(spec, ep_size, reducer, checkpointing)
+        self.trunk = SkySense(spec, ep_size=ep_size, reducer=reducer, recompute=recompute)
         widths = {name: spec.widths[-1] for name in spec.modalities} | {FUSED: spec.fused_width}
         self.heads = nn.ModuleDict(
             {

@@ -25,7 +25,13 @@ class Small(nn.Module):
         self.embed = nn.Linear(6, width)
         self.norm = nn.LayerNorm(width)
         self.token = nn.Parameter(torch.empty(1, width))
-        self.moe = MoE(width, 2 * width, MoESpec(experts=4, capacity_factor=0.0), ep_size, reducer)
+        self.moe = MoE(
+            width,
+            2 * width,
+            MoESpec(experts=4, capacity_factor=0.0),
+            ep_size=ep_size,
+            reducer=reducer,
+        )
         self.last_layer = nn.Linear(width, 5, bias=False)
         self.register_buffer("centre", torch.zeros(5))
         self.reducer = reducer

@@ -40,7 +40,7 @@ class GlooReducer(Reducer):
 def parameters(seed=0):
     """All weights of the layer with 4 experts, by canonical name."""
     generator = torch.Generator().manual_seed(seed)
-    model = MoE(WIDTH, HIDDEN, MoESpec(experts=EXPERTS), None)
+    model = MoE(WIDTH, HIDDEN, MoESpec(experts=EXPERTS))
     return {
         name: torch.randn(p.shape, generator=generator, dtype=torch.float64) * 0.5
         for name, p in sorted(model.named_parameters())
@@ -50,7 +50,7 @@ def parameters(seed=0):
 def build(factor, ep_size, implementation, reducer):
     """The layer of this rank with its own experts of the common weights."""
     spec = MoESpec(experts=EXPERTS, capacity_factor=factor, implementation=implementation)
-    moe = MoE(WIDTH, HIDDEN, spec, ep_size, reducer).double()
+    moe = MoE(WIDTH, HIDDEN, spec, ep_size=ep_size, reducer=reducer).double()
     weights, names = parameters(), canonical_names(moe)
     for name, p in moe.named_parameters():
         p.data = weights[names[name]].clone()
@@ -156,7 +156,7 @@ class Stack(nn.Module):
         super().__init__()
         self.dense = nn.Linear(WIDTH, WIDTH)
         spec = MoESpec(experts=EXPERTS, capacity_factor=0.0, implementation=implementation)
-        self.moe = MoE(WIDTH, HIDDEN, spec, ep_size, reducer)
+        self.moe = MoE(WIDTH, HIDDEN, spec, ep_size=ep_size, reducer=reducer)
         weights, names = parameters(), canonical_names(self.moe)
         for name, p in self.moe.named_parameters():
             p.data = weights[names[name]].float()

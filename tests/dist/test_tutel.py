@@ -37,7 +37,7 @@ CLOSE = {
 def build(implementation, factor, ep_size, dtype):
     """The layer of this rank with its own experts of the common weights."""
     spec = MoESpec(experts=EXPERTS, capacity_factor=factor, implementation=implementation)
-    moe = MoE(WIDTH, HIDDEN, spec, ep_size, GlooReducer()).to(dtype)
+    moe = MoE(WIDTH, HIDDEN, spec, ep_size=ep_size, reducer=GlooReducer()).to(dtype)
     moe.layer.set_deepspeed_parallelism()
     assert moe.layer.deepspeed_moe.use_tutel == (implementation == "tutel")
     weights, names = parameters(), canonical_names(moe)

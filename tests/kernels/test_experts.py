@@ -263,7 +263,10 @@ def test_no_step_waits_for_the_device(device, monkeypatch):
 def test_the_mixture_is_the_same_with_and_without(device, monkeypatch, ep_size, factor):
     torch.manual_seed(0)
     moe = MoE(
-        20, 36, MoESpec(experts=4, capacity_factor=factor, implementation="grouped"), ep_size
+        20,
+        36,
+        MoESpec(experts=4, capacity_factor=factor, implementation="grouped"),
+        ep_size=ep_size,
     ).to(device)
     x, mask = (
         torch.randn(60, 20, device=device, requires_grad=True),

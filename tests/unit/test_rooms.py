@@ -45,15 +45,18 @@ ROOMS = {
     "models/backbone": "models/spec models/initialise models/recompute models/kernels models/moe",
     "models/fusion": "models/spec models/reducer models/initialise models/recompute models/kernels",
     "models/skysense": (
-        "models/spec models/features models/reducer models/backbone models/fusion models/moe"
+        "models/spec models/features models/reducer models/recompute models/backbone models/fusion"
+        " models/moe"
     ),
     "models/pretraining/losses": "models/reducer models/kernels models/fusion",
     "models/pretraining": (
-        "models/spec models/features models/reducer models/backbone models/fusion models/moe"
-        " models/skysense"
+        "models/spec models/features models/reducer models/recompute models/backbone models/fusion"
+        " models/moe models/skysense"
     ),
     "models/pretrained": "models/spec models/features models/backbone models/skysense",
-    "models/count": "models/spec models/backbone models/pretraining models/pretraining/losses",
+    "models/count": (
+        "models/spec models/features models/backbone models/pretraining models/pretraining/losses"
+    ),
     "engine": "",
     "engine/errors": "",
     "engine/config": "",

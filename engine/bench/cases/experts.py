@@ -104,7 +104,7 @@ def _way(
 ) -> Way:
     """The project's module with the given values."""
     with x.device:
-        module = MoE(size.width, size.hidden, spec, ep_size).to(x.device, x.dtype)
+        module = MoE(size.width, size.hidden, spec, ep_size=ep_size).to(x.device, x.dtype)
     parameters = dict(sorted(module.named_parameters()))
     if parameters.keys() != first.keys():
         raise RuntimeError(

@@ -14,9 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from models import recompute
 from models.features import Views
 from models.initialise import initialise
+from models.recompute import POLICIES
 from models.skysense import SkySense
 from models.spec import ContextSpec, FusionSpec, ModalitySpec, ModelSpec, MoESpec
 
@@ -34,7 +34,6 @@ SMALL = ModelSpec(
     fusion=FusionSpec(width=16, layers=2, heads=2),
     context=ContextSpec(regions=2, prototypes=3, width=8),
 )
-POLICIES = (False, *recompute.POLICIES)
 
 
 def views(
@@ -77,7 +76,7 @@ class Storages(TorchDispatchMode):
 
 
 def gradients(policy) -> list[torch.Tensor]:
-    model = SkySense(SMALL, checkpointing=policy)
+    model = SkySense(SMALL, recompute=policy)
     initialise(model, 2)
     for norm in (m for m in model.modules() if type(m).__name__ == "BlockNorm"):
         torch.nn.init.constant_(norm.weight, 0.5)
@@ -111,7 +110,7 @@ def cost(spec: ModelSpec, sizes: dict[str, tuple[int, int]], policy) -> tuple[in
         torch.device("meta"),
         patch.object(torch.nn.functional, "scaled_dot_product_attention", attention),
     ):
-        model = SkySense(spec, checkpointing=policy).bfloat16()
+        model = SkySense(spec, recompute=policy).bfloat16()
         inputs = {
             size: views(spec, cells, count, "meta", torch.bfloat16)
             for size, (count, cells) in sizes.items()
@@ -126,7 +125,7 @@ def cost(spec: ModelSpec, sizes: dict[str, tuple[int, int]], policy) -> tuple[in
 
 
 def table(spec: ModelSpec, sizes: dict[str, tuple[int, int]]) -> dict:
-    found = {policy or "none": cost(spec, sizes, policy) for policy in POLICIES}
+    found = {policy: cost(spec, sizes, policy) for policy in POLICIES}
     return {policy: (kept, again - found["none"][1]) for policy, (kept, again) in found.items()}
 
 
@@ -152,6 +151,7 @@ def test_the_table_of_the_papers_model():
 
 def test_an_unknown_way_is_refused():
     with pytest.raises(
-        ValueError, match="checkpointing: expected one of blocks, windows, pointwise, found 'some'"
+        ValueError,
+        match="recompute: expected one of none, blocks, windows, pointwise, found 'some'",
     ):
         gradients("some")

@@ -19,8 +19,10 @@ from engine.cost.count import expected_rows, step_costs, step_flops
 from engine.cost.figure import COLOURS, family
 from engine.training.objective import Objective, to_views
 from models.count.flops import map_sides
+from models.features import FUSED
 from models.initialise import initialise
-from models.pretraining.model import FUSED, Pretraining
+from models.pretraining.model import Pretraining
+from models.recompute import NONE
 from models.reducer import Reducer
 from tests.commands import ROOT, TINY, environment, script
 from tests.unit.batches import whole_batch
@@ -56,8 +58,8 @@ def test_a_real_step_equals_the_count(overrides):
     # the head loss computes logits again and makes the gradients of the last layer in its forward
     # pass
     early = again + sum(cost.backward for cost in costs.losses if cost.module.endswith(", logits"))
-    policy = settings.activation_checkpointing and settings.recompute
-    student, teacher = (Pretraining(settings.model, None, None, policy) for _ in range(2))
+    policy = settings.recompute if settings.activation_checkpointing else NONE
+    student, teacher = (Pretraining(settings.model, recompute=policy) for _ in range(2))
     for model in (student, teacher):
         initialise(model, settings.seed)
     teacher.eval().requires_grad_(False)

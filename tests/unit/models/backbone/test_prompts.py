@@ -67,7 +67,7 @@ def test_a_stage_equals_timm_blocks_on_prompts_and_tokens_with_the_prompts_cut_o
     spec = ModelSpec(
         widths=(8, 8, 16, 32), depths=(1, 1, 3, 1), head_dim=8, prompts=(0, 0, 4, 4), moe=None
     )
-    stage = Stage(spec, 2, [FeedForward(16, 64) for _ in range(3)], checkpointing=False).double()
+    stage = Stage(spec, 2, [FeedForward(16, 64) for _ in range(3)]).double()
     source = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in stage.parameters():

@@ -9,6 +9,7 @@ from models.backbone.packing import Group, Layout, pack
 from models.backbone.stages import Backbone, expert_load
 from models.initialise import initialise
 from models.moe.layer import MoE, Routing
+from models.recompute import BLOCKS, NONE
 from models.spec import ModelSpec, MoESpec
 
 SMALL = ModelSpec(
@@ -175,8 +176,8 @@ def test_prompts_are_a_setting_that_changes_only_the_stages_that_have_them():
 
 def test_checkpointing_changes_neither_values_nor_gradients():
     results = []
-    for checkpointing in (False, True):
-        backbone = build(SMALL, checkpointing=checkpointing)
+    for recompute in (NONE, BLOCKS):
+        backbone = build(SMALL, recompute=recompute)
         x = random_tokens(LAYOUT).requires_grad_()
         stages, routings, _ = backbone(x, LAYOUT, ALL_PRESENT)
         loss = sum(stage.square().mean() for stage, _ in stages) + sum(r.balance for r in routings)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from models import recompute
 from models.backbone.packing import Group, Layout
 from models.backbone.stages import Backbone, expert_load
 from models.backbone.stochastic_depth import Draw, _Move, choose, kept, run_on_some, subset
@@ -182,7 +183,9 @@ def test_the_backbone_skips_in_training_with_a_draw_and_at_no_other_time():
 
 
 def test_recomputation_gives_the_same_gradients():
-    assert equal(outcome(backbone(), Draw(0, 1)), outcome(backbone(checkpointing=True), Draw(0, 1)))
+    assert equal(
+        outcome(backbone(), Draw(0, 1)), outcome(backbone(recompute=recompute.BLOCKS), Draw(0, 1))
+    )
 
 
 def test_a_rate_that_leaves_nothing_is_refused():

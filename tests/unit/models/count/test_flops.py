@@ -28,7 +28,7 @@ from models.count.flops import (
     trunk,
 )
 from models.errors import ModelError
-from models.features import Views
+from models.features import FUSED, Views
 from models.initialise import initialise
 from models.pretraining.losses.correspondence import match
 from models.pretraining.losses.dino import Centre, DinoSpec
@@ -41,8 +41,9 @@ from models.pretraining.losses.multi_granularity import (
     partner_views,
 )
 from models.pretraining.losses.semantic_aggregation import semantic_aggregation
-from models.pretraining.model import FUSED, Pretraining
+from models.pretraining.model import Pretraining
 from models.pretraining.projection_head import ProjectionHead
+from models.recompute import BLOCKS
 from models.reducer import Reducer
 from models.skysense import SkySense
 from models.spec import ContextSpec, FusionSpec, HeadSpec, ModalitySpec, ModelSpec, MoESpec
@@ -157,7 +158,7 @@ def test_forward_and_backward_equal_torchs_counter(case):
 def test_activation_checkpointing_recomputes_what_is_said(case):
     spec, sizes = CASES[case]
     costs = pretraining(spec, sizes, BATCH)
-    model, kept = built(spec, checkpointing=True), []
+    model, kept = built(spec, recompute=BLOCKS), []
     assert counted(lambda: kept.append(scalar(model(inputs(spec, sizes))))) == total(costs)
     assert counted(kept[0].backward) == total(costs, "backward") + total(costs, "recomputed")
 

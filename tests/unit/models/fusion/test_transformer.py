@@ -6,14 +6,15 @@ from torch import nn
 
 from models.fusion.transformer import DAYS, CellSeries, Fusion, FusionLayer
 from models.initialise import initialise
+from models.recompute import BLOCKS, NONE
 from models.spec import FusionSpec, ModelSpec
 
 SPEC = FusionSpec(width=16, layers=3, heads=4)
 FRAMES = {"hr": 1, "ms": 4, "sar": 3}
 
 
-def make(checkpointing=False, spec=SPEC):
-    fusion = Fusion(spec, 12, tuple(FRAMES), checkpointing=checkpointing).double()
+def make(recompute=NONE, spec=SPEC):
+    fusion = Fusion(spec, 12, tuple(FRAMES), recompute=recompute).double()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in fusion.parameters():
@@ -172,8 +173,8 @@ def test_leap_day_shares_the_last_row():
 
 def test_checkpointing_changes_nothing():
     gradients = []
-    for checkpointing in (False, True):
-        fusion = make(checkpointing)
+    for recompute in (NONE, BLOCKS):
+        fusion = make(recompute)
         fusion([series(), series(seed=1)])[1].square().sum().backward()
         gradients.append([p.grad for p in fusion.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*gradients))

@@ -112,5 +112,5 @@ def test_an_unknown_wish_is_refused(monkeypatch):
 
 
 def test_the_losses_need_no_triton():
-    script = "import sys; sys.modules['triton'] = None; import models.losses.multi_granularity, models.kernels.dispatch"
+    script = "import sys; sys.modules['triton'] = None; import models.pretraining.losses.multi_granularity, models.kernels.dispatch"
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)

@@ -30,7 +30,7 @@ def build(path, experts=4, factor=0.0, dtype=torch.float64, seed=0, **changes):
     spec = MoESpec(
         experts=experts, capacity_factor=factor, implementation=implementation, **changes
     )
-    moe = MoE(WIDTH, HIDDEN, spec, ep_size).to(dtype)
+    moe = MoE(WIDTH, HIDDEN, spec, ep_size=ep_size).to(dtype)
     generator = torch.Generator().manual_seed(seed)
     for _, parameter in sorted(moe.named_parameters()):
         parameter.data = (
@@ -327,14 +327,14 @@ def test_errors_name_the_remedy():
     with pytest.raises(
         ValueError, match=r"ep_size: expected a divisor of the number of processes \(1\), found 2"
     ):
-        MoE(WIDTH, HIDDEN, MoESpec(), 2)
+        MoE(WIDTH, HIDDEN, MoESpec(), ep_size=2)
     with pytest.raises(
         ValueError, match=r"'grouped' expected all experts .* \(ep_size 1\), found ep_size 2"
     ):
-        MoE(WIDTH, HIDDEN, MoESpec(implementation="grouped"), 2)
+        MoE(WIDTH, HIDDEN, MoESpec(implementation="grouped"), ep_size=2)
     if "tutel" not in sys.modules:
         with pytest.raises(ValueError, match="install it or set 'deepspeed'"):
-            MoE(WIDTH, HIDDEN, MoESpec(implementation="tutel"), 1)
+            MoE(WIDTH, HIDDEN, MoESpec(implementation="tutel"), ep_size=1)
     with pytest.raises(ValueError, match="'triton' is not 'deepspeed', 'tutel' or 'grouped'"):
         ModelSpec(moe=MoESpec(implementation="triton"))
 
@@ -354,8 +354,8 @@ def test_grouped_needs_all_experts_on_every_rank():
 @pytest.mark.parametrize("implementation", ["deepspeed", "grouped"])
 def test_local_path_never_imports_deepspeed_nor_triton(implementation):
     code = (
-        "import sys, torch; from models.moe import MoE; from models.spec import MoESpec; "
-        f"moe = MoE(4, 8, MoESpec(experts=2, implementation={implementation!r}), None); "
+        "import sys, torch; from models.moe.layer import MoE; from models.spec import MoESpec; "
+        f"moe = MoE(4, 8, MoESpec(experts=2, implementation={implementation!r})); "
         "moe(torch.randn(5, 4), torch.ones(5, dtype=torch.bool))[0].sum().backward(); "
         "sys.exit(bool({'deepspeed', 'triton'} & sys.modules.keys()))"
     )

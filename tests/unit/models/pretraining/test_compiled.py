@@ -69,7 +69,7 @@ def test_values_are_those_of_eager_code_and_no_layout_is_compiled_anew():
     [
         (
             ["skysense.recompute=some"],
-            "skysense.recompute: expected one of blocks, windows, pointwise, found 'some'",
+            "skysense.recompute: expected one of none, blocks, windows, pointwise, found 'some'",
         ),
         (
             ["skysense.recompute=windows"],
