@@ -2,4 +2,7 @@
 
 
 class InputError(ValueError):
-    """Something given to us is wrong: one line saying what was expected, found, where, and what to do."""
+    """Something given to the program is wrong.
+
+    The message is one line: what was expected, what was found, where, and what to do.
+    """

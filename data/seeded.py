@@ -1,9 +1,9 @@
 """Random choices that follow from names and numbers alone, never from processes, workers or
 restarts."""
 
-import hashlib
-
 import numpy as np
+
+from data.hashing import new_hash
 
 
 def generator(*parts) -> np.random.Generator:
@@ -11,5 +11,5 @@ def generator(*parts) -> np.random.Generator:
 
     Philox keyed with BLAKE2b of the printed tuple; Python's own ``hash`` differs from process to
     process."""
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=16).digest()
+    digest = new_hash(repr(parts).encode()).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))

@@ -27,7 +27,7 @@ from data.bench.images import LEVELS, HrCodec, box, hr_codecs, level_of, touched
 from data.bench.scene import Scene, load_scene
 from data.bench.series import StackCodec, stack_codecs
 from data.errors import InputError
-from data.jobs.whole_file import check_place, write_whole
+from data.files import check_place, write_whole
 from data.stream.settings import DataSettings, ViewSettings
 from data.stream.views import draw_views
 from data.tiles.tile import HR_PIXELS

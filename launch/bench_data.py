@@ -22,7 +22,7 @@ sys.path.insert(
 from data.bench.full_size import write_full_size
 from data.bench.pipelines import ours, plain, rasters, scenes, stock
 from data.errors import InputError
-from data.jobs.whole_file import check_place, write_whole
+from data.files import check_place, write_whole
 from data.stream.sample import Batch
 from data.stream.settings import DataSettings
 from launch.cli import run

@@ -21,7 +21,7 @@ sys.path.insert(
 )  # so that the command works from any folder
 
 from data.errors import InputError
-from data.jobs.whole_file import check_place, write_whole
+from data.files import check_place, write_whole
 from engine.bench.cases import experts, global_attention, head_loss, sinkhorn, window_attention
 from engine.bench.ceilings import ceilings
 from engine.bench.compare import compare

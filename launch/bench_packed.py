@@ -19,7 +19,7 @@ sys.path.insert(
 )  # so that the command works from any folder
 
 from data.errors import InputError
-from data.jobs.whole_file import check_place, write_whole
+from data.files import check_place, write_whole
 from engine.bench.timing import interleaved, spread, times_faster
 from launch.cli import run
 from models.features import Features, Views

@@ -11,7 +11,7 @@ sys.path.insert(
     0, str(Path(__file__).resolve().parents[1])
 )  # so that the command works from any folder
 
-from data.jobs.whole_file import check_place, write_whole
+from data.files import check_place, write_whole
 from data.osm.class_page import page
 from launch.cli import run
 

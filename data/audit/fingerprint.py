@@ -1,9 +1,9 @@
 """Two short names of a sample: of its bytes (equal: the same files) and of its looks (near: the
 same picture)."""
 
-import hashlib
-
 import numpy as np
+
+from data.hashing import hash_64
 
 LOW = 8  # frequencies an axis
 BITS = LOW * LOW - 1
@@ -22,7 +22,7 @@ def content(members: dict) -> int:
 
 def short(text: str) -> int:
     """63 bits of a text (BLAKE2b): they fit a signed integer."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
+    return hash_64(text) >> 1
 
 
 def looks(image: np.ndarray, valid: np.ndarray) -> int | None:

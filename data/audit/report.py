@@ -8,7 +8,7 @@ from matplotlib import rc_context
 from data.audit.sections import sections
 from data.audit.shifted import shifted
 from data.errors import InputError
-from data.jobs.whole_file import write_whole
+from data.files import write_whole
 from data.pages.page import page
 from data.pages.style import STYLE
 from data.shards.dataset import ShardDataset

@@ -12,7 +12,6 @@ OpenStreetMap files are read through osmium, because GDAL reads a damaged one as
 import fcntl
 import functools
 import glob
-import hashlib
 import inspect
 import json
 import os
@@ -33,6 +32,8 @@ import data.osm.features
 import data.osm.tags
 import data.tiles.classes
 from data.errors import InputError
+from data.files import whole_file
+from data.hashing import content_hash
 from data.osm.features import Box, Features, boxes, features_of, join, place
 from data.osm.tags import AREAS, KEYS, WAYS
 from data.osm.vector_files import layers_of, reading, shapes_of, tags_of
@@ -103,7 +104,7 @@ def is_osm(path: Path) -> bool:
 def _digest(path: Path, layers: tuple[str, ...], default: dict[str, str]) -> str:
     state = path.stat()
     told = json.dumps([state.st_size, state.st_mtime_ns, layers, sorted(default.items()), _rules()])
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+    return content_hash(told.encode())[:16]
 
 
 @functools.cache
@@ -146,23 +147,21 @@ def _make(path: Path, layers: tuple[str, ...], default: dict[str, str], copy: Pa
     count = dict.fromkeys(("shapes", "mended", "skipped"), 0)
     rows = pyarrow.RecordBatchReader.from_batches(SCHEMA, _batches(found, count, failure))
     try:
-        pyogrio.write_arrow(
-            rows,
-            partial,
-            layer=LAYER,
-            driver="FlatGeobuf",
-            geometry_name="geometry",
-            geometry_type="Unknown",
-            crs=crs,
-        )
-        copy.with_suffix(".json").write_text(json.dumps(count) + "\n")
-        os.replace(partial, copy)
+        with whole_file(copy, scratch=partial):
+            pyogrio.write_arrow(
+                rows,
+                partial,
+                layer=LAYER,
+                driver="FlatGeobuf",
+                geometry_name="geometry",
+                geometry_type="Unknown",
+                crs=crs,
+            )
+            copy.with_suffix(".json").write_text(json.dumps(count) + "\n")
     except Exception:
         if failure:  # what GDAL says then is only that the stream broke off
             raise failure[0] from None
         raise
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _batches(

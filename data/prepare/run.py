@@ -6,7 +6,6 @@ journal ``<out>.partial.jsonl`` has one line for each tile that is made or rejec
 killed at any moment, and the next one goes on; the archive that comes out has the same bytes.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,6 +15,8 @@ from functools import partial
 from pathlib import Path
 
 from data.errors import InputError
+from data.files import publish_folder
+from data.hashing import content_hash
 from data.jobs.journal import CLAIMED, Journal, hold
 from data.jobs.pool import Died, cores, in_processes
 from data.jobs.progress import Progress
@@ -157,8 +158,10 @@ def _beside(out: Path, suffix: str) -> Path:
 
 def _plan(manifest: str | Path, tiles: str | Path | None) -> str:
     """A hash of what decides the archive: the manifest, the format and the classes."""
-    hashes = [_hash(Path(path).read_bytes()) for path in (manifest, tiles) if path is not None]
-    return _hash(json.dumps([FORMAT, VERSION, class_table(), hashes]).encode())
+    hashes = [
+        content_hash(Path(path).read_bytes()) for path in (manifest, tiles) if path is not None
+    ]
+    return content_hash(json.dumps([FORMAT, VERSION, class_table(), hashes]).encode())
 
 
 def _is_published(out: Path, staging: Path, journal: Journal) -> bool:
@@ -169,7 +172,7 @@ def _is_published(out: Path, staging: Path, journal: Journal) -> bool:
         bool(hashes)
         and not staging.exists()
         and report.is_file()
-        and _hash(report.read_bytes()) == hashes[-1]
+        and content_hash(report.read_bytes()) == hashes[-1]
     )
 
 
@@ -289,22 +292,13 @@ def _finish(staging: Path, journal: Journal, records: list[dict]) -> None:
     )
     report = "{" + ", ".join(lists) + "}\n"
     (staging / REPORT).write_text(report)
-    journal.append({WHOLE: _hash(report.encode())})
+    journal.append({WHOLE: content_hash(report.encode())})
     journal.force()
-
-
-def _hash(data: bytes) -> str:
-    """BLAKE2b, 128 bits, in hex."""
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def _publish(staging: Path, out: Path) -> None:
     """Move the whole archive to its place; an old one steps aside only now."""
-    if out.exists():
-        if _replaced(staging).exists():  # half deleted, by a run that was killed
-            shutil.rmtree(_replaced(staging))
-        os.rename(out, _replaced(staging))
-    os.rename(staging, out)
+    publish_folder(staging, out, aside=_replaced(staging))
 
 
 def _replaced(staging: Path) -> Path:

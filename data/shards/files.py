@@ -1,9 +1,8 @@
 """What writers and readers of shards share: names of files and members, checksums."""
 
-import hashlib
 import json
 
-import google_crc32c
+from data.hashing import content_hash
 
 FORMAT = "skysense-shards"
 VERSION = 2
@@ -34,17 +33,7 @@ def hr_levels(members: dict) -> int:
     return levels
 
 
-def checksum(data: bytes) -> int:
-    """CRC32C (Castagnoli)."""
-    return google_crc32c.value(data)
-
-
 def manifest_hash(manifest: dict) -> str:
     """Hash over everything in a manifest but its own ``hash``."""
     rest = {name: value for name, value in manifest.items() if name != "hash"}
     return content_hash(json.dumps(rest, sort_keys=True).encode())
-
-
-def content_hash(data: bytes) -> str:
-    """BLAKE2b, 128 bits, in hex."""
-    return hashlib.blake2b(data, digest_size=16).hexdigest()

@@ -15,10 +15,11 @@ from functools import partial
 from pathlib import Path
 
 from data.errors import InputError
+from data.hashing import content_hash
 from data.jobs.journal import CLAIMED, Journal, hold
 from data.jobs.pool import Died, cores, in_processes
 from data.jobs.progress import Progress
-from data.shards.files import FORMAT, MANIFEST, VERSION, content_hash, index_name, tar_name
+from data.shards.files import FORMAT, MANIFEST, VERSION, index_name, tar_name
 from data.shards.writer import ShardOptions, claim, packing_order, write_manifest, write_shard
 from data.tiles.archive import check_archive, read_tile, stored_digest, tile_digest, tile_keys
 from data.tiles.classes import class_table

@@ -14,7 +14,7 @@ from numcodecs.blosc import Blosc
 from numcodecs.zstd import Zstd
 
 from data.errors import InputError
-from data.shards.files import checksum
+from data.hashing import checksum
 from data.tiles.modalities import MODALITIES
 
 LEVEL = 9  # of both: written once, read every epoch

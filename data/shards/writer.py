@@ -13,7 +13,6 @@ no dataset.
 
 import io
 import json
-import os
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,14 +24,14 @@ import numpy as np
 from PIL import Image
 
 from data.errors import InputError
+from data.files import PARTIAL, force, whole_file, write_whole
+from data.hashing import checksum, content_hash
 from data.seeded import generator
 from data.shards.files import (
     FORMAT,
     HR_SUFFIXES,
     MANIFEST,
     VERSION,
-    checksum,
-    content_hash,
     hr_field,
     index_name,
     manifest_hash,
@@ -125,7 +124,7 @@ def claim(out: Path, overwrite: bool) -> None:
         raise InputError(
             f"{out}: holds shards already (found {ours[0].name}); pass --overwrite to replace them"
         )
-    for path in [*ours, *out.glob(f"{MANIFEST}.partial"), *out.glob("shard-??????.*.partial")]:
+    for path in [*ours, *out.glob(MANIFEST + PARTIAL), *out.glob(f"shard-??????.*{PARTIAL}")]:
         path.unlink()
 
 
@@ -137,8 +136,7 @@ def write_shard(out: Path, number: int, tiles: Iterable[Tile], options: ShardOpt
     index's first line), ``places`` (lon, lat of each sample) and ``credits`` ([licence,
     attribution, samples]). Raises InputError for a malformed tile."""
     name, entries, credits = f"shard-{number:06d}", [], Counter()
-    partial = out / f"{tar_name(name)}.partial"
-    with open(partial, "wb") as file:
+    with whole_file(out / tar_name(name)) as scratch, open(scratch, "wb") as file:
         with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             for tile in tiles:
                 check_tile(tile)
@@ -148,12 +146,10 @@ def write_shard(out: Path, number: int, tiles: Iterable[Tile], options: ShardOpt
                     )
                 entries.append(_add(tar, file, tile, options))
                 credits[tile.licence, tile.attribution] += 1
-        file.flush()
-        os.fsync(file.fileno())
+        force(file)
         size = file.tell()
-    os.replace(partial, out / tar_name(name))
     index, head = _index(name, entries)
-    _publish(out / index_name(name), index)
+    write_whole(out / index_name(name), index, durable=True)
     return {
         "name": name,
         "size": size,
@@ -201,7 +197,8 @@ def write_manifest(out: Path, records: Sequence[dict], options: ShardOptions) ->
         ],
     }
     manifest["hash"] = manifest_hash(manifest)
-    _publish(out / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
+    text = json.dumps(manifest, indent=1, sort_keys=True)
+    write_whole(out / MANIFEST, text, durable=True)
     return manifest
 
 
@@ -330,13 +327,3 @@ def _index(name: str, entries: list[dict]) -> tuple[bytes, list[int]]:
         json.dumps({"shard": tar_name(name), "rows": rows}, separators=(",", ":")).encode() + b"\n"
     )
     return head + b"".join(lines), [len(head), checksum(head)]
-
-
-def _publish(path: Path, data: bytes) -> None:
-    """A file that is whole and on the disk, or not there."""
-    partial = path.with_name(f"{path.name}.partial")
-    with open(partial, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)

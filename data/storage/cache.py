@@ -5,7 +5,6 @@ are kept follows from a hash alone, and all processes of all nodes agree without
 block, moved to its place whole.
 """
 
-import hashlib
 import logging
 import os
 import time
@@ -13,6 +12,8 @@ import uuid
 from pathlib import Path
 
 from data.errors import InputError
+from data.files import whole_file
+from data.hashing import hash_64
 
 PARTIAL = "partial"  # folder of files being written
 STALE = 3600.0  # seconds after which a partial file is the rest of a killed process
@@ -42,10 +43,7 @@ class Cache:
 
     def keeps(self, name: str, offset: int) -> bool:
         """Whether the block at ``offset`` of file ``name`` belongs to the share."""
-        digest = hashlib.blake2b(
-            f"{self.fingerprint}/{name}/{offset}".encode(), digest_size=8
-        ).digest()
-        return int.from_bytes(digest, "big") < self.share * 2**64
+        return hash_64(f"{self.fingerprint}/{name}/{offset}") < self.share * 2**64
 
     def read(self, name: str, offset: int, spans: list[tuple[int, int]]) -> list[bytes] | None:
         """Bytes of spans (offset in the block, size) of a kept block, unchecked; None when it is
@@ -63,13 +61,12 @@ class Cache:
     def write(self, name: str, offset: int, data: bytes) -> None:
         """Keep a block: readers see all of it or nothing. A disk that refuses ends the writing with
         a warning."""
-        partial = self.folder / PARTIAL / uuid.uuid4().hex
+        path = self._path(name, offset)
         try:
-            partial.write_bytes(data)
-            self._path(name, offset).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(partial, self._path(name, offset))
+            with whole_file(path, scratch=self.folder / PARTIAL / uuid.uuid4().hex) as scratch:
+                scratch.write_bytes(data)
+                path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            partial.unlink(missing_ok=True)
             self._stop(error)
 
     def drop(self, name: str, offset: int) -> None:

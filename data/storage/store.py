@@ -12,10 +12,10 @@ from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 
-import google_crc32c
 from fsspec.utils import get_protocol
 
 from data.errors import InputError
+from data.hashing import checksum
 from data.storage.cache import Cache
 from data.storage.remote import Fault, fault_of, open_filesystem
 
@@ -376,7 +376,7 @@ def _problem(part: Range, data: bytes) -> Fault | None:
     """What is wrong with the bytes of a range."""
     if len(data) != part.size:
         return Fault("short", f"{len(data)} bytes")
-    found = google_crc32c.value(data)
+    found = checksum(data)
     if found != part.crc32c:
         return Fault(
             "checksum",

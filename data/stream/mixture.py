@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from data.errors import InputError
+from data.hashing import content_hash
 from data.shards.dataset import ShardDataset, Want
-from data.shards.files import content_hash
 from data.stream.order import Part
 from data.stream.settings import DataSettings
 from data.tiles.regions import RegionTable

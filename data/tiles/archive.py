@@ -6,7 +6,6 @@ so a killed job never leaves half a tile that a reader could meet. (Against a po
 data/jobs/journal.py: to force every file of every tile to the disk takes longer than to write it.)
 """
 
-import hashlib
 import json
 import os
 import re
@@ -18,6 +17,7 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from data.errors import InputError
+from data.hashing import new_hash
 from data.tiles.classes import class_table
 from data.tiles.tile import HR_PIXELS, LABEL_PIXELS, Tile
 
@@ -141,7 +141,7 @@ def tile_digest(tile: Tile) -> str:
     """BLAKE2b, 128 bits, in hex, over all that a tile holds: one JSON line of key and metadata,
     keys sorted; then for each array in order of its name a JSON line [name, dtype, shape] and its
     bytes, C order, little endian."""
-    digest = hashlib.blake2b(_line({"key": tile.key, **_metadata(tile)}), digest_size=16)
+    digest = new_hash(_line({"key": tile.key, **_metadata(tile)}))
     for name, array in sorted(_members(tile).items()):
         array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
         digest.update(_line([name, array.dtype.str, list(array.shape)]))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data.errors import InputError
 from data.tiles.tile import HR_PIXELS
 
 
@@ -102,10 +103,10 @@ MODALITIES: dict[str, Modality] = {
 def normalise(array: np.ndarray, modality: str | Modality) -> np.ndarray:
     """Stored numbers (..., C, H, W) -> float32 of the same shape, (x / scale - mean) / std by band.
 
-    Raises ValueError when C is not the sensor's number of bands."""
+    Raises InputError when C is not the sensor's number of bands."""
     sensor = MODALITIES[modality] if isinstance(modality, str) else modality
     if array.shape[-3] != len(sensor.bands):
-        raise ValueError(
+        raise InputError(
             f"normalise {sensor.key}: expected {len(sensor.bands)} bands {sensor.bands}, "
             f"found shape {array.shape}"
         )

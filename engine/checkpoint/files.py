@@ -2,23 +2,22 @@
 
 import json
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 
-import google_crc32c
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from data.errors import InputError
+from data.files import force
+from data.hashing import stream_checksum
 from engine.distributed.shard_names import BUFFER, SHARD
 
 MANIFEST, STATE, BUFFERS = "manifest.json", "state.json", "ema/buffers.safetensors"
 LAYOUT = "layout"  # in the header of a file of shards: ``zero.layout`` as JSON
 FORMAT = 2
-_CHUNK = 2**24  # bytes read at once
 
 
 def whole(root: Path) -> list[Path]:
@@ -75,13 +74,10 @@ def _words(entry: dict | None) -> str:
 
 def stamp(file: Path) -> dict:
     """Size and CRC32C of a file, after it has reached the disk."""
-    size, checksum = 0, google_crc32c.Checksum()
     with open(file, "rb") as stream:
-        os.fsync(stream.fileno())
-        while chunk := stream.read(_CHUNK):
-            size += len(chunk)
-            checksum.update(chunk)
-    return {"size": size, "crc32c": checksum.hexdigest().decode()}
+        force(stream)
+        size, checksum = stream_checksum(stream)
+    return {"size": size, "crc32c": f"{checksum:08x}"}
 
 
 def shard_file(folder: Path, rank: int) -> Path:

@@ -9,7 +9,6 @@ checkpoints/step-00000100/ deepspeed/        weights, float32 master weights, Ad
 """
 
 import json
-import os
 import platform
 import shutil
 from importlib.metadata import version
@@ -19,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from data.files import force_folder, publish_folder, write_durable
 from engine.checkpoint.files import (
     BUFFERS,
     FORMAT,
@@ -114,10 +114,7 @@ def _save(tensors: dict[str, Tensor], file: Path, header: dict[str, str] | None 
 
 def _write_json(file: Path, value: dict) -> None:
     """Write and wait until it is on the disk."""
-    with open(file, "w", encoding="utf-8") as stream:
-        json.dump(value, stream, indent=2)
-        stream.flush()
-        os.fsync(stream.fileno())
+    write_durable(file, json.dumps(value, indent=2))
 
 
 def _files(folder: Path) -> list[str]:
@@ -136,14 +133,8 @@ def _publish(hidden: Path, folder: Path, files: dict[str, dict]) -> None:
             "versions": versions | {"python": platform.python_version()},
         },
     )
-    if folder.exists():
-        folder.rename(hidden.with_name(hidden.name + "-replaced"))
-    hidden.rename(folder)
-    descriptor = os.open(folder.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)  # the new name itself
-    finally:
-        os.close(descriptor)
+    publish_folder(hidden, folder, aside=hidden.with_name(hidden.name + "-replaced"))
+    force_folder(folder.parent)  # the new name itself
 
 
 def _prune(folder: Path, keep: int) -> None:

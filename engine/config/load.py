@@ -14,10 +14,12 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
+from data.files import write_whole
+from data.suggest import suggest
 from engine.config.deepspeed_keys import ACCEPTED, REFUSED
 from engine.config.rules import problems
 from engine.config.settings import Settings
-from engine.config.typed import expected, found, has_type, parse, suggest
+from engine.config.typed import expected, found, has_type, parse
 from engine.errors import ConfigError
 
 __all__ = ["Config", "ConfigError", "load", "snapshot"]
@@ -185,8 +187,8 @@ def snapshot(config: Config, run_dir: str | os.PathLike, resume: bool = False) -
             f"choose another --run_dir, or continue that run with --resume"
         )
     run_dir.mkdir(parents=True, exist_ok=True)
-    _write(kept, config.merged)
-    _write(run_dir / "environment.json", environment())
+    _write_json(kept, config.merged)
+    _write_json(run_dir / "environment.json", environment())
 
 
 def environment() -> dict:
@@ -226,8 +228,6 @@ def _git_revision() -> str | None:
     )
 
 
-def _write(path: Path, content: dict) -> None:
-    """Writes JSON so that a reader sees the old file or the new one, never half."""
-    scratch = path.with_suffix(".tmp")
-    scratch.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(scratch, path)
+def _write_json(path: Path, content: dict) -> None:
+    """Write a file of JSON whole or not at all."""
+    write_whole(path, json.dumps(content, indent=2) + "\n")

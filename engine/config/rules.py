@@ -1,9 +1,9 @@
 """What settings must satisfy together: each rule sees everything and answers with one line, or with
 nothing."""
 
+from data.suggest import suggest
 from data.tiles.modalities import MODALITIES
 from engine.config.settings import Settings
-from engine.config.typed import suggest
 from models.layer_norm import IMPLEMENTATIONS
 from models.recompute import BLOCKS, POLICIES
 from models.spec import CELL_METRES

@@ -1,10 +1,10 @@
 """From parsed JSON to typed, checked settings objects. It knows dataclasses, not what they mean."""
 
-import difflib
 import types
 import typing
 from dataclasses import MISSING, fields, is_dataclass
 
+from data.suggest import suggest
 from engine.errors import ConfigError
 
 _MISSING = object()
@@ -17,13 +17,6 @@ _JSON_NAMES = {
     float: "float",
     type(None): "null",
 }
-
-
-def suggest(name: str, known) -> str:
-    """``; did you mean "x"?`` for the nearest known name, otherwise the list of what is known."""
-    known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f'; did you mean "{near[0]}"?' if near else f"; known here: {', '.join(known)}"
 
 
 def found(value) -> str:

@@ -8,6 +8,7 @@ from typing import TextIO
 
 import torch
 
+from data.files import write_whole
 from engine.errors import ConfigError
 from engine.plot_file import check_plot, save_plot
 from engine.profile.figure import picture, place, short
@@ -110,9 +111,7 @@ def publish(
 ) -> None:
     """Print the report, and write the files that were asked for."""
     if out is not None:
-        scratch = out.with_name(f".{out.name}.part")  # so that the file is whole or not there
-        scratch.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        os.replace(scratch, out)
+        write_whole(out, json.dumps(found, indent=1) + "\n")
     save_plot(plot, lambda: picture(found))
     print(json.dumps(found) if as_json else text(found), file=report, flush=True)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matplotlib import rc_context
 
-from data.jobs.whole_file import write_whole
+from data.files import write_whole
 from data.pages.page import page
 from data.pages.style import STYLE
 from engine.config.load import Config

@@ -7,6 +7,7 @@ import os
 import time
 from pathlib import Path
 
+from data.files import write_whole
 from engine.errors import ConfigError
 
 FILE = "metrics.jsonl"
@@ -104,9 +105,7 @@ def _cut(run_dir: Path, start: int) -> None:
     path = run_dir / FILE
     if path.exists():
         kept = [record for record in read(run_dir) if record["step"] < start]
-        scratch = path.with_suffix(".tmp")
-        scratch.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        os.replace(scratch, path)
+        write_whole(path, "".join(json.dumps(record) + "\n" for record in kept))
 
 
 def _plain(value):

@@ -16,7 +16,6 @@ from functools import cache
 from pathlib import Path
 
 from data.errors import InputError
-from data.prepare.contract.names import nearest
 from data.prepare.contract.source import File, Reader, Remote
 from data.prepare.contract.spot import Spot, spot_of
 from data.prepare.manifest.stac import stac_records
@@ -29,6 +28,7 @@ from data.prepare.readers.raster_labels import GeoTiffLabels
 from data.prepare.readers.sentinel2_safe import Sentinel2Safe
 from data.prepare.readers.vector_labels import VectorLabels
 from data.prepare.readers.web_tiles import WebTiles
+from data.suggest import did_you_mean
 from data.tiles.archive import KEY
 
 READERS = {
@@ -182,7 +182,7 @@ def _reader(source: dict, where: str, folder: Path) -> Reader:
     name = source.get("reader") if isinstance(source, dict) else None
     if not isinstance(name, str) or name not in READERS:
         raise InputError(
-            f"{where}: reader {name!r} is unknown{nearest(str(name), READERS)}; "
+            f"{where}: reader {name!r} is unknown{did_you_mean(str(name), READERS)}; "
             f"expected one of {sorted(READERS)}"
         )
     kinds, required = options_of(READERS[name])
@@ -248,7 +248,7 @@ def _check_keys(
     for key, value in record.items():
         if key not in types:
             raise InputError(
-                f"{where}: unknown key {key!r}{nearest(key, types)}; known: {sorted(types)}"
+                f"{where}: unknown key {key!r}{did_you_mean(key, types)}; known: {sorted(types)}"
             )
         kinds = types[key] if isinstance(types[key], tuple) else (types[key],)
         if not isinstance(value, kinds) or isinstance(value, bool):

@@ -13,10 +13,10 @@ from rasterio.warp import transform_geom
 from shapely.errors import GEOSException
 
 from data.errors import InputError
-from data.prepare.contract.names import nearest
 from data.prepare.contract.spot import LONLAT, spot_of
 from data.prepare.manifest.tile_list import features_of, tile_rows
 from data.prepare.readers.netcdf_series import CLOUDY
+from data.suggest import did_you_mean
 from data.tiles.modalities import MODALITIES
 
 SETTINGS = {
@@ -254,7 +254,9 @@ class _Item:
         if name is None:
             return {}
         if name not in self.assets:
-            raise InputError(f"{self.where}: mask: no asset {name!r}{nearest(name, self.assets)}")
+            raise InputError(
+                f"{self.where}: mask: no asset {name!r}{did_you_mean(name, self.assets)}"
+            )
         return {"mask": self.assets[name]["href"], "masked": masked}
 
 
@@ -265,7 +267,7 @@ def _settings(settings: object, where: str) -> dict:
     for key, value in settings.items():
         if key not in SETTINGS:
             raise InputError(
-                f"{where}: skysense: unknown key {key!r}{nearest(key, SETTINGS)}; "
+                f"{where}: skysense: unknown key {key!r}{did_you_mean(key, SETTINGS)}; "
                 f"known: {sorted(SETTINGS)}"
             )
         if not isinstance(value, SETTINGS[key]):

@@ -17,7 +17,7 @@ from pyproj.exceptions import CRSError
 from shapely.errors import GEOSException
 
 from data.errors import InputError
-from data.prepare.contract.names import nearest
+from data.suggest import did_you_mean
 
 TILE = (
     "key",
@@ -147,7 +147,7 @@ def _header(names: list[str], known: set[str], where: str) -> list[str]:
     for name in names:
         if name not in known:
             raise InputError(
-                f"{where}: unknown column {name!r}{nearest(name, known)}; known: {sorted(known)}"
+                f"{where}: unknown column {name!r}{did_you_mean(name, known)}; known: {sorted(known)}"
             )
         if names.count(name) > 1:
             raise InputError(f"{where}: the column {name!r} stands there twice")

@@ -8,7 +8,6 @@ from rasterio.crs import CRS
 
 from data.errors import InputError
 from data.prepare.contract.grid import Grid, resample_labels
-from data.prepare.contract.names import nearest
 from data.prepare.contract.source import (
     File,
     Place,
@@ -18,6 +17,7 @@ from data.prepare.contract.source import (
     pixels_of,
     usable,
 )
+from data.suggest import did_you_mean
 from data.tiles.classes import CODES, INDEX
 from data.tiles.tile import LABEL_PIXELS, UNLABELLED
 
@@ -105,7 +105,7 @@ def code_table(legend: str | dict, where: object) -> dict[int, str]:
             raise InputError(f"{where}: legend: code {code!r}: expected a whole number") from None
         if name not in INDEX:
             raise InputError(
-                f"{where}: legend: code {code}: no class {name!r}{nearest(str(name), INDEX)}; "
+                f"{where}: legend: code {code}: no class {name!r}{did_you_mean(str(name), INDEX)}; "
                 "docs/classes.md lists them"
             )
         table[number] = name
