@@ -8,7 +8,9 @@ rank's part of such a vector, and a list of shards has one entry a group. The pr
 """
 
 import copy
+import gc
 import os
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,10 @@ from pathlib import Path
 import deepspeed
 import torch
 import torch.distributed as dist
+
+# Its functions take the world group of the moment of import as default argument. Imported before
+# there is one they hold None, and the group can be freed at the end.
+import torch.distributed.nn.functional  # noqa: F401
 from deepspeed.moe.layer import MoE
 from deepspeed.moe.utils import split_params_into_different_moe_groups_for_optimizer
 from torch import Tensor, nn
@@ -27,6 +33,7 @@ VERSION = "0.19.8"
 GROUP_LIMIT = (
     2**27
 )  # elements of a parameter group: the optimizer's temporaries are half a GiB of float32 at most
+_engines: weakref.WeakSet = weakref.WeakSet()  # what shutdown has to take down
 _TAG = "deepspeed"  # folder of DeepSpeed's files inside a checkpoint
 
 
@@ -88,9 +95,24 @@ def ranks() -> tuple[int, int, int]:
 
 
 def shutdown() -> None:
-    """Leave the process groups, DeepSpeed's included, if this process is in any."""
-    if dist.is_initialized():
-        deepspeed.comm.destroy_process_group()
+    """Leave the process groups, DeepSpeed's included, if this process is in any.
+
+    Afterwards no thread of gloo is left, provided that the caller holds no engine any more. ZeRO's
+    gradient hooks keep an engine and its groups alive, and gloo's threads with them; threads that
+    live until the interpreter's exit may abort the process there.
+    """
+    if not dist.is_initialized():
+        return
+    _remove_hooks()
+    gc.collect()  # engines refer to themselves
+    deepspeed.comm.destroy_process_group()
+
+
+def _remove_hooks() -> None:
+    """Take the gradient hooks of all engines away; in a function of its own, so that no local
+    variable keeps an engine afterwards."""
+    for engine in list(_engines):
+        engine.destroy()
 
 
 def parameter_groups(
@@ -148,9 +170,11 @@ def initialize(model: nn.Module, deepspeed_config: dict, groups: list[dict]):
     The model is moved to this rank's device, cast to bf16 if the configuration says so, and takes
     rank 0's weights.
     """
-    return deepspeed.initialize(
+    engine, *_ = deepspeed.initialize(
         model=model, model_parameters=groups, config=copy.deepcopy(deepspeed_config)
-    )[0]
+    )
+    _engines.add(engine)
+    return engine
 
 
 def join_expert_groups(module: nn.Module) -> None:

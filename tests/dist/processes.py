@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 
+from engine.distributed import zero
 from tests.paths import ROOT
 
 
@@ -138,10 +138,7 @@ def _child(target: str, folder: str) -> None:
     args = torch.load(f"{folder}/args", weights_only=False)
     result = getattr(importlib.import_module(module), function)(*args)
     torch.save(result, f"{folder}/{os.environ['RANK']}.result")
-    if dist.is_initialized():
-        # left to the interpreter's exit, gloo's threads abort about one run in five ("terminate
-        # called")
-        dist.destroy_process_group()
+    zero.shutdown()  # gloo's threads must end before the interpreter does
 
 
 if __name__ == "__main__":

@@ -33,7 +33,6 @@ def worker(cases):
                 zero.FlatCopy(engine, copy).fill(zero.moments(engine, "exp_avg"))
                 first = named(copy)
         results[case] = {"norms": norms, "moments": first, "weights": named(engine.module)}
-    zero.shutdown()
     return results
 
 
