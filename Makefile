@@ -47,9 +47,9 @@ test: install
 # A new run each time: only what an earlier demo wrote is replaced.
 demo: install
 	rm -rf $(RUN)/pretrain
-	$(bin)/python launch/prepare_data.py --manifest $(MANIFEST) --out $(RUN)/archive --overwrite
-	$(bin)/python launch/build_shards.py --archive $(RUN)/archive --out $(RUN)/shards --overwrite
+	$(bin)/python -m launch prepare --manifest $(MANIFEST) --out $(RUN)/archive --overwrite
+	$(bin)/python -m launch shards --archive $(RUN)/archive --out $(RUN)/shards --overwrite
 	$(probe); env $$accelerator $(bin)/deepspeed --num_gpus $$ranks --master_port $$port launch/pretrain.py \
 	  --deepspeed_config $(CONFIG) --run_dir $(RUN)/pretrain --set skysense.ep_size=$$ranks \
 	  --set skysense.data.shards=$(RUN)/shards $(if $(STEPS),--set skysense.schedule.steps=$(STEPS))
-	$(bin)/python launch/report.py $(RUN)/pretrain
+	$(bin)/python -m launch report $(RUN)/pretrain

@@ -1,1 +1,3 @@
-"""Command lines: one small file a command."""
+"""The command line: ``skysense NAME ...``, one small file a command."""
+
+__version__ = "0.1.0"

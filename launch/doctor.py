@@ -1,48 +1,37 @@
-"""Say what is active on this machine and why; with a configuration, also what it would use and what
-it lacks.
+"""Say what is active on this machine and why.
 
-    python launch/doctor.py
-    python launch/doctor.py --deepspeed_config ds_configs/one_gpu.json --set skysense.data.shards=shards
-    python launch/doctor.py --deepspeed_config ds_configs/paper_128gpu.json --ranks 128 --json
-
-Exit code 0 if the configuration's needs are met, 2 with one line otherwise.
+With a configuration, also say what a run of it would use and what it lacks. Exit status: 0 if the
+configuration's needs are met, 2 with one line otherwise.
 """
 
 import argparse
-import sys
-from pathlib import Path
-
-sys.path.insert(
-    0, str(Path(__file__).resolve().parents[1])
-)  # so that the command works from any folder
 
 from engine.doctor.report import doctor_command
-from launch.cli import run
+from launch.options import add_config_options, add_json_option
+from launch.output import check_json, show
+
+EXAMPLES = """\
+  skysense doctor
+  skysense doctor --config ds_configs/one_gpu.json --set skysense.data.shards=shards
+  skysense doctor --config ds_configs/paper_128gpu.json --ranks 128 --json"""
 
 
-def main() -> int:
-    """Parse the command line and report; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--deepspeed_config", type=Path, metavar="FILE", help="configuration of a run"
-    )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="PLACE=VALUE", help="override one value of it"
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    add_config_options(parser)
     parser.add_argument(
         "--ranks",
         type=int,
         metavar="N",
-        help="ranks of the run (default: the GPUs here, or without any the configuration's ep_size)",
+        help="ranks of the run (default: the GPUs here; without any, the configuration's ep_size)",
     )
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON object instead of lines"
-    )
-    given = parser.parse_args()
-    return doctor_command(given.deepspeed_config, given.set, given.ranks, given.json)
+    add_json_option(parser)
 
 
-if __name__ == "__main__":
-    run(main)
+def run(options: argparse.Namespace) -> None:
+    """Print the facts. Raises ConfigError behind them if the configuration lacks something."""
+    check_json(options.json)
+    diagnosis = doctor_command(options.config, options.overrides, ranks=options.ranks)
+    show(diagnosis.text(), diagnosis.record(), options.json)
+    if diagnosis.error is not None:
+        raise diagnosis.error

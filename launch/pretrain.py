@@ -1,34 +1,37 @@
 """Pre-train SkySense V2.
 
-deepspeed launch/pretrain.py --deepspeed_config ds_configs/demo_cpu.json
-deepspeed launch/pretrain.py --deepspeed_config X.json --set skysense.schedule.steps=100 --run_dir runs/x --resume
+This file is also the script that the deepspeed launcher starts on every rank.
 """
 
 import argparse
 import json
+from pathlib import Path
 
 import torch
-from cli import run
 
 from engine.config.load import load
 from engine.distributed.collectives import is_first_rank, together
 from engine.distributed.ranks import run_on_ranks
 from engine.doctor.report import banner
+from engine.profile.report import alone
 from engine.training.trainer import train
+from launch import cli
+from launch.options import add_config_options, add_launcher_option
+
+EXAMPLES = """\
+  deepspeed launch/pretrain.py --config ds_configs/demo_cpu.json --run_dir runs/a
+  deepspeed --module launch pretrain --config ds_configs/demo_cpu.json --run_dir runs/a --resume
+  skysense pretrain --config ds_configs/demo_cpu.json --set skysense.ep_size=1 --stop_at 2
+
+The first two run on all GPUs of this machine, the last one in one process."""
 
 
-def main() -> int:
-    """Parse the command line and train; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    add_config_options(parser, required=True)
     parser.add_argument(
-        "--deepspeed_config", required=True, help="JSON: DeepSpeed's keys and one 'skysense' object"
+        "--run_dir", metavar="FOLDER", help="run folder (overrides skysense.run_dir)"
     )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="PLACE=VALUE", help="override one value"
-    )
-    parser.add_argument("--run_dir", help="run folder (overrides skysense.run_dir)")
     parser.add_argument(
         "--resume",
         nargs="?",
@@ -39,22 +42,41 @@ def main() -> int:
     parser.add_argument(
         "--stop_at", type=int, metavar="STEP", help="save and stop before this step"
     )
-    parser.add_argument(
-        "--local_rank", type=int, default=-1, help=argparse.SUPPRESS
-    )  # given by the launcher
-    given = parser.parse_args()
-    overrides = given.set + (
-        [f"skysense.run_dir={json.dumps(given.run_dir)}"] if given.run_dir else []
-    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train as a rank of a launcher, or without one in this process alone."""
+    alone()
+    return train_on_ranks(options)
+
+
+def train_on_ranks(options: argparse.Namespace) -> int:
+    """Train as one of the ranks that the environment names; returns the exit status."""
+    overrides = list(options.overrides)
+    if options.run_dir is not None:
+        overrides.append(f"skysense.run_dir={json.dumps(options.run_dir)}")
 
     def work(device: torch.device, world: int) -> int:
-        config = together(lambda: load(given.deepspeed_config, overrides, world))
+        config = together(lambda: load(options.config, overrides, world))
         if is_first_rank():
             print("\n".join(banner(config)), flush=True)
-        return train(config, device, given.resume, given.stop_at)
+        return train(config, device, options.resume, options.stop_at)
 
     return run_on_ranks(work)
 
 
+def main() -> int:
+    """The script: parse the command line and train; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog=Path(__file__).name,
+        description=__doc__,
+        epilog=f"examples:\n{EXAMPLES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_arguments(parser)
+    add_launcher_option(parser)
+    return train_on_ranks(parser.parse_args())
+
+
 if __name__ == "__main__":
-    run(main)
+    cli.run(main)

@@ -26,9 +26,9 @@ def environment() -> dict[str, str]:
     }
 
 
-def script(name: str, *arguments, timeout: float = 300) -> subprocess.CompletedProcess:
-    """Run ``launch/<name>`` in one process; the caller looks at the exit status."""
-    command = [sys.executable, str(ROOT / "launch" / name), *map(str, arguments)]
+def skysense(*words, timeout: float = 300) -> subprocess.CompletedProcess:
+    """Run ``skysense`` with these words in one process; the caller looks at the exit status."""
+    command = [sys.executable, "-m", "launch", *map(str, words)]
     return subprocess.run(
         command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=timeout
     )
@@ -76,9 +76,9 @@ def build_dataset(folder: Path, manifest: Path = MANIFEST) -> Path:
     """Archive and shards of the bundled samples, by the real commands; returns the folder of the
     shards."""
     steps = [
-        ("prepare_data.py", "--manifest", manifest, "--out", folder / "archive"),
+        ("prepare", "--manifest", manifest, "--out", folder / "archive"),
         (
-            "build_shards.py",
+            "shards",
             "--archive",
             folder / "archive",
             "--out",
@@ -88,7 +88,7 @@ def build_dataset(folder: Path, manifest: Path = MANIFEST) -> Path:
         ),
     ]
     for step in steps:
-        done = script(*step)
+        done = skysense(*step)
         assert done.returncode == 0, done.stderr
     return folder / "shards"
 

@@ -5,7 +5,7 @@ from data.tiles.classes import FLAIR, LAYERS, WORLDCEREAL_CT, WORLDCEREAL_LC, cl
 
 HEAD = f"""# Classes
 
-Written by `python launch/list_classes.py --out docs/classes.md` from `data/tiles/classes.py` and `data/osm/tags.py`.
+Written by `skysense classes --out docs/classes.md` from `data/tiles/classes.py` and `data/osm/tags.py`.
 
 The index is the position in the table, so classes are only appended. A code or tag without an entry stays unlabelled
 (255): a wrong label costs more than a missing one. The prompt is what the text encoder reads.

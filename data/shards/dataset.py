@@ -54,7 +54,7 @@ class ShardDataset:
         if store.size(MANIFEST) is None:
             raise InputError(
                 f"{path}: expected a sharded dataset, found no {MANIFEST}; "
-                f"run launch/build_shards.py (the same command continues an interrupted build)"
+                f"run skysense shards (the same command continues an interrupted build)"
             )
         where = f"{store.root}/{MANIFEST}"
         try:

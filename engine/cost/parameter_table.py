@@ -1,7 +1,6 @@
 """How large the models are: every count that the paper prints beside ours, or one model part by
 part."""
 
-import json
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -173,13 +172,23 @@ class Row:
 
 
 def params_command(
-    spec: str | None, path: Path | None, overrides: Sequence[str], as_json: bool, plot: Path | None
-) -> None:
-    """Print the paper's counts beside ours, or the parts of one model: a named one, or a
-    configuration file's.
+    *, spec: str | None, path: Path | None, overrides: Sequence[str], plot: Path | None
+) -> tuple[str, dict]:
+    """Count the parameters of one model, or those that the paper prints beside ours, and draw them.
 
-    Raises ConfigError for both a name and a file, overrides without a file, a wrong configuration,
-    or a picture that cannot be written; ModelError for a name that no model has.
+    Args:
+        spec: Name of a model, or None.
+        path: Configuration file with the model, or None. Without both the paper's counts are meant.
+        overrides: ``place=value`` of the configuration.
+        plot: File for the picture.
+
+    Returns:
+        The tables for a terminal, and all figures as plain values.
+
+    Raises:
+        ConfigError: Both a name and a file, overrides without a file, a wrong configuration, or a
+            picture that cannot be written.
+        ModelError: A name that no model has.
     """
     if spec is not None and path is not None:
         raise ConfigError("params: expected --spec or --config or neither, found both")
@@ -189,23 +198,20 @@ def params_command(
     if spec is None and path is None:
         counts = {name: count(variant.spec) for name, variant in VARIANTS.items()}
         rows = paper_rows(counts)
-        print(json.dumps(paper_record(rows, counts)) if as_json else paper_text(rows, counts))
         save_plot(
             plot,
             lambda: variants_picture(counts, {name: _paper(name, "total") for name in VARIANTS}),
         )
-        return
+        return paper_text(rows, counts), paper_record(rows, counts)
     found = named(spec) if path is None else load(path, list(overrides)).settings.model
     title = spec if path is None else " ".join([path.name, *overrides])
     name, counts = name_of(found), count(found)
     rows = model_rows(counts, name)
-    print(
-        json.dumps(model_record(title, found, rows)) if as_json else model_text(title, name, rows)
-    )
     save_plot(
         plot,
         lambda: model_picture(title, counts, {module: _paper(name, module) for module in MODULES}),
     )
+    return model_text(title, name, rows), model_record(title, found, rows)
 
 
 def paper_rows(counts: dict[str, list[Count]]) -> list[Row]:

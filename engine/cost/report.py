@@ -1,6 +1,5 @@
 """The cost of a training step for people and programs: tables and JSON."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -31,16 +30,20 @@ PAPER = {"student_forward": 8109.52 * GIGA, "gpu_seconds": 0.2607, "peak": 148 *
 
 
 def flops_command(
+    *,
     preset: str | None,
     path: Path | None,
     overrides: Sequence[str],
-    as_json: bool,
     plot: Path | None,
-) -> None:
-    """Print the cost of a step of a preset or configuration file, and draw it.
+) -> tuple[str, dict]:
+    """Count the cost of a step of a preset or configuration file, and draw it.
 
-    Raises ConfigError for an unknown preset, both or none of preset and file, a wrong
-    configuration, or a picture that cannot be written.
+    Returns:
+        The tables for a terminal, and all figures as plain values.
+
+    Raises:
+        ConfigError: An unknown preset, both or none of preset and file, a wrong configuration, or
+            a picture that cannot be written.
     """
     if (preset is None) == (path is None):
         raise ConfigError(
@@ -54,12 +57,8 @@ def flops_command(
     costs = step_costs(found.settings)
     name = " ".join([path.name, *overrides])
     paper = preset == "paper"
-    print(
-        json.dumps(record(name, found, costs, paper))
-        if as_json
-        else text(name, found, costs, paper)
-    )
     save_plot(plot, lambda: picture(name, found.settings, costs))
+    return text(name, found, costs, paper), record(name, found, costs, paper)
 
 
 def record(name: str, found: Config, costs: StepCosts, paper: bool) -> dict:

@@ -1,1 +1,1 @@
-"""What runs on this machine, and why: the rooms of launch/doctor.py."""
+"""What runs on this machine, and why: the rooms of skysense doctor."""

@@ -1,7 +1,6 @@
 """The command's output, and the two lines of it that a training prints."""
 
-import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -14,35 +13,54 @@ from engine.doctor.packages import packages
 from engine.errors import ConfigError
 
 
-def doctor_command(
-    config: Path | None, overrides: list[str], ranks: int | None, as_json: bool
-) -> int:
-    """Print what is active and why, and what a configuration needs; returns 0.
+@dataclass(frozen=True)
+class Diagnosis:
+    """What the doctor has to say.
 
-    ``ranks``: of the run; None takes this machine's GPUs, or without any the configuration's
-    ``ep_size``. Raises ConfigError, after printing, for a configuration that is wrong or needs what
-    is not here; ModelError for a wrong SKYSENSE_KERNELS.
+    Attributes:
+        groups: Title -> facts.
+        error: What is wrong with the configuration, or what it needs and is not here.
     """
-    here = {"machine": machine.machine(), "packages": packages()}
-    error = None
-    if config is not None:
-        try:
-            here[f"{config}"] = facts = _needs(config, overrides, ranks)
-            error = _lacking(config, facts)
-        except ConfigError as wrong:
-            error = wrong
-    if as_json:
-        print(
-            json.dumps(
-                {name: [asdict(fact) for fact in facts] for name, facts in here.items()}, indent=2
-            )
-        )
-    else:
-        for name, facts in here.items():
-            print(name, *(fact.line() for fact in facts), sep="\n")
-    if error is not None:
-        raise error
-    return 0
+
+    groups: dict[str, list[Fact]]
+    error: ConfigError | None = None
+
+    def text(self) -> str:
+        """A line for each fact, below the title of its group."""
+        lines = []
+        for title, facts in self.groups.items():
+            lines.append(title)
+            lines += [fact.line() for fact in facts]
+        return "\n".join(lines)
+
+    def record(self) -> dict[str, list[dict]]:
+        """The facts as plain values."""
+        return {title: [asdict(fact) for fact in facts] for title, facts in self.groups.items()}
+
+
+def doctor_command(
+    config: Path | None, overrides: list[str], *, ranks: int | None = None
+) -> Diagnosis:
+    """Find out what is active and why, and what a configuration needs.
+
+    Args:
+        config: Configuration file, or None.
+        overrides: ``place=value`` of the configuration.
+        ranks: Ranks of the run; None takes this machine's GPUs, or without any the
+            configuration's ``ep_size``.
+
+    Raises:
+        ModelError: A wrong SKYSENSE_KERNELS.
+    """
+    groups = {"machine": machine.machine(), "packages": packages()}
+    if config is None:
+        return Diagnosis(groups)
+    try:
+        facts = _needs(config, overrides, ranks)
+    except ConfigError as error:
+        return Diagnosis(groups, error)
+    groups[str(config)] = facts
+    return Diagnosis(groups, _lacking(config, facts))
 
 
 def _needs(path: Path, overrides: list[str], ranks: int | None) -> list[Fact]:

@@ -57,7 +57,7 @@ def load(
 ) -> Pretrained:
     """A trained model, or part of it, ready for use; in eval mode.
 
-    Args: path: run folder (its newest checkpoint), checkpoint, or folder of ``launch/export.py``.
+    Args: path: run folder (its newest checkpoint), checkpoint, or folder of ``skysense export``.
         weights: "teacher" (what the paper's downstream results use), "student", or "random" for the
         first values of
             training, drawn from ``seed`` (table 16).
@@ -178,6 +178,6 @@ def locate(path: Path) -> Path:
     if found is None:
         raise InputError(
             f"{path}: expected a run folder with a whole checkpoint, a checkpoint, or a folder of "
-            f"launch/export.py, found {'none of them' if path.is_dir() else 'no such folder'}"
+            f"skysense export, found {'none of them' if path.is_dir() else 'no such folder'}"
         )
     return found

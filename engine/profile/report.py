@@ -8,7 +8,7 @@ from typing import TextIO
 
 import torch
 
-from data.files import write_whole
+from data.files import check_place, write_whole
 from engine.errors import ConfigError
 from engine.plot_file import check_plot, save_plot
 from engine.profile.figure import picture, place, short
@@ -20,10 +20,11 @@ GIGA, TERA, GIB = 1e9, 1e12, 2**30
 def step_command(
     path: Path,
     overrides: list[str],
+    *,
     warmup: int,
     steps: int,
     as_json: bool,
-    out: Path | None = None,
+    json_file: Path | None = None,
     plot: Path | None = None,
     trace: Path | None = None,
 ) -> int:
@@ -36,7 +37,7 @@ def step_command(
         path, overrides: as for ``engine.config.load.load``.
         warmup, steps: not counted and timed.
         as_json: one object instead of text.
-        out: file for the object as well.
+        json_file: file for the object as well.
         plot: file for the picture.
         trace: folder for the Chrome traces; made if absent.
     """
@@ -55,12 +56,14 @@ def step_command(
 
     def work(device: torch.device, world: int) -> int:
         config = together(lambda: load(path, overrides, world))
-        on_first_rank(lambda: check_outputs(out, plot, trace))
+        on_first_rank(lambda: check_outputs(json_file, plot, trace))
         if is_first_rank():
             print("\n".join(banner(config)), flush=True)
         found = profile_step(config, device, warmup, steps, trace)
         found = {"configuration": " ".join([path.name, *overrides]), **found}
-        on_first_rank(lambda: publish(found, report, as_json, out, plot))
+        on_first_rank(
+            lambda: publish(found, report, as_json=as_json, json_file=json_file, plot=plot)
+        )
         return 0
 
     alone()
@@ -88,14 +91,12 @@ def alone() -> None:
         }  # any free port
 
 
-def check_outputs(out: Path | None, plot: Path | None, trace: Path | None) -> None:
+def check_outputs(json_file: Path | None, plot: Path | None, trace: Path | None) -> None:
     """Raise ConfigError for a file that could not be written when all is measured; make the folder
     of the traces."""
     check_plot(plot)
-    if out is not None and not (out.suffix == ".json" and out.absolute().parent.is_dir()):
-        raise ConfigError(
-            f"--out: expected a name ending in .json in a folder that exists, found {out}"
-        )
+    if json_file is not None:
+        check_place("--json", json_file)
     if trace is not None:
         try:
             trace.mkdir(parents=True, exist_ok=True)
@@ -107,11 +108,11 @@ def check_outputs(out: Path | None, plot: Path | None, trace: Path | None) -> No
 
 
 def publish(
-    found: dict, report: TextIO, as_json: bool, out: Path | None, plot: Path | None
+    found: dict, report: TextIO, *, as_json: bool, json_file: Path | None, plot: Path | None
 ) -> None:
     """Print the report, and write the files that were asked for."""
-    if out is not None:
-        write_whole(out, json.dumps(found, indent=1) + "\n")
+    if json_file is not None:
+        write_whole(json_file, json.dumps(found, indent=1) + "\n")
     save_plot(plot, lambda: picture(found))
     print(json.dumps(found) if as_json else text(found), file=report, flush=True)
 

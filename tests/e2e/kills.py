@@ -13,10 +13,10 @@ from tests.commands import environment
 from tests.dist.processes import ROOT
 
 
-def start(name: str, *arguments) -> subprocess.Popen:
-    """``launch/<name>`` in a process group of its own, so that its workers can be killed with it."""
+def start(*words) -> subprocess.Popen:
+    """``skysense`` in a process group of its own, so that its workers can be killed with it."""
     return subprocess.Popen(
-        [sys.executable, str(ROOT / "launch" / name), *map(str, arguments)],
+        [sys.executable, "-m", "launch", *map(str, words)],
         cwd=ROOT,
         env=environment(),
         stdout=subprocess.PIPE,

@@ -51,7 +51,7 @@ def archive(tmp_path_factory):
 
 
 def command(archive, out, *extra):
-    return ["build_shards.py", "--archive", archive, "--out", out, "--samples_per_shard", 2, *extra]
+    return ["shards", "--archive", archive, "--out", out, "--samples_per_shard", 2, *extra]
 
 
 def published(out):

@@ -76,7 +76,7 @@ def manifest(tmp_path_factory):
 
 
 def command(manifest, out, *extra):
-    return ["prepare_data.py", "--manifest", manifest, "--out", out, *extra]
+    return ["prepare", "--manifest", manifest, "--out", out, *extra]
 
 
 def published(out):

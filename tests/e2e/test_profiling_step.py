@@ -10,7 +10,7 @@ import pytest
 from engine.config.load import load
 from engine.cost.count import step_flops
 from engine.profile.trace import OTHER, read_trace
-from tests.commands import BIN, ROOT, TINY, environment, script, trained
+from tests.commands import BIN, ROOT, TINY, environment, skysense, trained
 from tests.dist.processes import free_port
 from tests.e2e.test_bad_input import errors
 
@@ -36,8 +36,7 @@ TERMS = {"total", "qsacl", "ita", "moe_balance"} | {
 
 def one(*arguments):
     """The command in this process alone."""
-    return script(
-        "profiling.py",
+    return skysense(
         "step",
         "--deepspeed_config",
         TINY,
@@ -55,9 +54,10 @@ def two(*arguments):
         "2",
         "--master_port",
         str(free_port()),
-        str(ROOT / "launch" / "profiling.py"),
+        "--module",
+        "launch",
         "step",
-        "--deepspeed_config",
+        "--config",
         str(TINY),
         *map(str, arguments),
     ]
@@ -150,7 +150,7 @@ def test_two_ranks_through_the_launcher(shards, tmp_path):
         2,
         "--warmup",
         2,
-        "--out",
+        "--json",
         out,
         "--plot",
         plot,
@@ -214,7 +214,7 @@ def test_wrong_input_on_two_ranks(tmp_path):
         1,
         "--warmup",
         1,
-        "--out",
+        "--json",
         tmp_path / "step.json",
     )
     assert done.returncode == 2

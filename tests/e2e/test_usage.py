@@ -12,7 +12,7 @@ import torch
 
 from engine.pretrained.weights import load, read
 from models.initialise import generator, truncated_normal
-from tests.commands import ROOT, environment, pretrain, script, trained
+from tests.commands import ROOT, environment, pretrain, skysense, trained
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_the_examples_of_the_documentation_run_without_deepspeed(project):
 
 def test_export_and_its_refusals(project, tmp_path):
     run = project / "runs/demo/pretrain"
-    done = script("export.py", run, "--out", tmp_path / "out", "--dtype", "bfloat16")
+    done = skysense("export", run, "--out", tmp_path / "out", "--dtype", "bfloat16")
     assert done.returncode == 0, done.stderr
     assert "out: teacher of step 2," in done.stdout
     assert sorted(os.listdir(tmp_path / "out")) == ["model.safetensors", "spec.json"]
@@ -87,7 +87,7 @@ def test_export_and_its_refusals(project, tmp_path):
         ([run, "--out", tmp_path / "a/b"], "expected a new folder in one that exists"),
     ]
     for arguments, line in refusals:
-        done = script("export.py", *arguments)
+        done = skysense("export", *arguments)
         assert done.returncode == 2 and line in done.stderr and "Traceback" not in done.stderr, (
             done.stderr
         )
@@ -103,7 +103,7 @@ def test_a_damaged_checkpoint_is_not_exported(project, tmp_path):
     content = bytearray(file.read_bytes())
     content[-100] ^= 1
     file.write_bytes(content)
-    done = script("export.py", copy, "--out", tmp_path / "out")
+    done = skysense("export", copy, "--out", tmp_path / "out")
     assert (
         done.returncode == 2
         and "rank-00001.safetensors" in done.stderr

@@ -21,7 +21,8 @@ STEPS = 20
 def test_the_full_model_trains_20_steps(shards, tmp_path):
     command = [
         sys.executable,
-        "launch/profiling.py",
+        "-m",
+        "launch",
         "step",
         "--deepspeed_config",
         "ds_configs/one_gpu.json",
@@ -31,7 +32,7 @@ def test_the_full_model_trains_20_steps(shards, tmp_path):
         f"train_batch_size={8 if MEMORY > LARGE else 2}",
         "--steps",
         str(STEPS),
-        "--out",
+        "--json",
         str(tmp_path / "step.json"),
     ]
     environment = {name: value for name, value in os.environ.items() if name != "DS_ACCELERATOR"}

@@ -1,2 +1,2 @@
-"""What launch/bench_kernels.py compares: a module has ``SIZES``, lists of sizes by "paper", "small"
+"""What skysense bench kernels compares: a module has ``SIZES``, lists of sizes by "paper", "small"
 and "tiny", and ``case(size, device)``, which makes the inputs of one."""

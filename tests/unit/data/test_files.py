@@ -4,7 +4,7 @@ import pytest
 
 from data.errors import InputError
 from data.files import check_place, publish_folder, whole_file, write_durable, write_whole
-from tests.commands import script
+from tests.commands import skysense
 
 
 def names(folder):
@@ -78,13 +78,13 @@ def test_a_place_that_cannot_hold_a_file_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "command",
     [
-        ("list_classes.py", "--out"),
-        ("bench_codecs.py", "archive", "--json"),
-        ("bench_data.py", "--work", "bench", "--json"),
+        ("classes", "--out"),
+        ("bench", "codecs", "archive", "--json"),
+        ("bench", "data", "--work", "bench", "--json"),
     ],
 )
 def test_commands_refuse_it_before_the_work(command, tmp_path):
-    done = script(*command, tmp_path / "nowhere" / "file")
+    done = skysense(*command, tmp_path / "nowhere" / "file")
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert len(done.stderr.splitlines()) == 1

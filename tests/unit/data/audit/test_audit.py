@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import sys
 from datetime import date
 from pathlib import Path
 
@@ -20,9 +19,8 @@ from data.errors import InputError
 from data.shards.dataset import ShardDataset
 from data.shards.writer import ShardOptions, write_shards
 from data.tiles.tile import UNLABELLED, Tile
-from launch.audit_data import main
-from launch.cli import run
-from tests.commands import script
+from launch.__main__ import main
+from tests.commands import skysense
 from tests.pages import Page
 from tests.unit.data.audit.test_registration import displaced
 from tests.unit.tiles import make_tile
@@ -175,7 +173,7 @@ def test_some_samples_are_spread():
 
 
 def test_the_command_on_good_shards(good, tmp_path):
-    done = script("audit_data.py", good, "--out", tmp_path / "out", "--workers", 2, "--statistics")
+    done = skysense("audit", good, "--out", tmp_path / "out", "--workers", 2, "--statistics")
     assert done.returncode == 0, done.stderr
     assert (
         "[12/12]" in done.stdout
@@ -196,7 +194,7 @@ def test_the_command_on_good_shards(good, tmp_path):
         link.startswith(("#", "data:image/png")) for link in page.references
     )  # nothing is fetched
     assert page.references and re.search("displaced", "".join(page.words))
-    few = script("audit_data.py", good, "--out", tmp_path / "few", "--samples", 3, "--workers", 0)
+    few = skysense("audit", good, "--out", tmp_path / "few", "--samples", 3, "--workers", 0)
     assert (
         few.returncode == 0
         and json.loads((tmp_path / "few/audit.json").read_text())["audited"] == 3
@@ -213,7 +211,7 @@ def test_damaged_members_are_named_and_the_audit_goes_on(tiles, good, tmp_path):
         ("t7", "meta"),
     ):
         damage(shards, key, field)
-    done = script("audit_data.py", shards, "--out", tmp_path / "out", "--workers", 2)
+    done = skysense("audit", shards, "--out", tmp_path / "out", "--workers", 2)
     assert done.returncode == 1, done.stderr
     summary = json.loads((tmp_path / "out/audit.json").read_text())
     assert {(f["key"], f["field"]) for f in summary["failures"]} == {
@@ -286,11 +284,9 @@ def test_checksums_that_fit_do_not_hide_wrong_content(tmp_path, monkeypatch):
 )
 def test_wrong_input_is_one_line(good, tmp_path, monkeypatch, capsys, arguments, words):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        sys, "argv", ["audit_data.py", *(part.format(good=good) for part in arguments)]
-    )
+    words = [part.format(good=good) for part in arguments]
     with pytest.raises(SystemExit) as left:
-        run(main)
+        main(["audit", *words])
     said = capsys.readouterr().err
     assert left.value.code == 2 and words in said
     assert said.startswith("error: ") and len(said.splitlines()) == 1, said

@@ -15,7 +15,7 @@ from data.bench.series import stack_codecs
 from data.errors import InputError
 from data.stream.views import View, cut_hr
 from data.tiles.archive import create_archive, write_tile
-from tests.commands import script
+from tests.commands import skysense
 from tests.unit.tiles import make_tile
 
 CELLS = 32  # of the small tile: 1024 pixels, so that every level is used
@@ -161,8 +161,8 @@ def test_the_command_writes_every_candidate(tmp_path):
     archive = create_archive(tmp_path / "archive")
     write_tile(archive, make_tile("a", clouds=0))
     out = tmp_path / "codecs.json"
-    done = script(
-        "bench_codecs.py", archive, "--json", out, "--repeats", 1, "--draws", 1, "--cells", 16
+    done = skysense(
+        "bench", "codecs", archive, "--json", out, "--repeats", 1, "--draws", 1, "--cells", 16
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(Path(out).read_text())
@@ -178,5 +178,5 @@ def test_the_command_writes_every_candidate(tmp_path):
         one["finest"] for one in found["levels"][:LEVELS]
     ) == pytest.approx(100)
     assert wanted["0"] > 99  # global views of a tile of 512 pixels show 512
-    done = script("bench_codecs.py", archive, "--repeats", 0)
+    done = skysense("bench", "codecs", archive, "--repeats", 0)
     assert done.returncode == 2 and done.stderr.startswith("error: --repeats")

@@ -1,4 +1,4 @@
-"""The pipelines that launch/bench_data.py compares do the same work: the same samples, frames,
+"""The pipelines that skysense bench data compares do the same work: the same samples, frames,
 views and values."""
 
 import json
@@ -12,7 +12,7 @@ from data.bench.pipelines import ours, plain, rasters, scenes, stock
 from data.bench.rasters import write_rasters, write_scenes
 from data.shards.writer import ShardOptions, write_shards
 from data.stream.settings import DataSettings, ViewSettings
-from tests.commands import script
+from tests.commands import skysense
 from tests.unit.tiles import make_tile
 
 SETTINGS = plain(
@@ -88,8 +88,9 @@ def test_rasters_show_the_same_ground(folder, pipeline, keys, most):
 def test_the_command_measures_all_pipelines(folder, tmp_path):
     """On tiles that are there already; the figures are the machine's affair, that there are some is
     not."""
-    done = script(
-        "bench_data.py",
+    done = skysense(
+        "bench",
+        "data",
         "--work",
         folder,
         "--samples",

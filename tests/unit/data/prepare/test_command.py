@@ -17,6 +17,7 @@ from affine import Affine
 from data.errors import InputError
 from data.prepare.run import prepare
 from data.tiles.archive import read_tile, tile_keys
+from tests.commands import environment
 from tests.e2e.kills import tree
 from tests.paths import ROOT
 
@@ -46,13 +47,15 @@ def write_image(path: Path, bands=3, crs="EPSG:32632", side=128, **options):
 
 
 def command(folder: Path, *lines, out="out", extra=()):
-    """Run prepare_data.py over manifest lines (objects or raw text)."""
+    """Run skysense prepare over manifest lines (objects or raw text)."""
     text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
     (folder / "manifest.jsonl").write_text(text)
     return subprocess.run(
         [
             sys.executable,
-            ROOT / "launch/prepare_data.py",
+            "-m",
+            "launch",
+            "prepare",
             "--manifest",
             folder / "manifest.jsonl",
             "--out",
@@ -62,6 +65,7 @@ def command(folder: Path, *lines, out="out", extra=()):
         capture_output=True,
         text=True,
         cwd=folder,
+        env=environment(),
         timeout=60,
     )
 

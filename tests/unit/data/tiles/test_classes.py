@@ -1,7 +1,5 @@
 """The class table and what falls on it."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ from data.osm.class_page import page
 from data.osm.tags import AREAS, FINER, SURFACES, WAYS
 from data.prepare.readers.raster_labels import code_table, map_codes
 from data.tiles.classes import CODES, INDEX, LAYERS, NAMES, class_table, draw_rank
+from tests.commands import skysense
 from tests.paths import ROOT
 
 
@@ -56,11 +55,9 @@ def test_codes_map_and_unknown_codes_stay_unlabelled():
 
 def test_the_page_is_what_the_code_says():
     assert (ROOT / "docs/classes.md").read_text() == page(), (
-        "run python launch/list_classes.py --out docs/classes.md"
+        "run skysense classes --out docs/classes.md"
     )
-    printed = subprocess.run(
-        [sys.executable, ROOT / "launch/list_classes.py"], capture_output=True, text=True
-    )
+    printed = skysense("classes")
     assert (printed.stdout, printed.returncode) == (page(), 0)
     rows = [line.split(" | ") for line in page().splitlines() if line.startswith("| ")]
     assert [row[1] for row in rows if row[0][2:].isdigit()] == list(NAMES)

@@ -1,4 +1,4 @@
-"""launch/bench_kernels.py: values come first and decide, times and memory are what they say, both
+"""skysense bench kernels: values come first and decide, times and memory are what they say, both
 are written."""
 
 import json
@@ -9,14 +9,15 @@ import pytest
 import torch
 
 from engine.bench.case import BOTH, FORWARD, Case, Goal, Way, Work
+from engine.bench.cases import run
+from engine.bench.cases.run import CASES
 from engine.bench.compare import compare
 from engine.bench.memory import extra_bytes, result_bytes
 from engine.bench.report import picture, table
 from engine.bench.timing import interleaved, times_faster
-from launch import bench_kernels
-from launch.bench_kernels import CASES
+from launch.__main__ import dispatch
 from models.pretraining.losses import head_tiles
-from tests.commands import script
+from tests.commands import skysense
 
 CPU = torch.device("cpu")
 RATES = {"copy": 1e10, "torch.float32": 1e11}
@@ -215,8 +216,9 @@ def test_without_logits_the_memory_grows_with_neither_rows_nor_prototypes(
 
 
 def test_the_command_prints_writes_and_draws(tmp_path):
-    done = script(
-        "bench_kernels.py",
+    done = skysense(
+        "bench",
+        "kernels",
         "--sizes",
         "tiny",
         "--rounds",
@@ -243,11 +245,9 @@ def test_a_failing_command_ends_with_1(uncompiled, monkeypatch, capsys):
     monkeypatch.setattr(
         head_tiles, "cross_entropy", lambda *given: (real(*given)[0] + 1, real(*given)[1])
     )
-    monkeypatch.setattr(bench_kernels, "ceilings", lambda device, seconds: RATES)
-    monkeypatch.setattr(
-        "sys.argv", ["bench_kernels.py", "--sizes", "tiny", "--rounds", "1", "--only", "head_loss"]
-    )
-    assert bench_kernels.main() == 1
+    monkeypatch.setattr(run, "ceilings", lambda device, seconds: RATES)
+    words = ["bench", "kernels", "--sizes", "tiny", "--rounds", "1", "--only", "head_loss"]
+    assert dispatch(words) == 1
     assert "FAILED: head loss, 24 rows" in capsys.readouterr().out
 
 
@@ -260,10 +260,9 @@ def test_a_failing_command_ends_with_1(uncompiled, monkeypatch, capsys):
         ("--json", "no/such/folder.json"),
     ],
 )
-def test_wrong_options_are_refused(option, value, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["bench_kernels.py", option, value])
+def test_wrong_options_are_refused(option, value):
     with pytest.raises(ValueError, match=f"{option}.*: expected"):
-        bench_kernels.main()
+        dispatch(["bench", "kernels", option, value])
 
 
 def test_a_picture_shows_what_could_be_measured():

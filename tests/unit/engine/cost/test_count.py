@@ -24,7 +24,7 @@ from models.initialise import initialise
 from models.pretraining.model import Pretraining
 from models.recompute import NONE
 from models.reducer import Reducer
-from tests.commands import ROOT, TINY, environment, script
+from tests.commands import ROOT, TINY, environment, skysense
 from tests.unit.batches import whole_batch
 
 PAPER = ROOT / "ds_configs" / "paper_128gpu.json"
@@ -134,7 +134,7 @@ def test_every_module_has_a_colour_of_its_kind():
 
 
 def flops(*arguments) -> subprocess.CompletedProcess:
-    return script("profiling.py", "flops", *arguments)
+    return skysense("flops", *arguments)
 
 
 def test_json_holds_every_entry_and_adds_up():
@@ -244,9 +244,9 @@ def test_wrong_arguments_get_one_line(arguments, complaint):
 def test_the_command_needs_no_deepspeed():
     code = (
         "import runpy, sys\n"
-        f"sys.argv = ['profiling.py', 'flops', '--preset', 'demo', '--json']\n"
+        "sys.argv = ['skysense', 'flops', '--preset', 'demo', '--json']\n"
         "try:\n"
-        f"    runpy.run_path({str(ROOT / 'launch' / 'profiling.py')!r}, run_name='__main__')\n"
+        "    runpy.run_module('launch', run_name='__main__')\n"
         "finally:\n"
         "    print('deepspeed' in sys.modules, file=sys.stderr)"
     )

@@ -19,7 +19,7 @@ from engine.doctor.fact import ACTIVE, MISSING, OFF
 from engine.doctor.needs import _tensors, choices, needs
 from engine.doctor.report import banner, doctor_command
 from models.kernels.dispatch import KERNELS
-from tests.commands import TINY, script
+from tests.commands import TINY, skysense
 
 OPTIONS = (
     "tutel.moe",
@@ -187,16 +187,17 @@ def test_a_training_says_it_in_two_lines():
     )
 
 
-def test_a_run_that_can_start_passes(shards, capsys):
-    assert doctor_command(TINY, [f"skysense.data.shards={shards}"], 2, as_json=True) == 0
-    report = json.loads(capsys.readouterr().out)
+def test_a_run_that_can_start_passes(shards):
+    diagnosis = doctor_command(TINY, [f"skysense.data.shards={shards}"], ranks=2)
+    assert diagnosis.error is None
+    report = json.loads(json.dumps(diagnosis.record()))
     assert list(report) == ["machine", "packages", str(TINY)]
     assert {fact["name"]: fact["state"] for fact in report[str(TINY)]}["shards"] == ACTIVE
 
 
 def test_the_command_says_one_line_of_what_is_missing(tmp_path):
-    done = script(
-        "doctor.py",
+    done = skysense(
+        "doctor",
         "--deepspeed_config",
         TINY,
         "--set",

@@ -15,7 +15,6 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.flop_counter import FlopCounterMode
 
 from engine.cost.count import StepFlops
-from engine.errors import ConfigError
 from engine.profile.ceiling import matmul_rate
 from engine.profile.figure import picture, short
 from engine.profile.profiler import (
@@ -245,7 +244,7 @@ def test_text_has_the_figures():
 
 def test_publish_writes_what_it_prints(tmp_path):
     out, stream = tmp_path / "x.json", io.StringIO()
-    publish(whole(), stream, True, out, tmp_path / "x.svg")
+    publish(whole(), stream, as_json=True, json_file=out, plot=tmp_path / "x.svg")
     assert (
         json.loads(stream.getvalue())
         == json.loads(out.read_text())
@@ -263,13 +262,13 @@ def test_picture_has_the_figures():
 
 @pytest.mark.parametrize(
     "option, name",
-    [("out", "x.txt"), ("out", "none/x.json"), ("plot", "x.jpg"), ("plot", "x"), ("trace", "file")],
+    [("json", "none/x.json"), ("plot", "x.jpg"), ("plot", "x"), ("trace", "file")],
 )
 def test_outputs_are_checked_first(tmp_path, option, name):
     (tmp_path / "file").touch()
-    given = {"out": None, "plot": None, "trace": None} | {option: tmp_path / name}
-    with pytest.raises(ConfigError, match=f"^--{option}: expected .*{re.escape(name)}"):
-        check_outputs(**given)
+    paths = {"json": None, "plot": None, "trace": None} | {option: tmp_path / name}
+    with pytest.raises(ValueError, match=f"^--{option}: expected .*{re.escape(name)}"):
+        check_outputs(paths["json"], paths["plot"], paths["trace"])
 
 
 def test_folder_of_traces_is_made(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from engine.report import comparison
-from tests.commands import script
+from tests.commands import skysense
 
 
 def run(folder, losses, start=0, names=("loss", "loss/ita")):
@@ -52,7 +52,7 @@ def test_the_command_prints_and_draws(tmp_path):
         run(tmp_path / "a", [[2.0, 1.0], [4.0, 2.0]]),
         run(tmp_path / "b", [[2.0, 1.0], [4.2, 2.0]]),
     )
-    done = script("compare_runs.py", f"off={first}", f"on={other}", "--plot", tmp_path / "plot.png")
+    done = skysense("compare", f"off={first}", f"on={other}", "--plot", tmp_path / "plot.png")
     assert done.returncode == 0 and "5.0e-02" in done.stdout, done.stderr
     picture = matplotlib.image.imread(tmp_path / "plot.png")[..., :3]
     assert min(picture.shape[:2]) > 300 and picture.std() > 0.02
@@ -61,7 +61,7 @@ def test_the_command_prints_and_draws(tmp_path):
         ([first, other], "NAME=FOLDER"),
         ([f"off={first}", f"on={tmp_path / 'c'}"], "train first"),
     ):
-        done = script("compare_runs.py", *wrong)
+        done = skysense("compare", *wrong)
         assert (
             done.returncode == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1
         ), done.stderr

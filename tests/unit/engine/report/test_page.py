@@ -24,7 +24,7 @@ from engine.report.page import untrained, write
 from engine.report.pictures import INVALID, components, correspondences, paint, pick
 from engine.report.run_files import read
 from engine.report.verdicts import verdicts
-from tests.commands import TINY, script
+from tests.commands import TINY, skysense
 from tests.pages import Page
 from tests.unit.checkpoints import write_checkpoint
 from tests.unit.tiles import SETTINGS, make_tile
@@ -442,7 +442,7 @@ def test_the_newest_whole_checkpoint_counts(run, tmp_path, capsys):
 
 
 def test_the_command_ends_with_2_and_one_line(tmp_path):
-    done = script("report.py", tmp_path / "nothing")
+    done = skysense("report", tmp_path / "nothing")
     assert done.returncode == 2 and not done.stdout.strip().startswith("report:")
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert (

@@ -4,7 +4,7 @@ gradients."""
 import pytest
 import torch
 
-from launch.bench_packed import image_by_image, one_by_one, packed, random_views
+from engine.bench.packed import image_by_image, one_by_one, packed, random_views
 from models.initialise import initialise
 from models.skysense import SkySense
 from models.spec import ContextSpec, FusionSpec, ModelSpec, MoESpec

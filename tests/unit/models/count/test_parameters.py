@@ -17,7 +17,7 @@ from engine.cost.parameter_table import Row, model_text
 from models.count.parameters import MODULES, count, place
 from models.spec import ModelSpec
 from models.variants import VARIANTS, named
-from tests.commands import ROOT, TINY, environment, script
+from tests.commands import ROOT, TINY, environment, skysense
 
 
 def linear(rows: int, columns: int) -> int:
@@ -151,7 +151,7 @@ def test_a_parameter_without_a_place_is_an_error():
 
 
 def params(*arguments) -> subprocess.CompletedProcess:
-    return script("profiling.py", "params", *arguments)
+    return skysense("params", *arguments)
 
 
 @cache
@@ -327,9 +327,9 @@ def test_wrong_arguments_get_one_line(arguments, complaint):
 def test_the_command_needs_no_deepspeed():
     code = (
         "import runpy, sys\n"
-        "sys.argv = ['profiling.py', 'params', '--json']\n"
+        "sys.argv = ['skysense', 'params', '--json']\n"
         "try:\n"
-        f"    runpy.run_path({str(ROOT / 'launch' / 'profiling.py')!r}, run_name='__main__')\n"
+        "    runpy.run_module('launch', run_name='__main__')\n"
         "finally:\n"
         "    print('deepspeed' in sys.modules, file=sys.stderr)"
     )

@@ -1,0 +1,70 @@
+"""Zarr archive -> training shards: plain tars, sidecar indexes and a manifest.
+
+A run that was stopped or killed goes on when the same command is started again.
+"""
+
+import argparse
+
+from data.shards.pack import pack
+from data.shards.writer import ShardOptions
+from launch.options import add_workers_option
+from launch.stoppable import stoppable
+
+EXAMPLES = "  skysense shards --archive archive --out shards"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.add_argument("--archive", required=True, help="folder made by skysense prepare")
+    parser.add_argument("--out", required=True, help="folder of the shards to make")
+    parser.add_argument(
+        "--samples_per_shard", type=int, default=256, metavar="N", help="tiles in one tar (256)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the order in which tiles are packed (0)"
+    )
+    parser.add_argument(
+        "--hr_codec",
+        choices=("jpeg", "png"),
+        default="jpeg",
+        help="of the high-resolution images (jpeg); png keeps every value",
+    )
+    parser.add_argument("--quality", type=int, default=95, help="of the JPEG images (95)")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="remove a dataset that is there, first"
+    )
+    add_workers_option(parser)
+    parser.add_argument(
+        "--restart", action="store_true", help="throw away what an unfinished run has written"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Pack the shards, and continue unfinished ones."""
+    shard_options = ShardOptions(
+        options.samples_per_shard, options.seed, options.hr_codec, options.quality
+    )
+
+    def work() -> None:
+        manifest = pack(
+            options.archive,
+            options.out,
+            shard_options,
+            options.overwrite,
+            workers=options.workers,
+            restart=options.restart,
+            say=lambda line: print(line, flush=True),
+        )
+        print(f"{options.out}: {describe(manifest)}")
+
+    return stoppable(work)
+
+
+def describe(manifest: dict) -> str:
+    """A dataset in one line."""
+    size = sum(shard["size"] for shard in manifest["shards"])
+    return (
+        f"{manifest['samples']} samples in {len(manifest['shards'])} shards, "
+        f"{size / 1e6:.1f} MB, {len(manifest['regions']['cells'])} regions, "
+        f"fingerprint {manifest['fingerprint']}"
+    )
