@@ -57,7 +57,7 @@ def train_on_ranks(options: argparse.Namespace) -> int:
         overrides.append(f"skysense.run_dir={json.dumps(options.run_dir)}")
 
     def work(device: torch.device, world: int) -> int:
-        config = together(lambda: load(options.config, overrides, world))
+        config = together(lambda: load(options.config, overrides, world_size=world))
         if is_first_rank():
             print("\n".join(banner(config)), flush=True)
         return train(config, device, options.resume, options.stop_at)

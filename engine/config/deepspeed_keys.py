@@ -1,16 +1,16 @@
-"""Which keys of a DeepSpeed 0.19.8 configuration this engine takes, and which it refuses with a
-reason.
+"""Which keys of a DeepSpeed 0.19.8 configuration this engine takes, and which it refuses and why.
 
-DeepSpeed passes over unknown top-level keys without a word, so a misspelt ``gradient_cliping``
-trains unclipped. The tables here are plain names: reading a configuration must not import
-deepspeed. A test compares them with the installed package, so a new version of it cannot drift away
-unnoticed.
+DeepSpeed ignores unknown top-level keys, so with a misspelt ``gradient_cliping`` it would train
+unclipped. The tables are plain names, because reading a configuration must not import deepspeed. A
+test compares them with the installed package.
 """
+
+from typing import Any
 
 NULL = type(None)
 
 # A leaf is a type, or a tuple of types where several are right; ``float`` takes whole numbers too.
-ACCEPTED = {
+ACCEPTED: dict[str, Any] = {
     "train_batch_size": int,
     "train_micro_batch_size_per_gpu": int,
     "gradient_accumulation_steps": int,
@@ -75,6 +75,8 @@ ACCEPTED = {
 _STAGE_3 = "it belongs to ZeRO stage 3 and this engine runs stage 2; remove it"
 _OURS = "data come from skysense.data; remove it"
 _GONE = "DeepSpeed 0.19.8 has removed it; remove it here too"
+_ADAMW = "the optimizer is always AdamW; remove it"
+_ON_DEVICE = "the teacher is averaged beside the weights on the device; remove it"
 _FP32 = "the teacher follows the fp32 master weights; remove it"
 
 # Real DeepSpeed keys, by dotted path, that would do nothing or do harm here.
@@ -85,8 +87,10 @@ REFUSED = {
     "bf16.bf16_master_weights_and_grads": _FP32,
     "bf16.bf16_optimizer_states": _FP32,
     "torch_autocast": "the whole network runs in one precision; set bf16.enabled",
-    "activation_checkpointing": "set skysense.activation_checkpointing instead",
-    "managed_gradient_accumulation": "batch statistics are over one call, so there is nothing to accumulate; remove it",
+    "activation_checkpointing": "set skysense.recompute instead",
+    "managed_gradient_accumulation": (
+        "batch statistics are over one call, so there is nothing to accumulate; remove it"
+    ),
     "prescale_gradients": "gradients are averaged once, after backward; remove it",
     "gradient_predivide_factor": "gradients are averaged once, after backward; remove it",
     "gradient_allreduce_op": "the losses are written for averaged gradients; remove it",
@@ -125,16 +129,20 @@ REFUSED = {
     "progressive_layer_drop": _GONE,
     "optimizer.legacy_fusion": "it belongs to fp16; remove it",
     "optimizer.params.max_grad_norm": "set the top-level gradient_clipping instead",
-    "optimizer.params.adam_w_mode": "the optimizer is always AdamW; remove it",
+    "optimizer.params.adam_w_mode": _ADAMW,
     "zero_optimization.compute_grad_norm": "the gradient norm is logged at every step; remove it",
-    "zero_optimization.elastic_checkpoint": "a checkpoint goes on with the ranks it was saved with; remove it",
+    "zero_optimization.elastic_checkpoint": (
+        "a checkpoint goes on with the ranks it was saved with; remove it"
+    ),
     "zero_optimization.legacy_stage1": "this engine runs stage 2; remove it",
-    "zero_optimization.parameter_alignment": "the teacher's shards need the unpadded layout; remove it",
-    "zero_optimization.offload_optimizer": "the teacher is averaged beside the weights on the device; remove it",
-    "zero_optimization.cpu_offload": "the teacher is averaged beside the weights on the device; remove it",
+    "zero_optimization.parameter_alignment": (
+        "the teacher's shards need the unpadded layout; remove it"
+    ),
+    "zero_optimization.offload_optimizer": _ON_DEVICE,
+    "zero_optimization.cpu_offload": _ON_DEVICE,
     "zero_optimization.cpu_offload_use_pin_memory": "nothing is offloaded here; remove it",
     "zero_optimization.zenflow": "nothing is offloaded here; remove it",
-    "zero_optimization.save_muon_momentum_buffer_in_memory": "the optimizer is always AdamW; remove it",
+    "zero_optimization.save_muon_momentum_buffer_in_memory": _ADAMW,
     "zero_optimization.log_trace_cache_warnings": _STAGE_3,
     "zero_optimization.pipeline_loading_checkpoint": _STAGE_3,
     "zero_optimization.override_module_apply": _STAGE_3,

@@ -1,58 +1,31 @@
-"""What settings must satisfy together: each rule sees everything and answers with one line, or with
-nothing."""
+"""What settings must satisfy together.
+
+Each rule sees everything and yields one line for each thing that is wrong, as
+``place: expected, found, what to do``.
+"""
+
+from collections.abc import Iterator
 
 from data.suggest import suggest
 from data.tiles.modalities import MODALITIES
 from engine.config.settings import Settings
-from models.layer_norm import IMPLEMENTATIONS
-from models.recompute import BLOCKS, POLICIES
-from models.spec import CELL_METRES
-
-_AT_LEAST = {
-    "seed": 0,
-    "threads": 0,
-    "ep_size": 1,
-    "log_every": 1,
-    "collect_garbage_every": 0,
-    "data.workers": 0,
-    "data.prefetch": 1,
-    "data.max_bad_samples": 0,
-    "checkpoint.every": 1,
-    "checkpoint.keep": 1,
-    "schedule.steps": 1,
-    "loss.teacher_temperature_warmup": 0,
-    "loss.freeze_last_layer": 0,
-    "loss.sinkhorn_iterations": 1,
-    "loss.clusters": 2,
-    "model.queries": 1,
-    "model.head.prototypes": 2,
-    "model.head.layers": 1,
-    "guard.patience": 1,
-}
-_POSITIVE = (
-    "loss.student_temperature",
-    "loss.teacher_temperature",
-    "loss.teacher_temperature_start",
-    "loss.text_temperature",
-    "loss.cluster_epsilon",
-    "guard.spike",
-)
-_SHARES = ("loss.centre_momentum", "schedule.ema_start", "schedule.ema_end")
+from models.recompute import NONE, POINTWISE
+from models.spec import CELL_METRES, ModalitySpec
 
 
-def problems(settings: Settings, deepspeed: dict, world_size: int | None):
-    """Yields every rule's complaint, as ``place: expected, found, what to do``.
+def problems(settings: Settings, deepspeed: dict, world_size: int | None) -> Iterator[str]:
+    """Every complaint of every rule.
 
     Args:
-        settings: the parsed ``skysense`` object.
-        deepspeed: DeepSpeed's keys, already of the right names and types.
-        world_size: ranks of this run; None leaves out what depends on it.
+        settings: The parsed ``skysense`` object.
+        deepspeed: DeepSpeed's keys, already with the right names and types.
+        world_size: Number of ranks of this run. None leaves out what depends on it.
     """
+    yield from _sections(settings)
     yield from _ranges(settings)
     yield from _modalities(settings)
     yield from _geometry(settings)
     yield from _experts(settings, world_size)
-    yield from _layer_norm(settings)
     yield from _recompute(settings)
     yield from _batch(deepspeed, world_size)
     yield from _optimizer(deepspeed)
@@ -60,181 +33,216 @@ def problems(settings: Settings, deepspeed: dict, world_size: int | None):
     yield from _zero(deepspeed, settings)
 
 
-def _value(settings, dotted: str):
-    """The setting at a dotted path."""
-    for name in dotted.split("."):
-        settings = getattr(settings, name)
-    return settings
+def _sections(settings: Settings) -> Iterator[str]:
+    """What a section says about itself."""
+    sections = (
+        ("skysense.data", settings.data.views),
+        ("skysense.data", settings.data.augment),
+        ("skysense.data", settings.data.store),
+        ("skysense", settings.data),
+        ("skysense", settings.schedule),
+        ("skysense", settings.guard),
+        ("skysense", settings.init),
+    )
+    for above, section in sections:
+        problem = section.problem()
+        if problem is not None:
+            yield f"{above}.{problem}"
 
 
-def _ranges(settings: Settings):
-    """Numbers that no run can use."""
-    for dotted, least in _AT_LEAST.items():
-        if _value(settings, dotted) < least:
-            yield f"skysense.{dotted}: expected at least {least}, found {_value(settings, dotted)}"
-    for dotted in _POSITIVE:
-        if _value(settings, dotted) <= 0:
-            yield f"skysense.{dotted}: expected a positive number, found {_value(settings, dotted)}"
-    for dotted in _SHARES:
-        if not 0 <= _value(settings, dotted) <= 1:
-            yield f"skysense.{dotted}: expected a number from 0 to 1, found {_value(settings, dotted)}"
+def _ranges(settings: Settings) -> Iterator[str]:
+    """Numbers of the loader and the model that no run can use."""
+    least = (
+        ("data.workers", settings.data.workers, 0),
+        ("data.prefetch", settings.data.prefetch, 1),
+        ("data.max_bad_samples", settings.data.max_bad_samples, 0),
+        ("model.queries", settings.model.queries, 1),
+        ("model.head.prototypes", settings.model.head.prototypes, 2),
+        ("model.head.layers", settings.model.head.layers, 1),
+    )
+    for place, value, smallest in least:
+        if value < smallest:
+            yield f"skysense.{place}: expected at least {smallest}, found {value}"
 
 
-def _modalities(settings: Settings):
-    """The loader must deliver exactly the sensors, bands, pixels and frames that the model is built
-    for."""
-    if not settings.model.modalities:
-        yield f"skysense.model.modalities: expected at least one of {', '.join(MODALITIES)}, found none"
-    for name, spec in settings.model.modalities.items():
-        place = f"skysense.model.modalities.{name}"
-        if name not in MODALITIES:
-            yield f"{place}: data/tiles/modalities.py has no such sensor{suggest(name, MODALITIES)}"
-            continue
-        for mine, theirs, what in (
-            (spec.bands, len(MODALITIES[name].bands), "bands"),
-            (spec.pixels_per_cell, MODALITIES[name].pixels, "pixels_per_cell"),
-        ):
-            if mine != theirs:
-                yield f"{place}.{what}: expected {theirs}, as data/tiles/modalities.py has it, found {mine}"
-    model = {name: spec.frames for name, spec in settings.model.modalities.items()}
-    if settings.data.frames != model:
+def _modalities(settings: Settings) -> Iterator[str]:
+    """The loader must deliver exactly the sensors, bands, pixels and frames of the model."""
+    modalities = settings.model.modalities
+    if not modalities:
         yield (
-            f"skysense.data.frames: expected the frames of skysense.model.modalities, {model}, "
+            "skysense.model.modalities: expected at least one of "
+            f"{', '.join(MODALITIES)}, found none"
+        )
+    for name, spec in modalities.items():
+        yield from _modality(name, spec)
+    frames = {name: spec.frames for name, spec in modalities.items()}
+    if settings.data.frames != frames:
+        yield (
+            f"skysense.data.frames: expected the frames of skysense.model.modalities, {frames}, "
             f"found {settings.data.frames}; make them equal"
         )
 
 
-def _geometry(settings: Settings):
-    """Every view must come out of patching, merging and fusion as whole cells."""
-    model, views = settings.model, settings.data.views
-    if model.fusion is None:
-        yield "skysense.model.fusion: expected a fusion transformer, whose output most losses read, found null; set it"
+def _modality(name: str, spec: ModalitySpec) -> Iterator[str]:
+    """One sensor of the model against the table of sensors."""
+    place = f"skysense.model.modalities.{name}"
+    table = "data/tiles/modalities.py"
+    if name not in MODALITIES:
+        yield f"{place}: {table} has no such sensor{suggest(name, MODALITIES)}"
         return
-    for name in ("global_cells", "local_cells"):
-        cells = getattr(views, name)
-        for modality, spec in model.modalities.items():
-            unit = model.patch * 2 ** sum(spec.merge)
-            if cells * spec.pixels_per_cell % unit:
+    sensor = MODALITIES[name]
+    bands = len(sensor.bands)
+    if spec.bands != bands:
+        yield f"{place}.bands: expected {bands}, as in {table}, found {spec.bands}"
+    if spec.pixels_per_cell != sensor.pixels:
+        yield (
+            f"{place}.pixels_per_cell: expected {sensor.pixels}, as in {table}, "
+            f"found {spec.pixels_per_cell}"
+        )
+
+
+def _geometry(settings: Settings) -> Iterator[str]:
+    """Every view must come out of patching, merging and fusion as whole cells."""
+    fusion = settings.model.fusion
+    if fusion is None:
+        yield (
+            "skysense.model.fusion: expected a fusion transformer, whose output most losses read, "
+            "found null; set it"
+        )
+        return
+    views = settings.data.views
+    for name, cells in (("global_cells", views.global_cells), ("local_cells", views.local_cells)):
+        for modality, spec in settings.model.modalities.items():
+            unit = settings.model.patch * 2 ** sum(spec.merge)
+            pixels = cells * spec.pixels_per_cell
+            if pixels % unit:
                 yield (
-                    f"skysense.data.views.{name}: {cells} cells are {cells * spec.pixels_per_cell} pixels of "
-                    f"{modality}, expected a multiple of {unit} (patch and merges); change the cells"
+                    f"skysense.data.views.{name}: {cells} cells are {pixels} pixels of {modality}, "
+                    f"expected a multiple of {unit} (patch and merges); change the cells"
                 )
-        if cells * CELL_METRES % model.fusion.cell_metres:
+        metres = cells * CELL_METRES
+        if metres % fusion.cell_metres:
             yield (
-                f"skysense.model.fusion.cell_metres: expected a divisor of the {cells * CELL_METRES:g} m of "
-                f"data.views.{name}, found {model.fusion.cell_metres:g}; change one of them"
+                f"skysense.model.fusion.cell_metres: expected a divisor of the {metres:g} m of "
+                f"data.views.{name}, found {fusion.cell_metres:g}; change one of them"
             )
 
 
-def _experts(settings: Settings, world_size: int | None):
+def _experts(settings: Settings, world_size: int | None) -> Iterator[str]:
     """Experts and ranks must both divide into expert-parallel groups."""
-    moe, ep_size = settings.model.moe, settings.ep_size
-    if moe is not None and settings.init.expert is not None:
-        yield "skysense.init.expert: expected skysense.model.moe null, since one expert becomes a plain network"
+    moe = settings.model.moe
+    ep_size = settings.ep_size
     if moe is None and ep_size != 1:
         yield f"skysense.ep_size: expected 1 because the model has no experts, found {ep_size}"
+    if moe is not None and settings.init.expert is not None:
+        yield (
+            "skysense.init.expert: expected skysense.model.moe null, "
+            "since one expert becomes a plain network"
+        )
     if moe is not None and moe.experts % ep_size:
         yield f"skysense.ep_size: expected a divisor of the {moe.experts} experts, found {ep_size}"
     if moe is not None and moe.implementation == "grouped" and ep_size != 1:
         yield (
-            f"skysense.model.moe.implementation: 'grouped' expected all experts on every rank (skysense.ep_size 1), "
-            f"found ep_size {ep_size}; set 'deepspeed'"
+            "skysense.model.moe.implementation: 'grouped' expected all experts on every rank "
+            f"(skysense.ep_size 1), found ep_size {ep_size}; set 'deepspeed'"
         )
     if world_size is not None and world_size % ep_size:
         yield (
-            f"skysense.ep_size: expected a divisor of the {world_size} ranks of this run, found {ep_size}; "
-            f"change it or the number of ranks"
+            f"skysense.ep_size: expected a divisor of the {_ranks(world_size)} of this run, "
+            f"found {ep_size}; start {ep_size} ranks (deepspeed --num_gpus {ep_size}) or a "
+            f"multiple, or set skysense.ep_size=1"
         )
 
 
-def _layer_norm(settings: Settings):
-    """A name only: whether Apex is here is asked where a model is built, so that its run can be
-    read elsewhere."""
-    if settings.layer_norm not in IMPLEMENTATIONS:
-        yield f"skysense.layer_norm: expected one of {', '.join(IMPLEMENTATIONS)}, found {settings.layer_norm!r}"
+def _ranks(count: int) -> str:
+    """ "1 rank", "2 ranks"."""
+    if count == 1:
+        return "1 rank"
+    return f"{count} ranks"
 
 
-def _recompute(settings: Settings):
-    """A known way of activation checkpointing, with checkpointing on, and without what it cannot
-    see into."""
-    if settings.recompute not in POLICIES:
-        yield f"skysense.recompute: expected one of {', '.join(POLICIES)}, found {settings.recompute!r}"
-    elif settings.recompute != BLOCKS and not settings.activation_checkpointing:
+def _recompute(settings: Settings) -> Iterator[str]:
+    """Selective recomputation cannot see into compiled regions."""
+    if settings.recompute == POINTWISE and settings.compile:
         yield (
-            f"skysense.recompute: {settings.recompute!r} expected skysense.activation_checkpointing true, found "
-            "false; set it"
-        )
-    elif settings.recompute == "pointwise" and settings.compile:
-        yield (
-            "skysense.recompute: 'pointwise' expected skysense.compile false, found true; it cannot choose inside "
-            "compiled regions, set one of them back"
+            f"skysense.recompute: '{POINTWISE}' expected skysense.compile false, found true; "
+            f"it cannot choose inside compiled regions; set compile=false or recompute={NONE}"
         )
 
 
-def _batch(deepspeed: dict, world_size: int | None):
+def _batch(deepspeed: dict, world_size: int | None) -> Iterator[str]:
     """``train_batch_size`` is the one owner; the share of a rank follows from it."""
     batch = deepspeed.get("train_batch_size")
-    if batch is None or batch < 1:
-        yield f"train_batch_size: expected the samples of a step over all ranks, found {batch or 'nothing'}; set it"
+    if batch is None:
+        yield "train_batch_size: expected the samples of a step over all ranks, found nothing"
         return
-    if deepspeed.get("gradient_accumulation_steps", 1) != 1:
+    if batch < 1:
+        yield f"train_batch_size: expected the samples of a step over all ranks, found {batch}"
+        return
+    accumulation = deepspeed.get("gradient_accumulation_steps", 1)
+    if accumulation != 1:
         yield (
-            f"gradient_accumulation_steps: expected 1 because batch statistics are over one call, "
-            f"found {deepspeed['gradient_accumulation_steps']}; use a smaller batch or more ranks"
+            "gradient_accumulation_steps: expected 1 because batch statistics are over one call, "
+            f"found {accumulation}; use a smaller batch or more ranks"
         )
     if world_size is None:
         return
-    if batch % world_size:
+    share, rest = divmod(batch, world_size)
+    if rest:
+        lower = max(1, share) * world_size
+        upper = (share + 1) * world_size
         yield (
-            f"train_batch_size: expected a multiple of the {world_size} ranks of this run, found {batch}; "
-            f"the nearest are {max(1, batch // world_size) * world_size} and "
-            f"{(batch // world_size + 1) * world_size}"
+            f"train_batch_size: expected a multiple of the {_ranks(world_size)} of this run, "
+            f"found {batch}; the nearest are {lower} and {upper}"
         )
         return
-    micro = deepspeed.get("train_micro_batch_size_per_gpu")
-    if micro is not None and micro != batch // world_size:
+    micro = deepspeed.get("train_micro_batch_size_per_gpu", share)
+    if micro != share:
         yield (
-            f"train_micro_batch_size_per_gpu: expected {batch // world_size} (train_batch_size {batch} over "
-            f"{world_size} ranks), found {micro}; leave it out"
+            f"train_micro_batch_size_per_gpu: expected {share} (train_batch_size {batch} over "
+            f"{_ranks(world_size)}), found {micro}; leave it out"
         )
 
 
-def _optimizer(deepspeed: dict):
-    """AdamW, with the two values that the schedules start from."""
-    optimizer = deepspeed.get("optimizer", {})
-    if str(optimizer.get("type", "")).lower() != "adamw":
-        yield f'optimizer.type: expected "AdamW", found {optimizer.get("type", "nothing")!r}'
-    params = optimizer.get("params", {})
-    for name, above in (("lr", True), ("weight_decay", False)):
-        value = params.get(name)
-        if value is None or value < 0 or (above and value == 0):
-            yield f"optimizer.params.{name}: expected a {'positive ' * above}number, found {value}; set it"
-    betas = params.get("betas", [0.9, 0.999])
-    numbers = all(isinstance(beta, (int, float)) and 0 <= beta < 1 for beta in betas)
-    if len(betas) != 2 or not numbers:
-        yield f"optimizer.params.betas: expected two numbers from 0 to below 1, found {betas}"
-    if deepspeed.get("gradient_clipping", 1.0) <= 0:
-        yield f"gradient_clipping: expected a positive number, found {deepspeed['gradient_clipping']}; or leave it out"
+def _optimizer(deepspeed: dict) -> Iterator[str]:
+    """AdamW with clipping, or without."""
+    kind = deepspeed.get("optimizer", {}).get("type", "nothing")
+    if kind.lower() != "adamw":
+        yield f'optimizer.type: expected "AdamW", found {kind!r}'
+    clipping = deepspeed.get("gradient_clipping", 1.0)
+    if clipping <= 0:
+        yield f"gradient_clipping: expected a positive number, found {clipping}; or leave it out"
 
 
-def _precision(deepspeed: dict):
-    """A step with a NaN must be skipped on every rank, which DeepSpeed does only when asked to
-    look."""
+def _precision(deepspeed: dict) -> Iterator[str]:
+    """A NaN must skip the step on every rank. DeepSpeed does so only with its overflow check."""
     bf16 = deepspeed.get("bf16", {})
-    if bf16.get("check_grad_overflow", True) is False:
-        yield "bf16.check_grad_overflow: expected true, found false; without it a NaN reaches the weights"
+    if not bf16.get("check_grad_overflow", True):
+        yield (
+            "bf16.check_grad_overflow: expected true, found false; "
+            "without it a NaN reaches the weights"
+        )
     if bf16.get("immediate_grad_update", False):
-        yield "bf16.immediate_grad_update: expected false, found true; it belongs to another optimizer; remove it"
+        yield (
+            "bf16.immediate_grad_update: expected false, found true; "
+            "it belongs to another optimizer; remove it"
+        )
 
 
-def _zero(deepspeed: dict, settings: Settings):
+def _zero(deepspeed: dict, settings: Settings) -> Iterator[str]:
     """ZeRO stage 2: the teacher lives on its partitions, and experts need its gradient layout."""
     zero = deepspeed.get("zero_optimization", {})
-    if zero.get("stage", 0) != 2:
+    stage = zero.get("stage", 0)
+    if stage != 2:
         yield (
-            f"zero_optimization.stage: expected 2 (the teacher is kept on its partitions; stage 3 has no experts), "
-            f"found {zero.get('stage', 0)}"
+            "zero_optimization.stage: expected 2 (the teacher is kept on its partitions; stage 3 "
+            f"has no experts), found {stage}"
         )
+    if settings.model.moe is None:
+        return
     for name in ("reduce_scatter", "contiguous_gradients"):
-        if settings.model.moe is not None and zero.get(name, True) is False:
-            yield f"zero_optimization.{name}: expected true because the model has experts, found false"
+        if not zero.get(name, True):
+            yield (
+                f"zero_optimization.{name}: expected true because the model has experts, "
+                "found false"
+            )

@@ -1,13 +1,24 @@
-"""From parsed JSON to typed, checked settings objects. It knows dataclasses, not what they mean."""
+"""From parsed JSON to typed settings: pydantic checks, and its errors become one line of ours."""
 
+import json
 import types
 import typing
-from dataclasses import MISSING, fields, is_dataclass
+from collections.abc import Iterable
+from dataclasses import is_dataclass
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from pydantic import ConfigDict, Field, ValidationError, create_model
 
 from data.suggest import suggest
 from engine.errors import ConfigError
 
-_MISSING = object()
+T = TypeVar("T")
+Kinds = type | tuple[type, ...]  # one JSON type, or several that are right
+
+# No conversion from strings, no unknown key, no NaN. Pydantic hands this on to all dataclasses.
+_STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+_LONGEST = 60  # characters of a value in a message
 _JSON_NAMES = {
     dict: "object",
     list: "list",
@@ -17,125 +28,126 @@ _JSON_NAMES = {
     float: "float",
     type(None): "null",
 }
+# Pydantic's types of error, in the words of our messages.
+_EXPECTED = {
+    "int_type": "int",
+    "float_type": "float",
+    "finite_number": "a finite number",
+    "string_type": "str",
+    "bool_type": "bool",
+    "dict_type": "object",
+    "dataclass_type": "object",
+    "tuple_type": "list",
+}
+_RANGES = {
+    "greater_than_equal": "at least {ge}",
+    "less_than_equal": "at most {le}",
+    "less_than": "a number below {lt:g}",
+    "greater_than": "a positive number",  # the only such bound is 0
+    "literal_error": "{expected}",
+}
 
 
-def found(value) -> str:
-    """How a message names a JSON value: its type and, shortened, itself."""
+def found(value: Any) -> str:
+    """How a message names a JSON value: its type and, shortened, the value."""
     name = _JSON_NAMES.get(type(value), type(value).__name__)
     if value is None or isinstance(value, (dict, list)):
         return name
-    text = (
-        f'"{value}"'
-        if isinstance(value, str)
-        else str(value).lower()
-        if isinstance(value, bool)
-        else str(value)
-    )
-    return f"{name} {text if len(text) <= 60 else text[:57] + '...'}"
+    text = json.dumps(value, ensure_ascii=False)
+    if len(text) > _LONGEST:
+        text = text[: _LONGEST - 3] + "..."
+    return f"{name} {text}"
 
 
-def has_type(value, kinds) -> bool:
-    """Whether a JSON value is of one of ``kinds``; whole numbers pass for ``float``, booleans never
-    for numbers."""
-    for kind in kinds if isinstance(kinds, tuple) else (kinds,):
-        if type(value) is kind or (kind is float and type(value) is int):
-            return True
-    return False
+def has_type(value: Any, kinds: Kinds) -> bool:
+    """Whether a JSON value has one of the types ``kinds``.
 
-
-def expected(kinds) -> str:
-    """How a message names the types that ``has_type`` would take."""
-    return " or ".join(
-        _JSON_NAMES[kind] for kind in (kinds if isinstance(kinds, tuple) else (kinds,))
-    )
-
-
-def parse(kind, value, path: str, default=_MISSING):
-    """``value`` (parsed JSON) as an object of type ``kind``.
-
-    Args: kind: a dataclass, ``dict[str, X]``, ``tuple[...]``, ``X | None`` or a plain type. value:
-        what the file says. path: dotted place of the value, for messages. default: what the
-        enclosing object has here; an object takes from it what ``value`` leaves out, and so does
-            each entry of a dictionary, but not the dictionary: it has the entries of ``value``.
-
-    Raises: ConfigError: unknown key, wrong type, missing value, or an object that finds itself
-        impossible.
+    Whole numbers pass for ``float``. Booleans never pass for numbers.
     """
-    if is_dataclass(kind):
-        return _dataclass(kind, value, path, default)
-    origin = typing.get_origin(kind)
-    if origin in (typing.Union, types.UnionType):
-        options = [option for option in typing.get_args(kind) if option is not type(None)]
-        return None if value is None else parse(options[0], value, path, default)
-    if origin is dict:
-        return _dictionary(typing.get_args(kind)[1], value, path, default)
-    if origin is tuple:
-        return _tuple(typing.get_args(kind), value, path)
-    _require(value, kind, path)
-    return float(value) if kind is float else value
+    kinds = _as_tuple(kinds)
+    return type(value) in kinds or (float in kinds and type(value) is int)
 
 
-def _require(value, kinds, path: str) -> None:
-    """Raises ConfigError if a value is of another type."""
-    if not has_type(value, kinds):
-        raise ConfigError(f"expected {expected(kinds)}, found {found(value)} at {path}")
+def expected(kinds: Kinds) -> str:
+    """How a message names the types that ``has_type`` takes."""
+    return " or ".join(_JSON_NAMES[kind] for kind in _as_tuple(kinds))
 
 
-def _dataclass(kind, value, path: str, default):
-    """One settings object: given fields over the enclosing default's, or over the class's own."""
-    _require(value, dict, path)
-    hints = typing.get_type_hints(kind)
-    for key in value:
-        if key not in hints:
-            raise ConfigError(f'unknown key "{path}.{key}"{suggest(key, hints)}')
-    chosen = {}
-    for field in fields(kind):
-        here = getattr(default, field.name) if isinstance(default, kind) else _field_default(field)
-        if field.name in value:
-            chosen[field.name] = parse(
-                hints[field.name], value[field.name], f"{path}.{field.name}", here
-            )
-        elif here is _MISSING:
-            raise ConfigError(f"expected {path}.{field.name}, found nothing; every {path} needs it")
-        else:
-            chosen[field.name] = here
-    above = path.rpartition(".")[0]
+def _as_tuple(kinds: Kinds) -> tuple[type, ...]:
+    if isinstance(kinds, tuple):
+        return kinds
+    return (kinds,)
+
+
+def parse(kind: type[T], value: Any, name: str) -> T:
+    """Turn parsed JSON into an object of the dataclass ``kind``.
+
+    Args:
+        kind: A dataclass whose fields have JSON types, tuples, dictionaries, or dataclasses again.
+        value: What the file says.
+        name: How messages call the value, such as "skysense".
+
+    Raises:
+        ConfigError: An unknown key, a wrong type or range, a missing value, or an object that
+            refuses itself.
+    """
     try:
-        made = kind(**chosen)  # may refuse itself
-    except ValueError as error:
-        raise ConfigError(f"{above}.{error}") from error
-    problem = made.problem() if hasattr(made, "problem") else None
-    if problem:
-        raise ConfigError(f"{above}.{problem}")
-    return made
+        checked = _checker(kind, name).model_validate_json(json.dumps({name: value}))
+    except ValidationError as error:
+        # Only the first: the others often follow from it.
+        raise ConfigError(_line(kind, error.errors()[0])) from None
+    return checked.value
 
 
-def _field_default(field):
-    """A dataclass field's own default."""
-    if field.default is not MISSING:
-        return field.default
-    return field.default_factory() if field.default_factory is not MISSING else _MISSING
+@lru_cache
+def _checker(kind: Any, name: str) -> Any:
+    """A model around ``kind``: pydantic takes strict rules for a dataclass only from outside."""
+    return create_model("Checker", __config__=_STRICT, value=(kind, Field(alias=name)))
 
 
-def _dictionary(kind, value, path: str, default) -> dict:
-    """Named entries; one that is ``null`` has been taken away."""
-    _require(value, dict, path)
-    defaults = default if isinstance(default, dict) else {}
-    return {
-        key: parse(kind, entry, f"{path}.{key}", defaults.get(key, _MISSING))
-        for key, entry in value.items()
-        if entry is not None
-    }
+def _line(kind: type, error: Any) -> str:
+    """One of pydantic's errors in our words."""
+    problem = error["type"]
+    path = error["loc"]
+    place = _dotted(path)
+    context = error.get("ctx", {})
+    value = error["input"]
+    if problem in _EXPECTED:
+        return f"expected {_EXPECTED[problem]}, found {found(value)} at {place}"
+    if problem in _RANGES:
+        return f"{place}: expected {_RANGES[problem].format(**context)}, found {value!r}"
+    if problem == "unexpected_keyword_argument":
+        known = typing.get_type_hints(_type_at(kind, path[1:-1]))
+        return f'unknown key "{place}"{suggest(path[-1], known)}'
+    if problem == "value_error":  # a dataclass refused itself; its message begins with its name
+        return _dotted((*path[:-1], context["error"]))
+    if problem == "too_long":
+        return _wrong_length(kind, path, value)
+    if problem == "missing" and isinstance(value, list):
+        return _wrong_length(kind, path[:-1], value)
+    if problem == "missing":
+        above = _dotted(path[:-1])
+        return f"expected {place}, found nothing; every {above} needs it"
+    return f"{place}: {error['msg']}, found {found(value)}"
 
 
-def _tuple(kinds, value, path: str) -> tuple:
-    """A list of one kind of any length, or of fixed length."""
-    _require(value, list, path)
-    if len(kinds) == 2 and kinds[1] is Ellipsis:
-        kinds = (kinds[0],) * len(value)
-    if len(kinds) != len(value):
-        raise ConfigError(f"expected {len(kinds)} entries, found {len(value)} at {path}")
-    return tuple(
-        parse(kind, entry, f"{path}.{index}")
-        for index, (kind, entry) in enumerate(zip(kinds, value))
-    )
+def _dotted(path: Iterable[Any]) -> str:
+    return ".".join(str(part) for part in path)
+
+
+def _wrong_length(kind: type, path: tuple, value: list) -> str:
+    """The message for a list that must have a fixed number of entries."""
+    entries = len(typing.get_args(_type_at(kind, path[1:])))
+    return f"expected {entries} entries, found {len(value)} at {_dotted(path)}"
+
+
+def _type_at(kind: Any, path: Iterable[Any]) -> Any:
+    """The type of what stands at a path below ``kind``."""
+    for name in path:
+        if is_dataclass(kind):
+            kind = typing.get_type_hints(kind)[name]
+        else:  # an entry of a dictionary
+            kind = typing.get_args(kind)[-1]
+        if typing.get_origin(kind) in (typing.Union, types.UnionType):  # X | None
+            kind = typing.get_args(kind)[0]
+    return kind

@@ -29,7 +29,6 @@ from models.count.flops import (
 from models.features import FUSED
 from models.pretraining.losses.correspondence import match
 from models.pretraining.losses.multi_granularity import partner_views
-from models.recompute import NONE
 
 SAMPLES = 512  # whose views are drawn
 TILE_CELLS = 64  # side of a full tile
@@ -97,9 +96,8 @@ def step_costs(settings: Settings, samples: int = SAMPLES) -> StepCosts:
     sizes = view_sizes(settings.data.views)
     rows = expected_rows(settings, samples)
     iterations = settings.loss.sinkhorn_iterations if settings.loss.centring == "sinkhorn" else 0
-    policy = settings.recompute if settings.activation_checkpointing else NONE
     return StepCosts(
-        forward=recomputed(settings.model, pretraining(settings.model, sizes), policy),
+        forward=recomputed(settings.model, pretraining(settings.model, sizes), settings.recompute),
         losses=losses(settings.model, sizes, rows, settings.loss.clusters, len(NAMES), iterations),
     )
 

@@ -63,7 +63,7 @@ def flops_command(
 
 def record(name: str, found: Config, costs: StepCosts, paper: bool) -> dict:
     """Everything as plain values; FLOPs, not GFLOPs."""
-    flops, batch = costs.flops, found.deepspeed["train_batch_size"]
+    flops, batch = costs.flops, found.batch_size
     entries = [
         {"part": part, **asdict(cost), "backward": cost.backward}
         for part in ("forward", "losses")
@@ -122,15 +122,14 @@ def basis(found: Config) -> dict:
             "seed": found.settings.seed,
         },
         "text_classes": len(NAMES),
-        "activation_checkpointing": found.settings.activation_checkpointing
-        and found.settings.recompute,
+        "recompute": found.settings.recompute,
         "drop_path": found.settings.model.drop_path,
     }
 
 
 def text(name: str, found: Config, costs: StepCosts, paper: bool) -> str:
     """Tables and basis for a terminal."""
-    flops, batch = costs.flops, found.deepspeed["train_batch_size"]
+    flops, batch = costs.flops, found.batch_size
     digits = 1 if flops.student_forward > 100 * GIGA else 4
     lines = [
         f"Cost of a training step: {name}",
@@ -191,7 +190,7 @@ def _basis_lines(found: dict) -> list[str]:
         f"  head rows    mean of {rows['samples_drawn']} samples, views drawn with seed {rows['seed']} on tiles of "
         f"{rows['tile_cells']} cells",
         f"  text         {found['text_classes']} classes",
-        f"  recomputed   logits of the heads; activation checkpointing: {found['activation_checkpointing'] or 'off'}",
+        f"  recomputed   logits of the heads; activation checkpointing: {found['recompute']}",
         *(
             [f"  drop path    {found['drop_path']}: what it saves is not taken off"]
             if found["drop_path"]

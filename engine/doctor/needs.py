@@ -17,6 +17,7 @@ from engine.errors import ConfigError
 from engine.training.build import check_regions
 from models.kernels.dispatch import survey
 from models.layer_norm import apex_obstacle
+from models.recompute import NONE
 
 SPARE_FILES = 256  # of libraries, sockets and logs
 
@@ -26,8 +27,8 @@ def choices(config: Config) -> list[Fact]:
     this process."""
     settings = config.settings
     checkpointing = (
-        Fact("activation checkpointing", ACTIVE, "blocks are computed again in the backward pass")
-        if settings.activation_checkpointing
+        Fact("activation checkpointing", ACTIVE, f"recompute {settings.recompute}")
+        if settings.recompute != NONE
         else Fact("activation checkpointing", OFF, "all activations are kept")
     )
     return [
@@ -56,7 +57,7 @@ def needs(config: Config, ranks: int, here: int) -> list[Fact]:
 
 
 def _torch_adam(config: Config) -> bool:
-    return config.deepspeed["optimizer"]["params"].get("torch_adam", False)
+    return config.optimizer.torch_adam
 
 
 def _optimizer(config: Config) -> Fact:
@@ -64,7 +65,7 @@ def _optimizer(config: Config) -> Fact:
     its engine)."""
     if not _torch_adam(config):
         return Fact("optimizer", ACTIVE, "DeepSpeed's FusedAdam")
-    if config.deepspeed["optimizer"]["params"].get("fused", False):
+    if config.optimizer.fused:
         return Fact("optimizer", ACTIVE, "torch's fused AdamW")
     return Fact(
         "optimizer",
@@ -165,7 +166,7 @@ def _loader(config: Config, ranks: int, here: int) -> list[Fact]:
     shared memory."""
     data = config.settings.data
     tensors = _tensors(empty_batch(0, 1, data))
-    samples = config.deepspeed["train_batch_size"] // ranks
+    samples = config.batch_size // ranks
     waiting = data.workers * data.prefetch  # batches of a rank
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors) * samples * waiting
     own = 0 if has_gpu() else RANK_SHARED

@@ -67,7 +67,7 @@ def _needs(path: Path, overrides: list[str], ranks: int | None) -> list[Fact]:
     """Facts of a configuration."""
     cards = torch.cuda.device_count()
     ranks = ranks or cards or load(path, overrides).settings.ep_size
-    return needs(load(path, overrides, ranks), ranks, min(ranks, cards or ranks))
+    return needs(load(path, overrides, world_size=ranks), ranks, min(ranks, cards or ranks))
 
 
 def _lacking(path: Path, facts: list[Fact]) -> ConfigError | None:

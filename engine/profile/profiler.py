@@ -17,7 +17,8 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from data.stream.batches import open_stream
 from data.stream.sample import Batch
-from engine.config.load import Config, environment
+from engine.config.load import Config
+from engine.config.snapshot import environment
 from engine.cost.count import StepFlops, step_flops
 from engine.distributed import zero
 from engine.distributed.collectives import collect, together
@@ -69,7 +70,7 @@ def profile_step(
             run.dataset,
             run.settings.data,
             run.settings.seed,
-            config.deepspeed["train_batch_size"],
+            config.batch_size,
             run.rank,
             run.reducer.world_size,
             0,
@@ -90,7 +91,7 @@ def profile_step(
     trace, operators = _traced(run, batches, folder)
     seconds, waits, reports = zip(*timed)
     ranks = collect(lambda: RankFigures(list(seconds), list(waits), memory, matmul, trace))
-    batch = config.deepspeed["train_batch_size"]
+    batch = config.batch_size
     return {
         "hardware": hardware(device, len(ranks), dtype),
         "environment": _environment(),

@@ -55,7 +55,7 @@ def step_command(
     from engine.profile.profiler import profile_step
 
     def work(device: torch.device, world: int) -> int:
-        config = together(lambda: load(path, overrides, world))
+        config = together(lambda: load(path, overrides, world_size=world))
         on_first_rank(lambda: check_outputs(json_file, plot, trace))
         if is_first_rank():
             print("\n".join(banner(config)), flush=True)

@@ -30,7 +30,7 @@ class RunFiles:
     @property
     def batch_size(self) -> int:
         """Samples a step, over all ranks."""
-        return self.config.deepspeed["train_batch_size"]
+        return self.config.batch_size
 
 
 def read(folder: Path, shards: str | None = None) -> RunFiles:

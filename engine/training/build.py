@@ -15,7 +15,6 @@ from models.pretrained.adapt import Sensor, adapt
 from models.pretraining.compiled import compile_regions, describe_regions
 from models.pretraining.model import Pretraining
 from models.pretraining.text import encode_classes
-from models.recompute import NONE
 from models.reducer import Reducer
 from models.spec import ModelSpec
 
@@ -40,7 +39,7 @@ def build_models(settings: Settings, reducer: Reducer) -> tuple[Pretraining, Pre
             settings.model,
             ep_size=settings.ep_size,
             reducer=reducer,
-            recompute=settings.recompute if settings.activation_checkpointing else NONE,
+            recompute=settings.recompute,
         )
         names = canonical_names(model)
         initialise(model, settings.seed, lambda name, names=names: names.get(name, name))

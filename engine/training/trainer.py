@@ -17,8 +17,9 @@ from data.stream.mixture import Mixture
 from data.stream.sample import Batch
 from engine.checkpoint.load import latest, load
 from engine.checkpoint.save import save
-from engine.config.load import Config, snapshot
+from engine.config.load import Config
 from engine.config.settings import Settings
+from engine.config.snapshot import snapshot
 from engine.distributed import zero
 from engine.distributed.collectives import DistributedReducer, on_first_rank, together
 from engine.distributed.teacher import EmaTeacher

@@ -35,7 +35,7 @@ def worker(folder, ep_size, bf16):
         f"skysense.ep_size={ep_size}",
         f"bf16.enabled={json.dumps(bf16)}",
     ]
-    config = load_config(TINY, overrides, zero.ranks()[1])
+    config = load_config(TINY, overrides, world_size=zero.ranks()[1])
     reducer, params = DistributedReducer(), config.deepspeed["optimizer"]["params"]
     student, teacher = build_models(config.settings, reducer)
     groups = zero.parameter_groups(

@@ -21,7 +21,7 @@ def worker(shards, run_dir):
             f"skysense.run_dir={run_dir}",
             "skysense.collect_garbage_every=2",
         ],
-        zero.ranks()[1],
+        world_size=zero.ranks()[1],
     )
     made, collected, original = [], [], Step.__call__
 

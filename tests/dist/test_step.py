@@ -44,7 +44,7 @@ def worker(shards):
     step, step whose prototypes are not finite."""
     zero.init_distributed()
     rank, world, _ = zero.ranks()
-    config = load(TINY, [f"skysense.data.shards={shards}"], world)
+    config = load(TINY, [f"skysense.data.shards={shards}"], world_size=world)
     settings, reducer = config.settings, DistributedReducer()
     student, teacher = build_models(settings, reducer)
     optimizer = config.deepspeed["optimizer"]["params"]

@@ -31,7 +31,7 @@ OVERRIDES = [
 @pytest.fixture
 def step(device):
     """A function that gives the loss terms and the gradients of one step."""
-    settings = load(TINY, OVERRIDES, 1).settings
+    settings = load(TINY, OVERRIDES, world_size=1).settings
     student, teacher = (Pretraining(settings.model) for _ in range(2))
     for model in (student, teacher):
         initialise(model, settings.seed)

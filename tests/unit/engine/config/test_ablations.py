@@ -116,7 +116,7 @@ def test_every_file_is_a_run_of_its_own_that_changes_the_paper_preset(name):
         load(ROOT / "ds_configs/paper_128gpu.json", world_size=128).settings,
     )
     assert settings.run_dir == f"runs/ablations/{name}"
-    same = replace(settings, run_dir=paper.run_dir)
+    same = replace(settings, run_dir=paper.run_dir, description=paper.description)
     assert (same == paper) == (
         name == "table_16_random_initialisation"
     )  # the paper preset itself starts at random
@@ -137,7 +137,7 @@ def test_table_7_without_image_text_alignment(shards):
         settings = load(
             TINY,
             [f"skysense.data.shards={shards}", "skysense.ep_size=1", f"skysense.loss.ita={weight}"],
-            1,
+            world_size=1,
         ).settings
         dataset = ShardDataset.open(shards)
         student, teacher = build_models(settings, Reducer())

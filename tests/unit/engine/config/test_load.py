@@ -1,22 +1,26 @@
 """Configuration files: what is read, what is refused in which words, and the key tables against
 DeepSpeed itself."""
 
-import ast
 import importlib
 import inspect
 import json
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 
 from engine.config.deepspeed_keys import ACCEPTED, REFUSED
-from engine.config.load import Config, load, snapshot
-from engine.config.settings import Settings
+from engine.config.load import Config, load
+from engine.config.settings import OptimizerSettings, Settings
+from engine.config.snapshot import snapshot
 from engine.config.typed import parse
 from engine.errors import ConfigError
+from models.recompute import POLICIES
 from models.spec import ModelSpec
-from tests.paths import CONFIGS
+from tests.paths import CONFIGS, ROOT
 
 DEMO = CONFIGS / "demo_cpu.json"
 
@@ -27,23 +31,32 @@ def written(folder: Path, content, name: str = "run.json") -> Path:
     return path
 
 
-def refusal(override: str, world_size: int | None = 2) -> str:
+def refusal(override: str, world_size: int = 2) -> str:
+    """The one line that a wrong override of the demo is refused with."""
     with pytest.raises(ConfigError) as caught:
-        load(DEMO, [override], world_size)
+        load(DEMO, [override], world_size=world_size)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 @pytest.mark.parametrize(
-    "name, world_size", [("demo_cpu", 2), ("demo_cpu", 4), ("paper_128gpu", 128), ("one_gpu", 1)]
+    "name, world_size",
+    [
+        ("demo_cpu", 2),
+        ("demo_cpu", 4),
+        ("demo_one_process", 1),
+        ("cpu_20_steps", 2),
+        ("paper_128gpu", 128),
+        ("one_gpu", 1),
+        ("base_one_gpu", 1),
+        ("small_one_gpu", 1),
+    ],
 )
 def test_shipped_files_are_right(name, world_size):
     config = load(CONFIGS / f"{name}.json", world_size=world_size)
     assert "skysense" not in config.deepspeed
-    assert (
-        config.deepspeed["train_micro_batch_size_per_gpu"] * world_size
-        == config.deepspeed["train_batch_size"]
-    )
+    assert config.deepspeed["train_micro_batch_size_per_gpu"] * world_size == config.batch_size
+    assert config.settings.description  # says what the file is for and how many ranks it takes
 
 
 def test_the_full_presets_are_the_papers_model():
@@ -53,15 +66,11 @@ def test_the_full_presets_are_the_papers_model():
 
 def test_demo_switches_every_mechanism_on():
     settings = load(DEMO, world_size=2).settings
-    assert (
-        settings.ep_size == 2
-        and settings.model.moe.experts == 8
-        and settings.model.context is not None
-    )
-    assert (
-        min(settings.loss.mgcl, settings.loss.qsacl, settings.loss.ita, settings.loss.moe_balance)
-        > 0
-    )
+    assert settings.ep_size == 2
+    assert settings.model.moe.experts == 8
+    assert settings.model.context is not None
+    loss = settings.loss
+    assert min(loss.mgcl, loss.qsacl, loss.ita, loss.moe_balance) > 0
 
 
 WRONG = [
@@ -78,11 +87,27 @@ WRONG = [
     ("skysense.model.modalities.ms.frame=1", 'did you mean "frames"?'),
     ('skysense.schedule.steps="12"', 'expected int, found str "12" at skysense.schedule.steps'),
     ("skysense.schedule.steps=1.5", "expected int, found float 1.5 at skysense.schedule.steps"),
+    ("skysense.loss.mgcl=NaN", "expected a finite number, found float NaN at skysense.loss.mgcl"),
     ("skysense.seed=true", "expected int, found bool true at skysense.seed"),
     ("skysense.run_dir=7", "expected str, found int 7 at skysense.run_dir"),
     ("skysense.data=[]", "expected object, found list at skysense.data"),
     ("skysense.data.frames.ms=many", 'expected int, found str "many" at skysense.data.frames.ms'),
     ("skysense.data.views.aspect=[1]", "expected 2 entries, found 1 at skysense.data.views.aspect"),
+    (
+        "skysense.data.views.aspect=[1, 2, 3]",
+        "expected 2 entries, found 3 at skysense.data.views.aspect",
+    ),
+    (
+        'skysense.model.modalities.hsi={"bands": 9}',
+        "expected skysense.model.modalities.hsi.frames, found nothing; "
+        "every skysense.model.modalities.hsi needs it",
+    ),
+    (
+        "skysense.activation_checkpointing=true",
+        'it is now skysense.recompute: write "blocks" instead of true',
+    ),
+    ("skysense.recompute=all", "expected 'none', 'blocks', 'windows' or 'pointwise', found 'all'"),
+    ("activation_checkpointing={}", "activation_checkpointing: set skysense.recompute instead"),
     ("train_batch_size=4.0", "expected int, found float 4.0 at train_batch_size"),
     ("bf16.enabled=yes", 'expected bool, found str "yes" at bf16.enabled'),
     ("zero_optimization=2", "expected object, found int 2 at zero_optimization"),
@@ -91,7 +116,13 @@ WRONG = [
     ("optimizer.params.max_grad_norm=1", "gradient_clipping"),
     ("optimizer.type=Lion", 'expected "AdamW"', "Lion"),
     ("optimizer.params.lr=0", "optimizer.params.lr: expected a positive number"),
-    ("optimizer.params.betas=[0.9]", "optimizer.params.betas: expected two numbers"),
+    ("optimizer.params.betas=[0.9]", "expected 2 entries, found 1 at optimizer.params.betas"),
+    (
+        "optimizer.params.betas=[0.9, 1]",
+        "optimizer.params.betas.1: expected a number below 1, found 1",
+    ),
+    ("optimizer.params.lr=null", "expected float, found null at optimizer.params.lr"),
+    ("optimizer.params={}", "expected optimizer.params.lr, found nothing"),
     ("bf16.check_grad_overflow=false", "a NaN reaches the weights"),
     ("zero_optimization.stage=3", "zero_optimization.stage: expected 2", "found 3"),
     ("zero_optimization.stage3_max_live_parameters=1", "ZeRO stage 3"),
@@ -104,7 +135,11 @@ WRONG = [
     ("train_batch_size=0", "train_batch_size: expected the samples of a step"),
     ("train_micro_batch_size_per_gpu=4", "expected 2 (train_batch_size 4 over 2 ranks), found 4"),
     ("skysense.ep_size=3", "skysense.ep_size: expected a divisor of the 8 experts, found 3"),
-    ("skysense.ep_size=4", "skysense.ep_size: expected a divisor of the 2 ranks", "found 4"),
+    (
+        "skysense.ep_size=4",
+        "skysense.ep_size: expected a divisor of the 2 ranks of this run, found 4",
+        "start 4 ranks (deepspeed --num_gpus 4)",
+    ),
     ("skysense.model.moe=null", "expected 1 because the model has no experts, found 2"),
     (
         "skysense.data.frames.ms=5",
@@ -170,7 +205,33 @@ def test_what_is_wrong_is_said_in_one_line(case):
 
 
 def test_a_number_can_be_written_whole_where_a_fraction_is_expected():
-    assert load(DEMO, ["skysense.loss.mgcl=2", "gradient_clipping=1"], 2).settings.loss.mgcl == 2.0
+    assert (
+        load(DEMO, ["skysense.loss.mgcl=2", "gradient_clipping=1"], world_size=2).settings.loss.mgcl
+        == 2.0
+    )
+
+
+def test_one_process_is_told_what_to_start():
+    message = refusal("skysense.ep_size=2", world_size=1)
+    assert "expected a divisor of the 1 rank of this run, found 2; start 2 ranks" in message
+
+
+def test_the_optimizer_is_typed():
+    optimizer = load(DEMO, ["optimizer.params.weight_decay=0"]).optimizer
+    assert optimizer == OptimizerSettings(lr=0.0005, weight_decay=0.0, torch_adam=True)
+
+
+def test_the_policies_of_recomputation_are_those_of_the_model():
+    hint = get_type_hints(Settings)["recompute"]
+    assert get_args(hint) == POLICIES
+
+
+def test_the_description_is_that_of_the_file_and_not_of_its_base(tmp_path):
+    base = json.loads(DEMO.read_text())
+    written(tmp_path, base, "base.json")
+    path = written(tmp_path, {"skysense": {"base": "base.json"}})
+    assert base["skysense"]["description"]
+    assert load(path).settings.description == ""
 
 
 def test_rules_that_need_the_world_are_left_out_without_it():
@@ -186,7 +247,7 @@ def test_overrides_reach_every_depth_and_the_merged_file():
             "bf16.enabled=true",
             "skysense.text.weights=/a/b.pt",
         ],
-        2,
+        world_size=2,
     )
     assert (
         config.settings.model.modalities["ms"].frames == 4
@@ -198,7 +259,9 @@ def test_overrides_reach_every_depth_and_the_merged_file():
 
 
 def test_null_takes_a_modality_away_everywhere():
-    config = load(DEMO, ["skysense.model.modalities.sar=null", "skysense.data.frames.sar=null"], 2)
+    config = load(
+        DEMO, ["skysense.model.modalities.sar=null", "skysense.data.frames.sar=null"], world_size=2
+    )
     assert (
         list(config.settings.model.modalities) == list(config.settings.data.frames) == ["hr", "ms"]
     )
@@ -247,13 +310,14 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_settings_survive_json():
     settings = load(
-        DEMO, ["skysense.model.modalities.sar=null", "skysense.data.frames.sar=null"], 2
+        DEMO, ["skysense.model.modalities.sar=null", "skysense.data.frames.sar=null"], world_size=2
     ).settings
     assert parse(Settings, json.loads(json.dumps(asdict(settings))), "skysense") == settings
 
 
 def test_run_folder_keeps_what_ran_and_refuses_another_run(tmp_path):
-    config, other = load(DEMO, world_size=2), load(DEMO, ["skysense.seed=5"], 2)
+    config = load(DEMO, world_size=2)
+    other = load(DEMO, ["skysense.seed=5"], world_size=2)
     run = tmp_path / "run"
     snapshot(config, run)
     snapshot(config, run)  # a start that died before its first checkpoint
@@ -347,13 +411,5 @@ def test_flops_profiler_and_optimizer_keys_occur_in_deepspeed():
 
 
 def test_reading_a_configuration_does_not_import_deepspeed():
-    for name in ("config", "config_rules", "deepspeed_keys", "typed", "settings"):
-        tree = ast.parse((CONFIGS.parent / "engine" / f"{name}.py").read_text())
-        imported = {
-            alias.name
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Import)
-            for alias in node.names
-        }
-        imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-        assert not any(module.split(".")[0] == "deepspeed" for module in imported)
+    code = "import sys, engine.config.load; sys.exit('deepspeed' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

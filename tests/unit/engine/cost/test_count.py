@@ -22,7 +22,6 @@ from models.count.flops import map_sides
 from models.features import FUSED
 from models.initialise import initialise
 from models.pretraining.model import Pretraining
-from models.recompute import NONE
 from models.reducer import Reducer
 from tests.commands import ROOT, TINY, environment, skysense
 from tests.unit.batches import whole_batch
@@ -46,9 +45,9 @@ def counted(function) -> tuple[int, object]:
             "skysense.loss.koleo=0.1",
             "skysense.loss.centring=mean",
         ],
-        ["skysense.activation_checkpointing=true", "skysense.model.moe=null", "skysense.ep_size=1"],
-        ["skysense.activation_checkpointing=true", "skysense.recompute=windows"],
-        ["skysense.activation_checkpointing=true", "skysense.recompute=pointwise"],
+        ["skysense.recompute=blocks", "skysense.model.moe=null", "skysense.ep_size=1"],
+        ["skysense.recompute=windows"],
+        ["skysense.recompute=pointwise"],
     ],
 )
 def test_a_real_step_equals_the_count(overrides):
@@ -58,8 +57,7 @@ def test_a_real_step_equals_the_count(overrides):
     # the head loss computes logits again and makes the gradients of the last layer in its forward
     # pass
     early = again + sum(cost.backward for cost in costs.losses if cost.module.endswith(", logits"))
-    policy = settings.recompute if settings.activation_checkpointing else NONE
-    student, teacher = (Pretraining(settings.model, recompute=policy) for _ in range(2))
+    student, teacher = (Pretraining(settings.model, recompute=settings.recompute) for _ in range(2))
     for model in (student, teacher):
         initialise(model, settings.seed)
     teacher.eval().requires_grad_(False)
@@ -77,7 +75,7 @@ def test_a_real_step_equals_the_count(overrides):
     assert flops + update == expected.heads + early
     flops, _ = counted(losses.total.backward)
     assert flops + early == expected.backward + expected.recomputation
-    assert (expected.recomputation > again) == (policy in ("blocks", "windows"))
+    assert (expected.recomputation > again) == (settings.recompute in ("blocks", "windows"))
     assert expected.hardware == expected.model + expected.recomputation
 
 
@@ -200,7 +198,7 @@ def test_a_file_with_overrides_and_its_picture(tmp_path):
         "--config",
         TINY,
         "--set",
-        "skysense.activation_checkpointing=true",
+        "skysense.recompute=blocks",
         "--json",
         "--plot",
         tmp_path / "cost.png",

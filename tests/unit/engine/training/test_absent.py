@@ -25,7 +25,7 @@ def parts(shards):
             "skysense.loss.koleo=0.1",
             f"train_batch_size={BATCH}",
         ],
-        1,
+        world_size=1,
     ).settings
     dataset = ShardDataset.open(shards)
     student, teacher = build_models(settings, Reducer())

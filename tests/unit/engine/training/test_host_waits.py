@@ -46,7 +46,7 @@ CASES = {
     "the rest": [
         "skysense.loss.centring=mean",
         "skysense.loss.koleo=0.1",
-        "skysense.activation_checkpointing=true",
+        "skysense.recompute=blocks",
         "skysense.model.drop_path=0.3",
     ],
 }
@@ -57,12 +57,12 @@ def one_step(shards: str, overrides: list[str], device: torch.device, recorder):
     by then."""
     rank, world, _ = zero.ranks()
     config = load(
-        TINY, [f"skysense.data.shards={shards}", "skysense.run_dir=/dev/null", *overrides], world
+        TINY,
+        [f"skysense.data.shards={shards}", "skysense.run_dir=/dev/null", *overrides],
+        world_size=world,
     )
     run = open_run(config, device)
-    stream = open_stream(
-        run.dataset, run.settings.data, 0, config.deepspeed["train_batch_size"], rank, world, 0, 2
-    )
+    stream = open_stream(run.dataset, run.settings.data, 0, config.batch_size, rank, world, 0, 2)
     first, second = stream
     run.step(first)
     with recorder:

@@ -1,0 +1,92 @@
+"""What a run folder keeps of a run's configuration and of the code that ran."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from data.files import write_whole
+from engine.config.load import Config
+from engine.errors import ConfigError
+
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "deepspeed",
+    "timm",
+    "open_clip_torch",
+    "webdataset",
+    "zarr",
+    "rasterio",
+    "numpy",
+    "triton",
+    "tutel",
+)
+
+
+def snapshot(config: Config, run_dir: str | os.PathLike, *, resume: bool = False) -> None:
+    """Write ``config.json`` (the merged file) and ``environment.json`` into the run folder.
+
+    Only rank 0 calls it.
+
+    Raises:
+        ConfigError: The folder holds another configuration, and this run does not resume it.
+    """
+    run_dir = Path(run_dir)
+    file = run_dir / "config.json"
+    if file.exists() and not resume and json.loads(file.read_text()) != config.merged:
+        raise ConfigError(
+            f"{run_dir}: output folder of another run ({file} differs); "
+            f"choose another --run_dir, or continue that run with --resume"
+        )
+    run_dir.mkdir(parents=True, exist_ok=True)
+    _write_json(file, config.merged)
+    _write_json(run_dir / "environment.json", environment())
+
+
+def environment() -> dict:
+    """What code and packages this process runs, as JSON.
+
+    ``git`` is None outside a checkout. A package that is not installed has the version None.
+    """
+    return {
+        "command": sys.argv,
+        "git": _git_revision(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "host": platform.node(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_revision() -> str | None:
+    """The checkout's commit, with ``+changes`` behind it when files differ from it."""
+    try:
+        revision = _git("rev-parse", "HEAD")
+    except FileNotFoundError:
+        return None  # no git on this machine
+    if revision.returncode:
+        return None  # not a checkout
+    commit = revision.stdout.strip()
+    if _git("status", "--porcelain").stdout.strip():
+        return commit + "+changes"
+    return commit
+
+
+def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ("git", "-C", str(Path(__file__).parent), *arguments)
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def _write_json(path: Path, content: dict) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never half of it."""
+    write_whole(path, json.dumps(content, indent=2) + "\n")
