@@ -3,7 +3,7 @@
 import json
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import is_dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -79,7 +79,7 @@ def _as_tuple(kinds: Kinds) -> tuple[type, ...]:
     return (kinds,)
 
 
-def parse(kind: type[T], value: Any, name: str) -> T:
+def parse(kind: Callable[..., T], value: Any, name: str) -> T:
     """Turn parsed JSON into an object of the dataclass ``kind``.
 
     Args:
@@ -105,7 +105,7 @@ def _checker(kind: Any, name: str) -> Any:
     return create_model("Checker", __config__=_STRICT, value=(kind, Field(alias=name)))
 
 
-def _line(kind: type, error: Any) -> str:
+def _line(kind: Any, error: Any) -> str:
     """One of pydantic's errors in our words."""
     problem = error["type"]
     path = error["loc"]
@@ -135,7 +135,7 @@ def _dotted(path: Iterable[Any]) -> str:
     return ".".join(str(part) for part in path)
 
 
-def _wrong_length(kind: type, path: tuple, value: list) -> str:
+def _wrong_length(kind: Any, path: tuple, value: list) -> str:
     """The message for a list that must have a fixed number of entries."""
     entries = len(typing.get_args(_type_at(kind, path[1:])))
     return f"expected {entries} entries, found {len(value)} at {_dotted(path)}"
