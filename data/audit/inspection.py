@@ -11,10 +11,9 @@ from matplotlib.patches import Patch, Polygon
 
 from data.errors import InputError
 from data.pages.style import class_colour
-from data.stream.batches import cut_sample
-from data.stream.batches import draw as draw_use
-from data.stream.collate import empty_batch
-from data.stream.decode import Decoded, decode
+from data.stream.collate import collate
+from data.stream.cut import cut_sample
+from data.stream.decode import Decoded
 from data.stream.mixture import Mixture
 from data.stream.order import Order
 from data.stream.sample import Batch
@@ -59,10 +58,9 @@ def draw_sample(
         raise InputError(f"--step: expected 0 or more, found {step}")
     dataset = Mixture.open(settings)
     sample, use = choose(dataset, key, step, seed)
-    batch = empty_batch(step, 1, settings)
-    cut_sample(dataset, settings, seed, batch, 0, sample, use)
-    frames = draw_use(dataset, settings, seed, sample, use).frames
-    figure = draw(dataset, sample, decode(dataset, sample, frames), frames, batch)
+    cut = cut_sample(dataset, settings, seed=seed, sample=sample, use=use)
+    batch = collate(step, [cut], settings)
+    figure = draw(dataset, sample, cut.tile, cut.draw.frames, batch)
     figure.suptitle(f"{title(dataset.entry(sample))}   use {use}", fontsize=12)
     figure.savefig(out, dpi=90)
     return f"{dataset.entry(sample)['key']}, use {use}"

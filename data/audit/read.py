@@ -114,9 +114,11 @@ class Reading:
         reductions too."""
         cells, frames = self.record.cells, {"hr": np.arange(1)}
         for level in range(1, hr_levels(self.record.sizes)):
-            reduced = decode(self.dataset, self.sample, frames, level).hr  # 3 pN pN
+            reduced = decode(
+                self.dataset, self.sample, frames, level=level, labels=False
+            ).hr  # 3 pN pN
             expect(hr_field(level), reduced.shape, (3, *(HR_PIXELS * cells >> level,) * 2))
-        found = decode(self.dataset, self.sample, frames)
+        found = decode(self.dataset, self.sample, frames, labels=False)
         image, valid = found.hr.numpy(), found.valid["hr"][0].numpy()  # 3 32N 32N, N N
         expect("hr", (*image.shape, *valid.shape), (3, *(HR_PIXELS * cells,) * 2, cells, cells))
         self.record.invalid["hr"] = [int((~valid).sum())]
@@ -131,7 +133,7 @@ class Reading:
         season = day_index(dates["hr"][0]) if "hr" in dates else 0
         for first in range(0, len(dates[name]), FRAMES):
             frames = np.arange(first, min(first + FRAMES, len(dates[name])))
-            found = decode(self.dataset, self.sample, {name: frames})
+            found = decode(self.dataset, self.sample, {name: frames}, labels=False)
             series, valid = found.series[name].numpy(), found.valid[name].numpy()  # T C N N, T N N
             expect(name, (*series.shape[2:], *valid.shape[1:]), (self.record.cells,) * 4)
             chosen = series.transpose(1, 0, 2, 3)[:, valid]  # C n

@@ -21,16 +21,17 @@ from rasterio.windows import Window
 
 from data.prepare.contract.grid import CELL
 from data.stream.augment import recolour
-from data.stream.batches import Draw, Steps, draw
-from data.stream.collate import empty_batch, fill, put
+from data.stream.batches import Steps
+from data.stream.collate import collate, empty_batch, place_image, place_labels
+from data.stream.cut import cut
 from data.stream.decode import Decoded
+from data.stream.draw import SampleDraw, draw_sample
 from data.stream.mixture import Mixture
 from data.stream.order import Order
 from data.stream.sample import Batch
 from data.stream.settings import DataSettings
 from data.stream.views import View, affine, shown
 from data.tiles.modalities import MODALITIES, observed
-from data.tiles.tile import UNLABELLED
 
 SEED = 0
 
@@ -53,7 +54,9 @@ def ours(folder: Path, settings: DataSettings) -> Iterator[Batch]:
     """The training's own stream, nothing read ahead."""
     settings = replace(settings, shards=str(folder / "shards"), read_ahead=0, workers=0)
     dataset = Mixture.open(settings)
-    steps, step = Steps(dataset, settings, SEED, Order(SEED, dataset.parts, 1), 0, 1), 0
+    order = Order(SEED, dataset.parts, batch_size=1)
+    steps = Steps(dataset, settings, order, rank=0, world_size=1)
+    step = 0
     while True:
         batch = steps[step]
         if isinstance(batch, Exception):
@@ -81,21 +84,8 @@ def stock(folder: Path, settings: DataSettings) -> Iterator[Batch]:
     while True:
         for sample in source.decode(*handlers):
             number = numbers[sample["__key__"]]
-            chosen, batch = (
-                draw(dataset, settings, SEED, number, use),
-                empty_batch(use, 1, settings),
-            )
-            fill(
-                batch,
-                0,
-                sample["__key__"],
-                dataset.region(number),
-                chosen.days,
-                _chosen(sample, chosen),
-                chosen.views,
-                chosen.colours,
-            )
-            yield batch
+            draw = draw_sample(dataset, settings, seed=SEED, sample=number, use=use)
+            yield collate(use, [cut(draw, _chosen(sample, draw), settings.views)], settings)
         use += 1
 
 
@@ -117,9 +107,11 @@ def _windows(folder: Path, settings: DataSettings, kind: str) -> Iterator[Batch]
     position = 0
     while True:
         use, row = divmod(position, len(numbers))
-        number, batch = numbers[row], empty_batch(position, 1, settings)
-        key, chosen = dataset.entry(number)["key"], draw(dataset, settings, SEED, number, use)
-        batch.keys[0], batch.region[0] = key, dataset.region(number)
+        batch = empty_batch(position, 1, settings)
+        chosen = draw_sample(dataset, settings, seed=SEED, sample=numbers[row], use=use)
+        key = chosen.key
+        batch.keys[0] = key
+        batch.region[0] = chosen.region
         for name, frames in chosen.frames.items():
             batch.days[name][0, : len(frames)] = torch.from_numpy(chosen.days[name])
             _read_views(folder / kind / key, name, frames, chosen, batch)
@@ -128,7 +120,9 @@ def _windows(folder: Path, settings: DataSettings, kind: str) -> Iterator[Batch]
         position += 1
 
 
-def _read_views(folder: Path, name: str, frames: np.ndarray, chosen: Draw, batch: Batch) -> None:
+def _read_views(
+    folder: Path, name: str, frames: np.ndarray, chosen: SampleDraw, batch: Batch
+) -> None:
     """The windows of all views of one sensor's drawn files."""
     sensor = MODALITIES[name]
     stems = ["hr"] if name == "hr" else [f"{name}-{frame:03d}" for frame in frames]
@@ -153,20 +147,19 @@ def _read_views(folder: Path, name: str, frames: np.ndarray, chosen: Draw, batch
             image = torch.from_numpy(np.nan_to_num(images.astype(np.float32)))  # T C H W
             if name == "hr":
                 image = recolour(image[0].byte(), mask[0], chosen.colours[size][v])[None]  # 1 3 H W
-            put(target, name, 0, v, shown(image, view), mask)
+            place_image(target, name, shown(image, view), mask, slot=0, number=v)
     for file in (file for files in dates for file in files):
         file.close()
 
 
-def _read_labels(path: Path, chosen: Draw, batch: Batch) -> None:
+def _read_labels(path: Path, chosen: SampleDraw, batch: Batch) -> None:
     """The windows of all views of the label raster."""
     with rasterio.open(path) as file:
         for size, views in chosen.views.items():
             target = batch.views[size]
             for v, view in enumerate(views):
                 labels = _window(file, view, target.labels.shape[-1], Resampling.nearest)[0]
-                labels = shown(torch.from_numpy(labels), view).long()
-                target.labels[0, v] = labels.masked_fill_(labels == UNLABELLED, -1)
+                place_labels(target, shown(torch.from_numpy(labels), view), slot=0, number=v)
 
 
 def _window(
@@ -192,7 +185,7 @@ def _all_frames(data: bytes) -> list[bytes]:
     return frames
 
 
-def _chosen(sample: dict, chosen: Draw) -> Decoded:
+def _chosen(sample: dict, chosen: SampleDraw) -> Decoded:
     """The drawn frames of a wholly decoded sample."""
     stacks, cells = sample["meta.json"]["stacks"], sample["meta.json"]["cells"]
     found = Decoded(cells)

@@ -1,7 +1,6 @@
-"""Random choices that change values, not geometry: colours of the high-resolution view, frames,
-dates.
+"""Random choices that change values, not geometry: colours, frames and dates.
 
-All of them follow from the generator that is handed in; see ``data.order.generator``.
+All of them follow from the generator that is handed in; see ``data.seeded.generator``.
 """
 
 from dataclasses import dataclass
@@ -11,76 +10,116 @@ import torch
 from torch import Tensor
 
 from data.stream import colour
-from data.stream.settings import AugmentSettings
+from data.stream.settings import GLOBAL, LOCAL, AugmentSettings
 from data.tiles.tile import HR_PIXELS, day_index
 
 
-def draw_frames(rng: np.random.Generator, available: np.ndarray, n: int) -> np.ndarray:
-    """Choose ``n`` of the ``available`` frame indices without replacement, in time order; all of
-    them if fewer."""
+def draw_frames(rng: np.random.Generator, available: np.ndarray, count: int) -> np.ndarray:
+    """Choose ``count`` of the ``available`` frame indices without replacement, in time order.
+
+    All of them if there are fewer.
+    """
     available = np.asarray(available, dtype=np.int64)
-    if len(available) <= n:
+    if len(available) <= count:
         return np.sort(available)
-    return np.sort(rng.choice(available, n, replace=False))
+    return np.sort(rng.choice(available, count, replace=False))
 
 
 def jitter_days(rng: np.random.Generator, dates: list[str], most: int) -> np.ndarray:
-    """``day_index`` of ISO dates, each moved by up to ``most`` days either way: (T,) int64 in
-    0..364."""
+    """``day_index`` of ISO dates, each moved by up to ``most`` days either way.
+
+    Returns:
+        (T,) int64 in 0..364.
+    """
     moves = rng.integers(-most, most, size=len(dates), endpoint=True)
-    return np.array([day_index(day, int(move)) for day, move in zip(dates, moves)], dtype=np.int64)
+    days = [day_index(date, int(move)) for date, move in zip(dates, moves)]
+    return np.array(days, dtype=np.int64)
 
 
 @dataclass(frozen=True)
 class Colours:
-    """What was drawn for one high-resolution view. A few numbers: they can be applied later, on
-    another device."""
+    """The drawn changes of one high-resolution view.
 
-    jitter: tuple[tuple[str, float], ...] = ()  # changes in order, by name
+    They are a few numbers, so they can be applied later, on another device.
+    """
+
+    jitter: tuple[tuple[str, float], ...] = ()  # (name, amount) in the order of application
     grey: bool = False
     blur: float | None = None  # sigma, pixels
     solarise: bool = False
 
 
 def draw_colours(
-    rng: np.random.Generator, settings: AugmentSettings, view: str, number: int
+    rng: np.random.Generator, settings: AugmentSettings, *, size: str, number: int
 ) -> Colours:
-    """DINOv2's colour recipe for one high-resolution view (supplement, section C: colour, blur,
-    solarisation on HR).
+    """Draw DINOv2's colour recipe for one high-resolution view.
 
-    view: "global" or "local"; ``number`` counts inside it. Brightness, contrast, saturation and hue
-    are drawn and ordered as torchvision's ColorJitter does it."""
-    jitter = ()
+    Supplement, section C: colour, blur and solarisation on HR. Brightness, contrast, saturation and
+    hue are drawn and ordered as torchvision's ColorJitter does it.
+
+    Args:
+        rng: of this view alone.
+        settings: strengths and probabilities.
+        size: ``GLOBAL`` or ``LOCAL``.
+        number: of the view among those of its size.
+    """
+    jitter: tuple[tuple[str, float], ...] = ()
     if rng.random() < settings.jitter_probability:
-        strength = settings.jitter
-        values = [
-            ("brightness", float(rng.uniform(max(0.0, 1 - strength[0]), 1 + strength[0]))),
-            ("contrast", float(rng.uniform(max(0.0, 1 - strength[1]), 1 + strength[1]))),
-            ("saturation", float(rng.uniform(max(0.0, 1 - strength[2]), 1 + strength[2]))),
-            ("hue", float(rng.uniform(-strength[3], strength[3]))),
-        ]
-        jitter = tuple(values[i] for i in rng.permutation(4))
+        jitter = _draw_jitter(rng, settings)
     grey = bool(rng.random() < settings.grey_probability)
-    blurred = rng.random() < settings.blur_probability[2 if view == "local" else min(number, 1)]
-    blur = float(rng.uniform(*settings.blur_sigma)) if blurred else None
-    solarise = bool(
-        view == "global" and number == 1 and rng.random() < settings.solarise_probability
-    )
+    blur = None
+    if rng.random() < _blur_probability(settings, size, number):
+        blur = float(rng.uniform(*settings.blur_sigma))
+    solarise = False
+    if size == GLOBAL and number == 1:
+        solarise = bool(rng.random() < settings.solarise_probability)
     return Colours(jitter, grey, blur, solarise)
 
 
-def recolour(image: Tensor, mask: Tensor, colours: Colours, whole: bool | None = None) -> Tensor:
-    """Apply what was drawn, on the image's device.
+def _draw_jitter(
+    rng: np.random.Generator, settings: AugmentSettings
+) -> tuple[tuple[str, float], ...]:
+    """Amounts of the four colour changes, in a random order."""
+    amounts = []
+    for name, strength in zip(("brightness", "contrast", "saturation"), settings.jitter):
+        amounts.append((name, float(rng.uniform(max(0.0, 1 - strength), 1 + strength))))
+    hue = settings.jitter[3]
+    amounts.append(("hue", float(rng.uniform(-hue, hue))))
+    return tuple(amounts[i] for i in rng.permutation(4))
 
-    image: 3 x 32n x 32n uint8; mask: n x n bool; whole: whether it is True everywhere, if the
-    caller knows (to ask a mask on a GPU is to wait for it). Returns float32 in [0, 1]; invalid
-    pixels hold no information of the image and influence no valid one."""
+
+def _blur_probability(settings: AugmentSettings, size: str, number: int) -> float:
+    """How often a view is blurred."""
+    first_global, other_global, local = settings.blur_probability
+    if size == LOCAL:
+        return local
+    if number == 0:
+        return first_global
+    return other_global
+
+
+def recolour(image: Tensor, mask: Tensor, colours: Colours, *, whole: bool | None = None) -> Tensor:
+    """Apply the drawn changes, on the image's device.
+
+    Our own operations, because they are faster than torchvision's: see docs/performance.md.
+
+    Args:
+        image: 3 x 32n x 32n uint8.
+        mask: n x n bool, the valid cells.
+        colours: changes to apply.
+        whole: whether the mask is True everywhere. None: look at the mask, which waits for a GPU.
+
+    Returns:
+        3 x 32n x 32n float32 in [0, 1]. Invalid pixels hold no information of the image and
+        influence no valid one.
+    """
     x = image.float().div_(255)  # 3 H W, changed in place from here on
+    if whole is None:
+        whole = bool(mask.all())
     valid = None
-    if not (mask.all() if whole is None else whole):
-        valid = (
-            mask.repeat_interleave(HR_PIXELS, 0).repeat_interleave(HR_PIXELS, 1)[None].float()
-        )  # 1 H W
+    if not whole:
+        pixels = mask.repeat_interleave(HR_PIXELS, 0).repeat_interleave(HR_PIXELS, 1)  # H W
+        valid = pixels[None].float()  # 1 H W
         _fill(x, valid)
     for name, amount in colours.jitter:
         _CHANGES[name](x, amount)
@@ -102,17 +141,23 @@ _CHANGES = {
 
 
 def _fill(x: Tensor, valid: Tensor) -> None:
-    """Put the mean colour of the valid pixels into the invalid ones: neutral for the contrast's
-    mean.
+    """Fill the invalid pixels with the mean colour of the valid ones, which leaves the mean as it is.
 
-    x: C H W; valid: 1 H W, 1 or 0 (arithmetic is faster than a choice, and as exact)."""
+    Multiplying by the mask is faster than ``torch.where``, and as exact.
+
+    Args:
+        x: C H W, changed in place.
+        valid: 1 H W, 1 or 0.
+    """
     mean = x.mul_(valid).sum((1, 2)) / valid.sum().clamp(min=1)  # C
     x.addcmul_(1 - valid, mean[:, None, None])
 
 
 def _blur(x: Tensor, valid: Tensor | None, sigma: float) -> None:
-    """Gaussian blur; with a mask as normalised convolution, so that the fill stays out of the valid
-    pixels."""
+    """Gaussian blur in place; with a mask as normalised convolution.
+
+    So the fill of invalid pixels stays out of the valid ones.
+    """
     if valid is None:
         colour.blur(x, sigma)
         return

@@ -1,149 +1,164 @@
-"""From decoded samples to a batch of fixed shapes: normalised, zero where invalid, a mask beside
-every image."""
+"""From cut samples to a batch of fixed shapes: normalised, zero where invalid, with masks."""
 
 from functools import cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from data.stream.augment import Colours, recolour
-from data.stream.decode import Decoded
-from data.stream.sample import Batch, ViewSet
-from data.stream.settings import DataSettings
-from data.stream.views import View, affine, cut_hr, cut_labels, cut_series
+from data.stream.sample import Batch, CutSample, CutView, ViewSet
+from data.stream.settings import DataSettings, ViewSize
 from data.tiles.modalities import MODALITIES
 from data.tiles.tile import HR_PIXELS, LABEL_PIXELS, UNLABELLED
 
 
 def empty_batch(step: int, size: int, settings: DataSettings) -> Batch:
-    """A batch of ``size`` samples in which everything is missing: zeros, masks false, labels -1,
-    region -1."""
-    views = settings.views
-    sizes = {
-        "global": (views.global_views, views.global_cells),
-        "local": (views.local_views, views.local_cells),
-    }
-    sets = {}
-    for name, (count, n) in sizes.items():
-        shapes = {
-            m: (
-                size,
-                count,
-                frames,
-                len(MODALITIES[m].bands),
-                n * MODALITIES[m].pixels,
-                n * MODALITIES[m].pixels,
-            )
-            for m, frames in settings.frames.items()
-        }
-        sets[name] = ViewSet(
-            images={
-                m: torch.zeros(
-                    shape,
-                    dtype=torch.uint8
-                    if m == "hr" and settings.augment.on_device
-                    else torch.float32,
-                )
-                for m, shape in shapes.items()
-            },  # B V T C H W
-            valid={
-                m: torch.zeros(size, count, frames, n, n, dtype=torch.bool)
-                for m, frames in settings.frames.items()
-            },  # B V T n n
-            labels=torch.full((size, count, LABEL_PIXELS * n, LABEL_PIXELS * n), -1),  # B V 8n 8n
-            affine=torch.zeros(size, count, 2, 3, dtype=torch.float64),  # B V 2 3
-            colours=[[Colours()] * count for _ in range(size)]
-            if settings.augment.on_device
-            else None,
-        )
-    days = {
-        m: torch.zeros(size, frames, dtype=torch.int64) for m, frames in settings.frames.items()
-    }
-    return Batch(step, [""] * size, sets, days, torch.full((size,), -1), [])
+    """A batch of ``size`` samples in which everything is missing.
+
+    Images are zero, masks false, labels and regions -1.
+    """
+    views = {}
+    for name, view_size in settings.views.sizes.items():
+        views[name] = _empty_views(size, view_size, settings)
+    days = {}
+    for modality, frames in settings.frames.items():
+        days[modality] = torch.zeros(size, frames, dtype=torch.int64)  # B T
+    return Batch(
+        step=step,
+        keys=[""] * size,
+        views=views,
+        days=days,
+        region=torch.full((size,), -1),  # B
+        quarantined=[],
+    )
 
 
-def fill(
-    batch: Batch,
-    slot: int,
-    key: str,
-    region: int,
-    days: dict[str, np.ndarray],
-    sample: Decoded,
-    views: dict[str, list[View]],
-    colours: dict[str, list[Colours]],
+def _empty_views(batch_size: int, size: ViewSize, settings: DataSettings) -> ViewSet:
+    """The views of one size of an empty batch."""
+    n = size.cells
+    lead = (batch_size, size.count)  # B V
+    images = {}
+    valid = {}
+    for modality, frames in settings.frames.items():
+        sensor = MODALITIES[modality]
+        side = n * sensor.pixels
+        dtype = torch.float32
+        if modality == "hr" and settings.augment.on_device:
+            dtype = torch.uint8
+        images[modality] = torch.zeros(
+            *lead, frames, len(sensor.bands), side, side, dtype=dtype
+        )  # B V T C H W
+        valid[modality] = torch.zeros(*lead, frames, n, n, dtype=torch.bool)  # B V T n n
+    colours = None
+    if settings.augment.on_device:
+        colours = [[Colours()] * size.count for _ in range(batch_size)]
+    return ViewSet(
+        images=images,
+        valid=valid,
+        labels=torch.full((*lead, LABEL_PIXELS * n, LABEL_PIXELS * n), -1),  # B V 8n 8n
+        affine=torch.zeros(*lead, 2, 3, dtype=torch.float64),  # B V 2 3
+        colours=colours,
+    )
+
+
+def collate(step: int, samples: list[CutSample], settings: DataSettings) -> Batch:
+    """A batch of some cut samples."""
+    batch = empty_batch(step, len(samples), settings)
+    for slot, sample in enumerate(samples):
+        place(batch, slot, sample)
+    return batch
+
+
+def place(batch: Batch, slot: int, sample: CutSample) -> None:
+    """Put a cut sample into its slot of an ``empty_batch``.
+
+    Drawn frames come first along the frame axis. Colours are kept for later if the batch has a
+    place for them, otherwise they are applied here.
+    """
+    batch.keys[slot] = sample.draw.key
+    batch.region[slot] = sample.draw.region
+    for modality, days in sample.draw.days.items():
+        batch.days[modality][slot, : len(days)] = torch.from_numpy(days)
+    for size, views in sample.views.items():
+        for number, view in enumerate(views):
+            _place_view(batch.views[size], slot, number, view)
+
+
+def _place_view(target: ViewSet, slot: int, number: int, view: CutView) -> None:
+    """Put one view into its place."""
+    target.affine[slot, number] = torch.from_numpy(view.affine)
+    for modality, mask in view.valid.items():
+        if modality == "hr" and target.colours is not None:
+            target.images["hr"][slot, number] = view.images["hr"]
+            target.valid["hr"][slot, number] = mask
+            target.colours[slot][number] = view.colours
+        else:
+            image = view.coloured(modality)
+            place_image(target, modality, image, mask, slot=slot, number=number)
+    if view.labels is not None:
+        place_labels(target, view.labels, slot=slot, number=number)
+
+
+def place_image(
+    target: ViewSet, modality: str, image: Tensor, mask: Tensor, *, slot: int, number: int
 ) -> None:
-    """Cut one sample into its slot of an ``empty_batch``. ``days``: modality -> day index of each
-    drawn frame, which come first along the frame axis; ``colours``: of each high-resolution view,
-    kept for later if the batch has a place for them."""
-    batch.keys[slot] = key
-    batch.region[slot] = region
-    for modality, values in days.items():
-        batch.days[modality][slot, : len(values)] = torch.from_numpy(values)
-    for name, group in views.items():
-        target = batch.views[name]
-        for v, view in enumerate(group):
-            target.affine[slot, v] = torch.from_numpy(affine(view))
-            if sample.hr is not None:
-                n = target.valid["hr"].shape[-1]
-                image, mask = cut_hr(sample.hr, sample.valid["hr"][0], view, n)
-                if target.colours is None:
-                    put(
-                        target,
-                        "hr",
-                        slot,
-                        v,
-                        recolour(image, mask, colours[name][v])[None],
-                        mask[None],
-                    )
-                else:
-                    target.images["hr"][slot, v, 0], target.valid["hr"][slot, v, 0] = image, mask
-                    target.colours[slot][v] = colours[name][v]
-            for modality, series in sample.series.items():
-                n = target.valid[modality].shape[-1]
-                put(target, modality, slot, v, *cut_series(series, sample.valid[modality], view, n))
-            if sample.labels is not None:
-                labels = cut_labels(
-                    sample.labels, view, target.labels.shape[-1] // LABEL_PIXELS
-                ).long()  # 8n 8n
-                target.labels[slot, v] = labels.masked_fill_(labels == UNLABELLED, -1)
+    """Normalise the frames of one view and store them with their mask.
 
-
-def put(target: ViewSet, modality: str, slot: int, v: int, image: Tensor, mask: Tensor) -> None:
-    """Normalise T C H W (stored numbers / the sensor's scale) and store it with its T n n mask;
-    invalid pixels become exactly zero."""
-    place = target.images[modality][slot, v, : len(image)]  # T C H W
+    Args:
+        target: views of one size.
+        modality: sensor.
+        image: T C H W, stored numbers divided by the sensor's scale.
+        mask: T n n bool; pixels of invalid cells become exactly zero.
+        slot: sample of the batch.
+        number: view of the sample.
+    """
+    frames = len(image)
+    out = target.images[modality][slot, number, :frames]  # T C H W
     mean, std = _statistics(modality, image.device)
-    torch.sub(image, mean, out=place).div_(std)
+    torch.sub(image, mean, out=out).div_(std)
     if not mask.all():
-        scale = HR_PIXELS if modality == "hr" else 1
+        scale = MODALITIES[modality].pixels
         pixels = mask.repeat_interleave(scale, 1).repeat_interleave(scale, 2)  # T H W
-        place.masked_fill_(~pixels[:, None], 0.0)
-    target.valid[modality][slot, v, : len(image)] = mask
+        out.masked_fill_(~pixels[:, None], 0.0)
+    target.valid[modality][slot, number, :frames] = mask
+
+
+def place_labels(target: ViewSet, labels: Tensor, *, slot: int, number: int) -> None:
+    """Store the labels of one view, 8n 8n uint8; 255 becomes -1."""
+    classes = labels.long()  # 8n 8n
+    target.labels[slot, number] = classes.masked_fill_(classes == UNLABELLED, -1)
 
 
 @cache
 def _statistics(modality: str, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of a sensor's bands: C 1 1 each."""
+    """Mean and standard deviation of a sensor's bands: C 1 1 each."""
     sensor = MODALITIES[modality]
-    return tuple(
-        torch.tensor(values, device=device)[:, None, None] for values in (sensor.mean, sensor.std)
-    )
+    mean = torch.tensor(sensor.mean, device=device)[:, None, None]  # C 1 1
+    std = torch.tensor(sensor.std, device=device)[:, None, None]  # C 1 1
+    return mean, std
 
 
 def apply_colours(views: ViewSet, images: Tensor, valid: Tensor) -> Tensor:
-    """The high-resolution images of a set of views that carries its colours, finished on their
-    device.
+    """Apply the colours that a set of views carries, on the images' device.
 
-    images: B V 1 3 H W uint8; valid: B V 1 n n bool, both on the device. Returns float32 as
-    ``fill`` makes it: normalised, zero where invalid."""
+    Images whose colours are applied already are returned as they are.
+
+    Args:
+        views: with ``colours``; its masks on the host say which images are valid everywhere.
+        images: B V 1 3 H W uint8, high resolution.
+        valid: B V 1 n n bool, on the same device.
+
+    Returns:
+        B V 1 3 H W float32 as ``place`` stores it: normalised, zero where invalid.
+    """
+    if views.colours is None:
+        return images
     out = torch.zeros(images.shape, device=images.device)  # B V 1 3 H W
     mean, std = _statistics("hr", images.device)  # 3 1 1
-    whole = views.valid["hr"].flatten(2).all(2).tolist()  # B V, from the host's copy
+    whole = views.valid["hr"].flatten(2).all(2).tolist()  # B V
     pixels = valid.repeat_interleave(HR_PIXELS, 3).repeat_interleave(HR_PIXELS, 4)  # B V 1 H W
     for b, row in enumerate(views.colours):
         for v, colours in enumerate(row):
-            out[b, v, 0] = (
-                recolour(images[b, v, 0], valid[b, v, 0], colours, whole[b][v]) - mean
-            ) / std
+            image = recolour(images[b, v, 0], valid[b, v, 0], colours, whole=whole[b][v])  # 3 H W
+            out[b, v, 0] = (image - mean) / std
     return out.masked_fill_(~pixels[:, :, :, None], 0.0)

@@ -1,4 +1,4 @@
-"""From bytes of a shard to pixels: only what was drawn is read and decoded."""
+"""From bytes of a shard to pixels: only the drawn parts are read and decoded."""
 
 from dataclasses import dataclass, field
 
@@ -7,15 +7,18 @@ import torch
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 
+from data.errors import InputError
 from data.shards.dataset import ShardDataset, Want
 from data.shards.files import hr_field
 from data.shards.stacks import decode_masks, decode_series
 from data.stream.mixture import Mixture
+from data.tiles.modalities import MODALITIES
+from data.tiles.tile import HR_PIXELS, LABEL_PIXELS
 
 Source = Mixture | ShardDataset
 
 
-@dataclass
+@dataclass(frozen=True)
 class Raw:
     """The drawn bytes of one sample, checked, not yet decoded."""
 
@@ -27,56 +30,134 @@ class Raw:
 
 @dataclass
 class Decoded:
-    """The drawn part of one sample, N cells a side. What the place lacks is absent."""
+    """The drawn part of one sample, N cells a side. A sensor that the sample lacks is absent."""
 
     cells: int
     hr: Tensor | None = None  # 3 pN pN uint8, p = 32 / 2^level pixels a cell
     labels: Tensor | None = None  # 8N 8N uint8, 255 = unlabelled
-    # modality but hr -> T C N N float32, drawn frames, zero where invalid
+    # modality except "hr" -> T C N N float32, drawn frames, 0 where invalid
     series: dict[str, Tensor] = field(default_factory=dict)
     valid: dict[str, Tensor] = field(default_factory=dict)  # modality -> T N N bool, drawn frames
 
 
-def decode(dataset: Source, sample: int, frames: dict[str, np.ndarray], level: int = 0) -> Decoded:
-    """Read and decode the drawn ``frames`` (modality -> indices), the labels, and the
-    high-resolution image at 1 / 2^level of its size.
+def decode(
+    dataset: Source,
+    sample: int,
+    frames: dict[str, np.ndarray],
+    *,
+    level: int = 0,
+    labels: bool = True,
+) -> Decoded:
+    """Read and decode parts of one sample.
 
-    Raises InputError naming key, field and shard for what cannot be read or is damaged."""
-    return unpack(read_raw(dataset, sample, frames, level))
+    Args:
+        dataset: a mixture or one sharded dataset.
+        sample: number in the dataset.
+        frames: modality -> indices of the stored frames.
+        level: the high-resolution image is read at 1 / 2^level of its size.
+        labels: whether to read the labels too.
+
+    Raises:
+        InputError: names key, field and shard of what cannot be read, is damaged, or has other
+            bands or sides than the sensor and the sample's cells say.
+    """
+    return unpack(read_raw(dataset, sample, frames, level=level, labels=labels))
 
 
-def read_raw(dataset: Source, sample: int, frames: dict[str, np.ndarray], level: int = 0) -> Raw:
-    """The bytes that ``unpack`` needs, in one reading. Raises InputError; see ``decode``."""
+def read_raw(
+    dataset: Source,
+    sample: int,
+    frames: dict[str, np.ndarray],
+    *,
+    level: int = 0,
+    labels: bool = True,
+) -> Raw:
+    """Read the bytes that ``unpack`` needs, in one request; arguments and errors as ``decode``."""
     entry = dataset.entry(sample)
-    wants: list[Want] = [("labels", None)] if "labels" in entry["members"] else []
-    for name, chosen in frames.items():
-        if not len(chosen):
+    wants: list[Want] = []
+    if labels and "labels" in entry["members"]:
+        wants.append(("labels", None))
+    for modality, chosen in frames.items():
+        if len(chosen) == 0:
             continue
-        wants.append((f"{name}_valid", None))
-        wants += (
-            [(hr_field(level), None)] if name == "hr" else [(name, int(frame)) for frame in chosen]
-        )
-    return Raw(entry, frames, level, dict(zip(wants, dataset.read(sample, wants), strict=True)))
+        wants.append((f"{modality}_valid", None))
+        if modality == "hr":
+            wants.append((hr_field(level), None))
+        else:
+            wants += [(modality, int(frame)) for frame in chosen]
+    data = dict(zip(wants, dataset.read(sample, wants), strict=True))
+    return Raw(entry, frames, level, data)
 
 
 def unpack(raw: Raw) -> Decoded:
-    """Pixels of the bytes that were read."""
-    found, members = Decoded(raw.entry["cells"]), raw.entry["members"]
-    for name, chosen in raw.frames.items():
-        if not len(chosen):
+    """Decode the bytes that were read.
+
+    Raises:
+        InputError: bands or sides are not those of the sensor and the sample's cells.
+    """
+    cells = raw.entry["cells"]
+    decoded = Decoded(cells)
+    for modality, chosen in raw.frames.items():
+        if len(chosen) == 0:
             continue
-        masks = decode_masks(members[f"{name}_valid"], raw.data[f"{name}_valid", None])
-        found.valid[name] = torch.from_numpy(masks[chosen])  # T N N
-        if name == "hr":
-            found.hr = _image(raw.data[hr_field(raw.level), None], ImageReadMode.RGB)
+        valid = _masks(raw, modality)[chosen]  # T N N
+        decoded.valid[modality] = torch.from_numpy(valid)
+        if modality == "hr":
+            decoded.hr = _hr_image(raw)
         else:
-            series = torch.from_numpy(
-                decode_series(members[name], [raw.data[name, int(i)] for i in chosen])
-            )
-            found.series[name] = series.masked_fill_(~found.valid[name][:, None], 0.0)  # T C N N
+            series = _series(raw, modality, chosen)  # T C N N
+            decoded.series[modality] = series.masked_fill_(~decoded.valid[modality][:, None], 0.0)
     if ("labels", None) in raw.data:
-        found.labels = _image(raw.data["labels", None], ImageReadMode.GRAY)[0]
-    return found
+        labels = _image(raw.data["labels", None], ImageReadMode.GRAY)[0]  # 8N 8N
+        side = LABEL_PIXELS * cells
+        _check_shape(raw, "labels", "rows x columns", expected=(side, side), found=labels.shape)
+        decoded.labels = labels
+    return decoded
+
+
+def _masks(raw: Raw, modality: str) -> np.ndarray:
+    """Masks of all stored frames of a sensor: T N N bool."""
+    name = f"{modality}_valid"
+    masks = decode_masks(raw.entry["members"][name], raw.data[name, None])
+    cells = raw.entry["cells"]
+    expected = (len(raw.entry["dates"][modality]), cells, cells)
+    _check_shape(raw, name, "frames x rows x columns", expected=expected, found=masks.shape)
+    return masks
+
+
+def _hr_image(raw: Raw) -> Tensor:
+    """The high-resolution image at the level that was read: 3 pN pN uint8."""
+    name = hr_field(raw.level)
+    image = _image(raw.data[name, None], ImageReadMode.RGB)
+    side = (HR_PIXELS * raw.entry["cells"]) >> raw.level
+    expected = (3, side, side)
+    _check_shape(raw, name, "bands x rows x columns", expected=expected, found=image.shape)
+    return image
+
+
+def _series(raw: Raw, modality: str, frames: np.ndarray) -> Tensor:
+    """Some frames of a series: T C N N float32."""
+    chunks = [raw.data[modality, int(frame)] for frame in frames]
+    series = decode_series(raw.entry["members"][modality], chunks)
+    cells = raw.entry["cells"]
+    expected = (len(frames), len(MODALITIES[modality].bands), cells, cells)
+    axes = "frames x bands x rows x columns"
+    _check_shape(raw, modality, axes, expected=expected, found=series.shape)
+    return torch.from_numpy(series)
+
+
+def _check_shape(
+    raw: Raw, member: str, axes: str, *, expected: tuple[int, ...], found: tuple[int, ...]
+) -> None:
+    """Raise InputError if a decoded member has another shape than the index and sensor say."""
+    if tuple(found) == expected:
+        return
+    wanted = " x ".join(map(str, expected))
+    actual = " x ".join(map(str, found))
+    raise InputError(
+        f"sample {raw.entry['key']!r}, field {member!r}: expected {axes} of {wanted}, "
+        f"found {actual}; build the shards again"
+    )
 
 
 def _image(data: bytes, mode: ImageReadMode) -> Tensor:

@@ -1,4 +1,4 @@
-"""One or several sharded datasets, as one: what the rest of the program opens, counts and reads."""
+"""One or several sharded datasets, as one: what the rest of the program opens and reads."""
 
 from bisect import bisect_right
 from collections import Counter
@@ -14,83 +14,86 @@ from data.tiles.regions import RegionTable
 
 
 class Mixture:
-    """Datasets with weights, opened with ``Mixture.open``. Samples are numbered through all
-    datasets; a mixture of one dataset has its fingerprint. The region tables are united, the class
-    tables must be equal."""
+    """Datasets with weights, opened with ``Mixture.open``.
+
+    Samples are numbered through all datasets. A mixture of one dataset has its fingerprint. The
+    region tables are united, the class tables must be equal.
+    """
 
     def __init__(self, datasets: Sequence[ShardDataset], weights: Sequence[float] | None = None):
-        weights = weights or [1.0] * len(datasets)
-        self.datasets, self.weights = list(datasets), list(weights)
-        first = datasets[0]
-        for other in datasets[1:]:
-            if other.classes != first.classes:
-                raise InputError(
-                    f"{other.path}: its class table is not that of {first.path}; "
-                    f"build the shards of a mixture with one version of the program"
-                )
-        prints = [dataset.fingerprint for dataset in datasets]
-        if len(set(prints)) != len(prints):
-            raise InputError(
-                f"data.mixture: {[dataset.path for dataset in datasets]}: one dataset stands there twice; "
-                f"give it the sum of the weights"
-            )
-        self.fingerprint = (
-            prints[0] if len(prints) == 1 else content_hash(repr([*zip(prints, weights)]).encode())
-        )
-        self.classes = first.classes
-        self.regions = RegionTable(
-            tuple(sorted({cell for dataset in datasets for cell in dataset.regions.cells}))
-        )
-        place = {cell: index for index, cell in enumerate(self.regions.cells)}
-        self._regions = [[place[cell] for cell in dataset.regions.cells] for dataset in datasets]
+        """Join opened datasets; without weights all weigh the same.
+
+        Raises:
+            InputError: class tables differ, or a dataset comes twice.
+        """
+        if weights is None:
+            weights = [1.0] * len(datasets)
+        self.datasets = list(datasets)
+        self.weights = list(weights)
+        self.classes = _common_classes(datasets)
+        self.fingerprint = _fingerprint(datasets, weights)
+        self.regions = _united_regions(datasets)
+        index_of = {cell: index for index, cell in enumerate(self.regions.cells)}
+        self._regions = []  # of each dataset: its region index -> the united region index
+        for dataset in datasets:
+            self._regions.append([index_of[cell] for cell in dataset.regions.cells])
         self._starts = list(accumulate(map(len, datasets), initial=0))
 
     @classmethod
     def open(cls, settings: DataSettings) -> "Mixture":
-        """The dataset or the datasets of the settings. Raises InputError; see
-        ``ShardDataset.open``."""
-        weights = settings.mixture or {settings.shards: 1.0}
-        return cls(
-            [ShardDataset.open(path, settings.store) for path in weights], list(weights.values())
-        )
+        """The dataset or the datasets of the settings.
+
+        Raises:
+            InputError: see ``ShardDataset.open``.
+        """
+        weights = settings.mixture
+        if not weights:
+            weights = {settings.shards: 1.0}
+        datasets = [ShardDataset.open(path, settings.store) for path in weights]
+        return cls(datasets, list(weights.values()))
 
     @property
     def parts(self) -> list[Part]:
         """The datasets as the order sees them."""
-        return [
-            Part(len(dataset), dataset.fingerprint, weight)
-            for dataset, weight in zip(self.datasets, self.weights)
-        ]
+        parts = []
+        for dataset, weight in zip(self.datasets, self.weights):
+            parts.append(Part(len(dataset), dataset.fingerprint, weight))
+        return parts
 
     @property
     def attribution(self) -> list[dict]:
-        """Licences and attributions with their number of samples: {"licence", "attribution",
-        "samples"}."""
-        credits = Counter()
+        """Licences and their number of samples: {"licence", "attribution", "samples"} each."""
+        samples: Counter[tuple[str, str]] = Counter()
         for dataset in self.datasets:
             for record in dataset.attribution:
-                credits[record["licence"], record["attribution"]] += record["samples"]
-        return [
-            {"licence": licence, "attribution": text, "samples": count}
-            for (licence, text), count in sorted(credits.items())
-        ]
+                samples[record["licence"], record["attribution"]] += record["samples"]
+        records = []
+        for (licence, text), count in sorted(samples.items()):
+            records.append({"licence": licence, "attribution": text, "samples": count})
+        return records
 
     @property
     def path(self) -> str:
-        """Where the datasets lie, for messages."""
+        """Folders or URLs of the datasets, for messages."""
         return ", ".join(dataset.path for dataset in self.datasets)
 
     @property
     def counts(self) -> Counter:
         """Requests, bytes and faults of this process so far; see ``data.storage.store.Store``."""
-        return sum((dataset.store.counts for dataset in self.datasets), Counter())
+        total: Counter = Counter()
+        for dataset in self.datasets:
+            total = total + dataset.store.counts
+        return total
 
     def __len__(self) -> int:
         return self._starts[-1]
 
     def keys(self) -> list[str]:
         """Keys of all samples, in order; reads every index."""
-        return [key for dataset in self.datasets for key in dataset.keys()]
+        keys = []
+        for dataset in self.datasets:
+            keys += dataset.keys()
+        return keys
 
     def entry(self, sample: int) -> dict:
         """See ``ShardDataset.entry``."""
@@ -108,8 +111,41 @@ class Mixture:
         return dataset.read(row, wants)
 
     def _locate(self, sample: int) -> tuple[ShardDataset, int, list[int]]:
-        """Dataset, number of the sample in it, and its regions' places in the united table."""
+        """Dataset, number of the sample in it, and the united indices of its regions."""
         if not 0 <= sample < len(self):
             raise InputError(f"sample {sample} is outside the {len(self)} samples")
         number = bisect_right(self._starts, sample) - 1
         return self.datasets[number], sample - self._starts[number], self._regions[number]
+
+
+def _common_classes(datasets: Sequence[ShardDataset]) -> list[dict]:
+    """The class table of all datasets. Raises InputError if they differ."""
+    first = datasets[0]
+    for other in datasets[1:]:
+        if other.classes != first.classes:
+            raise InputError(
+                f"{other.path}: its class table is not that of {first.path}; "
+                f"build the shards of a mixture with one version of the program"
+            )
+    return first.classes
+
+
+def _fingerprint(datasets: Sequence[ShardDataset], weights: Sequence[float]) -> str:
+    """Hash of contents and weights. Raises InputError if a dataset comes twice."""
+    fingerprints = [dataset.fingerprint for dataset in datasets]
+    if len(set(fingerprints)) != len(fingerprints):
+        paths = [dataset.path for dataset in datasets]
+        raise InputError(
+            f"data.mixture: {paths} name one dataset twice; give it the sum of the weights"
+        )
+    if len(fingerprints) == 1:
+        return fingerprints[0]
+    return content_hash(repr(list(zip(fingerprints, weights))).encode())
+
+
+def _united_regions(datasets: Sequence[ShardDataset]) -> RegionTable:
+    """The regions of all datasets, ascending."""
+    cells: set[int] = set()
+    for dataset in datasets:
+        cells.update(dataset.regions.cells)
+    return RegionTable(tuple(sorted(cells)))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,49 +24,75 @@ class Part:
     weight: float = 1.0  # share of the slots, relative to the other parts
 
 
-class Order:
-    """The endless list of samples, cut into batches. Of one dataset it is one permutation after the
-    other. In a mixture every ``CYCLE`` slots are dealt out by weight, shuffled, and each dataset
-    goes through its own permutations.
+class SampleUse(NamedTuple):
+    """A sample in one of its uses."""
 
-    seed: of the run; parts: the datasets, whose samples are numbered one after the other;
-    batch_size: global samples a step. Raises InputError for nothing to order or a weight that gives
-    no slot."""
+    sample: int  # number through all datasets
+    use: int  # how often the sample was drawn before, which is its dataset's epoch
+
+
+class Order:
+    """The endless list of samples, cut into batches.
+
+    With one dataset it is one permutation after the other. With a mixture every ``CYCLE`` slots are
+    dealt out by weight and shuffled, and each dataset goes through its own permutations.
+    """
 
     def __init__(self, seed: int, parts: Sequence[Part], batch_size: int):
-        if not parts or min(part.count for part in parts) < 1 or batch_size < 1:
+        """Prepare the list.
+
+        Args:
+            seed: of the run.
+            parts: the datasets, whose samples are numbered one after the other.
+            batch_size: global samples a step.
+
+        Raises:
+            InputError: there is nothing to order, or a weight gives no slot.
+        """
+        counts = [part.count for part in parts]
+        if not counts or min(counts) < 1 or batch_size < 1:
             raise InputError(
                 f"order: expected at least one sample a dataset and a positive batch size, "
-                f"found {[part.count for part in parts]} samples and batch size {batch_size}"
+                f"found {counts} samples and batch size {batch_size}"
             )
-        self.seed, self.parts, self.batch_size = seed, tuple(parts), batch_size
+        self.seed = seed
+        self.parts = tuple(parts)
+        self.batch_size = batch_size
         self._shares = _shares([part.weight for part in parts])
-        self._starts = list(accumulate((part.count for part in parts), initial=0))
-        # two epochs of each: a step may lie across the border; 4 bytes a sample and epoch
+        self._starts = list(accumulate(counts, initial=0))
+        # two epochs of each, as a step may cross the border; 4 bytes a sample and epoch
         self._epoch = lru_cache(maxsize=2 * len(parts))(self._permutation)
         self._cycle = lru_cache(maxsize=2)(self._deal)
 
-    def __reduce__(self):  # the caches stay behind when a worker process is spawned
+    def __reduce__(self):  # without the caches, which a worker process fills itself
         return Order, (self.seed, self.parts, self.batch_size)
 
-    def step(self, k: int) -> list[tuple[int, int]]:
-        """Global batch of step k: (sample number, use) a slot. ``use`` counts how often the sample
-        was drawn before, which is its dataset's epoch; a dataset smaller than its share of a batch
-        gives a sample several times, each with its own use."""
+    def step(self, k: int) -> list[SampleUse]:
+        """Global batch of step k, one entry a slot.
+
+        A dataset smaller than its share of a batch gives a sample several times, each time with
+        its own use.
+        """
         return self._range(k * self.batch_size, (k + 1) * self.batch_size)
 
-    def slice(self, k: int, rank: int, world: int) -> list[tuple[int, int]]:
-        """The contiguous part of step k that belongs to ``rank`` of ``world``; joined in rank order
-        they are the step.
+    def slice(self, k: int, rank: int, world: int) -> list[SampleUse]:
+        """The contiguous part of step k that belongs to ``rank`` of ``world``.
 
-        Raises InputError when the batch does not divide by the ranks."""
+        The slices joined in rank order are the step.
+
+        Raises:
+            InputError: the batch does not divide by the ranks.
+        """
         first, size = self.share(rank, world)
         start = k * self.batch_size + first
         return self._range(start, start + size)
 
     def share(self, rank: int, world: int) -> tuple[int, int]:
-        """First slot and number of slots of a rank. Raises InputError when the batch does not
-        divide by the ranks."""
+        """First slot and number of slots of a rank.
+
+        Raises:
+            InputError: the batch does not divide by the ranks.
+        """
         if world < 1 or self.batch_size % world:
             raise InputError(
                 f"global batch size {self.batch_size} does not divide by {world} ranks; "
@@ -77,26 +104,31 @@ class Order:
         return rank * size, size
 
     def substitutes(self, sample: int) -> range:
-        """The samples of the same dataset, from which one that cannot be read is replaced."""
+        """The samples of the same dataset, which can replace a sample that cannot be read."""
         part = bisect_right(self._starts, sample) - 1
         return range(self._starts[part], self._starts[part + 1])
 
-    def _range(self, start: int, stop: int) -> list[tuple[int, int]]:
+    def _range(self, start: int, stop: int) -> list[SampleUse]:
         """Positions start..stop of the endless list."""
         if start < 0:
             raise InputError(f"step numbers start at 0, found position {start}")
         return [self._at(position) for position in range(start, stop)]
 
-    def _at(self, position: int) -> tuple[int, int]:
+    def _at(self, position: int) -> SampleUse:
         """Sample and use of one position."""
-        part, place = 0, position  # of one dataset the endless list is its own
-        if len(self.parts) > 1:
-            cycle, slot = divmod(position, CYCLE)
-            parts, ranks = self._cycle(cycle)
-            part = int(parts[slot])
-            place = cycle * self._shares[part] + int(ranks[slot])
+        part, place = self._locate(position)
         use, row = divmod(place, self.parts[part].count)
-        return self._starts[part] + int(self._epoch(part, use)[row]), use
+        sample = self._starts[part] + int(self._epoch(part, use)[row])
+        return SampleUse(sample, use)
+
+    def _locate(self, position: int) -> tuple[int, int]:
+        """The part that has a position of the endless list, and the place in the part's own list."""
+        if len(self.parts) == 1:
+            return 0, position
+        cycle, slot = divmod(position, CYCLE)
+        parts, ranks = self._cycle(cycle)
+        part = int(parts[slot])
+        return part, cycle * self._shares[part] + int(ranks[slot])
 
     def _permutation(self, part: int, epoch: int) -> np.ndarray:
         """Order of one epoch of a dataset: (count,) uint32, each row once."""
@@ -104,8 +136,11 @@ class Order:
         return generator(self.seed, self.parts[part].fingerprint, epoch).permutation(rows)
 
     def _deal(self, cycle: int) -> tuple[np.ndarray, np.ndarray]:
-        """Which part has each slot of a cycle, and the how-manieth of the part in this cycle it is:
-        (CYCLE,) twice."""
+        """The part of each slot of a cycle, and the slot's rank among those of its part.
+
+        Returns:
+            Two arrays (CYCLE,).
+        """
         names = [part.fingerprint for part in self.parts]
         dealt = np.repeat(np.arange(len(names)), self._shares)  # CYCLE
         parts = generator(self.seed, "mixture", *names, cycle).permutation(dealt)
@@ -116,18 +151,22 @@ class Order:
 
 
 def _shares(weights: Sequence[float]) -> list[int]:
-    """Slots of each part in a cycle: largest remainders. Raises InputError for a weight that gives
-    none."""
+    """Slots of each part in a cycle, rounded by largest remainders.
+
+    Raises:
+        InputError: a weight is not positive or gives no slot.
+    """
     if not all(weight > 0 for weight in weights):
         raise InputError(f"data.mixture: expected positive weights, found {list(weights)}")
-    exact = [weight / sum(weights) * CYCLE for weight in weights]
+    total = sum(weights)
+    exact = [weight / total * CYCLE for weight in weights]
     shares = [int(value) for value in exact]
-    by_rest = sorted(range(len(exact)), key=lambda i: (shares[i] - exact[i], i))
-    for i in by_rest[: CYCLE - sum(shares)]:
+    by_remainder = sorted(range(len(exact)), key=lambda i: (shares[i] - exact[i], i))
+    for i in by_remainder[: CYCLE - sum(shares)]:
         shares[i] += 1
     if min(shares) == 0:
         raise InputError(
-            f"data.mixture: the weight {weights[shares.index(0)]} is less than 1/{CYCLE} of the whole and "
-            f"would never be drawn; raise it or leave the dataset out"
+            f"data.mixture: the weight {weights[shares.index(0)]} is less than 1/{CYCLE} of the "
+            f"whole and would never be drawn; raise it or leave the dataset out"
         )
     return shares

@@ -1,24 +1,64 @@
-"""Typed samples and batches: what the loader gives, in plain tensors."""
+"""Typed samples and batches: what cutting and loading give, in plain tensors."""
 
 from dataclasses import dataclass, field
 
+import numpy as np
 from torch import Tensor
 
-from data.stream.augment import Colours
+from data.stream.augment import Colours, recolour
+from data.stream.decode import Decoded
+from data.stream.draw import SampleDraw
+from data.stream.views import View, affine
+
+
+@dataclass(frozen=True)
+class CutView:
+    """One view of a sample, n 10 m cells a side. A sensor that the sample lacks is absent."""
+
+    view: View  # the rectangle on the tile, and how it is mirrored and turned
+    # modality -> T C H W in the archive's unit, drawn frames, 0 where invalid; "hr" is uint8
+    # without its colour changes, the others are float32
+    images: dict[str, Tensor]
+    valid: dict[str, Tensor]  # modality -> T n n bool
+    labels: Tensor | None  # 8n 8n uint8, 255 = unlabelled; None: the sample has no labels
+    colours: Colours  # changes of the high-resolution image
+
+    @property
+    def affine(self) -> np.ndarray:
+        """(u, v, 1) in [0, 1]^2 of the view -> (x, y) in 10 m cells of the tile: 2 3 float64."""
+        return affine(self.view)
+
+    def coloured(self, modality: str) -> Tensor:
+        """The frames T C H W of a sensor as float32, "hr" with its colour changes and in [0, 1]."""
+        image = self.images[modality]  # T C H W
+        if modality != "hr":
+            return image
+        return recolour(image[0], self.valid["hr"][0], self.colours)[None]  # 1 3 H W
+
+
+@dataclass(frozen=True)
+class CutSample:
+    """One use of a sample: what was drawn, the decoded tile, and the views cut from it."""
+
+    draw: SampleDraw
+    tile: Decoded
+    views: dict[str, list[CutView]]  # view size -> its views
 
 
 @dataclass
 class ViewSet:
-    """All views of one size of a batch. Shapes are fixed by the configuration: a missing modality
-    is a mask."""
+    """All views of one size of a batch.
+
+    Shapes follow from the settings alone: a missing sensor is an image of zeros with a false mask.
+    """
 
     images: dict[str, Tensor]  # modality -> B V T C H W float32, normalised, zero where invalid
     valid: dict[str, Tensor]  # modality -> B V T n n bool on the view's 10 m grid
     labels: Tensor  # B V L L int64, class index, -1 = no label
     # B V 2 3 float64: (u, v, 1) in [0, 1]^2 of the view -> (x, y) in 10 m cells of the tile
     affine: Tensor
-    # colours still to be applied, V a sample: then images["hr"] is uint8 as cut; None: they are
-    # applied
+    # Colour changes that are still to be applied, V a sample: images["hr"] is uint8 as cut then.
+    # None: they are applied.
     colours: list[list[Colours]] | None = None
 
 
@@ -28,14 +68,10 @@ class Batch:
 
     step: int
     keys: list[str]  # B sample keys, in the order of the slice
-    views: dict[str, ViewSet]  # "global", "local"
-    days: dict[
-        str, Tensor
-    ]  # modality -> B T int64, day of year - 1 (after jitter), 0 where no frame
-    region: Tensor  # B int64 index in the region table
-    quarantined: list[
-        dict
-    ]  # records of samples that were replaced: {"key", "reason", "step", "substitute"}
-    reads: dict[str, int] = field(
-        default_factory=dict
-    )  # requests, bytes and faults of the store while it was made
+    views: dict[str, ViewSet]  # by view size
+    days: dict[str, Tensor]  # modality -> B T int64, day of year - 1 with jitter, 0 without frame
+    region: Tensor  # B int64, index in the region table
+    # replaced samples: {"key", "reason", "step", "substitute"}
+    quarantined: list[dict]
+    # requests, bytes and faults of the store while the batch was made
+    reads: dict[str, int] = field(default_factory=dict)

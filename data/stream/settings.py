@@ -3,6 +3,20 @@
 from dataclasses import dataclass, field
 
 from data.storage.store import StoreSettings
+from data.tiles.modalities import MODALITIES
+
+# Names of the two view sizes, in batches, features and losses.
+GLOBAL = "global"
+LOCAL = "local"
+
+
+@dataclass(frozen=True)
+class ViewSize:
+    """The views of one size."""
+
+    count: int  # views a sample
+    cells: int  # side in 10 m cells
+    scale: tuple[float, float]  # share of the tile's area
 
 
 @dataclass(frozen=True)
@@ -19,17 +33,23 @@ class ViewSettings:
     flips: bool = True
     quarter_turns: bool = True
 
+    @property
+    def sizes(self) -> dict[str, ViewSize]:
+        """Number, side and area share of the global and the local views, in this order."""
+        return {
+            GLOBAL: ViewSize(self.global_views, self.global_cells, self.global_scale),
+            LOCAL: ViewSize(self.local_views, self.local_cells, self.local_scale),
+        }
+
     def problem(self) -> str | None:
         """One line saying what is impossible, or None."""
-        for name in ("global_cells", "local_cells"):
-            if getattr(self, name) < 4 or getattr(self, name) % 4:
-                return (
-                    f"views.{name}: expected a positive multiple of 4, found {getattr(self, name)}"
-                )
-        for name in ("global_scale", "local_scale"):
-            low, high = getattr(self, name)
+        for name, size in self.sizes.items():
+            if size.cells < 4 or size.cells % 4:
+                return f"views.{name}_cells: expected a positive multiple of 4, found {size.cells}"
+        for name, size in self.sizes.items():
+            low, high = size.scale
             if not 0 < low <= high <= 1:
-                return f"views.{name}: expected 0 < low <= high <= 1, found {[low, high]}"
+                return f"views.{name}_scale: expected 0 < low <= high <= 1, found {[low, high]}"
         if self.global_views < 2:
             return f"views.global_views: the teacher needs at least 2, found {self.global_views}"
         if self.local_views < 1:
@@ -41,32 +61,23 @@ class ViewSettings:
 class AugmentSettings:
     """Photometric augmentation of the high-resolution image only (DINOv2's values)."""
 
-    jitter: tuple[float, float, float, float] = (
-        0.4,
-        0.4,
-        0.2,
-        0.1,
-    )  # brightness, contrast, saturation, hue
+    # strengths of brightness, contrast, saturation and hue
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
     jitter_probability: float = 0.8
     grey_probability: float = 0.2
-    blur_probability: tuple[float, float, float] = (
-        1.0,
-        0.1,
-        0.5,
-    )  # global 1, other globals, locals
+    # of the first global view, the other global views, the local views
+    blur_probability: tuple[float, float, float] = (1.0, 0.1, 0.5)
     blur_sigma: tuple[float, float] = (0.1, 2.0)  # pixels
-    solarise_probability: float = 0.2  # global 2 only
+    solarise_probability: float = 0.2  # second global view only
     date_jitter_days: int = 5  # acquisition dates move by at most this many days
-    on_device: bool = False  # colours are drawn by the loader and applied where the model is
+    on_device: bool = False  # the loader draws the colours, the model's device applies them
 
     def problem(self) -> str | None:
         """One line saying what is impossible, or None."""
         low, high = self.blur_sigma
-        return (
-            None
-            if 0 < low <= high
-            else (f"augment.blur_sigma: expected 0 < low <= high, found {list(self.blur_sigma)}")
-        )
+        if not 0 < low <= high:
+            return f"augment.blur_sigma: expected 0 < low <= high, found {list(self.blur_sigma)}"
+        return None
 
 
 @dataclass(frozen=True)
@@ -74,9 +85,8 @@ class DataSettings:
     """Where samples come from and how they are cut."""
 
     shards: str = ""  # folder or URL that holds manifest.json
-    mixture: dict[str, float] = field(
-        default_factory=dict
-    )  # several of them, each with its weight; then shards is ""
+    # several folders or URLs, each with its weight; shards is "" then
+    mixture: dict[str, float] = field(default_factory=dict)
     store: StoreSettings = field(default_factory=StoreSettings)
     workers: int = 2
     prefetch: int = 2  # batches ready ahead, a worker
@@ -84,9 +94,8 @@ class DataSettings:
     frames: dict[str, int] = field(default_factory=lambda: {"hr": 1, "ms": 20, "sar": 10})
     views: ViewSettings = field(default_factory=ViewSettings)
     augment: AugmentSettings = field(default_factory=AugmentSettings)
-    max_bad_samples: int = (
-        0  # bad samples replaced and quarantined before the run stops; 0: the first one stops it
-    )
+    # bad samples replaced and quarantined before the run stops; 0: the first one stops it
+    max_bad_samples: int = 0
 
     def problem(self) -> str | None:
         """One line saying what is impossible, or None."""
@@ -95,3 +104,25 @@ class DataSettings:
         if self.shards and self.mixture:
             return "data.mixture: expected data.shards or data.mixture, found both; leave one empty"
         return self.views.problem()
+
+    def stream_problem(self) -> str | None:
+        """One line saying what makes a stream of batches impossible, or None."""
+        for modality, count in self.frames.items():
+            if modality not in MODALITIES:
+                known = sorted(MODALITIES)
+                return f"data.frames: {modality!r} is no known modality, expected some of {known}"
+            if modality == "hr" and count != 1:
+                return f"data.frames.hr: expected 1, found {count}"
+            if count < 1:
+                return f"data.frames.{modality}: expected at least 1, found {count}"
+        counts_fit = self.workers >= 0 and self.read_ahead >= 0
+        if not counts_fit or (self.workers > 0 and self.prefetch < 1):
+            return (
+                f"data: expected workers >= 0, read_ahead >= 0 and prefetch >= 1, "
+                f"found workers {self.workers}, read_ahead {self.read_ahead}, "
+                f"prefetch {self.prefetch}"
+            )
+        view_problem = self.views.problem()
+        if view_problem is not None:
+            return view_problem
+        return self.augment.problem()

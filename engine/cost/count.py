@@ -104,10 +104,7 @@ def step_costs(settings: Settings, samples: int = SAMPLES) -> StepCosts:
 
 def view_sizes(views: ViewSettings) -> dict[str, ViewSize]:
     """Number and side of the views by size."""
-    return {
-        "global": ViewSize(views.global_views, views.global_cells),
-        "local": ViewSize(views.local_views, views.local_cells),
-    }
+    return {name: ViewSize(size.count, size.cells) for name, size in views.sizes.items()}
 
 
 def expected_rows(settings: Settings, samples: int = SAMPLES) -> dict[str, dict[str, Rows]]:

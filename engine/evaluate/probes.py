@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from data.errors import InputError
 from data.stream.batches import open_stream
 from data.stream.mixture import Mixture
 from data.stream.sample import Batch
@@ -84,9 +85,8 @@ def extract(
     ``settings`` are the run's; ``classes`` is K of the class table. A sample that cannot be read is
     left out as far as ``settings.max_bad_samples`` allows (its substitute would count twice); one
     more raises InputError."""
-    stream = open_stream(
-        dataset, undistorted(settings), 0, 1, 0, 1, 0, min(len(dataset), limit)
-    )  # a sample a step
+    steps = range(min(len(dataset), limit))
+    stream = open_stream(dataset, undistorted(settings), seed=0, batch_size=1, steps=steps)
     keys, vectors, present, cells, labels = [], {}, {}, [], []
     for batch in stream:
         if batch.quarantined:
@@ -142,10 +142,10 @@ def knn(features: Tensor, labels: Tensor, groups: Tensor, k: int, classes: int) 
         k: neighbours, cut to what there is.
 
     Raises:
-        ValueError: fewer than two groups.
+        InputError: fewer than two groups.
     """
     if len(groups.unique()) < 2:
-        raise ValueError(
+        raise InputError(
             "knn: expected labelled cells of at least two tiles, found one; label more tiles"
         )
     unit = F.normalize(features.float(), dim=-1)  # N D

@@ -69,12 +69,11 @@ def profile_step(
         open_stream(
             run.dataset,
             run.settings.data,
-            run.settings.seed,
-            config.batch_size,
-            run.rank,
-            run.reducer.world_size,
-            0,
-            total,
+            seed=run.settings.seed,
+            batch_size=config.batch_size,
+            steps=range(total),
+            rank=run.rank,
+            world_size=run.reducer.world_size,
         )
     )
     for number in range(warmup):

@@ -13,9 +13,9 @@ from matplotlib.patches import ConnectionPatch, Polygon
 from torch import Tensor
 
 from data.pages.style import WIDTH
-from data.stream.batches import cut_sample, draw
-from data.stream.collate import empty_batch
-from data.stream.decode import decode
+from data.stream.collate import collate
+from data.stream.cut import cut_sample
+from data.stream.decode import Decoded
 from data.stream.mixture import Mixture
 from data.stream.order import Order
 from data.stream.sample import Batch, ViewSet
@@ -75,8 +75,8 @@ def views(
 ) -> Figure:
     """One sample as it entered training: tile, crops of every modality, and which cells meet in the
     losses."""
-    batch = empty_batch(chosen.step, 1, settings)
-    cut_sample(dataset, settings, seed, batch, 0, chosen.sample, chosen.use)
+    cut = cut_sample(dataset, settings, seed=seed, sample=chosen.sample, use=chosen.use)
+    batch = collate(chosen.step, [cut], settings)
     named = [
         (name, v)
         for name, most in SHOWN.items()
@@ -95,7 +95,7 @@ def views(
     figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=heights)
     left, right = top.subfigures(1, 2, width_ratios=(3, WIDTH - 3))
-    _tile(left.subplots(), dataset, settings, seed, chosen, batch, shades)
+    _tile(left.subplots(), cut.tile, chosen, batch, shades)
     axes = right.subplots(max(1, len(crops)), len(named), squeeze=False)
     for row, (modality, painted) in enumerate(crops.items()):
         for axis, (view, image) in zip(axes[row], painted.items()):
@@ -202,17 +202,12 @@ def paint(modality: str, images: Sequence[tuple[np.ndarray, np.ndarray]]) -> lis
 
 def _tile(
     axis: Axes,
-    dataset: Mixture,
-    settings: DataSettings,
-    seed: int,
+    tile: Decoded,
     chosen: Pick,
     batch: Batch,
     shades: dict[tuple[str, int], str],
 ) -> None:
     """The tile with the rectangles of the views; a dot where a view has its top left."""
-    tile = decode(
-        dataset, chosen.sample, draw(dataset, settings, seed, chosen.sample, chosen.use).frames
-    )
     if tile.hr is not None:
         image = tile.hr.permute(1, 2, 0).numpy()
     else:
@@ -290,8 +285,7 @@ def feature_maps(
     """Maps of sample ``number``, its whole tile resampled to ``cells`` x ``cells``: each modality's
     last two stages (of a series the mean over dates), and the fused one."""
     still = undistorted(settings, cells)
-    batch = empty_batch(0, 1, still)
-    cut_sample(dataset, still, 0, batch, 0, number, 0)
+    batch = collate(0, [cut_sample(dataset, still, seed=0, sample=number, use=0)], still)
     inputs = whole_tiles(batch)
     views = {"global": inputs}
     stages = model.trunk.encode(views)[0]

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from data.stream.collate import apply_colours
 from data.stream.sample import Batch
+from data.stream.settings import GLOBAL
 from engine.config.settings import LossSettings
 from engine.errors import ConfigError
 from models.features import FUSED, Views
@@ -145,7 +146,7 @@ class Objective:
         )
         found = multi_granularity(
             {size: view_maps(student, size) for size in student.features},
-            view_maps(teacher, "global"),
+            view_maps(teacher, GLOBAL),
             self.student.heads[feature],
             self.teacher.heads[feature],
             spec,
@@ -197,7 +198,7 @@ class Objective:
     def _spread(self, student: Outputs) -> Tensor:
         """KoLeo on the fused image vectors of the first global view: one a sample, so that views
         may agree."""
-        found = student.features["global"]
+        found = student.features[GLOBAL]
         vectors, present = average(
             found.maps[FUSED][:, 0, 0], found.valid[FUSED][:, 0, 0]
         )  # B D, B

@@ -204,12 +204,11 @@ def _loop(run: Run, preempt: Preempt, stop_at: int | None) -> int:
         open_stream(
             run.dataset,
             settings.data,
-            settings.seed,
-            batch_size,
-            run.rank,
-            run.reducer.world_size,
-            run.start,
-            stop,
+            seed=settings.seed,
+            batch_size=batch_size,
+            steps=range(run.start, stop),
+            rank=run.rank,
+            world_size=run.reducer.world_size,
         )
     )
     code, done, saved = None, run.start, run.start

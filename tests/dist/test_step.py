@@ -68,7 +68,13 @@ def worker(shards):
     )
     batches = list(
         open_stream(
-            dataset, settings.data, 0, config.deepspeed["train_batch_size"], rank, world, 0, 5
+            dataset,
+            settings.data,
+            seed=0,
+            batch_size=config.deepspeed["train_batch_size"],
+            steps=range(5),
+            rank=rank,
+            world_size=world,
         )
     )
     results = []

@@ -10,7 +10,7 @@ from torchvision.transforms.v2 import functional as F
 
 from data.seeded import generator
 from data.stream.augment import Colours, draw_colours, draw_frames, jitter_days, recolour
-from data.stream.settings import AugmentSettings
+from data.stream.settings import GLOBAL, LOCAL, AugmentSettings
 
 NOTHING = AugmentSettings(
     jitter_probability=0, grey_probability=0, blur_probability=(0, 0, 0), solarise_probability=0
@@ -47,7 +47,7 @@ def test_days_without_jitter_are_the_calendar():
 
 
 def photometric(rng, image, mask, settings, view, number):
-    return recolour(image, mask, draw_colours(rng, settings, view, number))
+    return recolour(image, mask, draw_colours(rng, settings, size=view, number=number))
 
 
 def test_jitter_moves_each_date_by_at_most_its_range_across_the_year():
@@ -61,18 +61,16 @@ def test_jitter_moves_each_date_by_at_most_its_range_across_the_year():
 
 def test_no_change_gives_the_image():
     assert torch.equal(
-        photometric(generator(0), image(), MASK, NOTHING, "global", 1), image().float() / 255
+        photometric(generator(0), image(), MASK, NOTHING, GLOBAL, 1), image().float() / 255
     )
 
 
 def test_same_generator_same_colours_and_values_stay_in_range():
     settings = AugmentSettings()
     results = [
-        photometric(generator(seed), image(), MASK, settings, "global", 1) for seed in range(20)
+        photometric(generator(seed), image(), MASK, settings, GLOBAL, 1) for seed in range(20)
     ]
-    again = [
-        photometric(generator(seed), image(), MASK, settings, "global", 1) for seed in range(20)
-    ]
+    again = [photometric(generator(seed), image(), MASK, settings, GLOBAL, 1) for seed in range(20)]
     assert all(torch.equal(a, b) for a, b in zip(results, again))
     assert len({float(x.mean()) for x in results}) == 20
     assert (
@@ -82,7 +80,7 @@ def test_same_generator_same_colours_and_values_stay_in_range():
 
 
 def test_grey_uses_the_luma_weights():
-    x = photometric(generator(0), image(), MASK, replace(NOTHING, grey_probability=1), "local", 0)
+    x = photometric(generator(0), image(), MASK, replace(NOTHING, grey_probability=1), LOCAL, 0)
     expected = torch.einsum(
         "c,chw->hw", torch.tensor([0.299, 0.587, 0.114]).double(), image().double() / 255
     )
@@ -92,14 +90,14 @@ def test_grey_uses_the_luma_weights():
 def test_solarisation_inverts_bright_pixels_of_the_second_global_view_only():
     settings = replace(NOTHING, solarise_probability=1)
     x = image().float() / 255
-    second = photometric(generator(0), image(), MASK, settings, "global", 1)
+    second = photometric(generator(0), image(), MASK, settings, GLOBAL, 1)
     assert torch.allclose(second, x.where(image() < 128, 1 - x))
-    for view, number in (("global", 0), ("local", 1), ("global", 2)):
+    for view, number in ((GLOBAL, 0), (LOCAL, 1), (GLOBAL, 2)):
         assert torch.equal(photometric(generator(0), image(), MASK, settings, view, number), x)
 
 
 @pytest.mark.parametrize(
-    "view,number,which", [("global", 0, 0), ("global", 1, 1), ("global", 2, 1), ("local", 1, 2)]
+    "view,number,which", [(GLOBAL, 0, 0), (GLOBAL, 1, 1), (GLOBAL, 2, 1), (LOCAL, 1, 2)]
 )
 def test_blur_is_gaussian_and_has_a_probability_for_each_kind_of_view(view, number, which):
     on = [0.0, 0.0, 0.0]
@@ -120,9 +118,7 @@ def test_jitter_has_its_probability():
     settings = replace(NOTHING, jitter_probability=0.8)
     small, mask = image()[:, :32, :32], MASK[:1, :1]
     changed = sum(
-        not torch.equal(
-            photometric(generator(seed), small, mask, settings, "local", 0), small / 255
-        )
+        not torch.equal(photometric(generator(seed), small, mask, settings, LOCAL, 0), small / 255)
         for seed in range(400)
     )
     assert 290 <= changed <= 350  # 320 +- 3.75 deviations
@@ -132,7 +128,7 @@ def test_brightness_stays_in_its_range():
     settings = replace(NOTHING, jitter_probability=1, jitter=(0.4, 0.0, 0.0, 0.0))
     grey = torch.full((3, 32, 32), 100, dtype=torch.uint8)
     factors = [
-        float(photometric(generator(seed), grey, MASK[:1, :1], settings, "local", 0).mean()) * 2.55
+        float(photometric(generator(seed), grey, MASK[:1, :1], settings, LOCAL, 0).mean()) * 2.55
         for seed in range(200)
     ]
     assert 0.6 <= min(factors) < 0.63 and 1.37 < max(factors) <= 1.4
@@ -147,7 +143,7 @@ def by_torchvision(x, colours):
     return x if colours.blur is None else F.gaussian_blur(x, [9, 9], [colours.blur])
 
 
-@pytest.mark.parametrize("view,number", [("global", 0), ("global", 1), ("local", 0)])
+@pytest.mark.parametrize("view,number", [(GLOBAL, 0), (GLOBAL, 1), (LOCAL, 0)])
 def test_all_changes_together_are_torchvisions_in_the_drawn_order(view, number):
     settings = replace(
         AugmentSettings(),
@@ -156,7 +152,7 @@ def test_all_changes_together_are_torchvisions_in_the_drawn_order(view, number):
         solarise_probability=0.5,
     )
     for seed in range(60):
-        colours = draw_colours(generator(seed), settings, view, number)
+        colours = draw_colours(generator(seed), settings, size=view, number=number)
         stored = image(seed)
         x, expected = recolour(stored, MASK, colours), by_torchvision(stored.float() / 255, colours)
         assert torch.equal(stored, image(seed))
@@ -180,7 +176,7 @@ def test_beside_invalid_cells_the_blur_is_a_mean_of_valid_pixels():
 
 def test_without_a_valid_cell_nothing_of_the_image_is_left():
     for seed in range(10):
-        colours = draw_colours(generator(seed), AugmentSettings(), "global", seed % 2)
+        colours = draw_colours(generator(seed), AugmentSettings(), size=GLOBAL, number=seed % 2)
         a, b = (recolour(image(other), torch.zeros_like(MASK), colours) for other in (1, 2))
         assert torch.equal(a, b) and a.isfinite().all()
 
@@ -194,7 +190,7 @@ def test_invalid_cells_change_no_valid_pixel():
     for seed in range(10):
         a, b = (
             photometric(
-                generator(seed), image().masked_fill(~pixels, fill), mask, settings, "global", 1
+                generator(seed), image().masked_fill(~pixels, fill), mask, settings, GLOBAL, 1
             )
             for fill in (0, 255)
         )
@@ -208,7 +204,7 @@ def test_a_constant_image_stays_constant_beside_invalid_cells():
     settings = replace(
         NOTHING, blur_probability=(1, 1, 1), jitter_probability=1, jitter=(0.0, 0.4, 0.0, 0.0)
     )
-    x = photometric(generator(1), flat, mask, settings, "global", 0)
+    x = photometric(generator(1), flat, mask, settings, GLOBAL, 0)
     torch.testing.assert_close(
         x[:, pixels], torch.full((3, int(pixels.sum())), 90 / 255), atol=1e-5, rtol=0
     )

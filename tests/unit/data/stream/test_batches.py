@@ -10,6 +10,7 @@ from data.errors import InputError
 from data.shards.dataset import ShardDataset
 from data.shards.writer import ShardOptions, write_shards
 from data.stream.batches import open_stream
+from data.stream.settings import GLOBAL, LOCAL
 from tests.unit.tiles import SETTINGS, make_tile
 
 TILES = [
@@ -36,11 +37,16 @@ def dataset(path):
 
 
 def batches(dataset, start=0, stop=3, rank=0, world=1, seed=1, batch_size=4, **changes):
-    return list(
-        open_stream(
-            dataset, replace(SETTINGS, **changes), seed, batch_size, rank, world, start, stop
-        )
+    stream = open_stream(
+        dataset,
+        replace(SETTINGS, **changes),
+        seed=seed,
+        batch_size=batch_size,
+        steps=range(start, stop),
+        rank=rank,
+        world_size=world,
     )
+    return list(stream)
 
 
 def flat(batch):
@@ -99,7 +105,7 @@ def test_ranks_joined_are_the_single_process(dataset, world):
 
 
 def test_a_stream_can_be_read_again_and_has_a_length(dataset):
-    stream = open_stream(dataset, SETTINGS, 1, 4, 0, 1, 2, 4)
+    stream = open_stream(dataset, SETTINGS, seed=1, batch_size=4, steps=range(2, 4))
     assert len(stream) == 2
     assert_equal(list(stream), list(stream))
     assert [batch.step for batch in stream] == [2, 3]
@@ -109,7 +115,7 @@ def test_each_use_of_a_sample_is_cut_anew(dataset):
     found = {}
     for batch in batches(dataset, stop=7):  # 28 slots: 4 uses of each sample
         for slot, key in enumerate(batch.keys):
-            found.setdefault(key, set()).add(batch.views["global"].affine[slot].numpy().tobytes())
+            found.setdefault(key, set()).add(batch.views[GLOBAL].affine[slot].numpy().tobytes())
     assert all(len(views) == 4 for views in found.values()) and len(found) == 7
 
 
@@ -127,9 +133,9 @@ def test_all_views_show_the_same_frames(dataset):
     }
     for batch in batches(dataset, views=replace(SETTINGS.views, **views)):
         for name in ("ms", "sar"):
-            first = batch.views["global"].images[name][:, :1]
-            assert (batch.views["global"].images[name] == first).all()
-            assert (batch.views["local"].images[name] == first).all()
+            first = batch.views[GLOBAL].images[name][:, :1]
+            assert (batch.views[GLOBAL].images[name] == first).all()
+            assert (batch.views[LOCAL].images[name] == first).all()
 
 
 def test_samples_get_their_region_and_days(dataset):
@@ -243,4 +249,4 @@ def test_impossible_settings_are_refused(dataset, changes, options):
 
 def test_a_modality_can_be_left_out(dataset):
     batch = batches(dataset, stop=1, frames={"ms": 2})[0]
-    assert set(batch.views["global"].images) == set(batch.days) == {"ms"}
+    assert set(batch.views[GLOBAL].images) == set(batch.days) == {"ms"}

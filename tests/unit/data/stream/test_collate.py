@@ -5,17 +5,19 @@ import pytest
 import torch
 
 from data.stream.augment import Colours
-from data.stream.collate import empty_batch, fill
+from data.stream.collate import empty_batch, place
+from data.stream.cut import cut
 from data.stream.decode import Decoded
+from data.stream.draw import SampleDraw
+from data.stream.settings import GLOBAL, LOCAL
 from data.stream.views import View, affine
 from data.tiles.modalities import MODALITIES
 from tests.unit.tiles import SETTINGS, make_tile
 
 VIEWS = {
-    "global": [View(1, 0, 4, 4), View(0, 2, 4, 4, True, 1)],
-    "local": [View(2, 2, 4, 4), View(0, 0, 4, 4, False, 3)],
+    GLOBAL: [View(1, 0, 4, 4), View(0, 2, 4, 4, True, 1)],
+    LOCAL: [View(2, 2, 4, 4), View(0, 0, 4, 4, False, 3)],
 }
-PLAIN = {name: [Colours()] * len(group) for name, group in VIEWS.items()}
 
 
 def decoded(tile, frames):
@@ -39,7 +41,19 @@ def decoded(tile, frames):
 def batch_of(tile, frames):
     batch = empty_batch(3, 2, SETTINGS)
     days = {name: np.arange(len(f)) + 10 for name, f in frames.items() if name in tile.arrays}
-    fill(batch, 1, tile.key, 5, days, decoded(tile, frames), VIEWS, PLAIN)
+    draw = SampleDraw(
+        sample=0,
+        use=0,
+        key=tile.key,
+        region=5,
+        frames=frames,
+        dates={},
+        days=days,
+        views=VIEWS,
+        colours={name: [Colours()] * len(group) for name, group in VIEWS.items()},
+        level=0,
+    )
+    place(batch, 1, cut(draw, decoded(tile, frames), SETTINGS.views))
     return batch
 
 
@@ -78,10 +92,10 @@ def test_values_are_normalised_by_band_and_zero_where_invalid():
         ]
         mask = np.kron(tile.valid[name][frames], np.ones((1, p, p), bool))
         expected = np.where(mask[:, None], expected, 0)[..., : 4 * p, p : 5 * p]  # View(1, 0, 4, 4)
-        found = batch.views["global"].images[name][1, 0]
+        found = batch.views[GLOBAL].images[name][1, 0]
         np.testing.assert_allclose(found.numpy(), expected, atol=2e-5)
         assert (
-            batch.views["global"].valid[name][1, 0].numpy() == tile.valid[name][frames][:, :4, 1:5]
+            batch.views[GLOBAL].valid[name][1, 0].numpy() == tile.valid[name][frames][:, :4, 1:5]
         ).all()
 
 
@@ -100,7 +114,7 @@ def test_other_slots_stay_empty_and_the_record_is_kept():
 
 def test_labels_lose_their_fill_value():
     tile = make_tile("t", 3)
-    found = batch_of(tile, ALL).views["global"].labels[1, 0].numpy()
+    found = batch_of(tile, ALL).views[GLOBAL].labels[1, 0].numpy()
     expected = tile.arrays["labels"][:32, 8:40].astype(int)
     assert (found == np.where(expected == 255, -1, expected)).all() and (found == -1).any()
 
@@ -117,7 +131,7 @@ def test_a_missing_modality_is_masked(modalities):
 
 def test_missing_frames_are_masked_behind_the_present_ones():
     batch = batch_of(make_tile("t", 1, clouds=0), {"hr": [0], "ms": [2], "sar": [0, 1]})
-    views = batch.views["local"]
+    views = batch.views[LOCAL]
     assert views.valid["ms"][1, :, 0].all() and not views.valid["ms"][1, :, 1:].any()
     assert not views.images["ms"][1, :, 1:].any() and batch.days["ms"][1].tolist() == [10, 0, 0]
     assert views.valid["sar"][1].all()

@@ -10,6 +10,7 @@ from data.shards.writer import ShardOptions, write_shards
 from data.storage.store import StoreSettings
 from data.stream.batches import open_stream
 from data.stream.mixture import Mixture
+from data.stream.settings import GLOBAL, LOCAL
 from tests.faulty_server import FaultyServer
 from tests.unit.data.stream.test_batches import assert_equal
 from tests.unit.tiles import SETTINGS, make_tile
@@ -31,7 +32,7 @@ def batches(root, **changes):
     settings = replace(SETTINGS, shards=str(root), **changes)
     mixture = Mixture.open(settings)
     opening = mixture.counts
-    found = list(open_stream(mixture, settings, 1, 4, 0, 1, 0, 6))
+    found = list(open_stream(mixture, settings, seed=1, batch_size=4, steps=range(6)))
     return found, sum((Counter(batch.reads) for batch in found), opening)
 
 
@@ -78,7 +79,7 @@ def test_a_sample_that_stays_bad_is_quarantined_and_the_others_are_those_of_the_
     for good, other in zip(clean, found):
         same = [slot for slot, key in enumerate(good.keys) if key != "t5"]
         assert [good.keys[slot] for slot in same] == [other.keys[slot] for slot in same]
-        for size in ("global", "local"):
+        for size in (GLOBAL, LOCAL):
             for name, image in good.views[size].images.items():
                 assert (image[same] == other.views[size].images[name][same]).all()
     assert counts["fault/checksum"] > done  # the damaged member's own, beside the server's

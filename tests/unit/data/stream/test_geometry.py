@@ -7,9 +7,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from data.stream.augment import Colours
-from data.stream.collate import empty_batch, fill
+from data.stream.collate import collate
+from data.stream.cut import cut
 from data.stream.decode import Decoded
-from data.stream.settings import DataSettings, ViewSettings
+from data.stream.draw import SampleDraw
+from data.stream.settings import GLOBAL, LOCAL, DataSettings, ViewSettings
 from data.stream.views import View
 from data.tiles.modalities import MODALITIES
 from data.tiles.tile import HR_PIXELS, LABEL_PIXELS
@@ -76,12 +78,21 @@ def test_every_modality_shows_the_ground_that_the_affine_names(case):
         frames={"hr": 1, "ms": 1, "sar": 1},
         views=ViewSettings(global_cells=n, local_cells=n, global_views=2, local_views=1),
     )
-    batch = empty_batch(0, 1, chosen)
-    views = {"global": [view, view], "local": [view]}
-    days = {name: np.zeros(1, np.int64) for name in ("hr", "ms", "sar")}
-    plain = {name: [Colours()] * len(group) for name, group in views.items()}
-    fill(batch, 0, "ramp", 0, days, tile(cells, level), views, plain)
-    found = batch.views["global"]
+    views = {GLOBAL: [view, view], LOCAL: [view]}
+    draw = SampleDraw(
+        sample=0,
+        use=0,
+        key="ramp",
+        region=0,
+        frames={},
+        dates={},
+        days={name: np.zeros(1, np.int64) for name in ("hr", "ms", "sar")},
+        views=views,
+        colours={name: [Colours()] * len(group) for name, group in views.items()},
+        level=level,
+    )
+    batch = collate(0, [cut(draw, tile(cells, level), chosen.views)], chosen)
+    found = batch.views[GLOBAL]
     for name in ("hr", "ms", "sar"):
         sensor = MODALITIES[name]
         image = found.images[name][0, 0, 0].numpy()  # C H W

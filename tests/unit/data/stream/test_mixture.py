@@ -62,9 +62,9 @@ def test_one_dataset_is_itself_and_weights_make_another_mixture(folders):
 
 def test_a_stream_draws_by_weight(folders):
     mixture = mixed(folders, one=1.0, two=3.0)
-    keys = [
-        key for batch in open_stream(mixture, SETTINGS, 0, 8, 0, 1, 0, 16) for key in batch.keys
-    ]
+    keys = []
+    for batch in open_stream(mixture, SETTINGS, seed=0, batch_size=8, steps=range(16)):
+        keys += batch.keys
     assert abs(sum(key.startswith("b") for key in keys) / len(keys) - 0.75) < 0.1
 
 
@@ -79,7 +79,9 @@ def test_a_bad_sample_is_replaced_from_its_own_dataset(folders, tmp_path):
         [ShardDataset.open(folders["one"]), ShardDataset.open(tmp_path / "bad", SETTINGS.store)]
     )
     settings = replace(SETTINGS, max_bad_samples=1)
-    records = [r for b in open_stream(mixture, settings, 0, 8, 0, 1, 0, 4) for r in b.quarantined]
+    records = []
+    for batch in open_stream(mixture, settings, seed=0, batch_size=8, steps=range(4)):
+        records += batch.quarantined
     assert records and {r["key"] for r in records} == {bad.entry(0)["key"]}
     assert all(r["substitute"].startswith("b") for r in records)
 
@@ -94,7 +96,8 @@ def test_equal_parts_and_other_classes_are_refused(folders):
 
 
 def test_views_of_both_parts_are_finite(folders):
-    for batch in open_stream(mixed(folders, one=1.0, two=1.0), SETTINGS, 0, 4, 0, 1, 0, 2):
+    mixture = mixed(folders, one=1.0, two=1.0)
+    for batch in open_stream(mixture, SETTINGS, seed=0, batch_size=4, steps=range(2)):
         assert all(
             np.isfinite(x.numpy()).all()
             for views in batch.views.values()

@@ -8,6 +8,7 @@ import torch
 from data.shards.dataset import ShardDataset
 from data.shards.writer import write_shards
 from data.stream.batches import open_stream
+from data.stream.settings import GLOBAL
 from engine.training.objective import to_views
 from tests.unit.tiles import SETTINGS, make_tile
 
@@ -27,7 +28,7 @@ def dataset(tmp_path_factory):
 
 def batches(dataset, workers, **augment):
     settings = replace(SETTINGS, augment=replace(SETTINGS.augment, **augment), workers=workers)
-    return list(open_stream(dataset, settings, 3, 7, 0, 1, 0, 4))
+    return list(open_stream(dataset, settings, seed=3, batch_size=7, steps=range(4)))
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -59,9 +60,7 @@ def test_the_colours_do_change_something(dataset):
     )
     changed = batches(dataset, 0, on_device=True)
     one, two = (
-        to_views(found[0], torch.device("cpu"))["global"].images["hr"] for found in (plain, changed)
+        to_views(found[0], torch.device("cpu"))[GLOBAL].images["hr"] for found in (plain, changed)
     )
-    assert torch.equal(
-        plain[0].views["global"].images["hr"], changed[0].views["global"].images["hr"]
-    )
+    assert torch.equal(plain[0].views[GLOBAL].images["hr"], changed[0].views[GLOBAL].images["hr"])
     assert (one - two).abs().max() > 0.1

@@ -130,7 +130,7 @@ def test_generator_is_philox_keyed_with_blake2b():
 
 
 def test_another_process_draws_the_same():
-    code = "from data.order import Order, Part; print(Order(5, [Part(40, 'f')], 16).step(3))"
+    code = "from data.stream.order import Order, Part; print(Order(5, [Part(40, 'f')], 16).step(3))"
     outputs = {
         subprocess.run(
             [sys.executable, "-c", code],

@@ -1,12 +1,11 @@
-"""Views: geometry against images whose pixel values are their own place, resizing against Pillow."""
+"""Views: geometry against images whose pixel values are their own place."""
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from data.seeded import generator
-from data.stream.settings import ViewSettings
+from data.stream.settings import GLOBAL, LOCAL, ViewSettings
 from data.stream.views import (
     View,
     affine,
@@ -15,7 +14,6 @@ from data.stream.views import (
     cut_series,
     draw_views,
     hr_level,
-    masked_bicubic,
 )
 
 DIHEDRAL = [(flip, turns) for flip in (False, True) for turns in range(4)]
@@ -102,34 +100,6 @@ def test_all_modalities_show_the_same_ground():
     assert labels[4::8, 4::8].bool().eq(shown).all()
 
 
-@pytest.mark.parametrize("h,w,side", [(20, 27, 8), (4, 3, 8), (8, 8, 8), (1, 1, 4)])
-def test_resizing_equals_pillow(h, w, side):
-    x = np.random.default_rng(1).normal(size=(2, 3, h, w)).astype(np.float32)
-    mask = torch.ones(2, h, w, dtype=torch.bool)
-    out, good = masked_bicubic(torch.from_numpy(x), mask, side)
-    for t in range(2):
-        for c in range(3):
-            expected = Image.fromarray(x[t, c]).resize((side, side), Image.BICUBIC)
-            np.testing.assert_allclose(out[t, c], np.asarray(expected), atol=2e-5)
-    assert good.all()
-
-
-def test_masked_resizing_is_normalised_convolution():
-    rng = np.random.default_rng(2)
-    x, mask = rng.normal(size=(21, 17)).astype(np.float32), rng.random((21, 17)) > 0.3
-    out, good = masked_bicubic(
-        torch.from_numpy(x * mask)[None, None], torch.from_numpy(mask)[None], 8
-    )
-    top, bottom = (
-        np.asarray(Image.fromarray(a.astype(np.float32)).resize((8, 8), Image.BICUBIC))
-        for a in (x * mask, mask)
-    )
-    expected = bottom >= 0.5
-    assert 0 < expected.sum() < 64 and (good[0].numpy() == expected).all()
-    np.testing.assert_allclose(out[0, 0].numpy()[expected], (top / bottom)[expected], atol=1e-4)
-    assert (out[0, 0].numpy()[~expected] == 0).all()
-
-
 def test_invalid_hr_cells_have_no_influence_and_become_zero():
     rng = np.random.default_rng(4)
     image, mask = (
@@ -169,8 +139,8 @@ def test_drawn_views_keep_the_settings(cells):
     seen = set()
     for seed in range(150):
         views = draw_views(generator(seed), cells, settings)
-        assert [len(views["global"]), len(views["local"])] == [2, 3]
-        for name, scale in (("global", settings.global_scale), ("local", settings.local_scale)):
+        assert [len(views[GLOBAL]), len(views[LOCAL])] == [2, 3]
+        for name, scale in ((GLOBAL, settings.global_scale), (LOCAL, settings.local_scale)):
             for view in views[name]:
                 seen.add((view.flip, view.turns))
                 assert view.x0 >= 0 and view.y0 >= 0 and view.w >= 1 and view.h >= 1
@@ -185,7 +155,7 @@ def test_large_tiles_use_the_whole_range():
     shares = [
         view.w * view.h / 64**2
         for seed in range(300)
-        for view in draw_views(generator(seed), 64, ViewSettings())["global"]
+        for view in draw_views(generator(seed), 64, ViewSettings())[GLOBAL]
     ]
     counts, _ = np.histogram(shares, bins=4, range=(0.32, 1.0))
     assert counts.min() > 30  # of 600; long rectangles do not fit when the share is near 1
@@ -202,14 +172,6 @@ def test_flips_and_turns_can_be_switched_off():
     assert {(view.flip, view.turns) for view in views} == {(False, 0)}
 
 
-@pytest.mark.parametrize("shape,side", [((21, 17), 8), ((64, 3), 16), ((5, 128), 12), ((1, 1), 4)])
-def test_small_images_are_resized_as_by_torch(shape, side):
-    x = torch.rand(2, 3, *shape)
-    out, _ = masked_bicubic(x, torch.ones(2, *shape, dtype=torch.bool), side)
-    expected = torch.nn.functional.interpolate(x, size=(side, side), mode="bicubic", antialias=True)
-    torch.testing.assert_close(out, expected, atol=2e-6, rtol=0)
-
-
 def test_the_reduction_is_the_coarsest_that_no_view_magnifies():
     settings = ViewSettings(global_cells=16, local_cells=4)
     for rng in map(np.random.default_rng, range(50)):
@@ -217,7 +179,7 @@ def test_the_reduction_is_the_coarsest_that_no_view_magnifies():
         level = hr_level(views, settings, 6)
         sides = [
             min(view.w, view.h) / n
-            for name, n in (("global", 16), ("local", 4))
+            for name, n in ((GLOBAL, 16), (LOCAL, 4))
             for view in views[name]
         ]
         assert min(sides) >= 2**level or level == 0

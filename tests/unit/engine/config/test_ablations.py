@@ -147,7 +147,7 @@ def test_table_7_without_image_text_alignment(shards):
         )
         batch = next(
             batch
-            for batch in open_stream(dataset, settings.data, 0, 8, 0, 1, 0, 20)
+            for batch in open_stream(dataset, settings.data, seed=0, batch_size=8, steps=range(20))
             if (batch.views["global"].labels >= 0).any()
         )
         results.append(outcome(student, teacher, objective, batch)[:2])

@@ -140,7 +140,7 @@ def test_knn_does_not_ask_the_own_group():
     labels, groups = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 1, 1])
     assert knn(features, labels, groups, 1, 2) == 0.0  # each class lies in one group only
     assert knn(features, labels, torch.arange(4), 1, 2) == 1.0
-    with pytest.raises(ValueError, match="at least two tiles"):
+    with pytest.raises(InputError, match="at least two tiles"):
         knn(features, labels, torch.zeros(4, dtype=torch.int64), 1, 2)
 
 
@@ -172,7 +172,7 @@ def test_undistorted_views_are_whole_upright_tiles(folder):
     )
     still = undistorted(settings, cells=8)
     assert still.workers == 0
-    for batch in open_stream(dataset, still, 5, 1, 0, 1, 0, len(dataset)):
+    for batch in open_stream(dataset, still, seed=5, batch_size=1, steps=range(len(dataset))):
         cells = dataset.entry(dataset.keys().index(batch.keys[0]))["cells"]
         for views in batch.views.values():
             expected = torch.tensor([[cells, 0, 0], [0, cells, 0]], dtype=torch.float64)

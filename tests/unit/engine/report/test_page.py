@@ -12,8 +12,8 @@ import torch
 from data.errors import InputError
 from data.shards.dataset import ShardDataset
 from data.shards.writer import write_shards
-from data.stream.batches import cut_sample
-from data.stream.collate import empty_batch
+from data.stream.collate import collate
+from data.stream.cut import cut_sample
 from data.stream.mixture import Mixture
 from data.stream.order import Order
 from engine.config.load import load
@@ -318,8 +318,9 @@ def test_joined_dots_are_the_same_ground(dataset):
     """Both ends of a line, taken to the tile by the affines of their views, are one place."""
     spec, joined = load(TINY).settings.model, 0
     for use in range(8):
-        batch = empty_batch(0, 1, SETTINGS)
-        cut_sample(dataset, SETTINGS, 0, batch, 0, dataset.keys().index("two"), use)
+        sample = dataset.keys().index("two")
+        cut = cut_sample(dataset, SETTINGS, seed=0, sample=sample, use=use)
+        batch = collate(0, [cut], SETTINGS)
         for student in (("global", 0), ("local", 1)):
             centres, places, met = correspondences(batch, student, ("global", 1), spec)
             side = math.isqrt(len(centres))

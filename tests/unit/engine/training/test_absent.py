@@ -32,7 +32,7 @@ def parts(shards):
     share_context(student, teacher)
     text, _ = embed_classes(settings, dataset)
     objective = Objective(settings.loss, student, teacher, text, Reducer())
-    for batch in open_stream(dataset, settings.data, 0, BATCH, 0, 1, 0, 20):
+    for batch in open_stream(dataset, settings.data, seed=0, batch_size=BATCH, steps=range(20)):
         lacks = [
             ~valid.flatten(1).any(1) for valid in batch.views["global"].valid.values()
         ]  # B each

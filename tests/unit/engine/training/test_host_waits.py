@@ -62,7 +62,15 @@ def one_step(shards: str, overrides: list[str], device: torch.device, recorder):
         world_size=world,
     )
     run = open_run(config, device)
-    stream = open_stream(run.dataset, run.settings.data, 0, config.batch_size, rank, world, 0, 2)
+    stream = open_stream(
+        run.dataset,
+        run.settings.data,
+        seed=0,
+        batch_size=config.batch_size,
+        steps=range(2),
+        rank=rank,
+        world_size=world,
+    )
     first, second = stream
     run.step(first)
     with recorder:
