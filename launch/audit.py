@@ -47,7 +47,9 @@ def run(options: argparse.Namespace) -> int:
     workers = cores() if options.workers is None else options.workers
     samples = spread(len(dataset), options.samples)
     claim(options.out)
-    progress = Progress(len(samples), 0, "samples", lambda line: print(line, flush=True))
+    progress = Progress(
+        len(samples), done=0, unit="samples", say=lambda line: print(line, flush=True)
+    )
 
     def report(record: Record) -> None:
         notes = [f"{failure.shard}: {failure.reason}" for failure in record.failures]

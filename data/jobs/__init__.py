@@ -1,1 +1,1 @@
-"""Long work: in processes, continued after any end, with progress."""
+"""Long work: in processes, with progress, and continued after an interruption."""

@@ -1,11 +1,12 @@
-"""What a long run has done so far: a file of JSON lines beside what is being made, and the run's
-lock.
+"""What a long run has done so far: a file of JSON lines beside the result, and the run's lock.
 
-The first line is the plan, a hash of everything that decides the result; each further line records
-one thing that is whole. A killed run leaves the file, and the next one with the same plan goes on
-from it. A power cut may take what the system has not written to the disk yet; therefore all is
-forced there every few seconds, in the background, and a line says up to which record: what came
-later has to be looked at before it is believed.
+The first line is the plan, a hash of everything that decides the result. Each further line records
+one thing that is whole. A killed run leaves the file, and the next run with the same plan continues
+from it.
+
+A power cut may take what the system has not yet written to the disk. So everything is forced there
+every few seconds, in the background, and a line of the journal says up to which record. Later
+records must be checked before they are believed.
 """
 
 import ctypes
@@ -13,35 +14,45 @@ import fcntl
 import json
 import os
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from data.errors import InputError
 
-PATIENCE = (
-    5  # seconds to wait for the lock: workers of a killed run end with the thing they have in hand
-)
+PATIENCE = 5.0  # seconds to wait for the lock: workers of a killed run finish what they are making
 SYNC = 5.0  # seconds between the end of one forcing to the disk and the next
-CLAIMED = {
-    "claimed": True
-}  # first record of a run: from here on, what lies where it writes is its own
+CLAIMED = {"claimed": True}  # first record of a run: what lies where it writes is its own from here
 ON_DISK = "on_disk"  # key of the lines that say how many records are safe
 
 
 class Journal:
-    """The journal at ``path``, locked. Use as a context manager; ``remove`` it when all is done.
+    """A locked journal. Use it as a context manager; ``remove`` it when all is done.
 
     Attributes:
         records: what an earlier run with this plan recorded, in order.
-        on_disk: how many of these are safely on the disk, with what they tell of.
+        on_disk: how many of these records are on the disk, with the things that they describe.
     """
 
-    def __init__(self, path: Path, plan: str, restart: bool = False):
-        """Raises InputError when another process holds it, or when it is of another plan and
-        ``restart`` is false."""
+    def __init__(self, path: Path, plan: str, *, restart: bool = False):
+        """Open or create the journal.
+
+        Args:
+            path: the file.
+            plan: hash of everything that decides the result.
+            restart: forget an earlier run, whatever its plan.
+
+        Raises:
+            InputError: another process holds it, it belongs to another plan and ``restart`` is
+                false, or the disk refuses.
+        """
         self.path = path
-        self._header = json.dumps({"journal": 1, "plan": plan}).encode() + b"\n"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self.records: list[dict] = []
+        self.on_disk = 0
+        self._header = _line({"journal": 1, "plan": plan})
+        with _disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         self._file = _locked(path, fcntl.LOCK_EX, PATIENCE)
         try:
             self._read(restart)
@@ -50,9 +61,10 @@ class Journal:
         except BaseException:
             os.close(self._file)
             raise
-        self._count, self._last = len(self.records), time.monotonic()
+        self._count = len(self.records)
+        self._last_forced = time.monotonic()
         self._thread = ThreadPoolExecutor(1)
-        self._forcing: Future | None = None
+        self._forcing: Future[int] | None = None
 
     def __enter__(self) -> "Journal":
         return self
@@ -62,91 +74,114 @@ class Journal:
         os.close(self._file)
 
     def append(self, record: dict) -> None:
-        """Record something that is whole. A killed process loses no record."""
+        """Record something that is whole. A killed process loses no record.
+
+        Raises:
+            InputError: the disk refuses.
+        """
         self._write(record)
         self._count += 1
-        if self._forcing and self._forcing.done():
+        if self._forcing is None:
+            if time.monotonic() - self._last_forced > SYNC:
+                self._forcing = self._thread.submit(self._force)
+        elif self._forcing.done():
             self._write({ON_DISK: self._forcing.result()})
-            self._forcing, self._last = None, time.monotonic()
-        elif not self._forcing and time.monotonic() - self._last > SYNC:
-            self._forcing = self._thread.submit(self._force)
+            self._forcing = None
+            self._last_forced = time.monotonic()
 
     def force(self) -> None:
-        """Wait until everything is on the disk."""
-        if self._forcing:
+        """Wait until everything is on the disk.
+
+        Raises:
+            InputError: the disk refuses.
+        """
+        if self._forcing is not None:
             self._forcing.result()
             self._forcing = None
         self._write({ON_DISK: self._force()})
 
     def clear(self) -> None:
         """Forget all records."""
-        self.records, self.on_disk, self._count = [], 0, 0
-        os.ftruncate(self._file, 0)
-        os.write(self._file, self._header)
-        os.fsync(self._file)
+        self.records = []
+        self.on_disk = 0
+        self._count = 0
+        with _disk_errors(self.path):
+            os.ftruncate(self._file, 0)
+            os.write(self._file, self._header)
+            os.fsync(self._file)
 
     def remove(self) -> None:
-        """Delete the file; the lock stays until the end."""
+        """Delete the file. The lock stays until the end of the ``with`` block."""
         self.path.unlink()
 
     def _force(self) -> int:
-        """Force the whole file system of the journal to the disk; returns how many records that
-        covers."""
+        """Force the journal's whole file system to the disk; the number of records that covers."""
         covered = self._count
-        libc = ctypes.CDLL(
-            None, use_errno=True
-        )  # syncfs(2): os.sync would wait for all other disks too
-        if libc.syncfs(self._file):
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(self.path))
+        # syncfs(2) writes this file system alone; os.sync would wait for all other disks too
+        libc = ctypes.CDLL(None, use_errno=True)
+        with _disk_errors(self.path):
+            if libc.syncfs(self._file) != 0:
+                code = ctypes.get_errno()
+                raise OSError(code, os.strerror(code))
         return covered
 
-    def _write(self, line: dict) -> None:
-        os.write(self._file, json.dumps(line).encode() + b"\n")
+    def _write(self, record: dict) -> None:
+        with _disk_errors(self.path):
+            os.write(self._file, _line(record))
 
     def _read(self, restart: bool) -> None:
         """Load the records; cut off what a kill or a power cut left behind the last whole line."""
-        lines = Path(self.path).read_bytes().splitlines(keepends=True)
-        self.records, self.on_disk = [], 0
+        lines = self.path.read_bytes().splitlines(keepends=True)
         if restart or not lines or not lines[0].endswith(b"\n"):
-            return self.clear()
+            self.clear()
+            return
         if lines[0] != self._header:
             raise InputError(
-                f"{self.path}: an unfinished run with another plan (other input, options or program "
-                f"version) is here; repeat its command, or pass --restart to throw its work away"
+                f"{self.path}: an unfinished run with another plan (other input, options or "
+                f"program version) is here; repeat its command, or pass --restart to throw its "
+                f"work away"
             )
         whole = len(lines[0])
         for line in lines[1:]:
-            try:
-                record = json.loads(line)
-            except ValueError:
+            record = _parsed(line)
+            if record is None:
                 break
-            if not line.endswith(b"\n"):
-                break
+            whole += len(line)
             if ON_DISK in record:
                 self.on_disk = record[ON_DISK]
             else:
                 self.records.append(record)
-            whole += len(line)
         os.ftruncate(self._file, whole)
 
 
 def hold(path: Path) -> int:
-    """Share the lock of a journal until this process ends: then no other run starts while a worker
-    still writes, even if its main process was killed. Raises InputError when another run has it.
-    Returns the open file."""
-    return _locked(path, fcntl.LOCK_SH, 0)
+    """Share the lock of a journal until this process ends.
+
+    So no other run starts while a worker still writes, even if its main process was killed.
+
+    Returns:
+        The open file.
+
+    Raises:
+        InputError: another run has the lock.
+    """
+    return _locked(path, fcntl.LOCK_SH, patience=0)
 
 
 def _locked(path: Path, kind: int, patience: float) -> int:
-    """The file at ``path``, open to read and append, locked."""
+    """The file at ``path``, open to read and append, with a lock of ``kind``.
+
+    Args:
+        patience: seconds to wait for another process that holds it.
+    """
     end = time.monotonic() + patience
     while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        with _disk_errors(path):
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             fcntl.flock(file, kind | fcntl.LOCK_NB)
-            if path.exists() and os.path.samestat(
-                os.fstat(file), path.stat()
-            ):  # else its holder has removed it
+            # A holder that has finished removes the file: then the lock is on a file without name.
+            if path.exists() and os.path.samestat(os.fstat(file), path.stat()):
                 return file
         except BlockingIOError:
             if time.monotonic() > end:
@@ -162,3 +197,30 @@ def _locked(path: Path, kind: int, patience: float) -> int:
                 f"{path}: cannot be locked ({error}); choose a place on another file system"
             ) from error
         os.close(file)
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    """An error of the disk as an InputError that names the journal."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}); put that right and start the same "
+            f"command again"
+        ) from error
+
+
+def _line(record: dict) -> bytes:
+    """A record as it stands in the file."""
+    return json.dumps(record).encode() + b"\n"
+
+
+def _parsed(line: bytes) -> dict | None:
+    """The record of a line; None for a line that is not whole."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None

@@ -71,7 +71,7 @@ def prepare(
     staging, notebook = _beside(out, ".partial"), _beside(out, ".partial.jsonl")
     check_writable(out, overwrite or notebook.exists())
     entries = read_manifest(manifest, tiles)
-    with Journal(notebook, _plan(manifest, tiles), restart) as journal:
+    with Journal(notebook, _plan(manifest, tiles), restart=restart) as journal:
         if not _is_published(out, staging, journal):
             check_writable(out, overwrite)
             records, doubtful = _resume(staging, journal, restart, retry_rejected)
@@ -226,11 +226,13 @@ def _fill(
     say: Callable[[str], None],
 ) -> None:
     """Make every tile that is still to be made; add its record."""
-    progress = Progress(len(records) + len(todo), len(records), "tiles", say)
+    progress = Progress(len(records) + len(todo), done=len(records), unit="tiles", say=say)
     rejected = [key for key, record in records.items() if "digest" not in record]
     _check_limit(rejected, max_rejected)
     with closing(
-        in_processes(partial(make_tile, staging), todo, workers, partial(hold, journal.path))
+        in_processes(
+            partial(make_tile, staging), todo, workers=workers, setup=partial(hold, journal.path)
+        )
     ) as made:
         for (entry, _), record in made:
             if isinstance(record, Died):

@@ -59,7 +59,7 @@ def pack(
     tasks = _tasks(keys, options)
     if not out.is_dir():
         claim(out, overwrite)
-    with Journal(out / JOURNAL, _plan(archive, keys, options), restart) as journal:
+    with Journal(out / JOURNAL, _plan(archive, keys, options), restart=restart) as journal:
         records = _resume(out, journal, overwrite or restart)
         if (
             out / MANIFEST
@@ -175,10 +175,12 @@ def _fill(
     say: Callable[[str], None],
 ) -> None:
     """Write every shard that has no record yet; add its record."""
-    progress = Progress(len(tasks), len(records), "shards", say)
+    progress = Progress(len(tasks), done=len(records), unit="shards", say=say)
     todo = (task for task in tasks if task[0] not in records)
     make = partial(pack_shard, archive, out, options)
-    with closing(in_processes(make, todo, workers, partial(hold, journal.path))) as made:
+    with closing(
+        in_processes(make, todo, workers=workers, setup=partial(hold, journal.path))
+    ) as made:
         for (number, keys), record in made:
             if isinstance(record, Died):
                 raise InputError(

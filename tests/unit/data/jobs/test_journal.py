@@ -1,5 +1,6 @@
 """The journal: what is kept, what is cut off, who is kept out."""
 
+import errno
 import json
 import os
 import subprocess
@@ -88,9 +89,13 @@ def test_one_run_at_a_time_also_against_orphaned_workers(path, monkeypatch):
 
 def test_a_killed_process_leaves_no_lock(path):
     script = (
-        f"import sys, os\nsys.path.insert(0, {str(ROOT)!r})\nfrom data.jobs.journal import Journal\n"
-        f"from pathlib import Path\nj = Journal(Path({str(path)!r}), 'plan a')\nj.append(dict(number=3))\n"
-        f"os.kill(os.getpid(), 9)\n"
+        "import os, sys\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        "from pathlib import Path\n"
+        "from data.jobs.journal import Journal\n"
+        f"journal = Journal(Path({str(path)!r}), 'plan a')\n"
+        "journal.append(dict(number=3))\n"
+        "os.kill(os.getpid(), 9)\n"
     )
     assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == -9
     assert [record["number"] for record in records(path)] == [0, 1, 2, 3]
@@ -103,3 +108,13 @@ def test_a_lock_on_a_file_that_was_removed_is_not_taken(path):
             path, "plan b"
         ) as other:  # a new file: the old one's lock does not count for it
             assert other.records == []
+
+
+def test_a_disk_that_refuses_is_one_line(path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with Journal(path, "plan a") as journal:
+        monkeypatch.setattr(os, "write", full)
+        with pytest.raises(InputError, match="run.jsonl: cannot be written .No space left"):
+            journal.append({"number": 3})
