@@ -1,4 +1,4 @@
-# make demo | make test | make install     VENV=path of the virtual environment (made if absent), RUN=output folder, STEPS=n
+# make demo | make test | make test-documentation | make install     VENV=path of the virtual environment (made if absent), RUN=output folder, STEPS=n
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 VENV ?= .venv
@@ -28,7 +28,7 @@ endef
 export machine
 probe = read -r ranks port accelerator <<< "$$($(bin)/python -c "$$machine")"
 
-.PHONY: install test demo
+.PHONY: install test test-documentation demo
 install: $(stamp)
 
 # torch comes first: DeepSpeed's build imports it. The stamp spares later calls the check.
@@ -43,6 +43,10 @@ $(stamp): setup.cfg pyproject.toml
 
 test: install
 	$(probe); env $$accelerator timeout --foreground 3600 $(bin)/python -m pytest tests
+
+# Every command that docs/ shows, run as written: about half an hour.
+test-documentation: install
+	$(probe); env $$accelerator $(bin)/python -m pytest -m long tests/e2e/test_documented_commands.py
 
 # A new run each time: only what an earlier demo wrote is replaced.
 demo: install

@@ -130,6 +130,7 @@ class Settings:
     # torch.compile for feed-forward networks and fusion layers, see models/pretraining/compiled.py.
     compile: bool = False
     layer_norm: Literal["torch", "apex"] = "torch"  # weights and checkpoints are the same
+    needs_gpu: bool = False  # refuse to train where torch sees no GPU
     threads: Count = 0  # CPU threads of a rank for torch; 0: the library's choice
     log_every: AtLeastOne = 1  # steps
     # Steps, the same on all ranks; 0: Python chooses, and each rank for itself.

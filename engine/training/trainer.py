@@ -94,7 +94,16 @@ def train(
 
 
 def prepare(settings: Settings) -> None:
-    """What holds for the whole process: deterministic kernels, threads."""
+    """Set what holds for the whole process: deterministic kernels, threads.
+
+    Raises:
+        ConfigError: the configuration needs a GPU and torch sees none.
+    """
+    if settings.needs_gpu and not torch.cuda.is_available():
+        raise ConfigError(
+            "skysense.needs_gpu: expected a GPU for this configuration, torch sees none; use "
+            "ds_configs/demo_one_process.json on a CPU, or --set skysense.needs_gpu=false"
+        )
     torch.use_deterministic_algorithms(True, warn_only=True)
     # deterministic mode also fills every new tensor; nothing here reads what it has not written,
     # and it costs a quarter of a step on a CPU

@@ -23,6 +23,7 @@ def errors(done) -> list[str]:
         ("skysense.ep_size=3", ["ep_size", "3"]),
         ("train_batch_size=3", ["train_batch_size", "3", "2"]),
         ("skysense.data.views.global_cells=6", ["global_cells", "multiple of 4", "6"]),
+        ("skysense.needs_gpu=true", ["needs_gpu", "torch sees none", "demo_one_process.json"]),
     ],
 )
 def test_wrong_configuration(tmp_path, override, words):
