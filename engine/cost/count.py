@@ -22,11 +22,11 @@ from models.count.flops import (
     ViewSize,
     losses,
     map_sides,
-    object_count,
     pretraining,
     recomputed,
 )
 from models.features import FUSED
+from models.pretraining.losses.clusters import cluster_count
 from models.pretraining.losses.correspondence import match
 from models.pretraining.losses.multi_granularity import partner_views
 
@@ -123,11 +123,11 @@ def expected_rows(settings: Settings, samples: int = SAMPLES) -> dict[str, dict[
     }  # samples V 2 3
     rows = {feature: {} for feature in frames}
     for size, (count, cells) in sizes.items():
-        partners = partner_views(count, sizes[TEACHER].views, size == TEACHER)  # Vs Vt
+        partners = partner_views(count, sizes[TEACHER].views, same=size == TEACHER)  # Vs Vt
         for feature, side in map_sides(model, cells).items():
             _, inside = match(affines[size], affines[TEACHER], (side, side))
             met = inside & partners[:, :, None, None]  # samples Vs Vt h w
-            objects = object_count(settings.loss.clusters, side**2)
+            objects = cluster_count(settings.loss.clusters, side**2)
             pairs = met.sum(dim=(3, 4))  # samples Vs Vt
             totals = (met.any(dim=2).sum(), pairs.sum(), objects * (pairs >= objects).sum())
             rows[feature][size] = Rows(

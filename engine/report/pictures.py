@@ -133,18 +133,19 @@ def correspondences(
         for size, v in (student, target)
     )
     side = len(seen)
-    places, inside = match(affine, teacher_affine, (side, side))  # 1 1 1 h w 2, 1 1 1 h w
+    places = match(affine, teacher_affine, (side, side))
     _, met = sample(
-        teacher_seen[None, None, None, ..., None].float(),
-        teacher_seen[None, None, None],
-        places,
-        inside,
+        teacher_seen[None, None, None, ..., None].float(), teacher_seen[None, None, None], places
     )
     met = met[0, 0, 0, 0] & seen  # h w
     centres = (
         np.stack(np.meshgrid(np.arange(side), np.arange(side)), -1) + 0.5
     ) / side  # h w 2, u before v
-    return centres.reshape(-1, 2), (places.numpy().reshape(-1, 2) + 1) / 2, met.numpy().ravel()
+    return (
+        centres.reshape(-1, 2),
+        (places.coords.numpy().reshape(-1, 2) + 1) / 2,
+        met.numpy().ravel(),
+    )
 
 
 def _seen(views: ViewSet, v: int, spec: ModelSpec) -> Tensor:

@@ -121,7 +121,11 @@ def embed_classes(settings: Settings, dataset: Mixture) -> tuple[Tensor, str]:
     prompts = [entry["text"] for entry in dataset.classes]
     text = settings.text
     return encode_classes(
-        prompts, text.architecture, text.weights, settings.seed, settings.model.text_width
+        prompts,
+        text.architecture,
+        weights=text.weights,
+        seed=settings.seed,
+        width=settings.model.text_width,
     )
 
 

@@ -147,11 +147,11 @@ class Objective:
         found = multi_granularity(
             {size: view_maps(student, size) for size in student.features},
             view_maps(teacher, GLOBAL),
-            self.student.heads[feature],
-            self.teacher.heads[feature],
-            spec,
-            self.reducer,
-            centres,
+            student_heads=self.student.heads[feature],
+            teacher_heads=self.teacher.heads[feature],
+            spec=spec,
+            reducer=self.reducer,
+            centres=centres,
         )
         for level in LEVELS:
             self._add(losses, f"mgcl/{feature}/{level}", found.losses[level], self.settings.mgcl)
@@ -168,12 +168,12 @@ class Objective:
         found = semantic_aggregation(
             student.queries,
             teacher.queries,
-            valid,
-            self.student.query_head,
-            self.teacher.query_head,
-            dino,
-            self.reducer,
-            self.centres.get(QUERIES),
+            valid=valid,
+            student_head=self.student.query_head,
+            teacher_head=self.teacher.query_head,
+            spec=dino,
+            reducer=self.reducer,
+            centre=self.centres.get(QUERIES),
         )
         self._add(losses, "qsacl", found.loss, self.settings.qsacl)
         _note(losses, QUERIES, found.statistics)
@@ -193,7 +193,9 @@ class Objective:
             views[size] = LabelledViews(
                 projected, found.valid[FUSED][:, :, 0], labels.to(fused.device, non_blocking=True)
             )
-        return image_text(views, self.text, self.settings.text_temperature, self.reducer)
+        return image_text(
+            views, self.text, temperature=self.settings.text_temperature, reducer=self.reducer
+        )
 
     def _spread(self, student: Outputs) -> Tensor:
         """KoLeo on the fused image vectors of the first global view: one a sample, so that views

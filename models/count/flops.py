@@ -20,7 +20,7 @@ from models.backbone.packing import Group
 from models.backbone.swin_v2 import BIAS_HIDDEN, windows_of
 from models.errors import ModelError
 from models.features import FUSED
-from models.pretraining.losses.multi_granularity import ROUNDS
+from models.pretraining.losses.clusters import ROUNDS, cluster_count
 from models.pretraining.losses.semantic_aggregation import SYMMETRIC
 from models.spec import CELL_METRES, HeadSpec, ModelSpec
 
@@ -177,7 +177,7 @@ def granularity(
     for size, found in rows.items():
         views, cells = sizes[size].views, map_sides(spec, sizes[size].cells)[feature] ** 2
         pairs = batch * views * partners
-        product = 2 * pairs * frames * object_count(clusters, cells) * cells * width
+        product = 2 * pairs * frames * cluster_count(clusters, cells) * cells * width
         images = batch * frames * views
         most = max(1, partners - (size == TEACHER))  # teacher views that a student view meets
         costs += [
@@ -266,11 +266,6 @@ def context_update(spec: ModelSpec, sizes: Mapping[str, ViewSize], batch: int = 
         * spec.context.width
     )
     return [Cost("context update", FUSED, TEACHER, 2 * similarity, gradients=0)]
-
-
-def object_count(clusters: int, cells: int) -> int:
-    """Objects a pair of views: at most a quarter of the cells of a map."""
-    return min(clusters, max(1, cells // 4))
 
 
 def map_sides(spec: ModelSpec, cells: int) -> dict[str, int]:

@@ -47,14 +47,14 @@ def product(features: Tensor, prototypes: Tensor) -> Tensor:
     return _multiply(features, prototypes.mT)
 
 
-def add_columns(sums: Tensor, logits: Tensor, scale: float, mask: Tensor) -> None:
+def add_columns(sums: Tensor, logits: Tensor, *, scale: float, mask: Tensor) -> None:
     """Adds the rows in ``mask`` (N,) to sums (K,) kept as logarithms, in place: sum_n exp(scale
     logits_nk)."""
     _columns(_add_columns, sums, logits, scale, mask)
 
 
 def normalise(
-    mass: Tensor, logits: Tensor, scale: float, columns: Tensor, mask: Tensor, figures: bool
+    mass: Tensor, logits: Tensor, *, scale: float, columns: Tensor, mask: Tensor, figures: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Log normalisers, entropies and places of the largest, (N,); the rows in ``mask`` are added to
     ``mass`` (K,)."""
@@ -66,6 +66,7 @@ def normalise(
 def cross_entropy(
     logits: Tensor,
     teacher: Tensor,
+    *,
     scale: float,
     teacher_scale: float,
     columns: Tensor,
@@ -105,7 +106,7 @@ def cross_entropy(
     return sums * count - inner.sum(dim=1) * scale, pulled
 
 
-def pull_back(gradient: Tensor, features: Tensor, prototypes: Tensor, total: Tensor) -> Tensor:
+def pull_back(gradient: Tensor, features: Tensor, prototypes: Tensor, *, total: Tensor) -> Tensor:
     """Gradient (N, D) of the ``left`` features; that of the ``right`` prototypes is added to
     ``total`` (K, D)."""
     depth = total.shape[1]

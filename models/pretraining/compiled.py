@@ -1,8 +1,8 @@
-"""Regions that torch.compile makes kernels of: those that see tensors alone.
+"""Regions that torch.compile turns into kernels: modules that see nothing but tensors.
 
-Attention by grid and the experts depend on the table of images, so whole blocks would be compiled
-anew for each layout. A region is compiled once for a width, whatever the number of tokens, and
-shared by all layers of that width.
+Attention over grids and the experts depend on the table of images, so whole blocks would be
+compiled anew for each layout. A region is compiled once for a width, whatever the number of tokens,
+and all layers of that width share the result.
 """
 
 import torch
@@ -12,19 +12,20 @@ from models.backbone.transformer import FeedForward
 from models.fusion.transformer import FusionLayer
 
 REGIONS = (FeedForward, FusionLayer)
-_LIMIT = (
-    64  # graphs a region: widths x (student, teacher) x (all tokens, the last layer's first ones)
-)
+# Graphs a region may have: widths x (student, teacher) x (all tokens, first ones of the last layer)
+_LIMIT = 64
 
 
 def compile_regions(model: nn.Module) -> int:
-    """Let torch.compile run the regions of ``model`` from their next call on; returns how many
-    there are.
+    """Let torch.compile run the regions of a model from their next call on.
 
-    Names of parameters stay, values agree to rounding.
+    Names of parameters stay the same. Values agree to rounding.
+
+    Returns:
+        The number of regions.
     """
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _LIMIT)
-    regions = [module for module in model.modules() if isinstance(module, REGIONS)]
+    regions = _regions(model)
     for region in regions:
         region.compile(dynamic=True)
     return len(regions)
@@ -32,6 +33,13 @@ def compile_regions(model: nn.Module) -> int:
 
 def describe_regions(model: nn.Module) -> str:
     """One line for the log: what torch.compile runs."""
-    regions = [module for module in model.modules() if isinstance(module, REGIONS)]
-    compiled = sum(module._compiled_call_impl is not None for module in regions)
+    regions = _regions(model)
+    compiled = 0
+    for region in regions:
+        if region._compiled_call_impl is not None:
+            compiled += 1
     return f"torch.compile: {compiled} of {len(regions)} feed-forward networks and fusion layers"
+
+
+def _regions(model: nn.Module) -> list[nn.Module]:
+    return [module for module in model.modules() if isinstance(module, REGIONS)]

@@ -1,4 +1,4 @@
-"""SkySense V2 with everything pre-training adds: projection heads, query decoder, text projection."""
+"""SkySense V2 with what pre-training adds: projection heads, query decoder, text projection."""
 
 from dataclasses import dataclass
 
@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from models.backbone.packing import Layout
 from models.backbone.stochastic_depth import Draw
+from models.errors import ModelError
 from models.features import FUSED, Features, Views
 from models.moe.layer import Routing
 from models.pretraining.projection_head import ProjectionHead
@@ -19,21 +20,21 @@ from models.spec import ModelSpec
 
 @dataclass
 class Outputs:
-    """What one call over all views gives."""
+    """Results of one call over all views."""
 
     features: dict[str, Features]  # by view size
-    queries: dict[str, Tensor]  # view size -> B V m D, semantic aggregation
+    queries: dict[str, Tensor]  # view size -> B V m D, for semantic aggregation
     region: Tensor  # B int64
-    routings: list[Routing]  # one a mixture-of-experts block
-    layouts: list[Layout]  # the packed layout each of them saw
+    routings: list[Routing]  # one for each mixture-of-experts block
+    layouts: list[Layout]  # the packed layout of the tokens in each of these blocks
 
 
 class Pretraining(nn.Module):
-    """Student or teacher. Each feature (modalities and "fused") has two heads: image level, and
-    dense (pixel, object).
+    """Student or teacher.
 
-    Two heads for each of four features are what explains the size of the predecessor's "Others"
-    row.
+    Each feature (modalities and "fused") has two projection heads: "image" for whole images and
+    "dense" for pixels and objects. Two heads for each of four features explain the size of
+    the row "Others" that the paper gives for its predecessor.
     """
 
     def __init__(
@@ -45,33 +46,39 @@ class Pretraining(nn.Module):
         recompute: str = NONE,
     ):
         super().__init__()
+        if spec.fusion is None:
+            raise ModelError(
+                "model.fusion: expected a fusion transformer for pre-training, found none; set it"
+            )
         self.spec = spec
         self.trunk = SkySense(spec, ep_size=ep_size, reducer=reducer, recompute=recompute)
-        widths = {name: spec.widths[-1] for name in spec.modalities} | {FUSED: spec.fused_width}
-        self.heads = nn.ModuleDict(
-            {
-                feature: nn.ModuleDict(
-                    {level: ProjectionHead(width, spec.head) for level in ("image", "dense")}
-                )
-                for feature, width in widths.items()
-            }
-        )
+        self.heads = nn.ModuleDict()
+        for name in spec.modalities:
+            self.heads[name] = _feature_heads(spec.widths[-1], spec)
+        self.heads[FUSED] = _feature_heads(spec.fused_width, spec)
         self.decoder = QueryDecoder(
-            spec.fused_width, spec.fusion.width, spec.queries, spec.fusion.heads
+            spec.fused_width,
+            spec.fusion.width,
+            queries=spec.queries,
+            heads=spec.fusion.heads,
         )
         self.query_head = ProjectionHead(spec.fusion.width, spec.head)
         self.text_projection = nn.Linear(spec.fused_width, spec.text_width)
 
     def forward(self, views: dict[str, Views], draw: Draw | None = None) -> Outputs:
-        """One packed pass over the views of every size; ``draw`` as in ``Backbone``, the student's
-        alone."""
+        """Run the views of every size in one packed pass.
+
+        Args:
+            views: by view size.
+            draw: as in ``Backbone``; only the student has one.
+        """
         features, routings, layouts = self.trunk(views, draw)
-        queries = {size: self._aggregate(found) for size, found in features.items()}
+        queries = {size: self._aggregate(maps) for size, maps in features.items()}
         region = next(iter(views.values())).region
         return Outputs(features, queries, region, routings, layouts)
 
     def _aggregate(self, features: Features) -> Tensor:
-        """The queries read one view's fused map: B V m D."""
+        """Read the fused map of each view with the queries: (B, V, m, D)."""
         fused = features.maps[FUSED]  # B V 1 g g D
         batch, views = fused.shape[:2]
         cells = fused.flatten(0, 1).flatten(1, 3)  # BV G D
@@ -82,11 +89,28 @@ class Pretraining(nn.Module):
     def update_context(self, outputs: Outputs, reducer: Reducer) -> Tensor:
         """Move the geo-context prototypes with the global views' fused features (equations 8-10).
 
-        Returns the regions that would not be finite, () int64: unless it is zero nothing was
-        written."""
+        Args:
+            outputs: of the student or teacher.
+            reducer: collectives over the global batch.
+
+        Returns:
+            () int64, the number of regions that would not be finite. Unless it is zero, nothing was
+            written.
+        """
         if self.trunk.context is None:
             return outputs.region.new_zeros(())
-        found = outputs.features["global"]
-        query = found.query.detach().flatten(1, 3)  # B G D, both global views of a sample together
-        mask = found.valid[FUSED].flatten(1, 4)  # B G
+        features = outputs.features["global"]
+        assert features.query is not None  # a trunk with a context always computes it
+        query = features.query.detach().flatten(1, 3)  # B G D, global views of a sample together
+        mask = features.valid[FUSED].flatten(1, 4)  # B G
         return self.trunk.context.update(query, mask, outputs.region, reducer)
+
+
+def _feature_heads(width: int, spec: ModelSpec) -> nn.ModuleDict:
+    """The two heads of one feature of ``width`` channels."""
+    return nn.ModuleDict(
+        {
+            "image": ProjectionHead(width, spec.head),
+            "dense": ProjectionHead(width, spec.head),
+        }
+    )

@@ -12,7 +12,8 @@ from models.kernels import head_loss as kernels
 from models.kernels.dispatch import active
 from models.pretraining.losses import head_tiles
 from models.pretraining.losses.dino import Centre, DinoSpec
-from models.pretraining.losses.head_loss import head_loss, head_targets
+from models.pretraining.losses.head_loss import head_loss
+from models.pretraining.losses.targets import head_targets
 from models.reducer import Reducer
 from tests.kernels.turns import Turns
 from tests.unit.ranks import run_ranks
@@ -67,8 +68,8 @@ def test_add_columns(rows, prototypes, size, scale, device):
     sums = torch.full((prototypes,), -torch.inf, device=device)
     sums[::2] = draw(prototypes, seed=1, size=9.0, device=device)[::2]
     expected, given, mask = exact(sums, logits, mask)
-    kernels.add_columns(sums, logits, scale, mask)
-    head_tiles.add_columns(expected, given, scale, mask)
+    kernels.add_columns(sums, logits, scale=scale, mask=mask)
+    head_tiles.add_columns(expected, given, scale=scale, mask=mask)
     close(sums, expected)
 
 
@@ -80,9 +81,13 @@ def test_normalise(rows, prototypes, size, device):
         draw(prototypes, seed=1, size=3.0, device=device),
         draw(prototypes, seed=2, device=device).abs(),
     )
-    expected_mass, given, *rest = exact(mass, logits, columns, mask)
-    sums, entropy, best = kernels.normalise(mass, logits, 25.0, columns, mask, True)
-    expected = head_tiles.normalise(expected_mass, given, 25.0, *rest, True)
+    expected_mass, given, exact_columns = exact(mass, logits, columns)
+    sums, entropy, best = kernels.normalise(
+        mass, logits, scale=25.0, columns=columns, mask=mask, figures=True
+    )
+    expected = head_tiles.normalise(
+        expected_mass, given, scale=25.0, columns=exact_columns, mask=mask, figures=True
+    )
     close(mass, expected_mass, 1e-4 if size > 1 else 1e-5)
     close(sums, expected[0])
     torch.testing.assert_close(entropy.double(), expected[1], rtol=1e-4, atol=1e-5 * max(1.0, size))
@@ -95,10 +100,10 @@ def test_the_first_of_equal_ones_is_the_largest(device):
     best = kernels.normalise(
         torch.zeros(5000, device=device),
         logits,
-        1.0,
-        torch.zeros(5000, device=device),
-        torch.ones(2, dtype=torch.bool, device=device),
-        True,
+        scale=1.0,
+        columns=torch.zeros(5000, device=device),
+        mask=torch.ones(2, dtype=torch.bool, device=device),
+        figures=True,
     )[2]
     assert best.tolist() == [70, 0]
 
@@ -116,18 +121,28 @@ def test_cross_entropy_and_its_gradient(rows, prototypes, partners, device):
     offsets[1::3] = -torch.inf
     offsets = offsets.T.contiguous().T
     count = (offsets > -torch.inf).sum(dim=1).float()
-    given = exact(logits, teacher, columns, offsets, count)
-    values, pulled = kernels.cross_entropy(
-        logits.clone(), teacher.clone(), 10.0, 25.0, columns, offsets, count, True
+    exact_logits, exact_teacher, exact_columns, exact_offsets, exact_count = exact(
+        logits, teacher, columns, offsets, count
     )
-    expected = head_tiles.cross_entropy(*given[:2], 10.0, 25.0, *given[2:], True)
+    scales = {"scale": 10.0, "teacher_scale": 25.0}
+    scalings = {"columns": columns, "rows": offsets, "count": count}
+    values, pulled = kernels.cross_entropy(
+        logits.clone(), teacher.clone(), **scales, **scalings, gradient=True
+    )
+    expected = head_tiles.cross_entropy(
+        exact_logits,
+        exact_teacher,
+        **scales,
+        columns=exact_columns,
+        rows=exact_offsets,
+        count=exact_count,
+        gradient=True,
+    )
     close(values, expected[0])
     high, low, again = pulled.float()
     close(high + low, expected[1])
     assert torch.equal(high, again)
-    alone, nothing = kernels.cross_entropy(
-        logits, teacher, 10.0, 25.0, columns, offsets, count, False
-    )
+    alone, nothing = kernels.cross_entropy(logits, teacher, **scales, **scalings, gradient=False)
     assert torch.equal(alone, values) and nothing is None
 
 
@@ -144,8 +159,8 @@ def test_pull_back(rows, prototypes, depth, device):
     *given, expected_total = exact(gradient, features, weights, total)
     high = gradient.bfloat16()
     halves = torch.stack([high, (gradient - high).bfloat16(), high])
-    found = kernels.pull_back(halves, kernels.left(features), kernels.right(weights), total)
-    close(found, head_tiles.pull_back(*given, expected_total))
+    found = kernels.pull_back(halves, kernels.left(features), kernels.right(weights), total=total)
+    close(found, head_tiles.pull_back(*given, total=expected_total))
     close(total, expected_total)
 
 
@@ -166,8 +181,12 @@ def scene(rows, teachers, prototypes, partners, depth, device):
 
 
 def run(student, teacher, mask, table, centre=None, reducer=None):
-    targets = head_targets(*teacher, mask, SPEC, reducer or Reducer(), centre)
-    loss = head_loss(*student, targets, table, SPEC.student_temperature)
+    targets = head_targets(
+        *teacher, mask=mask, spec=SPEC, reducer=reducer or Reducer(), centre=centre
+    )
+    loss = head_loss(
+        *student, targets=targets, partners=table, temperature=SPEC.student_temperature
+    )
     return loss, torch.autograd.grad(loss, student), targets
 
 

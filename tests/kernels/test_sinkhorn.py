@@ -12,10 +12,7 @@ import models.kernels.sinkhorn as module
 from models.fusion.sinkhorn import sinkhorn, sinkhorn_many
 from models.kernels.dispatch import active
 from models.kernels.sinkhorn import assign
-from models.pretraining.losses import (
-    head_loss,
-    head_tiles,
-)
+from models.pretraining.losses import row_blocks
 from models.pretraining.losses.multi_granularity import ViewMaps, multi_granularity
 from models.reducer import Reducer
 from tests.kernels.turns import Turns
@@ -244,17 +241,18 @@ def test_multi_granularity_is_the_same_with_and_without(device, monkeypatch):
     ]
     used, results = [], {}
     monkeypatch.setattr(module, "assign", lambda *args: used.append(args) or assign(*args))
-    monkeypatch.setattr(head_loss, "_tiles", lambda x: head_tiles)  # this kernel alone
+    # Only this kernel, not that of the head loss.
+    monkeypatch.setattr(row_blocks, "kernel_path", lambda *_, **__: False)
     for wish in ("on", "off"):
         monkeypatch.setenv("SKYSENSE_KERNELS", wish)
         weights = {name: w.clone().requires_grad_() for name, w in heads[0].items()}
         found = multi_granularity(
             student,
             teacher,
-            granularity.callables(weights),
-            granularity.callables(heads[1]),
-            granularity.SPEC,
-            Reducer(),
+            student_heads=granularity.callables(weights),
+            teacher_heads=granularity.callables(heads[1]),
+            spec=granularity.SPEC,
+            reducer=Reducer(),
         )
         found.total.backward()
         results[wish] = {

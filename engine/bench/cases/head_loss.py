@@ -10,7 +10,8 @@ from torch import Tensor
 from engine.bench.case import BACKWARD, BOTH, FORWARD, Case, Goal, Way, Work, exact, leaves
 from engine.bench.cases.ways import compiled, draw, precise, switched, way, with_kernels
 from models.pretraining.losses.dino import DinoSpec
-from models.pretraining.losses.head_loss import head_loss, head_targets
+from models.pretraining.losses.head_loss import head_loss
+from models.pretraining.losses.targets import head_targets
 from models.reducer import Reducer
 
 DEPTH = 256
@@ -49,8 +50,14 @@ def case(size: Size, device: torch.device) -> Case:
     reducer = Reducer()
 
     def without_logits(features: Tensor, prototypes: Tensor) -> Tensor:
-        targets = head_targets(theirs, their, mask, SPEC, reducer)
-        return head_loss(features, prototypes, targets, partners, SPEC.student_temperature)
+        targets = head_targets(theirs, their, mask=mask, spec=SPEC, reducer=reducer)
+        return head_loss(
+            features,
+            prototypes,
+            targets=targets,
+            partners=partners,
+            temperature=SPEC.student_temperature,
+        )
 
     def with_logits(features: Tensor, prototypes: Tensor) -> Tensor:
         return formula(features, prototypes, theirs, their)

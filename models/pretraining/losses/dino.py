@@ -1,5 +1,4 @@
-"""What the learning loss CL of all levels (DINO) is set by and says about itself; ``head_loss``
-computes it."""
+"""Settings, statistics and running centre of the DINO loss; ``head_loss`` computes the loss."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,7 +11,7 @@ from models.reducer import Reducer
 
 @dataclass(frozen=True)
 class DinoSpec:
-    """Settings of the loss at one step."""
+    """Settings at one step of the DINO loss, which the paper calls the learning loss CL."""
 
     student_temperature: float = 0.1
     teacher_temperature: float = 0.07  # also the epsilon of Sinkhorn-Knopp
@@ -20,19 +19,21 @@ class DinoSpec:
 
 
 class Statistics(NamedTuple):
-    """How the teacher spreads its targets, over the global batch. Entropies in nats, at most log K."""
+    """How the teacher spreads its targets over the global batch; entropies in nats, up to log K."""
 
-    entropy: Tensor  # mean entropy of a row: near log K, the teacher says nothing
-    mean_entropy: Tensor  # entropy of the mean row: near 0, all rows fall on one prototype
-    used: Tensor  # share of the prototypes that are some row's largest
+    entropy: Tensor  # mean entropy of a row: near log K the targets carry no information
+    mean_entropy: Tensor  # entropy of the mean row: near 0 all rows fall on one prototype
+    used: Tensor  # share of the prototypes that are the largest entry of some row
 
 
 class Centre(nn.Module):
     """Running mean (K,) of the teacher's logits, float32.
 
-    ``head_loss.head_targets`` reads it and gives the batch's mean for ``update``. A skipped step
-    updates nothing.
+    ``targets.head_targets`` reads it and returns the mean of the batch, which goes to ``update``
+    once the step is applied. A skipped step must not update it.
     """
+
+    value: Tensor
 
     def __init__(self, prototypes: int, momentum: float = 0.9):
         super().__init__()
@@ -41,14 +42,21 @@ class Centre(nn.Module):
 
     @torch.no_grad()
     def update(self, mean: Tensor) -> None:
-        """Move towards a batch's mean (K,)."""
+        """Move towards the mean logits (K,) of a batch."""
         self.value.lerp_(mean.to(self.value.dtype), 1 - self.momentum)
 
 
 def share(total: Tensor, count: Tensor, reducer: Reducer) -> Tensor:
-    """This rank's share of a global mean: local ``total`` x world size / global ``count``; zero if
-    nothing counts.
+    """This rank's share of a global mean; zero if nothing is counted on any rank.
 
-    The average over ranks is the global mean, as with ``Reducer.mean``.
+    The average of the shares over ranks is the global mean, as with ``Reducer.mean``.
+
+    Args:
+        total: () local sum.
+        count: () local number of summands.
+        reducer: the sum over ranks.
+
+    Returns:
+        () local total x world size / global count.
     """
     return total * reducer.world_size / reducer.sum(count.detach().float()).clamp(min=1)

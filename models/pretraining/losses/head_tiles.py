@@ -1,24 +1,25 @@
-"""What the head loss does with one block of rows of logits, in plain PyTorch.
+"""Computations of the head loss on one block of rows of logits, in plain PyTorch.
 
-``models.kernels.head_loss`` has the same functions for a GPU. A block holds whole rows, (N, K).
-Logits given to a function are used up: their memory may hold anything afterwards.
+``models.kernels.head_loss`` has the same functions for a GPU; ``row_blocks.select_tiles`` chooses.
+A block holds whole rows, (N, K). Logits given to a function are used as scratch space: their memory
+may hold anything afterwards.
 """
 
 import torch
 from torch import Tensor
 
 BLOCK = 1 << 23  # logits held at once: 32 MiB of float32
-# prototypes a logsumexp over rows looks at together: its temporaries stay small beside the block
+# Prototypes that a logsumexp over rows reads together: its temporaries stay small beside the block.
 COLUMNS = 4096
 
 
 def left(x: Tensor) -> Tensor:
-    """Features (N, D) as ``product`` wants them."""
+    """Features (N, D) in the form that ``product`` takes."""
     return x
 
 
 def right(x: Tensor) -> Tensor:
-    """Prototypes (K, D) as ``product`` wants them."""
+    """Prototypes (K, D) in the form that ``product`` takes."""
     return x
 
 
@@ -27,37 +28,62 @@ def product(features: Tensor, prototypes: Tensor) -> Tensor:
     return features @ prototypes.mT
 
 
-def add_columns(sums: Tensor, logits: Tensor, scale: float, mask: Tensor) -> None:
-    """Adds the rows in ``mask`` (N,) to sums (K,) kept as logarithms, in place: sum_n exp(scale
-    logits_nk)."""
+def add_columns(sums: Tensor, logits: Tensor, *, scale: float, mask: Tensor) -> None:
+    """Add sum_n exp(scale logits_nk) over the rows in ``mask`` to ``sums``, in place.
+
+    Args:
+        sums: (K,) column sums, kept as logarithms.
+        logits: (N, K).
+        scale: one over the temperature.
+        mask: (N,) bool.
+    """
     rows = torch.zeros_like(logits[:, :1]).masked_fill_(~mask[:, None], -torch.inf)  # N 1
     for total, part in zip(sums.split(COLUMNS), logits.split(COLUMNS, dim=-1)):
         torch.logaddexp(total, torch.add(rows, part, alpha=scale).logsumexp(dim=0), out=total)
 
 
 def normalise(
-    mass: Tensor, logits: Tensor, scale: float, columns: Tensor, mask: Tensor, figures: bool
+    mass: Tensor,
+    logits: Tensor,
+    *,
+    scale: float,
+    columns: Tensor,
+    mask: Tensor,
+    figures: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Softmax of the rows scale logits (N, K) + columns (K,); those in ``mask`` (N,) are added to
-    ``mass`` (K,).
+    """Apply softmax to the rows scale logits + columns, and add those in ``mask`` to ``mass``.
 
-    Returns their log normalisers (N,), positive in the exponent, and if ``figures`` their entropies
-    (N,) and the places (N,) of their largest.
+    Args:
+        mass: (K,) column sums of the normalised rows, updated in place.
+        logits: (N, K).
+        scale: one over the temperature.
+        columns: (K,) added to every row.
+        mask: (N,) bool.
+        figures: whether to compute entropies and largest entries too.
+
+    Returns:
+        Log normalisers (N,), positive in the exponent; and with ``figures`` the entropies (N,) and
+        the indices (N,) of the largest entries, otherwise None.
     """
     x = torch.add(columns, logits, alpha=scale, out=logits)  # N K
-    best = x.argmax(dim=-1) if figures else None  # N
+    best = None
+    if figures:
+        best = x.argmax(dim=-1)  # N
     peak = x.amax(dim=-1, keepdim=True)  # N 1
     x.sub_(peak)
-    weights = x.exp() if figures else x.exp_()  # N K
+    weights = x.exp() if figures else x.exp_()  # N K; the entropies need x too
     total = weights.sum(dim=-1)  # N
     mass += mask.to(total.dtype).div(total) @ weights
-    entropy = total.log() - torch.linalg.vecdot(weights, x) / total if figures else None  # N
+    entropy = None
+    if figures:
+        entropy = total.log() - torch.linalg.vecdot(weights, x) / total  # N
     return total.log() + peak.squeeze(-1), entropy, best
 
 
 def cross_entropy(
     logits: Tensor,
     teacher: Tensor,
+    *,
     scale: float,
     teacher_scale: float,
     columns: Tensor,
@@ -65,16 +91,25 @@ def cross_entropy(
     count: Tensor,
     gradient: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Cross-entropies (N,) of the student's softmax of scale logits (N, K), and their gradient for
-    ``pull_back``.
+    """Cross-entropy of each row of the student with its targets, and its gradient.
 
-    The targets of row n are sum_m exp(teacher_scale teacher_nmk + columns_k + rows_nm): ``teacher``
-    (N, M, K), ``columns`` (K,), ``rows`` (N, M), -inf for no partner. ``count`` (N,): the partners,
-    which is what the targets of a row sum to.
+    The targets of row n are sum_m exp(teacher_scale teacher_nmk + columns_k + rows_nm).
+
+    Args:
+        logits: (N, K) of the student.
+        teacher: (N, M, K) logits of the teacher's rows that each row is paired with.
+        scale: one over the student's temperature.
+        teacher_scale: one over the teacher's temperature.
+        columns: (K,) log scalings of the targets.
+        rows: (N, M) log scalings of the targets, -inf where there is no partner.
+        count: (N,) partners of each row, which is the sum of its targets.
+        gradient: whether to compute the gradient.
+
+    Returns:
+        Cross-entropies (N,), and their gradient for ``pull_back`` or None.
     """
-    targets = (
-        torch.add(columns, teacher, alpha=teacher_scale, out=teacher).add_(rows[..., None]).exp_()
-    )  # N M K
+    targets = torch.add(columns, teacher, alpha=teacher_scale, out=teacher)  # N M K
+    targets = targets.add_(rows[..., None]).exp_()  # N M K
     targets = targets.squeeze(1) if targets.shape[1] == 1 else targets.sum(dim=1)  # N K
     inner = torch.linalg.vecdot(logits, targets)  # N
     x = logits.mul_(scale)  # N K
@@ -87,8 +122,17 @@ def cross_entropy(
     return values, weights.mul_((scale * count / total)[:, None]).sub_(targets, alpha=scale)
 
 
-def pull_back(gradient: Tensor, features: Tensor, prototypes: Tensor, total: Tensor) -> Tensor:
-    """Gradient (N, D) of the ``left`` features; that of the ``right`` prototypes is added to
-    ``total`` (K, D)."""
+def pull_back(gradient: Tensor, features: Tensor, prototypes: Tensor, *, total: Tensor) -> Tensor:
+    """Gradient of the features; the gradient of the prototypes is added to ``total``.
+
+    Args:
+        gradient: (N, K) of the logits, of ``cross_entropy``.
+        features: ``left`` features of the block.
+        prototypes: ``right`` prototypes.
+        total: (K, D) gradient of the prototypes, updated in place.
+
+    Returns:
+        (N, D).
+    """
     torch.addmm(total, gradient.mT, features, out=total)
     return gradient @ prototypes

@@ -1,38 +1,31 @@
 """Multi-granularity contrastive learning of one feature (equations 2-6): pixels, objects, images.
 
-The feature is one modality's map or the fused one; equation 6 is the sum over features, the
-caller's. Student views of several sizes meet teacher views of one size, never a view itself. Every
-loss is the mean over all valid places and frames of all such pairs in the global batch.
+The feature is the map of one modality or the fused map; the caller sums over features (equation 6).
+Student views of several sizes are paired with teacher views of one size, but never a view with
+itself. Every loss is the mean over all valid places and frames of all such pairs in the global
+batch.
 
-No level holds logits, see ``head_loss``. Rows of the pixel level at most B T (student cells) and B
-T (student cells x teacher views); only places seen by both views make rows.
+No level stores logits, see ``head_loss``. The pixel level has at most B T (student cells) rows for
+the student and B T (student cells x teacher views) for the teacher: only places that both views
+show become rows.
 """
 
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from models.fusion.grids import resize_matrix
-from models.fusion.sinkhorn import sinkhorn_many
+from models.pretraining.losses.clusters import ClusterSpec, cluster
 from models.pretraining.losses.correspondence import match, sample
 from models.pretraining.losses.dino import Centre, DinoSpec, Statistics
-from models.pretraining.losses.head_loss import (
-    Head,
-    HeadTargets,
-    compact,
-    head_targets,
-    mean_loss,
-    paired_rows,
-)
+from models.pretraining.losses.head_loss import Head, compact, mean_loss, paired_rows
+from models.pretraining.losses.targets import HeadTargets, head_targets
 from models.reducer import Reducer
 
 LEVELS = ("pixel", "object", "image")
-ROUNDS = 3  # of moving the seeds of the objects to the cells assigned to them
+HEAD_OF_LEVEL = {"pixel": "dense", "object": "dense", "image": "image"}
 
 Heads = Mapping[str, Head]  # "image", "dense"
 
@@ -56,33 +49,73 @@ class GranularitySpec:
 
 @dataclass
 class Granularity:
-    """Losses of one feature (this rank's shares) and what the teacher did, by level."""
+    """Losses of one feature (this rank's shares) and statistics of the teacher, by level."""
 
     losses: dict[str, Tensor]
     statistics: dict[str, Statistics]
-    centres: dict[
-        str, Tensor
-    ]  # for ``Centre.update`` after an applied step; empty with Sinkhorn-Knopp
+    # For ``Centre.update`` after an applied step; empty with Sinkhorn-Knopp.
+    centres: dict[str, Tensor]
 
     @property
     def total(self) -> Tensor:
-        """Equation 5."""
-        return sum(self.losses.values())
+        """Sum over the levels, equation 5."""
+        return self.losses["pixel"] + self.losses["object"] + self.losses["image"]
 
 
 class Matched(NamedTuple):
-    """Cells of the student's views of one size with the teacher's features at the same place."""
+    """Cells of the student's views of one size with the teacher's features at the same places."""
 
     student: Tensor  # B Vs T h w D
     teacher: Tensor  # B Vs Vt T h w D float32, zero where masked
     mask: Tensor  # B Vs Vt T h w bool
-    pairs: Tensor  # Vs Vt bool, which student view meets which teacher view
-    most: int  # teacher views that one student view meets, at most
+    pairs: Tensor  # Vs Vt bool, which student view is paired with which teacher view
+    most: int  # teacher views that one student view is paired with, at most
+
+
+@dataclass(frozen=True)
+class _Contrast:
+    """What all levels share: heads, settings, collectives and centres."""
+
+    student_heads: Heads
+    teacher_heads: Heads
+    spec: GranularitySpec
+    reducer: Reducer
+    centres: Mapping[str, Centre] | None
+
+    @torch.no_grad()
+    def targets(self, level: str, rows: Tensor, mask: Tensor) -> HeadTargets:
+        """The teacher's targets for rows (N, D) where ``mask`` (N,)."""
+        features, prototypes = self.teacher_heads[HEAD_OF_LEVEL[level]](rows)
+        centre = None
+        if self.centres is not None:
+            centre = self.centres[level]
+        return head_targets(
+            features,
+            prototypes,
+            mask=mask,
+            spec=self.spec.dino,
+            reducer=self.reducer,
+            centre=centre,
+        )
+
+    def loss(
+        self, level: str, rows: list[Tensor], *, targets: HeadTargets, partners: list[Tensor]
+    ) -> Tensor:
+        """This rank's share of the mean loss; ``rows`` and ``partners`` as in ``mean_loss``."""
+        return mean_loss(
+            self.student_heads[HEAD_OF_LEVEL[level]],
+            rows,
+            targets=targets,
+            partners=partners,
+            temperature=self.spec.dino.student_temperature,
+            reducer=self.reducer,
+        )
 
 
 def multi_granularity(
     student: Mapping[str, ViewMaps],
     teacher: ViewMaps,
+    *,
     student_heads: Heads,
     teacher_heads: Heads,
     spec: GranularitySpec,
@@ -90,187 +123,178 @@ def multi_granularity(
     centres: Mapping[str, Centre] | None = None,
     teacher_size: str = "global",
 ) -> Granularity:
-    """Losses of one feature.
+    """Losses of one feature at all levels.
 
-    ``student`` by view size, ``teacher`` of the size ``teacher_size``; views of that size are the
-    same ones in both branches, so a pair of equal index is left out. T is the same everywhere:
-    frame meets frame. ``centres``, one a level, replace Sinkhorn-Knopp. Where ``valid`` is False a
-    map has no influence, whatever it holds. A level without any row on any rank gives zero with
-    zero gradients. Collectives are called in a fixed order, whatever the rows.
+    T is the same everywhere: a frame is paired with the same frame. Where ``valid`` is False a map
+    has no influence, even if NaN. A level without a row on any rank gives zero with zero gradients.
+    Collectives are called in a fixed order, whatever the rows.
+
+    Args:
+        student: the student's maps by view size.
+        teacher: the teacher's maps of the views of ``teacher_size``.
+        student_heads: projection heads by name, "image" and "dense".
+        teacher_heads: the teacher's.
+        spec: settings.
+        reducer: collectives over the global batch.
+        centres: one a level; they replace Sinkhorn-Knopp.
+        teacher_size: views of this size are the same ones in both branches, so a pair of equal
+            index is left out.
     """
-    matched = {size: _meet(views, teacher, size == teacher_size) for size, views in student.items()}
-
-    def targets(level: str, head: str, rows: Tensor, mask: Tensor) -> HeadTargets:
-        with torch.no_grad():
-            return head_targets(
-                *teacher_heads[head](rows),
-                mask,
-                spec.dino,
-                reducer,
-                None if centres is None else centres[level],
-            )
-
-    made = {
-        "pixel": _pixel(matched.values(), student_heads["dense"], targets, spec, reducer),
-        "object": _object(matched.values(), student_heads["dense"], targets, spec, reducer),
-        "image": _image(student, teacher, matched, student_heads["image"], targets, spec, reducer),
+    contrast = _Contrast(student_heads, teacher_heads, spec, reducer, centres)
+    matched = {}
+    for size, views in student.items():
+        matched[size] = _match_views(views, teacher, same=size == teacher_size)
+    levels = {
+        "pixel": _pixel(contrast, matched.values()),
+        "object": _object(contrast, matched.values()),
+        "image": _image(contrast, student, teacher, matched),
     }
-    return Granularity(
-        losses={level: loss for level, (loss, _) in made.items()},
-        statistics={level: found.statistics for level, (_, found) in made.items()},
-        centres={
-            level: found.centre for level, (_, found) in made.items() if found.centre is not None
-        },
-    )
+    result = Granularity({}, {}, {})
+    for level, (loss, targets) in levels.items():
+        result.losses[level] = loss
+        result.statistics[level] = targets.statistics
+        if targets.centre is not None:
+            result.centres[level] = targets.centre
+    return result
 
 
 def partner_views(
-    student_views: int, teacher_views: int, same: bool, device: torch.device | None = None
+    student_views: int, teacher_views: int, *, same: bool, device: torch.device | None = None
 ) -> Tensor:
-    """Which student view meets which teacher view: (Vs, Vt) bool, all but, if ``same``, each with
-    itself."""
-    everything = torch.ones(student_views, teacher_views, dtype=torch.bool, device=device)
-    return everything.triu(1) | everything.tril(-1) if same else everything
+    """Which student view is paired with which teacher view.
+
+    Args:
+        student_views: number of student views Vs.
+        teacher_views: number of teacher views Vt.
+        same: whether both have the same views; then none is paired with itself.
+        device: of the result.
+
+    Returns:
+        (Vs, Vt) bool.
+    """
+    pairs = torch.ones(student_views, teacher_views, dtype=torch.bool, device=device)
+    if same:
+        return pairs.triu(1) | pairs.tril(-1)
+    return pairs
 
 
-def _meet(views: ViewMaps, teacher: ViewMaps, same: bool) -> Matched:
-    """Teacher features at the student's cells; ``same``: both have the same views."""
+def _match_views(views: ViewMaps, teacher: ViewMaps, *, same: bool) -> Matched:
+    """Read the teacher's features at the student's cells; ``same``: both have the same views."""
+    student_views = views.maps.shape[1]
     teacher_views = teacher.maps.shape[1]
-    pairs = partner_views(views.maps.shape[1], teacher_views, same, teacher.maps.device)
-    coords, inside = match(views.affine, teacher.affine, views.maps.shape[3:5])  # B Vs Vt h w (2)
-    inside = inside & pairs[:, :, None, None]  # B Vs Vt h w
-    features, mask = sample(teacher.maps, teacher.valid, coords, inside)
+    height, width = views.maps.shape[3:5]
+    pairs = partner_views(student_views, teacher_views, same=same, device=teacher.maps.device)
+    places = match(views.affine, teacher.affine, (height, width))
+    places = places._replace(inside=places.inside & pairs[:, :, None, None])
+    features, mask = sample(teacher.maps, teacher.valid, places)
+    most = teacher_views
+    if same:
+        most -= 1
     return Matched(
-        views.maps, features, mask & views.valid[:, :, None], pairs, max(1, teacher_views - same)
+        student=views.maps,
+        teacher=features,
+        mask=mask & views.valid[:, :, None],
+        pairs=pairs,
+        most=max(1, most),
     )
 
 
-def _pixel(
-    matched: Iterable[Matched],
-    head: Head,
-    targets: Callable,
-    spec: GranularitySpec,
-    reducer: Reducer,
-) -> tuple[Tensor, HeadTargets]:
-    """Equation 2. A student cell goes through the head once, however many teacher views see its
-    place."""
-    rows, partner_rows, partners, count = [], [], [], 0
+def _pixel(contrast: _Contrast, matched: Iterable[Matched]) -> tuple[Tensor, HeadTargets]:
+    """Equation 2.
+
+    A student cell goes through the head once, however many teacher views show its place.
+    """
+    student_rows = []
+    teacher_rows = []
+    partners = []
+    count = 0
     for cells in matched:
         used = cells.mask.any(dim=2)  # B Vs T h w
-        rows.append(cells.student[used])  # n D
-        partner_rows.append(cells.teacher[cells.mask])  # p D
-        number = (
-            cells.mask.flatten().cumsum(0).view_as(cells.mask) - 1 + count
-        )  # B Vs Vt T h w, row of each pair
-        partners.append(
-            compact(number.where(cells.mask, -1).movedim(2, -1)[used], cells.most)
-        )  # n Vt
-        count += partner_rows[-1].shape[0]
-    partner_rows = torch.cat(partner_rows)  # pairs D
-    found = targets("pixel", "dense", partner_rows, partner_rows.new_ones(count, dtype=torch.bool))
-    return mean_loss(head, rows, found, partners, spec.dino.student_temperature, reducer), found
+        student_rows.append(cells.student[used])  # rows D
+        teacher_rows.append(cells.teacher[cells.mask])  # pairs D
+        pair = cells.mask.flatten().cumsum(0).view_as(cells.mask) - 1 + count  # B Vs Vt T h w
+        by_cell = pair.where(cells.mask, -1).movedim(2, -1)[used]  # rows Vt
+        partners.append(compact(by_cell, cells.most))  # rows M
+        count += teacher_rows[-1].shape[0]
+    paired = torch.cat(teacher_rows)  # pairs D
+    targets = contrast.targets("pixel", paired, paired.new_ones(count, dtype=torch.bool))
+    return contrast.loss("pixel", student_rows, targets=targets, partners=partners), targets
 
 
-def _object(
-    matched: Iterable[Matched],
-    head: Head,
-    targets: Callable,
-    spec: GranularitySpec,
-    reducer: Reducer,
-) -> tuple[Tensor, HeadTargets]:
+def _object(contrast: _Contrast, matched: Iterable[Matched]) -> tuple[Tensor, HeadTargets]:
     """Equation 3 with one loss for each object of each pair and frame."""
-    student_rows, teacher_rows = [], []
+    student_rows = []
+    teacher_rows = []
     for cells in matched:
-        student_objects, teacher_objects, mask = objects(cells, spec)
+        student_objects, teacher_objects, mask = objects(cells, contrast.spec)
         student_rows.append(student_objects[mask].flatten(0, 1))  # rows D
         teacher_rows.append(teacher_objects[mask].flatten(0, 1))  # rows D
-    teacher_rows = torch.cat(teacher_rows)  # rows D
-    own = torch.arange(teacher_rows.shape[0], device=teacher_rows.device)  # rows
-    found = targets("object", "dense", teacher_rows, torch.ones_like(own, dtype=torch.bool))
-    student_rows = torch.cat(student_rows)  # rows D
-    return mean_loss(
-        head, [student_rows], found, [own[:, None]], spec.dino.student_temperature, reducer
-    ), found
+    paired = torch.cat(teacher_rows)  # rows D
+    own = torch.arange(paired.shape[0], device=paired.device)  # rows
+    targets = contrast.targets("object", paired, torch.ones_like(own, dtype=torch.bool))
+    rows = [torch.cat(student_rows)]
+    return contrast.loss("object", rows, targets=targets, partners=[own[:, None]]), targets
 
 
 def _image(
+    contrast: _Contrast,
     student: Mapping[str, ViewMaps],
     teacher: ViewMaps,
     matched: Mapping[str, Matched],
-    head: Head,
-    targets: Callable,
-    spec: GranularitySpec,
-    reducer: Reducer,
 ) -> tuple[Tensor, HeadTargets]:
-    """Equation 4. A teacher view's targets are made once for all its partners."""
-    pooled, present = average(teacher.maps, teacher.valid)  # B Vt T (D)
-    found = targets("image", "image", pooled.flatten(0, 2), present.flatten())
-    rows, partners = [], []
+    """Equation 4. The targets of a teacher view are made once for all its partners."""
+    teacher_vectors, present = average(teacher.maps, teacher.valid)  # B Vt T D, B Vt T
+    targets = contrast.targets("image", teacher_vectors.flatten(0, 2), present.flatten())
+    rows = []
+    partners = []
     for size, views in student.items():
-        pooled, mask = average(views.maps, views.valid)  # B Vs T (D)
-        rows.append(pooled.flatten(0, 2))  # n D
-        partners.append(
-            compact(paired_rows(matched[size].pairs, mask, present), matched[size].most)
-        )  # n Vt
-    return mean_loss(head, rows, found, partners, spec.dino.student_temperature, reducer), found
+        vectors, mask = average(views.maps, views.valid)  # B Vs T D, B Vs T
+        rows.append(vectors.flatten(0, 2))  # rows D
+        by_view = paired_rows(matched[size].pairs, mask=mask, target_mask=present)  # rows Vt
+        partners.append(compact(by_view, matched[size].most))  # rows M
+    return contrast.loss("image", rows, targets=targets, partners=partners), targets
 
 
 def average(maps: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean over the valid cells: (..., h, w, D), (..., h, w) bool -> (..., D) float32 and whether
-    there are any."""
+    """Mean over the valid cells.
+
+    Args:
+        maps: (..., h, w, D).
+        valid: (..., h, w) bool.
+
+    Returns:
+        (..., D) float32, zero without valid cells; and whether there are any (...) bool.
+    """
     total = maps.float().where(valid[..., None], 0.0).sum(dim=(-3, -2))  # ... D
     count = valid.sum(dim=(-2, -1))  # ...
     return total / count.clamp(min=1)[..., None], count > 0
 
 
 def objects(cells: Matched, spec: GranularitySpec) -> tuple[Tensor, Tensor, Tensor]:
-    """Objects of every pair of views and frame: clusters of the matched cells by the teacher's
-    features.
+    """Objects of every pair of views and frame: clusters of the matched cells.
 
-    The same cells, with the same shares, make an object in both branches, so that student and
-    teacher describe the same ground. Returns student and teacher objects (B, Vs, Vt, T, C, D)
-    float32 and the mask (B, Vs, Vt, T) bool. C is ``clusters``, or a quarter of the cells if that
-    is less; a pair with fewer matched cells than C has none.
+    The clusters follow from the teacher's features. The same cells with the same shares make an
+    object in both branches, so that student and teacher describe the same ground.
+
+    Args:
+        cells: matched cells of the views of one size.
+        spec: settings. The number of objects C is ``clusters``, or a quarter of the cells if that
+            is less.
+
+    Returns:
+        Student objects and teacher objects (B, Vs, Vt, T, C, D) float32, and the mask
+        (B, Vs, Vt, T) bool: a pair with fewer matched cells than C has no objects.
     """
-    height, width = cells.mask.shape[-2:]
-    clusters = min(spec.clusters, max(1, height * width // 4))
     mask = cells.mask.flatten(-2)  # B Vs Vt T n
     teacher = cells.teacher.flatten(-3, -2).where(mask[..., None], 0.0)  # B Vs Vt T n D
-    shares = _assign(
-        teacher, mask, _seed_matrix(height, width, clusters, teacher.device), spec
-    )  # B Vs Vt T n C
-    shares = (
-        shares / shares.sum(dim=-2, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
-    ).mT  # ... T C n
-    # the student's cells do not depend on the teacher view: views and clusters are rows of one
-    # product
+    height, width = cells.mask.shape[-2:]
+    settings = ClusterSpec(spec.clusters, spec.cluster_epsilon, spec.dino.iterations)
+    shares = cluster(teacher, mask, grid=(height, width), spec=settings)  # B Vs Vt T C n
+    clusters = shares.shape[-2]
+    # The student's cells do not depend on the teacher view: views and clusters are rows of one
+    # product.
     used = mask.any(dim=2)  # B Vs T n
     student = cells.student.flatten(-3, -2).float().where(used[..., None], 0.0)  # B Vs T n D
     stacked = shares.transpose(2, 3).flatten(3, 4) @ student  # B Vs T VtC D
     student_objects = stacked.unflatten(3, (-1, clusters)).transpose(2, 3)  # B Vs Vt T C D
     return student_objects, shares @ teacher, mask.sum(dim=-1) >= clusters
-
-
-@torch.no_grad()
-def _assign(teacher: Tensor, mask: Tensor, seed_matrix: Tensor, spec: GranularitySpec) -> Tensor:
-    """Shares (..., n, C) of the cells in the objects; features (..., n, D) are zero where masked."""
-    directions = F.normalize(teacher, dim=-1)  # ... n D
-    seeds = F.normalize(seed_matrix @ teacher, dim=-1)  # ... C D
-    shares = sinkhorn_many(
-        directions @ seeds.mT, mask, spec.cluster_epsilon, spec.dino.iterations
-    )  # ... n C
-    for _ in range(ROUNDS):
-        seeds = F.normalize(shares.mT @ teacher, dim=-1)  # ... C D
-        shares = sinkhorn_many(
-            directions @ seeds.mT, mask, spec.cluster_epsilon, spec.dino.iterations
-        )
-    return shares
-
-
-def _seed_matrix(height: int, width: int, clusters: int, device: torch.device) -> Tensor:
-    """Weights (C, h w) that pool a grid to C seeds, evenly spaced: rows x columns = C, as square as
-    C allows."""
-    rows = max(divisor for divisor in range(1, math.isqrt(clusters) + 1) if clusters % divisor == 0)
-    return torch.kron(
-        resize_matrix(height, rows, device), resize_matrix(width, clusters // rows, device)
-    )

@@ -1,11 +1,13 @@
 """Query-based semantic aggregation contrastive learning (QSACL).
 
-L = 1 / (2 m) sum_i ( CL(z_i^g, z_i^l') + CL(z_i^l, z_i^g') ): query i of a global view meets query i of a local view
-of the same sample, the student's of one and the teacher's (prime) of the other. So the first term needs the teacher's
-queries of the local views too. Both sums are means over the pairs of views that hold data.
+L = 1 / (2 m) sum_i ( CL(z_i^g, z_i^l') + CL(z_i^l, z_i^g') )
+
+Query i of a global view is paired with query i of a local view of the same sample, the student's of
+one with the teacher's (prime) of the other. The first term therefore needs the teacher's queries of
+the local views too. Both sums are means over the pairs of views that hold data.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,14 +15,15 @@ from torch import Tensor
 
 from models.errors import ModelError
 from models.pretraining.losses.dino import Centre, DinoSpec, Statistics
-from models.pretraining.losses.head_loss import Head, head_targets, mean_loss, paired_rows
+from models.pretraining.losses.head_loss import Head, mean_loss, paired_rows
+from models.pretraining.losses.targets import head_targets
 from models.reducer import Reducer
 
-SYMMETRIC = (("global", "local"), ("local", "global"))
+SYMMETRIC = (("global", "local"), ("local", "global"))  # (student size, teacher size)
 
 
 class Aggregation(NamedTuple):
-    """Loss (this rank's share) and what the teacher did."""
+    """The loss (this rank's share) and statistics of the teacher."""
 
     loss: Tensor
     statistics: Statistics
@@ -30,6 +33,7 @@ class Aggregation(NamedTuple):
 def semantic_aggregation(
     student: Mapping[str, Tensor],
     teacher: Mapping[str, Tensor],
+    *,
     valid: Mapping[str, Tensor],
     student_head: Head,
     teacher_head: Head,
@@ -40,48 +44,77 @@ def semantic_aggregation(
 ) -> Aggregation:
     """Mean loss over all pairs of views, queries and samples of the global batch.
 
-    ``student`` and ``teacher``: view size -> queries (B, V, m, D); ``valid``: view size -> (B, V)
-    bool, False where a view holds nothing, which then takes part in no pair. ``pairs``: (student
-    size, teacher size), every view of the one with every view of the other of the same sample.
-    Targets come from all teacher queries in ``pairs`` together. Raises ModelError if a size in
-    ``pairs`` is missing.
+    Args:
+        student: view size -> queries (B, V, m, D).
+        teacher: view size -> queries (B, V, m, D).
+        valid: view size -> (B, V) bool. A view where it is False is in no pair.
+        student_head: the student's projection head.
+        teacher_head: the teacher's.
+        spec: temperatures and iterations.
+        reducer: collectives over the global batch.
+        centre: replaces Sinkhorn-Knopp, which runs over all teacher queries in ``pairs`` together.
+        pairs: (student size, teacher size); all views of one are paired with all views of the other
+            within a sample.
+
+    Raises:
+        ModelError: the queries of a size in ``pairs`` are missing.
     """
-    for given, name, sizes in zip((student, teacher), ("student", "teacher"), zip(*pairs)):
-        missing = sorted(set(sizes) - set(given))
-        if missing:
-            raise ModelError(
-                f"semantic aggregation: expected queries of the {name} for {missing}, "
-                f"found {sorted(given)}; give them or leave these pairs out"
-            )
-    sizes = list(dict.fromkeys(size for _, size in pairs))
+    student_sizes = list(dict.fromkeys(size for size, _ in pairs))
+    teacher_sizes = list(dict.fromkeys(size for _, size in pairs))
+    _check_sizes("student", student, student_sizes)
+    _check_sizes("teacher", teacher, teacher_sizes)
     with torch.no_grad():
-        rows = torch.cat([_clean(teacher[size], valid[size]) for size in sizes], dim=1)  # B Vt m D
-        present = torch.cat(
-            [_each_query(teacher[size], valid[size]) for size in sizes], dim=1
-        )  # B Vt m
-        found = head_targets(
-            *teacher_head(rows.flatten(0, 2)), present.flatten(), spec, reducer, centre
+        queries = [_clean(teacher[size], valid[size]) for size in teacher_sizes]
+        masks = [_query_mask(teacher[size], valid[size]) for size in teacher_sizes]
+        present = torch.cat(masks, dim=1)  # B Vt m
+        features, prototypes = teacher_head(torch.cat(queries, dim=1).flatten(0, 2))
+        targets = head_targets(
+            features,
+            prototypes,
+            mask=present.flatten(),
+            spec=spec,
+            reducer=reducer,
+            centre=centre,
         )
-    views = [teacher[size].shape[1] for size in sizes]
-    rows, partners = [], []
-    for size in dict.fromkeys(size for size, _ in pairs):
-        mask = _each_query(student[size], valid[size])  # B Vs m
-        met = paired_rows(mask.new_ones(mask.shape[1], sum(views)), mask, present).split(
-            views, dim=1
-        )  # n V each
-        partners.append(
-            torch.cat([own for own, other in zip(met, sizes) if (size, other) in pairs], dim=1)
-        )  # n Vt
-        rows.append(_clean(student[size], valid[size]).flatten(0, 2))  # n D
-    loss = mean_loss(student_head, rows, found, partners, spec.student_temperature, reducer)
-    return Aggregation(loss, found.statistics, found.centre)
+    view_counts = [teacher[size].shape[1] for size in teacher_sizes]
+    rows = []
+    partners = []
+    for size in student_sizes:
+        mask = _query_mask(student[size], valid[size])  # B Vs m
+        every_pair = mask.new_ones(mask.shape[1], sum(view_counts))  # Vs Vt
+        candidates = paired_rows(every_pair, mask=mask, target_mask=present)  # BVsm Vt
+        wanted = []
+        for teacher_size, columns in zip(teacher_sizes, candidates.split(view_counts, dim=1)):
+            if (size, teacher_size) in pairs:
+                wanted.append(columns)
+        partners.append(torch.cat(wanted, dim=1))  # BVsm M
+        rows.append(_clean(student[size], valid[size]).flatten(0, 2))  # BVsm D
+    loss = mean_loss(
+        student_head,
+        rows,
+        targets=targets,
+        partners=partners,
+        temperature=spec.student_temperature,
+        reducer=reducer,
+    )
+    return Aggregation(loss, targets.statistics, targets.centre)
+
+
+def _check_sizes(name: str, queries: Mapping[str, Tensor], sizes: Iterable[str]) -> None:
+    """Raise ModelError if the queries of a size are missing; ``name`` is student or teacher."""
+    missing = sorted(set(sizes) - set(queries))
+    if missing:
+        raise ModelError(
+            f"semantic aggregation: expected queries of the {name} for {missing}, "
+            f"found {sorted(queries)}; give them or leave these pairs out"
+        )
 
 
 def _clean(queries: Tensor, valid: Tensor) -> Tensor:
-    """Zero where the view holds nothing; NaN there would reach the head's gradients."""
+    """Set the queries of empty views to zero; NaN there would reach the head's gradients."""
     return queries.where(valid[..., None, None], queries.new_zeros(()))
 
 
-def _each_query(queries: Tensor, valid: Tensor) -> Tensor:
-    """(B, V) -> (B, V, m)."""
+def _query_mask(queries: Tensor, valid: Tensor) -> Tensor:
+    """Repeat the validity of each view for its queries: (B, V) -> (B, V, m)."""
     return valid[..., None].expand(queries.shape[:3])

@@ -62,12 +62,12 @@ def test_a_spoiled_value_fails(uncompiled, monkeypatch):
     nothing is timed."""
     real = head_tiles.cross_entropy
 
-    def wrong_value(*arguments):
-        values, pulled = real(*arguments)
+    def wrong_value(*arguments, **options):
+        values, pulled = real(*arguments, **options)
         return values * 1.01, pulled
 
-    def wrong_gradient(*arguments):
-        values, pulled = real(*arguments)
+    def wrong_gradient(*arguments, **options):
+        values, pulled = real(*arguments, **options)
         if pulled is not None:
             pulled[0] = 0
         return values, pulled
@@ -242,9 +242,12 @@ def test_the_command_prints_writes_and_draws(tmp_path):
 
 def test_a_failing_command_ends_with_1(uncompiled, monkeypatch, capsys):
     real = head_tiles.cross_entropy
-    monkeypatch.setattr(
-        head_tiles, "cross_entropy", lambda *given: (real(*given)[0] + 1, real(*given)[1])
-    )
+
+    def wrong_value(*arguments, **options):
+        values, gradient = real(*arguments, **options)
+        return values + 1, gradient
+
+    monkeypatch.setattr(head_tiles, "cross_entropy", wrong_value)
     monkeypatch.setattr(run, "ceilings", lambda device, seconds: RATES)
     words = ["bench", "kernels", "--sizes", "tiny", "--rounds", "1", "--only", "head_loss"]
     assert dispatch(words) == 1

@@ -23,13 +23,13 @@ from models.count.flops import (
     granularity,
     losses,
     map_sides,
-    object_count,
     pretraining,
     trunk,
 )
 from models.errors import ModelError
 from models.features import FUSED, Views
 from models.initialise import initialise
+from models.pretraining.losses.clusters import cluster_count
 from models.pretraining.losses.correspondence import match
 from models.pretraining.losses.dino import Centre, DinoSpec
 from models.pretraining.losses.image_text import LabelledViews, image_text
@@ -324,11 +324,11 @@ class Overlap:
         self.rows = {}
         frames = {name: m.frames for name, m in spec.modalities.items()} | {FUSED: 1}
         for size, (views, cells) in sizes.items():
-            partners = partner_views(views, sizes["global"].views, size == "global")
+            partners = partner_views(views, sizes["global"].views, same=size == "global")
             for feature, side in map_sides(spec, cells).items():
                 _, inside = match(self.affine[size], self.affine["global"], (side, side))
                 inside = inside & partners[:, :, None, None]  # B Vs Vt h w
-                objects = object_count(CLUSTERS, side**2)
+                objects = cluster_count(CLUSTERS, side**2)
                 found = Rows(
                     *(
                         frames[feature] * int(n)
@@ -379,11 +379,11 @@ def test_multi_granularity(feature, centred):
             multi_granularity(
                 {size: maps(size, True) for size in sizes},
                 maps("global", False),
-                student,
-                teacher,
-                GranularitySpec(DinoSpec(iterations=ITERATIONS), CLUSTERS),
-                Reducer(),
-                levels,
+                student_heads=student,
+                teacher_heads=teacher,
+                spec=GranularitySpec(DinoSpec(iterations=ITERATIONS), CLUSTERS),
+                reducer=Reducer(),
+                centres=levels,
             ).total
         ),
     )
@@ -404,7 +404,13 @@ def test_semantic_aggregation():
         aggregation(spec, sizes, ITERATIONS, BATCH),
         lambda: (
             semantic_aggregation(
-                student, teacher, valid, mine, theirs, DinoSpec(iterations=ITERATIONS), Reducer()
+                student,
+                teacher,
+                valid=valid,
+                student_head=mine,
+                teacher_head=theirs,
+                spec=DinoSpec(iterations=ITERATIONS),
+                reducer=Reducer(),
             ).loss
         ),
     )
@@ -428,7 +434,7 @@ def test_image_text_and_its_projection():
                 torch.ones(fused.shape[:-1], dtype=torch.bool),
                 torch.zeros(BATCH, count, 8, 8, dtype=torch.int64),
             )
-        kept.append(image_text(views, text, 0.07, Reducer()))
+        kept.append(image_text(views, text, temperature=0.07, reducer=Reducer()))
 
     measured = counted(loss)
     costs = alignment(spec, sizes, CLASSES, BATCH)

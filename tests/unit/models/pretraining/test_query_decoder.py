@@ -11,7 +11,7 @@ WIDTH, QUERIES, HEADS = 16, 3, 4
 
 
 def make(in_width=WIDTH, seed=0):
-    decoder = QueryDecoder(in_width, WIDTH, QUERIES, HEADS)
+    decoder = QueryDecoder(in_width, WIDTH, queries=QUERIES, heads=HEADS)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in decoder.parameters():
@@ -109,18 +109,18 @@ def test_a_map_without_a_valid_cell_is_finite():
 
 
 def test_first_values_and_impossible_sizes():
-    decoder = QueryDecoder(10, WIDTH, QUERIES, HEADS)
+    decoder = QueryDecoder(10, WIDTH, queries=QUERIES, heads=HEADS)
     decoder.init_parameter("queries", decoder.queries, torch.Generator().manual_seed(0))
     assert (decoder.queries[0] != decoder.queries[1]).all()
     with pytest.raises(ValueError, match="expected the parameter 'queries'"):
         decoder.init_parameter("other", decoder.queries, torch.Generator())
     with pytest.raises(ModelError, match="not a multiple of heads"):
-        QueryDecoder(10, 15, QUERIES, HEADS)
+        QueryDecoder(10, 15, queries=QUERIES, heads=HEADS)
 
 
 def test_size_at_full_scale():
     with torch.device("meta"):
-        decoder = QueryDecoder(1536, 1024, 16, 16)
+        decoder = QueryDecoder(1536, 1024, queries=16, heads=16)
     w = 1024
     attention = 2 * (w * w + w) + 2 * (w * w + w)
     cross = 2 * (w * w + w) + 2 * (1536 * w + w)

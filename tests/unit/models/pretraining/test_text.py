@@ -50,7 +50,7 @@ def test_weights_give_what_open_clip_gives(tmp_path, kind, container):
     torch.save(state, tmp_path / "weights.pt")
     with torch.no_grad():
         expected = model.encode_text(SimpleTokenizer()(PROMPTS), normalize=True)
-    found = encode_classes(PROMPTS, "tiny", str(tmp_path / "weights.pt"), 0, 24)
+    found = encode_classes(PROMPTS, "tiny", weights=str(tmp_path / "weights.pt"), seed=0, width=24)
     torch.testing.assert_close(found.vectors, expected)
     assert found.description == f"open_clip tiny text tower, weights {tmp_path / 'weights.pt'}"
 
@@ -60,7 +60,9 @@ def test_safetensors(tmp_path):
     torch.save(model.state_dict(), tmp_path / "weights.pt")
     save_file(model.state_dict(), tmp_path / "weights.safetensors")
     one, other = (
-        encode_classes(PROMPTS, "tiny", str(tmp_path / f"weights.{kind}"), 0, 24).vectors
+        encode_classes(
+            PROMPTS, "tiny", weights=str(tmp_path / f"weights.{kind}"), seed=0, width=24
+        ).vectors
         for kind in ("pt", "safetensors")
     )
     assert torch.equal(one, other)
@@ -68,11 +70,15 @@ def test_safetensors(tmp_path):
 
 def test_random_tower_follows_the_seed_and_leaves_the_global_state():
     before = torch.get_rng_state()
-    one, again, other = (encode_classes(PROMPTS, "tiny", None, seed, 24) for seed in (5, 5, 6))
+    one, again, other = (
+        encode_classes(PROMPTS, "tiny", weights=None, seed=seed, width=24) for seed in (5, 5, 6)
+    )
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(11)  # nor does the global state matter
     assert torch.equal(one.vectors, again.vectors)
-    assert torch.equal(one.vectors, encode_classes(PROMPTS, "tiny", None, 5, 24).vectors)
+    assert torch.equal(
+        one.vectors, encode_classes(PROMPTS, "tiny", weights=None, seed=5, width=24).vectors
+    )
     assert not torch.allclose(one.vectors, other.vectors)
     assert one.description == "random text tower (no weights given): tiny, seed 5"
     torch.set_rng_state(before)
@@ -80,19 +86,21 @@ def test_random_tower_follows_the_seed_and_leaves_the_global_state():
 
 def test_vectors_are_unit_distinct_and_do_not_depend_on_the_other_prompts():
     many = [f"class number {i}" for i in range(70)] + PROMPTS
-    vectors = encode_classes(many, "tiny", None, 0, 24).vectors
+    vectors = encode_classes(many, "tiny", weights=None, seed=0, width=24).vectors
     assert (
         vectors.shape == (73, 24) and vectors.dtype == torch.float32 and not vectors.requires_grad
     )
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(73))
     assert (torch.cdist(vectors, vectors) + torch.eye(73) > 1e-3).all()
-    torch.testing.assert_close(vectors[70:], encode_classes(PROMPTS, "tiny", None, 0, 24).vectors)
+    torch.testing.assert_close(
+        vectors[70:], encode_classes(PROMPTS, "tiny", weights=None, seed=0, width=24).vectors
+    )
 
 
 def test_full_size_architecture_has_the_paper_width_and_no_vision_tower():
     assert open_clip.get_model_config("ViT-H-14")["embed_dim"] == 1024
     with torch.device("meta"):
-        tower, _ = _build("ViT-H-14", 1024, 0)
+        tower, _ = _build("ViT-H-14", 1024, seed=0)
     assert not any("visual" in name for name, _ in tower.named_parameters())
     width = 1024  # embeddings of tokens and positions, 24 layers, the last norm, the projection
     assert sum(p.numel() for p in tower.parameters()) == (
@@ -119,7 +127,7 @@ def test_impossible_architectures_are_refused_without_network(
 
     monkeypatch.setattr(socket.socket, "connect", no_network)
     with pytest.raises(ModelError, match=message) as error:
-        encode_classes(PROMPTS, architecture, None, 0, width)
+        encode_classes(PROMPTS, architecture, weights=None, seed=0, width=width)
     assert "\n" not in str(error.value)
 
 
@@ -168,13 +176,15 @@ def damaged(tmp_path, kind):
 )
 def test_weights_that_are_missing_or_do_not_fit_are_refused_in_one_line(tmp_path, kind, message):
     with pytest.raises(ModelError, match=message) as error:
-        encode_classes(PROMPTS, "tiny", str(damaged(tmp_path, kind)), 0, 24)
+        encode_classes(PROMPTS, "tiny", weights=str(damaged(tmp_path, kind)), seed=0, width=24)
     assert "\n" not in str(error.value)
 
 
 def test_no_prompts_and_too_long_prompts_are_refused():
     with pytest.raises(ModelError, match="at least one class prompt"):
-        encode_classes([], "tiny", None, 0, 24)
+        encode_classes([], "tiny", weights=None, seed=0, width=24)
     with pytest.raises(ModelError, match="at most 75 tokens"):
-        encode_classes(["field " * 76], "tiny", None, 0, 24)
-    assert encode_classes(["field " * 75], "tiny", None, 0, 24).vectors.shape == (1, 24)
+        encode_classes(["field " * 76], "tiny", weights=None, seed=0, width=24)
+    assert encode_classes(
+        ["field " * 75], "tiny", weights=None, seed=0, width=24
+    ).vectors.shape == (1, 24)

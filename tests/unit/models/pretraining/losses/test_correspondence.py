@@ -48,7 +48,7 @@ def test_maps_of_coordinates_give_back_the_place():
     student, teacher = random_affines(3, 4, 2, 8, seed=3), random_affines(3, 2, 10, 18, seed=4)
     maps = cell_places(teacher, 12, 12)[:, :, None].float()  # B Vt 1 H W 2
     found, mask = sample(
-        maps, torch.ones(maps.shape[:-1], dtype=torch.bool), *match(student, teacher, (3, 3))
+        maps, torch.ones(maps.shape[:-1], dtype=torch.bool), match(student, teacher, (3, 3))
     )
     coords, inside = match(student, teacher, (3, 3))
     assert torch.equal(mask[:, :, :, 0], inside) and mask.any()
@@ -72,7 +72,7 @@ def test_maps_of_coordinates_give_back_the_place():
 def test_the_same_rectangle_shown_otherwise_gives_the_same_cells(flip, turns):
     maps, valid = random_maps(1, 1, 2, 5, 3, seed=5, holes=0.0)
     student, teacher = place(4, 2, 6, 8, flip, turns)[None, None], place(4, 2, 6, 8)[None, None]
-    found, mask = sample(maps, valid, *match(student, teacher, (5, 5)))
+    found, mask = sample(maps, valid, match(student, teacher, (5, 5)))
     shown = maps[0, 0].flip(2) if flip else maps[0, 0]
     torch.testing.assert_close(found[0, 0, 0], shown.rot90(turns, (1, 2)), atol=1e-5, rtol=1e-5)
     assert mask.all()
@@ -81,8 +81,9 @@ def test_the_same_rectangle_shown_otherwise_gives_the_same_cells(flip, turns):
 def test_sampling_equals_scipy():
     student, teacher = random_affines(2, 2, 2, 8, seed=6), random_affines(2, 2, 10, 18, seed=7)
     maps, valid = random_maps(2, 2, 3, 6, 4, seed=8, holes=0.0)
-    coords, inside = match(student, teacher, (3, 3))
-    found, mask = sample(maps, valid, coords, inside)
+    places = match(student, teacher, (3, 3))
+    coords, inside = places
+    found, mask = sample(maps, valid, places)
     centres = (np.arange(6) + 0.5) / 6
     for b, s, t, f in np.ndindex(2, 2, 2, 3):
         interpolate = RegularGridInterpolator((centres, centres), maps[b, t, f].double().numpy())
@@ -95,10 +96,11 @@ def test_sampling_equals_scipy():
 def test_invalid_cells_have_no_say():
     student, teacher = random_affines(2, 3, 2, 8, seed=9), random_affines(2, 2, 10, 18, seed=10)
     maps, valid = random_maps(2, 2, 2, 6, 4, seed=11, holes=0.4)
-    coords, inside = match(student, teacher, (3, 3))
-    expected_of_clean, _ = sample(maps, valid, coords, inside)
+    places = match(student, teacher, (3, 3))
+    coords, inside = places
+    expected_of_clean, _ = sample(maps, valid, places)
     maps = maps.where(valid[..., None], torch.nan)
-    found, mask = sample(maps, valid, coords, inside)
+    found, mask = sample(maps, valid, places)
     assert torch.equal(found, expected_of_clean)
     dropped = 0
     for b, s, t, f, i, j in np.ndindex(mask.shape):
@@ -118,15 +120,15 @@ def test_a_border_is_inside_and_half_of_the_weight_is_enough():
     student = place(-2, 0, 4, 4)[
         None, None
     ]  # cell centres of a 1 x 1 grid lie on the teacher's left border
-    coords, inside = match(student, teacher, (1, 1))
+    places = match(student, teacher, (1, 1))
+    coords, inside = places
     assert inside.all() and coords[0, 0, 0, 0, 0].tolist() == [-1.0, 0.0]
     maps = torch.arange(4.0).view(1, 1, 1, 2, 2, 1)
     valid = torch.tensor([[True, True], [False, False]]).view(1, 1, 1, 2, 2)
-    found, mask = sample(
-        maps, valid, coords, inside
-    )  # halfway between an invalid cell and a valid one
+    # halfway between an invalid cell and a valid one
+    found, mask = sample(maps, valid, places)
     assert mask.all() and found.item() == 0.0
-    assert not sample(maps, ~valid & False, coords, inside)[1].any()
+    assert not sample(maps, ~valid & False, places)[1].any()
 
 
 def test_bf16_maps_are_sampled_in_float32():
@@ -134,6 +136,6 @@ def test_bf16_maps_are_sampled_in_float32():
     places = match(
         random_affines(1, 2, 2, 8, seed=13), random_affines(1, 1, 18, 20, seed=14), (2, 2)
     )
-    found, _ = sample(maps.bfloat16(), valid, *places)
+    found, _ = sample(maps.bfloat16(), valid, places)
     assert found.dtype == torch.float32
-    assert torch.equal(found, sample(maps.bfloat16().float(), valid, *places)[0])
+    assert torch.equal(found, sample(maps.bfloat16().float(), valid, places)[0])

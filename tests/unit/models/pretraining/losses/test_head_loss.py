@@ -1,6 +1,4 @@
-"""The head loss without logits against loops in float64 and against the same loss with its logits."""
-
-import math
+"""The head loss without logits against loops in float64, and against the loss with its logits."""
 
 import numpy as np
 import pytest
@@ -15,10 +13,10 @@ from models.pretraining.losses.dino import Centre, DinoSpec
 from models.pretraining.losses.head_loss import (
     compact,
     head_loss,
-    head_targets,
     mean_loss,
     paired_rows,
 )
+from models.pretraining.losses.targets import head_targets
 from models.reducer import Reducer
 from tests.unit.formulas import loss_by_loops, statistics_by_loops, textbook
 from tests.unit.ranks import run_ranks
@@ -81,8 +79,11 @@ def with_logits(student, targets, table):
 
 
 def without(student, teacher, mask, table, centre=None, reducer=None, spec=SPEC):
-    found = head_targets(*teacher, mask, spec, reducer or Reducer(), centre)
-    return head_loss(*student, found, table, spec.student_temperature), found
+    found = head_targets(
+        *teacher, mask=mask, spec=spec, reducer=reducer or Reducer(), centre=centre
+    )
+    loss = head_loss(*student, targets=found, partners=table, temperature=spec.student_temperature)
+    return loss, found
 
 
 @pytest.mark.parametrize(
@@ -137,8 +138,12 @@ def test_equals_loops_in_float64(centred):
 
 def test_gradients_by_differences():
     student, teacher, mask, table = scene(3, 4, 11, 2, torch.float64)
-    targets = head_targets(*teacher, mask, SPEC, Reducer())
-    assert torch.autograd.gradcheck(lambda x, w: head_loss(x, w, targets, table, 0.3), student)
+    targets = head_targets(*teacher, mask=mask, spec=SPEC, reducer=Reducer())
+
+    def loss(features, prototypes):
+        return head_loss(features, prototypes, targets=targets, partners=table, temperature=0.3)
+
+    assert torch.autograd.gradcheck(loss, student)
 
 
 @pytest.mark.parametrize("cuts", [[5, 8], [13, 0], [1, 12]])
@@ -205,7 +210,7 @@ def test_nothing_valid_gives_zero_with_zero_gradients(rows, teachers, centred):
 
 @pytest.mark.parametrize("size,tolerance", [(1e-3, 1e-4), (30.0, 1e-4), (1e4, 3e-2)])
 def test_extreme_scores(size, tolerance):
-    """The largest are 25 times the size; so is the rounding of an exponent, hence the tolerances."""
+    """Exponents reach 25 times the size, and so does their rounding: hence the tolerances."""
     student, teacher, mask, table = scene(13, 9, 41, 2)
     given = (student[0].detach() * size).requires_grad_(), student[1]
     loud = teacher[0] * size, teacher[1]
@@ -225,7 +230,7 @@ def test_views_meet_row_by_row():
         torch.rand(2, 2, 4, generator=generator) > 0.3,
     )
     student, teacher, _, _ = scene(mask.numel(), present.numel(), 41)
-    table = paired_rows(pairs, mask, present)
+    table = paired_rows(pairs, mask=mask, target_mask=present)
     found, _ = without(student, teacher, present.flatten(), table)
     logits = (student[0] @ student[1].T).unflatten(0, mask.shape)  # B S n K
     targets = targets_of(teacher, present.flatten())[0].unflatten(0, present.shape)  # B t n K
@@ -259,32 +264,21 @@ def test_parts_of_a_mean_loss_average_to_the_whole(world_size):
     table[:4, 1] = -1
     total, _ = without(student, teacher, mask, table)
     cuts = {1: [slice(0, 4), slice(4, 12)], 2: [slice(0, 4), slice(4, 12)]}[world_size]
-    targets = head_targets(*teacher, mask, SPEC, Reducer())
+    targets = head_targets(*teacher, mask=mask, spec=SPEC, reducer=Reducer())
 
     def work(rank, reducer):
         mine = cuts if world_size == 1 else [cuts[rank]]
         return mean_loss(
             lambda x: (x, student[1]),
             [student[0].detach()[part] for part in mine],
-            targets,
-            [table[part, :1] if part.stop == 4 else table[part] for part in mine],
-            SPEC.student_temperature,
-            reducer,
+            targets=targets,
+            partners=[table[part, :1] if part.stop == 4 else table[part] for part in mine],
+            temperature=SPEC.student_temperature,
+            reducer=reducer,
         )
 
     found = torch.stack(run_ranks(world_size, work)).mean()
     torch.testing.assert_close(found, total / (table >= 0).sum())
-
-
-def test_statistics_of_a_collapsed_and_a_silent_teacher():
-    prototypes, mask, centre = 5 * torch.eye(3), torch.ones(6, dtype=torch.bool), Centre(3)
-    collapsed = head_targets(
-        torch.eye(3)[:1].expand(6, 3), prototypes, mask, SPEC, Reducer(), centre
-    ).statistics
-    np.testing.assert_allclose(collapsed, (0, 0, 1 / 3), atol=1e-6)
-    silent = head_targets(torch.zeros(6, 3), prototypes, mask, SPEC, Reducer(), centre).statistics
-    np.testing.assert_allclose(silent[:2], math.log(3), rtol=1e-6)
-    assert (centre.value == 0).all()  # read, not moved
 
 
 @pytest.mark.parametrize("centred", [False, True])
@@ -333,25 +327,21 @@ def test_no_tensor_grows_with_rows_times_prototypes(centred, monkeypatch):
 def test_without_gradients_none_are_made():
     student, teacher, mask, table = scene(13, 9, 41)
     expected, targets = without(student, teacher, mask, table)
+    pairs = {"targets": targets, "partners": table, "temperature": 0.1}
     with torch.no_grad():
-        assert torch.equal(head_loss(*student, targets, table, 0.1), expected)
-    fixed = head_loss(student[0], student[1].detach(), targets, table, 0.1)
+        assert torch.equal(head_loss(*student, **pairs), expected)
+    fixed = head_loss(student[0], student[1].detach(), **pairs)
     fixed.backward()
     torch.testing.assert_close(student[0].grad, torch.autograd.grad(expected, student)[0])
 
 
 def test_what_does_not_fit_is_refused():
     student, teacher, mask, table = scene(5, 4, 31)
-    targets = head_targets(*teacher, mask, SPEC, Reducer())
+    targets = head_targets(*teacher, mask=mask, spec=SPEC, reducer=Reducer())
+    pairs = {"targets": targets, "partners": table, "temperature": 0.1}
     with pytest.raises(ModelError, match="expected float32"):
-        head_loss(student[0].bfloat16(), student[1].bfloat16(), targets, table, 0.1)
-    with pytest.raises(ModelError, match=r"features \(N, D\)"):
-        head_targets(teacher[0][:, 1:], teacher[1], mask, SPEC, Reducer())
-    with pytest.raises(ModelError, match="mask of shape"):
-        head_targets(*teacher, mask[1:], SPEC, Reducer())
+        head_loss(student[0].bfloat16(), student[1].bfloat16(), **pairs)
     with pytest.raises(ModelError, match="as many prototypes"):
-        head_loss(student[0], student[1][1:], targets, table, 0.1)
+        head_loss(student[0], student[1][1:], **pairs)
     with pytest.raises(ModelError, match=r"partners of shape \(5, M\)"):
-        head_loss(*student, targets, table[1:], 0.1)
-    with pytest.raises(ModelError, match="iterations >= 1"):
-        head_targets(*teacher, mask, DinoSpec(0.1, 0.04, 0), Reducer())
+        head_loss(*student, **{**pairs, "partners": table[1:]})

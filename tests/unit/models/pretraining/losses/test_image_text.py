@@ -56,7 +56,10 @@ def with_gradients(views, dtype=torch.float32):
 def test_equals_the_mean_over_pixels_with_gradients():
     views, text = scene()
     exact, found = with_gradients(views, torch.float64), with_gradients(views)
-    expected, loss = by_pixels(exact, text), image_text(found, text, TEMPERATURE, Reducer())
+    expected, loss = (
+        by_pixels(exact, text),
+        image_text(found, text, temperature=TEMPERATURE, reducer=Reducer()),
+    )
     torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=0)
     expected.backward()
     loss.backward()
@@ -68,7 +71,7 @@ def test_equals_the_mean_over_pixels_with_gradients():
 
 def test_counts_equal_loops():
     labels = scene()[0]["local"].labels
-    counts = class_counts(labels, 2, CLASSES)
+    counts = class_counts(labels, side=2, classes=CLASSES)
     expected = torch.zeros(2, 3, 2, 2, CLASSES)
     for b, v, y, x in np.ndindex(labels.shape):
         if labels[b, v, y, x] >= 0:
@@ -79,14 +82,16 @@ def test_counts_equal_loops():
 
 def test_neither_norm_nor_masked_cells_nor_unlabelled_pixels_matter():
     views, text = scene()
-    expected = image_text(views, text, TEMPERATURE, Reducer())
-    torch.testing.assert_close(image_text(views, 7 * text, TEMPERATURE, Reducer()), expected)
+    expected = image_text(views, text, temperature=TEMPERATURE, reducer=Reducer())
+    torch.testing.assert_close(
+        image_text(views, 7 * text, temperature=TEMPERATURE, reducer=Reducer()), expected
+    )
     spoilt = {
         size: view._replace(features=(3 * view.features).where(view.valid[..., None], torch.nan))
         for size, view in views.items()
     }
     spoilt = with_gradients(spoilt)
-    loss = image_text(spoilt, text, TEMPERATURE, Reducer())
+    loss = image_text(spoilt, text, temperature=TEMPERATURE, reducer=Reducer())
     torch.testing.assert_close(loss, expected)
     loss.backward()
     assert all(view.features.grad.isfinite().all() for view in spoilt.values())
@@ -97,11 +102,19 @@ def test_right_features_are_nearly_free_and_wrong_ones_dear():
     labels = torch.arange(CLASSES).view(1, 1, 2, 2)
     valid = torch.ones(1, 1, 2, 2, dtype=torch.bool)
     right = text[labels]
-    assert image_text({"global": LabelledViews(right, valid, labels)}, text, 0.07, Reducer()) < 1e-5
-    wrong = LabelledViews(right.roll(1, dims=2), valid, labels)
-    assert float(image_text({"global": wrong}, text, 0.07, Reducer())) == pytest.approx(
-        1 / 0.07, rel=1e-3
+    assert (
+        image_text(
+            {"global": LabelledViews(right, valid, labels)},
+            text,
+            temperature=0.07,
+            reducer=Reducer(),
+        )
+        < 1e-5
     )
+    wrong = LabelledViews(right.roll(1, dims=2), valid, labels)
+    assert float(
+        image_text({"global": wrong}, text, temperature=0.07, reducer=Reducer())
+    ) == pytest.approx(1 / 0.07, rel=1e-3)
 
 
 def test_nothing_labelled_gives_zero_with_zero_gradients():
@@ -110,7 +123,7 @@ def test_nothing_labelled_gives_zero_with_zero_gradients():
         size: view._replace(labels=torch.full_like(view.labels, -1)) for size, view in views.items()
     }
     views = with_gradients(views)
-    loss = image_text(views, text, TEMPERATURE, Reducer())
+    loss = image_text(views, text, temperature=TEMPERATURE, reducer=Reducer())
     loss.backward()
     assert loss == 0 and all((view.features.grad == 0).all() for view in views.values())
 
@@ -125,12 +138,14 @@ def test_ranks_average_to_the_whole(cuts):
         return image_text(
             {size: LabelledViews(*parts[rank]) for size, parts in split.items()},
             text,
-            TEMPERATURE,
-            reducer,
+            temperature=TEMPERATURE,
+            reducer=reducer,
         )
 
     found = sum(run_ranks(2, work)) / 2
-    torch.testing.assert_close(found, image_text(views, text, TEMPERATURE, Reducer()))
+    torch.testing.assert_close(
+        found, image_text(views, text, temperature=TEMPERATURE, reducer=Reducer())
+    )
 
 
 def test_a_label_without_a_text_is_refused():

@@ -56,11 +56,11 @@ def run(student, teacher, reducer=None, spec=SPEC, centres=None, student_weights
     return multi_granularity(
         student,
         teacher,
-        callables(student_weights or linear_heads(5)),
-        callables(linear_heads(6)),
-        spec,
-        reducer or Reducer(),
-        centres,
+        student_heads=callables(student_weights or linear_heads(5)),
+        teacher_heads=callables(linear_heads(6)),
+        spec=spec,
+        reducer=reducer or Reducer(),
+        centres=centres,
     )
 
 
@@ -80,7 +80,7 @@ def matched_cells(student, teacher, size, b, s, t, f):
         xy = views.affine[b, s].numpy() @ np.array([(j + 0.5) / side, (i + 0.5) / side, 1])
         a = teacher.affine[b, t].numpy()
         u, v = np.linalg.solve(a[:, :2], xy - a[:, 2])
-        if not (-1e-9 <= min(u, v) and max(u, v) <= 1 + 1e-9 and views.valid[b, s, f, i, j]):
+        if not (min(u, v) >= -1e-9 and max(u, v) <= 1 + 1e-9 and views.valid[b, s, f, i, j]):
             continue
         height, width = teacher.valid.shape[3:]
         total, weight = sample_by_loops(
@@ -119,11 +119,16 @@ def cluster_by_loops(cells, side, clusters):
     rows = max(d for d in range(1, clusters + 1) if clusters % d == 0 and d * d <= clusters)
     columns = clusters // rows
     seeds = np.zeros((rows, columns, features.shape[1]))
-    for (i, j, x), (a, b) in ((cell, ab) for cell in cells for ab in np.ndindex(rows, columns)):
-        overlap = lambda k, n, c: max(0, min(k + 1, (c + 1) * side / n) - max(k, c * side / n))
-        seeds[a, b] += overlap(i, rows, a) * overlap(j, columns, b) * x
+
+    def overlap(k, n, c):
+        """Of cell k with the c-th of n equal parts of a side."""
+        return max(0, min(k + 1, (c + 1) * side / n) - max(k, c * side / n))
+
+    for i, j, x in cells:
+        for a, b in np.ndindex(rows, columns):
+            seeds[a, b] += overlap(i, rows, a) * overlap(j, columns, b) * x
     seeds = np.stack([unit(x) for x in seeds.reshape(clusters, -1)])
-    for turn in range(4):
+    for _ in range(4):
         shares = textbook(directions @ seeds.T, SPEC.cluster_epsilon, SPEC.dino.iterations)
         seeds = np.stack([unit(x) for x in shares.T @ features])
     return shares / shares.sum(0)
@@ -206,11 +211,17 @@ def test_each_place_goes_through_a_head_once():
 
         return head
 
-    heads = [
-        {level: counting((who, level), w) for level, w in linear_heads(seed).items()}
-        for who, seed in (("student", 5), ("teacher", 6))
-    ]
-    multi_granularity(student, teacher, *heads, SPEC, Reducer())
+    def counting_heads(who, seed):
+        return {level: counting((who, level), w) for level, w in linear_heads(seed).items()}
+
+    multi_granularity(
+        student,
+        teacher,
+        student_heads=counting_heads("student", 5),
+        teacher_heads=counting_heads("teacher", 6),
+        spec=SPEC,
+        reducer=Reducer(),
+    )
     cells = {
         (size, b, s, t, f): matched_cells(student, teacher, size, b, s, t, f)
         for size, b, s, t, f in pairs_of(student, teacher)
@@ -224,8 +235,8 @@ def test_each_place_goes_through_a_head_once():
 
 
 def test_a_view_does_not_meet_itself():
-    assert partner_views(2, 2, True).tolist() == [[False, True], [True, False]]
-    assert partner_views(3, 2, False).all()
+    assert partner_views(2, 2, same=True).tolist() == [[False, True], [True, False]]
+    assert partner_views(3, 2, same=False).all()
     student, teacher = scene()
     only = {"global": ViewMaps(*(x[:, :1] for x in student["global"]))}
     found = run(with_gradients(only), ViewMaps(*(x[:, :1] for x in teacher)))
@@ -235,7 +246,10 @@ def test_a_view_does_not_meet_itself():
 def test_masked_cells_have_no_influence():
     student, teacher = scene(holes=0.3)
     expected = run(student, teacher)
-    spoil = lambda views: views._replace(maps=views.maps.where(views.valid[..., None], torch.nan))
+
+    def spoil(views):
+        return views._replace(maps=views.maps.where(views.valid[..., None], torch.nan))
+
     spoilt = with_gradients({size: spoil(views) for size, views in student.items()})
     found = run(spoilt, spoil(teacher))
     for level, loss in expected.losses.items():
@@ -339,7 +353,10 @@ def test_running_mean_centring_gives_the_next_centres():
 def cells_of(teacher, student, mask):
     """One pair of one sample and frame: (n, D) maps on a square grid."""
     side = math.isqrt(len(mask))
-    grid = lambda x: x.view(1, 1, 1, side, side, -1)
+
+    def grid(x):
+        return x.view(1, 1, 1, side, side, -1)
+
     return Matched(
         grid(student),
         grid(teacher)[:, :, None],

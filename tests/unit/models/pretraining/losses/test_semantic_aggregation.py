@@ -40,11 +40,11 @@ def run(student, teacher, valid, reducer=None, head=HEAD, **options):
     return semantic_aggregation(
         student,
         teacher,
-        valid,
-        lambda x: (x, head),
-        lambda x: (x, OTHER),
-        SPEC,
-        reducer or Reducer(),
+        valid=valid,
+        student_head=lambda x: (x, head),
+        teacher_head=lambda x: (x, OTHER),
+        spec=SPEC,
+        reducer=reducer or Reducer(),
         **options,
     )
 
@@ -80,10 +80,13 @@ def test_equals_the_formula_with_gradients():
     exact = {size: x.double().requires_grad_() for size, x in student.items()}
     head = HEAD.double().requires_grad_()
     found_terms, losses = terms(exact, teacher, valid, head), []
-    for b, g, l in np.ndindex(2, 2, 3):  # the formula for one pair of views of one sample
-        g, l = ("global", g), ("local", l)
+    for b, g, v in np.ndindex(2, 2, 3):  # the formula for one pair of views of one sample
+        one, other = ("global", g), ("local", v)
         losses.append(
-            sum(found_terms[b, g, l, i] + found_terms[b, l, g, i] for i in range(QUERIES))
+            sum(
+                found_terms[b, one, other, i] + found_terms[b, other, one, i]
+                for i in range(QUERIES)
+            )
             / (2 * QUERIES)
         )
     expected = sum(losses) / len(losses)
@@ -110,9 +113,10 @@ def test_views_that_hold_nothing_take_no_part():
     student, teacher, valid = masked_scene()
     found_terms = terms({s: x.double() for s, x in student.items()}, teacher, valid, HEAD.double())
     expected = sum(found_terms.values()) / len(found_terms)
-    spoil = lambda queries: {
-        s: x.where(valid[s][..., None, None], torch.nan) for s, x in queries.items()
-    }
+
+    def spoil(queries):
+        return {s: x.where(valid[s][..., None, None], torch.nan) for s, x in queries.items()}
+
     student = {s: x.requires_grad_() for s, x in spoil(student).items()}
     head = HEAD.clone().requires_grad_()
     found = run(student, spoil(teacher), valid, head=head)
@@ -127,11 +131,14 @@ def test_views_that_hold_nothing_take_no_part():
 def test_ranks_average_to_the_whole(cuts):
     student, teacher, valid = masked_scene(batch=4)
     expected = run(student, teacher, valid)
-    split = lambda given: [
-        dict(zip(given, parts)) for parts in zip(*(x.split(cuts) for x in given.values()))
-    ]
-    parts = [split(given) for given in (student, teacher, valid)]
-    found = run_ranks(2, lambda rank, reducer: run(*(part[rank] for part in parts), reducer))
+
+    def work(rank, reducer):
+        def part(tensors):
+            return {size: x.split(cuts)[rank] for size, x in tensors.items()}
+
+        return run(part(student), part(teacher), part(valid), reducer)
+
+    found = run_ranks(2, work)
     torch.testing.assert_close(sum(one.loss for one in found) / 2, expected.loss, rtol=1e-5, atol=0)
     for one in found:
         torch.testing.assert_close(torch.stack(one.statistics), torch.stack(expected.statistics))
@@ -154,10 +161,10 @@ def test_one_sided_pairs_need_the_teacher_on_one_size_only():
         [
             float(
                 loss_by_loops(
-                    HEAD.double() @ student["local"][b, l, i].double(), targets[b, g, i], 0.2
+                    HEAD.double() @ student["local"][b, v, i].double(), targets[b, g, i], 0.2
                 )
             )
-            for b, l, g, i in np.ndindex(2, 3, 2, QUERIES)
+            for b, v, g, i in np.ndindex(2, 3, 2, QUERIES)
         ]
     )
     assert float(found.loss) == pytest.approx(expected, rel=1e-5)
