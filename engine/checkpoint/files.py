@@ -15,37 +15,49 @@ from data.files import force
 from data.hashing import stream_checksum
 from engine.distributed.shard_names import BUFFER, SHARD
 
-MANIFEST, STATE, BUFFERS = "manifest.json", "state.json", "ema/buffers.safetensors"
+MANIFEST = "manifest.json"
+STATE = "state.json"
+BUFFERS = "ema/buffers.safetensors"
 LAYOUT = "layout"  # in the header of a file of shards: ``zero.layout`` as JSON
 FORMAT = 2
 
+ShardReader = Callable[[int, int], Tensor]  # takes rank and group, gives a flat shard
 
-def whole(root: Path) -> list[Path]:
+
+def complete(root: Path) -> list[Path]:
     """Checkpoints that have a manifest, oldest first."""
     return sorted(file.parent for file in root.glob(f"step-*/{MANIFEST}"))
 
 
 def newest(run_dir: Path) -> Path | None:
-    """The newest whole checkpoint of a run, None if there is none; names the others on the standard
-    output."""
+    """The newest complete checkpoint of a run, None if there is none.
+
+    Incomplete ones are named on the standard output.
+    """
     root = run_dir / "checkpoints"
-    found = whole(root)
-    for folder in sorted(set(root.glob("*step-*")) - set(found)):
+    checkpoints = complete(root)
+    for folder in sorted(set(root.glob("*step-*")) - set(checkpoints)):
         print(
-            f"warning: {folder}: not a whole checkpoint, its saving or deleting was cut short; passed over",
+            f"warning: {folder}: not a complete checkpoint, its saving or deleting was cut short; "
+            "ignored",
             flush=True,
         )
-    return found[-1] if found else None
+    if not checkpoints:
+        return None
+    return checkpoints[-1]
 
 
 def manifest(folder: Path) -> dict[str, dict]:
-    """Size and checksum of the files that a checkpoint must have, by relative name. Raises
-    InputError without them."""
+    """Size and checksum of the files that a checkpoint must have, by relative name.
+
+    Raises:
+        InputError: There is no manifest, or it has another format.
+    """
     file = folder / MANIFEST
     if not file.is_file():
         raise InputError(
             f"{folder}: expected a checkpoint with a {MANIFEST}, found none; choose another, "
-            "or the newest whole one with --resume auto"
+            "or the newest complete one with --resume auto"
         )
     content = json.loads(file.read_text())
     if content.get("format") != FORMAT:
@@ -57,19 +69,30 @@ def manifest(folder: Path) -> dict[str, dict]:
 
 
 def verify(folder: Path, files: dict[str, dict], names: list[str]) -> None:
-    """Raise InputError at the first file that is not what the manifest says."""
+    """Raise InputError at the first file that is not what the manifest says.
+
+    Args:
+        folder: A checkpoint.
+        files: Its manifest.
+        names: The files to look at.
+    """
     for name in names:
-        file, expected = folder / name, files[name]
-        found = stamp(file) if file.is_file() else None
-        if found != expected:
+        file = folder / name
+        expected = files[name]
+        actual = None
+        if file.is_file():
+            actual = stamp(file)
+        if actual != expected:
             raise InputError(
-                f"{file}: expected {_words(expected)}, found {_words(found)}; the checkpoint is damaged, "
-                "use an earlier one"
+                f"{file}: expected {_describe(expected)}, found {_describe(actual)}; "
+                "the checkpoint is damaged, use an earlier one"
             )
 
 
-def _words(entry: dict | None) -> str:
-    return f"{entry['size']} bytes with CRC32C {entry['crc32c']}" if entry else "no such file"
+def _describe(entry: dict | None) -> str:
+    if entry is None:
+        return "no such file"
+    return f"{entry['size']} bytes with CRC32C {entry['crc32c']}"
 
 
 def stamp(file: Path) -> dict:
@@ -81,30 +104,49 @@ def stamp(file: Path) -> dict:
 
 
 def shard_file(folder: Path, rank: int) -> Path:
-    """Where a rank's part of the teacher lies."""
+    """The file of a rank's part of the teacher."""
     return folder / "ema" / f"rank-{rank:05d}.safetensors"
 
 
-def whole_weights(
-    folder: Path, shard: Callable[[int, int], Tensor] | None = None
-) -> dict[str, Tensor]:
-    """The whole teacher of a checkpoint in float32, by the names of the whole model, buffers
-    included; no processes.
+def full_weights(folder: Path, read_shard: ShardReader | None = None) -> dict[str, Tensor]:
+    """The full teacher of a checkpoint in float32, buffers included, in one process.
 
-    ``shard(rank, group)`` gives other shards of the same layout than the teacher's, such as the
-    student's master weights. Raises InputError for a checkpoint of another format.
+    Args:
+        folder: A checkpoint.
+        read_shard: Gives other shards of the same layout than the teacher's, such as the student's
+            master weights.
+
+    Returns:
+        Tensors by the names of the full model.
+
+    Raises:
+        InputError: The checkpoint has another format.
     """
     manifest(folder)
     files = [safe_open(file, "pt") for file in sorted((folder / "ema").glob("rank-*.safetensors"))]
-    shard = shard or (lambda rank, group: files[rank].get_tensor(f"{SHARD}{group:05d}"))
-    state = {
-        name.removeprefix(BUFFER): tensor for name, tensor in load_file(folder / BUFFERS).items()
-    }
+
+    def read_teacher_shard(rank: int, group: int) -> Tensor:
+        return files[rank].get_tensor(f"{SHARD}{group:05d}")
+
+    if read_shard is None:
+        read_shard = read_teacher_shard
+    state = {}
+    for name, tensor in load_file(folder / BUFFERS).items():
+        state[name.removeprefix(BUFFER)] = tensor
     for rank, file in enumerate(files):
-        for index, group in enumerate(json.loads(file.metadata()[LAYOUT])):
-            if group["ranks"][0] != rank:
-                continue  # the first of the ranks that share a flat vector speaks for all
-            flat = torch.cat([shard(other, index) for other in group["ranks"]])
-            for name, shape, offset in group["parameters"]:
-                state[name] = flat[offset : offset + math.prod(shape)].view(shape).clone()
+        layout = json.loads(file.metadata()[LAYOUT])
+        for index, group in enumerate(layout):
+            # All ranks that share a flat vector describe it. The first of them is enough.
+            if group["ranks"][0] == rank:
+                flat = torch.cat([read_shard(holder, index) for holder in group["ranks"]])
+                state |= _cut(flat, group["parameters"])
     return state
+
+
+def _cut(flat: Tensor, parameters: list[list]) -> dict[str, Tensor]:
+    """The parameters of a flat vector, by name."""
+    tensors = {}
+    for name, shape, offset in parameters:
+        part = flat[offset : offset + math.prod(shape)]
+        tensors[name] = part.view(shape).clone()
+    return tensors

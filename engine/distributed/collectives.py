@@ -1,18 +1,21 @@
-"""What ranks tell each other outside DeepSpeed: batch statistics, and whether all of them are well."""
+"""What ranks tell each other outside DeepSpeed: batch statistics, and whether one has failed."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from engine.errors import RankError
+from engine.errors import USER_ERRORS, RankError
 from models.reducer import Reducer
 
+_LONGEST_LINE = 500  # characters of an error that travel to the other ranks
 
-def _sum(x: Tensor, group) -> Tensor:
-    """Sum over ranks in a tensor of its own."""
+
+def _sum(x: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+    """Sum over ranks in a new tensor."""
     total = x.detach().clone(memory_format=torch.contiguous_format)
     dist.all_reduce(total, group=group)
     return total
@@ -22,25 +25,26 @@ class _SumWithGrad(torch.autograd.Function):
     """A sum over ranks whose backward is a sum over ranks."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, group) -> Tensor:
+    def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup | None) -> Tensor:
         """Any shape; the same shape on all ranks."""
         ctx.group = group
         return _sum(x, group)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         """Every rank's loss depends on this rank's summand."""
         return _sum(grad, ctx.group), None
 
 
 class DistributedReducer(Reducer):
-    """Collectives over a data-parallel group; all its ranks must make the same calls with equal
-    shapes.
+    """Collectives over a data-parallel group.
 
-    ``group`` None: all processes. Needs ``zero.init_distributed`` first.
+    All ranks of the group must make the same calls with equal shapes. ``zero.init_distributed``
+    comes first.
     """
 
-    def __init__(self, group=None):
+    def __init__(self, group: dist.ProcessGroup | None = None):
+        """Take a process group; None means all processes."""
         self.group = group
         self.world_size = dist.get_world_size(group)
 
@@ -49,7 +53,7 @@ class DistributedReducer(Reducer):
         return _sum(x, self.group)
 
     def max(self, x: Tensor) -> Tensor:
-        """Elementwise maximum over ranks, no gradient, any shape. The argument is left untouched."""
+        """Elementwise maximum over ranks, no gradient, any shape. The argument is untouched."""
         largest = x.detach().clone(memory_format=torch.contiguous_format)
         dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=self.group)
         return largest
@@ -59,39 +63,52 @@ class DistributedReducer(Reducer):
         return _SumWithGrad.apply(x, self.group)
 
     def gather(self, x: Tensor) -> Tensor:
-        """(n, ...) -> (n x world size, ...), rank after rank, no gradient. Equal shapes on all
-        ranks."""
+        """(n, ...) -> (n x world size, ...), rank after rank, no gradient.
+
+        The shapes must be equal on all ranks.
+        """
         x = x.detach().contiguous()
-        parts = x.new_empty((self.world_size * x.shape[0], *x.shape[1:]))
-        dist.all_gather_into_tensor(parts, x, group=self.group)
-        return parts
+        gathered = x.new_empty((self.world_size * x.shape[0], *x.shape[1:]))
+        dist.all_gather_into_tensor(gathered, x, group=self.group)
+        return gathered
 
 
 def together(action: Callable[[], Any]) -> Any:
-    """Run ``action`` on every rank and return this rank's result; if one fails, raise RankError on
-    all of them.
+    """Run ``action`` on every rank and return this rank's result.
 
     Without it the rank that failed would leave while the others wait for it in their next
     collective. So ``action`` must have no collective that a failing rank would miss. In a process
     without process groups it is simply called.
+
+    Raises:
+        RankError: ``action`` failed on some rank; raised on all of them.
     """
-    result, problem, error = _attempt(action)
-    _raise_any(_exchange(problem), error)
-    return result
+    outcome = _attempt(action)
+    _raise_first(_exchange(outcome.problem), outcome.error)
+    return outcome.result
 
 
 def collect(action: Callable[[], Any]) -> list:
     """As ``together``, but returns the (small) results of all ranks in rank order."""
-    result, problem, error = _attempt(action)
-    answers = _exchange((result, problem))
-    _raise_any([problem for _, problem in answers], error)
+    outcome = _attempt(action)
+    answers = _exchange((outcome.result, outcome.problem))
+    _raise_first([problem for _, problem in answers], outcome.error)
     return [result for result, _ in answers]
 
 
 def on_first_rank(action: Callable[[], Any]) -> Any:
-    """Run ``action`` on rank 0 alone; all ranks return its (small) result, or raise RankError if it
-    failed."""
-    return collect(action if is_first_rank() else lambda: None)[0]
+    """Run ``action`` on rank 0 alone, and return its (small) result on all ranks.
+
+    Raises:
+        RankError: It failed; raised on all ranks.
+    """
+
+    def nothing() -> None:
+        return None
+
+    if not is_first_rank():
+        action = nothing
+    return collect(action)[0]
 
 
 def is_first_rank() -> bool:
@@ -99,32 +116,40 @@ def is_first_rank() -> bool:
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
-def _attempt(action: Callable[[], Any]) -> tuple[Any, str | None, Exception | None]:
-    """Result, and the error as one line and as itself."""
+@dataclass
+class _Outcome:
+    """What an action gave on this rank: a result, or an error and how other ranks hear of it."""
+
+    result: Any = None
+    problem: str | None = None  # the error as one line
+    error: Exception | None = None
+
+
+def _attempt(action: Callable[[], Any]) -> _Outcome:
+    """Call an action and keep its error, whatever it is: the other ranks must hear of it."""
     try:
-        return action(), None, None
-    except (
-        Exception
-    ) as error:  # whatever it is, the other ranks must hear of it before it goes on its way
-        line = " ".join(str(error).split())[:500]
-        return (
-            None,
-            line if isinstance(error, ValueError) else f"{type(error).__name__}: {line}",
-            error,
-        )
+        return _Outcome(result=action())
+    except Exception as error:
+        problem = " ".join(str(error).split())[:_LONGEST_LINE]
+        if not isinstance(error, USER_ERRORS):
+            problem = f"{type(error).__name__}: {problem}"
+        return _Outcome(problem=problem, error=error)
 
 
-def _exchange(word: Any) -> list:
+def _exchange(message: Any) -> list:
     """Every rank's small object, in rank order."""
     if not dist.is_initialized():
-        return [word]
-    words = [None] * dist.get_world_size()
-    dist.all_gather_object(words, word)
-    return words
+        return [message]
+    messages: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(messages, message)
+    return messages
 
 
-def _raise_any(problems: list[str | None], error: Exception | None) -> None:
-    """Raise the first rank's problem, named by its rank if rank 0 is well."""
-    for rank, line in enumerate(problems):
-        if line is not None:
-            raise RankError(f"rank {rank}: {line}" if rank else line) from error
+def _raise_first(problems: list[str | None], error: Exception | None) -> None:
+    """Raise the problem of the first rank that has one. Its rank is named unless it is rank 0."""
+    for rank, problem in enumerate(problems):
+        if problem is None:
+            continue
+        if rank > 0:
+            problem = f"rank {rank}: {problem}"
+        raise RankError(problem) from error

@@ -5,22 +5,25 @@ from collections.abc import Callable
 import torch
 
 from engine.distributed import zero
-from engine.errors import ConfigError, RankError
+from engine.errors import USER_ERRORS, ConfigError, RankError
 
 
 def run_on_ranks(work: Callable[[torch.device, int], int]) -> int:
-    """Join the other processes, call ``work(device, number of ranks)``, leave; returns the exit
-    code of this rank.
+    """Join the other processes, call ``work(device, number of ranks)``, and leave.
 
-    An error that all ranks have met alike is raised by rank 0 alone, to be said once; the others
-    return 2.
+    An error of the user's that all ranks have alike is raised by rank 0 alone, so that it is shown
+    once. The others return 2.
+
+    Returns:
+        The exit code of this rank.
     """
     device = zero.init_distributed()
-    rank, world, _ = zero.ranks()
+    rank, world_size, _ = zero.ranks()
     try:
-        return work(device, world)
+        return work(device, world_size)
     except (RankError, ConfigError) as error:
-        if rank and isinstance(error.__cause__ or error, ValueError):
+        cause = error.__cause__ or error
+        if rank > 0 and isinstance(cause, USER_ERRORS):
             return 2
         raise
     finally:

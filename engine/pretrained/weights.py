@@ -19,7 +19,7 @@ from torch import Tensor
 from data.errors import InputError
 from data.tiles.modalities import MODALITIES
 from data.tiles.regions import RegionTable
-from engine.checkpoint.files import MANIFEST, STATE, manifest, newest, verify, whole_weights
+from engine.checkpoint.files import MANIFEST, STATE, manifest, newest, verify, full_weights
 from engine.config.typed import parse
 from engine.errors import ConfigError
 from models.initialise import initialise
@@ -150,11 +150,13 @@ def read(path: str | Path, weights: str = "teacher") -> Source:
     verify(folder, files, sorted(name for name in files if name.startswith("ema/")))
     shard = None
     if weights == "student":
-        from engine.distributed import zero  # the only reader of DeepSpeed's files
+        from engine.distributed import zero_files  # the only reader of DeepSpeed's files
 
-        parts = [zero.saved_partitions(folder, rank) for rank in range(description["world_size"])]
+        parts = [
+            zero_files.saved_partitions(folder, rank) for rank in range(description["world_size"])
+        ]
         shard = lambda rank, group: parts[rank][group].float()
-    return Source(whole_weights(folder, shard), {**description, "weights": weights})
+    return Source(full_weights(folder, shard), {**description, "weights": weights})
 
 
 def describe(path: Path) -> dict:
@@ -177,7 +179,7 @@ def locate(path: Path) -> Path:
     found = newest(path)
     if found is None:
         raise InputError(
-            f"{path}: expected a run folder with a whole checkpoint, a checkpoint, or a folder of "
+            f"{path}: expected a run folder with a complete checkpoint, a checkpoint, or a folder of "
             f"skysense export, found {'none of them' if path.is_dir() else 'no such folder'}"
         )
     return found

@@ -78,7 +78,12 @@ class Step:
         step."""
         with part("inputs"):
             now = self.schedules.at(batch.step)
-            zero.set_schedule(self.engine, now.lr, now.weight_decay, now.last_layer_lr)
+            zero.set_schedule(
+                self.engine,
+                lr=now.lr,
+                weight_decay=now.weight_decay,
+                last_layer_lr=now.last_layer_lr,
+            )
             views = to_views(batch, self.device)
 
         # The student comes first: meanwhile the ranks exchange the teacher's weights of the last

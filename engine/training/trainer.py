@@ -25,7 +25,7 @@ from engine.distributed.collectives import DistributedReducer, on_first_rank, to
 from engine.distributed.teacher import EmaTeacher
 from engine.errors import ConfigError
 from engine.resilience.guard import Guard
-from engine.resilience.preempt import EXIT_DONE, Preempt
+from engine.resilience.preempt import Preempt, Request
 from engine.training.build import (
     build_models,
     check_regions,
@@ -42,8 +42,11 @@ from engine.training.objective import Objective
 from engine.training.schedules import Schedules
 from engine.training.step import Step, StepReport
 
+EXIT_DONE = 0  # all steps made, or stopped by the stop file: nothing to requeue
+EXIT_REQUEUE = 75  # EX_TEMPFAIL: saved after a signal, the same command with --resume continues
 EXIT_INPUT = 2  # as for every wrong input
 EXIT_GUARD = 3  # the guard ended the run
+EXIT_CODES = {Request.NONE: None, Request.STOP_FILE: EXIT_DONE, Request.SIGNAL: EXIT_REQUEUE}
 
 
 @dataclass
@@ -137,7 +140,10 @@ def open_run(config: Config, device: torch.device, resume: str | None = None) ->
 
     optimizer = config.deepspeed["optimizer"]["params"]
     groups = zero.parameter_groups(
-        student, optimizer["weight_decay"], partial(is_no_decay, spec=settings.model), is_last_layer
+        student,
+        weight_decay=optimizer["weight_decay"],
+        is_no_decay=partial(is_no_decay, spec=settings.model),
+        is_last_layer=is_last_layer,
     )
     engine = zero.initialize(student, config.deepspeed, groups)
     zero.join_expert_groups(teacher)
@@ -235,12 +241,14 @@ def _loop(run: Run, preempt: Preempt, stop_at: int | None) -> int:
                 batch.step, _record(report), batch_size, time.perf_counter() - began, waited
             )
             _record_trouble(run, batch, report)
-            messages, failing = guard.check(
-                report.terms["total"], report.entropies(), report.applied
-            )
+            verdict = guard.check(report.terms["total"], report.entropies(), applied=report.applied)
             if run.rank == 0:
-                print("".join(f"warning: {message}\n" for message in messages), end="", flush=True)
-            code = EXIT_GUARD if failing else preempt.vote(run.reducer, step.device)
+                for message in verdict.warnings:
+                    print(f"warning: {message}", flush=True)
+            if verdict.stop:
+                code = EXIT_GUARD
+            else:
+                code = EXIT_CODES[preempt.vote(run.reducer, step.device)]
             if done % settings.checkpoint.every == 0:
                 saved = _save(run, done)
             garbage.after(batch.step)
@@ -277,7 +285,14 @@ def _save(run: Run, done: int) -> int:
         "model": asdict(settings.model),
         "regions": run.dataset.regions.to_json(),
     }
-    save(run.run_dir, done, run.step.engine, ema, extra, settings.checkpoint.keep)
+    save(
+        run.run_dir,
+        done,
+        engine=run.step.engine,
+        teacher=ema,
+        extra=extra,
+        keep=settings.checkpoint.keep,
+    )
     return done
 
 

@@ -13,7 +13,8 @@ from models.moe.layer import MoE, canonical_names
 from models.reducer import Reducer
 from models.spec import MoESpec
 
-WIDTH, TOKENS = 8, 12  # tokens of one half of the global batch
+WIDTH = 8
+TOKENS = 12  # of one half of the global batch
 HALVES = 4  # the global batch is four halves, whatever the number of ranks
 
 
@@ -56,22 +57,22 @@ def parameter_groups(model) -> list[dict]:
     """Optimizer groups: no decay on vectors and the token, the last layer apart."""
     return zero.parameter_groups(
         model,
-        0.1,
-        lambda name, p: p.ndim < 2 or name == "token",
-        lambda name, p: name == "last_layer.weight",
+        weight_decay=0.1,
+        is_no_decay=lambda name, p: p.ndim < 2 or name == "token",
+        is_last_layer=lambda name, p: name == "last_layer.weight",
     )
 
 
 def batch(step: int, rank: int, world: int):
     """This rank's share of the global batch of a step."""
     share = HALVES // world
-    generators = [
-        torch.Generator().manual_seed(100 * step + half)
-        for half in range(rank * share, (rank + 1) * share)
-    ]
-    x = torch.cat([torch.randn(TOKENS, 6, generator=g) for g in generators])
-    target = torch.cat([5 * torch.randn(TOKENS, 5, generator=g) for g in generators])
-    return x, target
+    inputs = []
+    targets = []
+    for half in range(rank * share, (rank + 1) * share):
+        generator = torch.Generator().manual_seed(100 * step + half)
+        inputs.append(torch.randn(TOKENS, 6, generator=generator))
+        targets.append(5 * torch.randn(TOKENS, 5, generator=generator))
+    return torch.cat(inputs), torch.cat(targets)
 
 
 def config(bf16: bool = False, clip: float = 1.0, **zero_keys) -> dict:
@@ -98,7 +99,10 @@ def start(ep_size: int, width: int = WIDTH, **keys):
 def train_step(engine, step: int, lr: float = 1e-2) -> float:
     """One step of the global batch; the gradient norm."""
     rank, world, _ = zero.ranks()
-    zero.set_schedule(engine, lr, 0.1, lr if step > 0 else 0.0)
+    last_layer_lr = 0.0
+    if step > 0:
+        last_layer_lr = lr
+    zero.set_schedule(engine, lr=lr, weight_decay=0.1, last_layer_lr=last_layer_lr)
     engine.backward(engine(*batch(step, rank, world)))
     engine.step()
     assert zero.was_applied(engine)

@@ -44,7 +44,7 @@ def train(engine, teacher, steps):
 def publish(folder, step, engine, teacher, keep=2):
     """A checkpoint with values and tensors of the caller's."""
     extra = {"seed": 7, "fingerprint": "abc", "centres": CENTRES, "nothing": {}}
-    return save(folder, step, engine, teacher, extra, keep)
+    return save(folder, step, engine=engine, teacher=teacher, extra=extra, keep=keep)
 
 
 def everything(engine, teacher):
@@ -252,9 +252,7 @@ def test_old_checkpoints_go_after_the_new_one_is_there(first):
 
 def test_a_full_disk_of_one_rank_fails_on_all_and_leaves_the_earlier_checkpoint(first):
     for _, _, (line, kept, after) in first[1]:
-        assert re.match(
-            r"rank 1: OSError: \S+/\.unfinished-step-00000002/\S+: cannot be written", line
-        )
+        assert re.match(r"rank 1: \S+/\.unfinished-step-00000002/\S+: cannot be written", line)
         assert (kept, after) == ("step-00000001", "step-00000003")
 
 
@@ -284,8 +282,8 @@ def test_a_killed_save_leaves_the_earlier_checkpoint(tmp_path, capsys, point):
     assert latest(tmp_path) == root / "step-00000001"
     said = capsys.readouterr().out
     assert (
-        "step-00000009: not a whole checkpoint" in said
-        and ".unfinished-step-00000002: not a whole" in said
+        "step-00000009: not a complete checkpoint" in said
+        and ".unfinished-step-00000002: not a complete" in said
     )
 
 

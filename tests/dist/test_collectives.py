@@ -6,7 +6,7 @@ import torch
 
 from engine.distributed import zero
 from engine.distributed.collectives import DistributedReducer, collect, on_first_rank, together
-from engine.errors import RankError
+from engine.errors import ConfigError, RankError
 from tests.dist.processes import run_processes
 
 WORLD = 2
@@ -62,12 +62,12 @@ def joint(rank):
         return rank
 
     found = [
-        together(lambda: fail_on(-1, ValueError)),
-        collect(lambda: fail_on(-1, ValueError)),
-        on_first_rank(lambda: fail_on(1, ValueError)),
+        together(lambda: fail_on(-1, ConfigError)),
+        collect(lambda: fail_on(-1, ConfigError)),
+        on_first_rank(lambda: fail_on(1, ConfigError)),
     ]
     for action in (together, collect, on_first_rank):
-        for bad, kind in ((1, OSError), (0, ValueError)):
+        for bad, kind in ((1, OSError), (0, ConfigError)):
             try:
                 found.append(action(lambda bad=bad, kind=kind: fail_on(bad, kind)))
             except RankError as error:
@@ -102,7 +102,7 @@ def test_reductions_equal_one_process():
         assert good == [rank, [0, 1], 0]
         on_1, on_0 = (
             ("rank 1: OSError: no space, two lines", "OSError"),
-            ("no space, two lines", "ValueError"),
+            ("no space, two lines", "ConfigError"),
         )
         other_1, other_0 = (on_1[0], "NoneType"), (on_0[0], "NoneType")
         both = [other_1, on_0] if rank == 0 else [on_1, other_0]

@@ -13,6 +13,7 @@ from data.tiles.regions import RegionTable
 from engine.checkpoint.save import save
 from engine.config.load import load as load_config
 from engine.distributed import zero
+from engine.distributed.flat_copy import FlatCopy
 from engine.distributed.collectives import DistributedReducer
 from engine.distributed.teacher import EmaTeacher
 from engine.pretrained.export import export
@@ -39,7 +40,10 @@ def worker(folder, ep_size, bf16):
     reducer, params = DistributedReducer(), config.deepspeed["optimizer"]["params"]
     student, teacher = build_models(config.settings, reducer)
     groups = zero.parameter_groups(
-        student, params["weight_decay"], partial(is_no_decay, spec=student.spec), is_last_layer
+        student,
+        weight_decay=params["weight_decay"],
+        is_no_decay=partial(is_no_decay, spec=student.spec),
+        is_last_layer=is_last_layer,
     )
     engine = zero.initialize(student, config.deepspeed, groups)
     zero.join_expert_groups(teacher)
@@ -53,7 +57,7 @@ def worker(folder, ep_size, bf16):
         ema.update(momentum)
     student.trunk.context.prototypes.add_(0.5)
     extra = {"model": asdict(student.spec), "regions": RegionTable((1, 2)).to_json()}
-    save(folder, 2, engine, ema, extra, keep=1)
+    save(folder, 2, engine=engine, teacher=ema, extra=extra, keep=1)
     whole = {
         kind: gathered(engine, shards)
         for kind, shards in (("teacher", ema.shards), ("student", zero.partitions(engine)))
@@ -70,7 +74,7 @@ def gathered(engine, shards):
         name: nn.Parameter(torch.empty(p.shape)) for name, p in engine.module.named_parameters()
     }
     target.named_parameters = lambda: iter(local.items())
-    zero.FlatCopy(engine, target).fill(shards)
+    FlatCopy(engine, target).fill(shards)
     names = canonical_names(engine.module)
     return {names[name]: p.detach() for name, p in local.items()}
 

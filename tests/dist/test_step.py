@@ -49,7 +49,10 @@ def worker(shards):
     student, teacher = build_models(settings, reducer)
     optimizer = config.deepspeed["optimizer"]["params"]
     groups = zero.parameter_groups(
-        student, optimizer["weight_decay"], partial(is_no_decay, spec=student.spec), is_last_layer
+        student,
+        weight_decay=optimizer["weight_decay"],
+        is_no_decay=partial(is_no_decay, spec=student.spec),
+        is_last_layer=is_last_layer,
     )
     engine = zero.initialize(student, config.deepspeed, groups)
     zero.join_expert_groups(teacher)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from engine.distributed import zero
+from engine.distributed.flat_copy import FlatCopy
 from engine.distributed.teacher import EmaTeacher
 from models.reducer import Reducer
 from tests.dist.processes import run_processes
@@ -38,7 +39,7 @@ def exact(ep_size, keys):
     for step, momentum in enumerate(MOMENTA):
         train_step(engine, step)
         teacher.update(momentum)
-        travelling.append(len(teacher.shown.pending))
+        travelling.append(len(teacher.flat_copy.pending))
         if step % 2:
             teacher.module(*batch(step, *zero.ranks()[:2]))  # waits
         else:
@@ -53,7 +54,7 @@ def exact(ep_size, keys):
     quiet = not teacher.module.training and not any(
         p.requires_grad for p in teacher.module.parameters()
     )
-    overlaps = all(travelling) and not teacher.shown.pending
+    overlaps = all(travelling) and not teacher.flat_copy.pending
     return same, max(distance), moved, quiet, overlaps, restored(engine, teacher, ep_size)
 
 
@@ -110,11 +111,11 @@ def bf16(steps):
     )
     teacher.wait()
     scratch = Small(2, Reducer())
-    zero.FlatCopy(engine, scratch).fill(teacher.shards)
+    FlatCopy(engine, scratch).fill(teacher.shards)
     mixed = Small(2, Reducer())
     mixed.token.data = mixed.token.data.bfloat16()
     try:
-        zero.FlatCopy(engine, mixed)
+        FlatCopy(engine, mixed)
     except ValueError as error:
         refusal = str(error)
     rounded = {name: p.bfloat16() for name, p in named(scratch).items()}

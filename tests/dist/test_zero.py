@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import nn
 
 from engine.distributed import zero
+from engine.distributed.flat_copy import FlatCopy
 from models.moe.layer import canonical_names
 from models.reducer import Reducer
 from tests.dist.processes import run_processes
@@ -30,7 +31,7 @@ def worker(cases):
             norms.append(train_step(engine, step))
             if first is None:
                 copy = Small(ep_size, Reducer())
-                zero.FlatCopy(engine, copy).fill(zero.moments(engine, "exp_avg"))
+                FlatCopy(engine, copy).fill(zero.moments(engine, "exp_avg"))
                 first = named(copy)
         results[case] = {"norms": norms, "moments": first, "weights": named(engine.module)}
     return results

@@ -79,7 +79,7 @@ def test_export_and_its_refusals(project, tmp_path):
     )
     refusals = [
         ([run, "--out", tmp_path / "out"], "which exists; choose another"),
-        ([tmp_path, "--out", tmp_path / "new"], "expected a run folder with a whole checkpoint"),
+        ([tmp_path, "--out", tmp_path / "new"], "expected a run folder with a complete checkpoint"),
         (
             [tmp_path / "out", "--out", tmp_path / "new", "--weights", "student"],
             "an export of the teacher",

@@ -55,7 +55,7 @@ def test_prototypes_stay_float32_in_a_half_precision_model(run):
     [
         (
             lambda folder: (folder / "manifest.json").unlink(),
-            "expected a run folder with a whole checkpoint",
+            "expected a run folder with a complete checkpoint",
         ),
         (
             lambda folder: (folder / "ema/rank-00000.safetensors").write_bytes(b"x"),
