@@ -19,7 +19,7 @@ from torch import Tensor
 from data.errors import InputError
 from data.tiles.modalities import MODALITIES
 from data.tiles.regions import RegionTable
-from engine.checkpoint.files import MANIFEST, STATE, manifest, newest, verify, full_weights
+from engine.checkpoint.files import MANIFEST, STATE, full_weights, manifest, newest, verify
 from engine.config.typed import parse
 from engine.errors import ConfigError
 from models.initialise import initialise

@@ -13,8 +13,8 @@ from data.tiles.regions import RegionTable
 from engine.checkpoint.save import save
 from engine.config.load import load as load_config
 from engine.distributed import zero
-from engine.distributed.flat_copy import FlatCopy
 from engine.distributed.collectives import DistributedReducer
+from engine.distributed.flat_copy import FlatCopy
 from engine.distributed.teacher import EmaTeacher
 from engine.pretrained.export import export
 from engine.pretrained.weights import load, load_pretraining
