@@ -23,7 +23,8 @@ from engine.checkpoint.files import MANIFEST, STATE, full_weights, manifest, new
 from engine.config.typed import parse
 from engine.errors import ConfigError
 from models.initialise import initialise
-from models.pretrained.adapt import Choice, adapt
+from models.pretrained.adapt import adapt
+from models.pretrained.choice import Choice
 from models.pretrained.model import Pretrained
 from models.pretraining.model import Pretraining
 from models.skysense import SkySense
@@ -63,13 +64,13 @@ def load(
             training, drawn from ``seed`` (table 16).
         dtype: of all weights; geo-context prototypes stay float32.
         frozen: parts that do not train: any of "tokenizers", "backbone", "fusion", "context".
-        choices: fields of ``models.pretrained.adapt.Choice``: modalities, fusion, context, prompts,
+        choices: fields of ``models.pretrained.choice.Choice``: modalities, fusion, context, prompts,
             merge, fixed_gate, expert, seed.
 
     Raises:
         ConfigError, InputError, ModelError: one line, if the folder, the choice and the weights do not fit each other.
     """
-    choice = Choice(**choices)
+    choice = Choice.from_options(choices)
     source = read(path, "teacher" if weights == "random" else weights)
     sensors, spec = choice.sensors(source.spec), choice.specification(source.spec)
     with torch.device("meta"):
@@ -88,12 +89,12 @@ def load(
                 if name.startswith(TRUNK)
             },
             {name: x.shape for name, x in trunk.state_dict().items()},
-            source.spec,
-            spec,
-            sensors,
-            source.description["bands"],
-            choice.expert,
-            choice.seed,
+            source=source.spec,
+            target=spec,
+            sensors=sensors,
+            bands=source.description["bands"],
+            expert=choice.expert,
+            seed=choice.seed,
         )
         if found.missing:
             raise InputError(

@@ -11,7 +11,8 @@ from engine.pretrained.weights import read
 from models.initialise import initialise
 from models.layer_norm import layer_norm_class, use_layer_norm
 from models.moe.layer import MoE, canonical_names
-from models.pretrained.adapt import Sensor, adapt
+from models.pretrained.adapt import adapt
+from models.pretrained.choice import Sensor
 from models.pretraining.compiled import compile_regions, describe_regions
 from models.pretraining.model import Pretraining
 from models.pretraining.text import encode_classes
@@ -68,12 +69,12 @@ def take_trained(settings: Settings, model: Pretraining, regions: RegionTable) -
     found = adapt(
         source.state,
         {names.get(name, name): x.shape for name, x in mine.items()},
-        source.spec,
-        settings.model,
-        known,
-        source.description["bands"],
-        init.expert,
-        settings.seed,
+        source=source.spec,
+        target=settings.model,
+        sensors=known,
+        bands=source.description["bands"],
+        expert=init.expert,
+        seed=settings.seed,
     )
     if not found.state:
         raise ConfigError(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import ModelError
-from models.features import FUSED, Views, pooled
+from models.features import FUSED, Features, Views, pooled
 from models.skysense import SkySense
 from models.spec import CELL_METRES, ModelSpec
 
@@ -17,29 +17,37 @@ _SIZE = "input"  # the one view size of a call
 
 @dataclass
 class Maps:
-    """What one call gives. T stands only where the input of that modality had it."""
+    """Features of one call. T is there only for a modality whose images had it."""
 
     pyramid: dict[str, list[Tensor]]  # modality -> four maps B (T) D h w, after stages 1 to 4
     valid: dict[str, Tensor]  # modality -> B (T) h w bool, of the last map
-    fused: (
-        Tensor | None
-    )  # B D g g: all dates and modalities at each cell, geo context behind; None without fusion
-    vectors: dict[
-        str, Tensor
-    ]  # modality or "fused" -> B D, mean over valid cells and frames; zero without any
+    # B D g g: all dates and modalities at each cell, geo context last; None without fusion
+    fused: Tensor | None
+    # modality or "fused" -> B D, mean over valid cells and frames; zero without any
+    vectors: dict[str, Tensor]
 
 
 class Pretrained(nn.Module):
-    """Tokenizers and backbone, with fusion and geo context if the specification has them
-    (supplement, section B).
+    """Tokenizers and backbone, with fusion and geo context if the specification has them.
 
-    ``trunk`` is the model itself, ``report`` says how its weights came about. Parts named in
-    ``frozen`` have no gradients and stay in eval mode. In training mode experts may drop tokens, as
-    in pre-training.
+    See section B of the supplement. In training mode experts may drop tokens, as in pre-training.
+
+    Args:
+        trunk: the model itself.
+        frozen: names of ``PARTS`` that have no gradients and stay in eval mode.
+        report: lines that say where its weights come from.
+
+    Raises:
+        ModelError: a frozen part is unknown.
     """
 
     def __init__(self, trunk: SkySense, frozen: Sequence[str] = (), report: Sequence[str] = ()):
         super().__init__()
+        if isinstance(frozen, str):
+            raise ModelError(
+                f"frozen: expected several names, found one string; write ({frozen!r},) for one "
+                "part"
+            )
         unknown = sorted(set(frozen) - set(PARTS))
         if unknown:
             raise ModelError(
@@ -58,7 +66,7 @@ class Pretrained(nn.Module):
         return self.trunk.spec
 
     def train(self, mode: bool = True) -> "Pretrained":
-        """Training mode for all parts that are not frozen."""
+        """Set training mode for all parts that are not frozen."""
         super().train(mode)
         for name in self.frozen:
             getattr(self.trunk, name).eval()
@@ -68,141 +76,154 @@ class Pretrained(nn.Module):
         self,
         images: Mapping[str, Tensor],
         days: Mapping[str, Tensor] | None = None,
+        *,
         valid: Mapping[str, Tensor] | None = None,
         region: Tensor | None = None,
         grid: tuple[int, int] | None = None,
     ) -> Maps:
         """Features of B places.
 
-        Args: images: modality -> B C H W, or B T C H W for a series; normalised
-            (``data.tiles.modalities.normalise``). Sides
-                are multiples of the patch, 4 pixels. Any set of the model's modalities, any number
-                of frames.
-            days: modality -> B, or B T, int64, day of the year - 1; needed with fusion only.
-            valid: modality -> B (T) n m bool on any grid that divides the image; without it a pixel
-                is valid if all its bands are finite.
-            region: B int64, rows of the region table (``engine.pretrained.weights.regions``), -1
+        Args:
+            images: modality -> (B, C, H, W), or (B, T, C, H, W) for a series; normalised by
+                ``data.tiles.modalities.normalise``. Sides are multiples of the patch, 4 pixels. Any
+                of the model's modalities, any number of frames.
+            days: modality -> (B,) or (B, T) int64, day of the year - 1; needed with fusion only.
+            valid: modality -> (B, (T,) n, m) bool on any grid that divides the image. Without it a
+                pixel is valid if all its bands are finite.
+            region: (B,) int64, rows of the region table (``engine.pretrained.weights.regions``), -1
                 for none. None: no context.
-            grid: rows and columns of the fused map. None: ``fusion.cell_metres`` of the
-                specification, which all images must agree on.
+            grid: rows and columns of the fused map. None: from ``fusion.cell_metres`` of the
+                specification and the ground that the images cover.
 
         Raises:
-            ModelError: one line for what does not fit.
+            ModelError: the images, masks or days do not fit the model or each other.
         """
-        series = {name: x.dim() == 5 for name, x in images.items()}
-        views = self._views(images, days or {}, valid or {}, region, grid)
-        stages = self.trunk.encode(views)[0]
-        found = [self.trunk.unpack(views, *stage)[_SIZE] for stage in stages]
-        last = found[-1]
-        vectors = {name: pooled(last, name)[0] for name in images}
-        pyramid = {
-            name: [_picture(stage.maps[name], series[name]) for stage in found] for name in images
-        }
-        masks = {
-            name: last.valid[name][:, 0] if series[name] else last.valid[name][:, 0, 0]
-            for name in images
-        }
-        fused = None
+        self._check_images(images)
+        _check_masks(images, valid or {})
+        views = self._views(images, days or {}, valid or {}, region=region, grid=grid)
+        stages = []
+        for tokens, layout in self.trunk.encode(views)[0]:
+            stages.append(self.trunk.unpack(views, tokens, layout)[_SIZE])
+        last = stages[-1]
+        maps = Maps(pyramid={}, valid={}, fused=None, vectors={})
+        for name, x in images.items():
+            series = _is_series(x)
+            maps.pyramid[name] = [_picture(stage.maps[name], series) for stage in stages]
+            maps.valid[name] = _mask(last, name, series)
+            maps.vectors[name] = pooled(last, name)[0]
         if self.trunk.fusion is not None:
             self.trunk.fuse(views, {_SIZE: last})
-            fused = last.maps[FUSED][:, 0, 0].movedim(-1, 1)  # B D g g
-            vectors[FUSED] = pooled(last, FUSED)[0]
-        return Maps(pyramid, masks, fused, vectors)
+            maps.fused = last.maps[FUSED][:, 0, 0].movedim(-1, 1)  # B D g g
+            maps.vectors[FUSED] = pooled(last, FUSED)[0]
+        return maps
 
     def _views(
         self,
         images: Mapping[str, Tensor],
         days: Mapping[str, Tensor],
         valid: Mapping[str, Tensor],
+        *,
         region: Tensor | None,
         grid: tuple[int, int] | None,
     ) -> dict[str, Views]:
-        """The call's arguments as the one view that the trunk sees."""
-        self._check(images, valid)
-        frames = {
-            name: x if x.dim() == 5 else x[:, None] for name, x in images.items()
-        }  # B T C H W
-        masks = {
-            name: valid[name].reshape(*x.shape[:2], *valid[name].shape[-2:])
-            if name in valid
-            else x.isfinite().all(2)
-            for name, x in frames.items()
-        }  # B T n m
-        first = next(iter(frames.values()))
+        """The arguments of a call as the one view that the trunk sees."""
         if region is None:
-            region = torch.full((first.shape[0],), -1, device=first.device)
-        dates = {}
-        if self.trunk.fusion is not None:
-            dates = {name: self._dates(name, x, days) for name, x in frames.items()}
-            grid = grid or self._grid(frames)
-        return {
-            _SIZE: Views(
-                {name: x[:, None] for name, x in frames.items()},
-                {name: mask[:, None] for name, mask in masks.items()},
-                dates,
-                region,
-                grid,
-            )
-        }
+            first = next(iter(images.values()))
+            region = torch.full((first.shape[0],), -1, device=first.device)  # B
+        fused = self.trunk.fusion is not None
+        if fused and grid is None:
+            grid = self._grid(images)
+        views = Views(images={}, valid={}, days={}, region=region, grid=grid)
+        for name, x in images.items():
+            frames = x if _is_series(x) else x[:, None]  # B T C H W
+            if name in valid:
+                rows, columns = valid[name].shape[-2:]
+                mask = valid[name].reshape(*frames.shape[:2], rows, columns)  # B T n m
+            else:
+                mask = frames.isfinite().all(2)  # B T H W
+            views.images[name] = frames[:, None]  # B 1 T C H W
+            views.valid[name] = mask[:, None]  # B 1 T n m
+            if fused:
+                views.days[name] = _dates(name, frames, days)  # B T
+        return {_SIZE: views}
 
-    def _check(self, images: Mapping[str, Tensor], valid: Mapping[str, Tensor]) -> None:
-        """Every image must be one that the model can cut into patches."""
-        known, patch = self.spec.modalities, self.spec.patch
+    def _check_images(self, images: Mapping[str, Tensor]) -> None:
+        """Raise ModelError for images that the model cannot cut into patches."""
+        known = self.spec.modalities
+        patch = self.spec.patch
         if not images or not set(images) <= set(known):
             raise ModelError(
                 f"images: expected some of {', '.join(known)}, found {', '.join(images) or 'none'}"
             )
         for name, x in images.items():
             bands = known[name].bands
-            if (
-                x.dim() not in (4, 5)
-                or x.shape[-3] != bands
-                or x.shape[-1] % patch
-                or x.shape[-2] % patch
-            ):
+            right = x.dim() in (4, 5) and x.shape[-3] == bands
+            if not right or x.shape[-1] % patch or x.shape[-2] % patch:
                 raise ModelError(
-                    f"images {name}: expected B C H W or B T C H W with {bands} bands and sides that are "
-                    f"multiples of {patch}, found {tuple(x.shape)}; crop or pad the image"
-                )
-            if name in valid and (
-                x.shape[-2] % valid[name].shape[-2] or x.shape[-1] % valid[name].shape[-1]
-            ):
-                raise ModelError(
-                    f"valid {name}: expected a grid that divides {tuple(x.shape[-2:])} pixels, found "
-                    f"{tuple(valid[name].shape[-2:])}"
+                    f"images {name}: expected B C H W or B T C H W with {bands} bands and sides "
+                    f"that are multiples of {patch}, found {tuple(x.shape)}; crop or pad the image"
                 )
 
-    def _dates(self, name: str, frames: Tensor, days: Mapping[str, Tensor]) -> Tensor:
-        """Days (B, T) of a modality's frames."""
-        shape = tuple(frames.shape[:2])
-        if name not in days or days[name].numel() != frames.shape[0] * frames.shape[1]:
-            found = tuple(days[name].shape) if name in days else "none"
-            raise ModelError(
-                f"days {name}: expected the day of the year - 1 of each frame, shape {shape}, found "
-                f"{found}; give it, or load the model with fusion=False"
-            )
-        return days[name].reshape(shape)
-
-    def _grid(self, frames: Mapping[str, Tensor]) -> tuple[int, int]:
+    def _grid(self, images: Mapping[str, Tensor]) -> tuple[int, int]:
         """Rows and columns of the fusion grid, from the ground that the images cover."""
-        metres = {
-            name: tuple(
-                side / self.spec.modalities[name].pixels_per_cell * CELL_METRES
-                for side in x.shape[-2:]
-            )
-            for name, x in frames.items()
-        }
-        first = next(iter(metres.values()))
-        if any(abs(a - b) > CELL_METRES for sides in metres.values() for a, b in zip(sides, first)):
-            raise ModelError(
-                f"images: expected the same ground in all modalities, found {metres} in metres; crop "
-                "them, or give the rows and columns of the fused map as grid"
-            )
-        rows, columns = (max(1, round(side / self.spec.fusion.cell_metres)) for side in first)
+        assert self.spec.fusion is not None  # only called with fusion
+        sides = {}
+        for name, x in images.items():
+            pixels_per_cell = self.spec.modalities[name].pixels_per_cell
+            height = x.shape[-2] / pixels_per_cell * CELL_METRES
+            width = x.shape[-1] / pixels_per_cell * CELL_METRES
+            sides[name] = (height, width)
+        first_height, first_width = next(iter(sides.values()))
+        for height, width in sides.values():
+            apart = max(abs(height - first_height), abs(width - first_width))
+            if apart > CELL_METRES:
+                raise ModelError(
+                    f"images: expected the same ground in all modalities, found {sides} in metres; "
+                    "crop them, or give the rows and columns of the fused map as grid"
+                )
+        rows = max(1, round(first_height / self.spec.fusion.cell_metres))
+        columns = max(1, round(first_width / self.spec.fusion.cell_metres))
         return rows, columns
+
+
+def _is_series(images: Tensor) -> bool:
+    """Whether the images of a modality have a time axis."""
+    return images.dim() == 5
+
+
+def _check_masks(images: Mapping[str, Tensor], valid: Mapping[str, Tensor]) -> None:
+    """Raise ModelError for a mask whose grid does not divide its image."""
+    for name, x in images.items():
+        if name not in valid:
+            continue
+        height, width = x.shape[-2:]
+        rows, columns = valid[name].shape[-2:]
+        if height % rows or width % columns:
+            raise ModelError(
+                f"valid {name}: expected a grid that divides {(height, width)} pixels, "
+                f"found {(rows, columns)}"
+            )
+
+
+def _dates(name: str, frames: Tensor, days: Mapping[str, Tensor]) -> Tensor:
+    """Days (B, T) of the frames of a modality."""
+    shape = tuple(frames.shape[:2])
+    if name not in days or days[name].numel() != shape[0] * shape[1]:
+        found = tuple(days[name].shape) if name in days else "none"
+        raise ModelError(
+            f"days {name}: expected the day of the year - 1 of each frame, shape {shape}, "
+            f"found {found}; give it, or load the model with fusion=False"
+        )
+    return days[name].reshape(shape)
 
 
 def _picture(maps: Tensor, series: bool) -> Tensor:
     """B 1 T h w D -> B T D h w, without T for a single image."""
     maps = maps[:, 0].movedim(-1, 2)  # B T D h w
     return maps if series else maps[:, 0]
+
+
+def _mask(features: Features, name: str, series: bool) -> Tensor:
+    """Validity B T h w of a modality's cells, without T for a single image."""
+    mask = features.valid[name][:, 0]  # B T h w
+    return mask if series else mask[:, 0]

@@ -18,7 +18,8 @@ from engine.training.build import build_models, embed_classes, share_context
 from engine.training.objective import Objective
 from models.backbone.packing import Group, Layout
 from models.initialise import initialise
-from models.pretrained.adapt import Choice, Sensor, adapt
+from models.pretrained.adapt import adapt
+from models.pretrained.choice import Choice, Sensor
 from models.pretraining.model import Pretraining
 from models.reducer import Reducer
 from models.spec import ContextSpec, FusionSpec, HeadSpec, ModelSpec
@@ -88,11 +89,11 @@ def with_weights_of(
     found = adapt(
         trained.state_dict(),
         {name: x.shape for name, x in other.state_dict().items()},
-        trained.spec,
-        other.spec,
-        {name: Sensor(name) for name in spec.modalities},
-        {},
-        expert,
+        source=trained.spec,
+        target=other.spec,
+        sensors={name: Sensor(name) for name in spec.modalities},
+        bands={},
+        expert=expert,
     )
     assert not found.missing
     other.load_state_dict(found.state)

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from models.errors import ModelError
 from models.features import Views
 from models.initialise import initialise
-from models.pretrained.adapt import Choice, Sensor, adapt, adapt_bands, kept_experts
+from models.pretrained.adapt import adapt, adapt_bands, kept_experts
+from models.pretrained.choice import Choice, Sensor
 from models.skysense import SkySense
 from models.spec import ContextSpec, FusionSpec, HeadSpec, ModalitySpec, ModelSpec, MoESpec
 
@@ -55,12 +55,12 @@ def chosen(choice: Choice, model: SkySense = MODEL) -> tuple[SkySense, list[str]
     found = adapt(
         model.state_dict(),
         {name: x.shape for name, x in other.state_dict().items()},
-        model.spec,
-        spec,
-        choice.sensors(model.spec),
-        BANDS,
-        choice.expert,
-        choice.seed,
+        source=model.spec,
+        target=spec,
+        sensors=choice.sensors(model.spec),
+        bands=BANDS,
+        expert=choice.expert,
+        seed=choice.seed,
     )
     assert not found.missing
     other.load_state_dict(found.state)
@@ -208,10 +208,10 @@ def test_one_expert_is_the_model_whose_gates_all_choose_it_with_weight_one():
 
 def test_random_experts_follow_from_the_seed_and_differ_by_block():
     spec = replace(SPEC, moe=MoESpec(blocks=tuple(range(8)), experts=64))
-    draws = [kept_experts(spec, -1, seed) for seed in (0, 0, 1)]
+    draws = [kept_experts(spec, -1, seed=seed) for seed in (0, 0, 1)]
     assert draws[0] == draws[1] != draws[2]
     assert len(set(draws[0].values())) > 4 and all(0 <= kept < 64 for kept in draws[0].values())
-    assert list(kept_experts(SPEC, 2, 0).items()) == [
+    assert list(kept_experts(SPEC, 2, seed=0).items()) == [
         ("backbone.stages.1.blocks.1.ffn", 2),
         ("backbone.stages.2.blocks.1.ffn", 2),
         ("backbone.stages.3.blocks.0.ffn", 2),
@@ -228,10 +228,10 @@ def test_tables_are_resized_and_other_shapes_are_missing_not_invented():
     found = adapt(
         MODEL.state_dict(),
         {n: x.shape for n, x in other.state_dict().items()},
-        SPEC,
-        target,
-        sensors,
-        BANDS,
+        source=SPEC,
+        target=target,
+        sensors=sensors,
+        bands=BANDS,
     )
     assert sorted(set(found.missing)) == sorted(
         [f"backbone.stages.3.prompts.tokens.{name}" for name in modalities]
@@ -247,25 +247,3 @@ def test_tables_are_resized_and_other_shapes_are_missing_not_invented():
         "without a trained value: context (3 tensors)" in lines
         and "left out: context (3 tensors)" in lines
     )
-
-
-@pytest.mark.parametrize(
-    "choice, message",
-    [
-        (
-            Choice(modalities=("hr", "uav")),
-            "expected some of the trained ones, hr, ms, sar, found uav",
-        ),
-        (Choice(modalities=()), "found none"),
-        (
-            Choice(merge={"uav": (True, True, True)}),
-            "merge: expected some of the modalities hr, ms, sar, found uav",
-        ),
-        (Choice(expert=4), "expected one of 4 experts, or -1 for a random one, found 4"),
-    ],
-)
-def test_what_the_trained_model_does_not_have_is_refused(choice, message):
-    with pytest.raises(ModelError, match=message):
-        choice.specification(SPEC)
-    with pytest.raises(ModelError, match="expected one of no experts"):
-        Choice(expert=0).specification(SPEC.variant(moe=None))

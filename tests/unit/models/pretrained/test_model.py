@@ -5,8 +5,9 @@ import torch
 from torch.testing import assert_close
 
 from models.errors import ModelError
+from models.pretrained.choice import Choice
 from models.pretrained.model import Pretrained
-from tests.unit.models.pretrained.test_adapt import MODEL, Choice, chosen, views
+from tests.unit.models.pretrained.test_adapt import MODEL, chosen, views
 
 DAYS = {
     "hr": torch.tensor([[100], [100]]),
@@ -95,7 +96,8 @@ def test_what_is_missing_changes_nothing():
     masks["ms"][:, 1] = False
     marked = {**images, "ms": images["ms"].clone()}
     marked["ms"][:, 1] = torch.nan
-    by_mask, by_nan = model(images, DAYS, masks), model(marked, DAYS)
+    by_mask = model(images, DAYS, valid=masks)
+    by_nan = model(marked, DAYS)
     without = model(
         {**images, "ms": images["ms"][:, [0, 2]]}, {**DAYS, "ms": DAYS["ms"][:, [0, 2]]}
     )
@@ -186,3 +188,5 @@ def test_unknown_parts_cannot_be_frozen():
         match="frozen: expected some of tokenizers, backbone, fusion, context, found head",
     ):
         Pretrained(MODEL, frozen=("head",))
+    with pytest.raises(ModelError, match=r"frozen: .* write \('backbone',\) for one part"):
+        Pretrained(MODEL, frozen="backbone")
