@@ -1,5 +1,8 @@
-"""The ``--plot FILE`` of a command: refused before the work if it cannot be written, drawn after it
-in one style."""
+"""The ``--plot FILE`` of a command.
+
+It is checked before the work, so that a picture that cannot be written costs nothing, and drawn
+after it.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,16 +17,30 @@ PICTURES = (".png", ".svg", ".pdf")
 
 
 def check_plot(path: Path | None) -> None:
-    """Raise ConfigError for a picture that could not be written; None is no picture."""
-    if path is not None and not (path.suffix in PICTURES and path.absolute().parent.is_dir()):
+    """Check that a picture can be written.
+
+    Args:
+        path: file of the picture; None: no picture is wanted.
+
+    Raises:
+        ConfigError: the folder does not exist, or the name has another ending than ``PICTURES``.
+    """
+    if path is None:
+        return
+    if path.suffix not in PICTURES or not path.absolute().parent.is_dir():
         raise ConfigError(
-            f"--plot: expected a name ending in {', '.join(PICTURES)} in a folder that exists, found "
-            f"{path}"
+            f"--plot: expected a name ending in {', '.join(PICTURES)} in a folder that exists,"
+            f" found {path}"
         )
 
 
 def save_plot(path: Path | None, draw: Callable[[], Figure]) -> None:
-    """Draw in the project's style and write, if there is a path."""
+    """Draw a picture in the project's style and write it.
+
+    Args:
+        path: file to write; None: nothing is drawn.
+        draw: makes the figure.
+    """
     if path is not None:
         with rc_context(STYLE):
             draw().savefig(path)

@@ -8,9 +8,9 @@ import argparse
 from pathlib import Path
 
 from data.audit.record import Record
-from data.audit.report import FILES, claim, write
+from data.audit.report import JSON_FILE, PAGE_FILE, make_folder, write
 from data.audit.run import audit, spread
-from data.audit.sections import SHOWN
+from data.audit.sections import VERDICT_WORDS
 from data.audit.statistics import registry_lines
 from data.audit.summary import summarise
 from data.jobs.pool import cores
@@ -25,7 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.add_argument("shards", help="folder made by skysense shards")
     parser.add_argument(
-        "--out", required=True, type=Path, metavar="FOLDER", help=f"where {' and '.join(FILES)} go"
+        "--out",
+        required=True,
+        type=Path,
+        metavar="FOLDER",
+        help=f"where {JSON_FILE} and {PAGE_FILE} go",
     )
     parser.add_argument(
         "--samples",
@@ -46,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     dataset = ShardDataset.open(options.shards)
     workers = cores() if options.workers is None else options.workers
     samples = spread(len(dataset), options.samples)
-    claim(options.out)
+    make_folder(options.out)
     progress = Progress(
         len(samples), done=0, unit="samples", say=lambda line: print(line, flush=True)
     )
@@ -55,17 +59,15 @@ def run(options: argparse.Namespace) -> int:
         notes = [f"{failure.shard}: {failure.reason}" for failure in record.failures]
         progress.step(record.key or f"sample {record.sample}", notes, urgent=bool(notes))
 
-    tally, pixels = audit(dataset, options.samples, workers, report)
+    tally, pixels = audit(dataset, samples=options.samples, workers=workers, on_record=report)
     summary = summarise(dataset, tally, pixels)
     write(options.out, dataset, summary)
-    for verdict in summary["verdicts"]:
-        print(
-            f"{SHOWN[verdict['verdict']]}: {verdict['question']} {verdict['numbers']} "
-            f"(limit: {verdict['limit']})"
-        )
+    for answer in summary.verdicts:
+        word = VERDICT_WORDS[answer.verdict]
+        print(f"{word}: {answer.question} {answer.numbers} (limit: {answer.limit})")
     if options.statistics:
         print(registry_lines(pixels))
-    print(f"audit: {options.out / FILES[1]}")
-    if summary["failures"]:
+    print(f"audit: {options.out / PAGE_FILE}")
+    if summary.failures:
         return 1
     return 0

@@ -36,5 +36,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Write the report."""
-    page = write(options.run_dir, options.out, options.shards, options.samples)
+    page = write(options.run_dir, out=options.out, shards=options.shards, samples=options.samples)
     print(f"report: {page}", flush=True)

@@ -1,105 +1,149 @@
-"""Charts of an audit: frames, dates, invalid pixels, histograms of bands. Each takes the summary's
-plain data."""
+"""Charts of an audit: frames, dates, invalid cells, histograms of bands."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from data.audit.findings import BandFindings, SeriesFindings
 from data.audit.verdicts import off
 from data.pages.style import PLAIN, WARNING, WIDTH, colour
 from data.tiles.modalities import MODALITIES
 
 MONTHS = "JFMAMJJASOND"
-BARS = 40  # of the histogram of frames
+BARS = 40  # at most, of the histogram of frames
+ROW_HEIGHT = 2.1  # inches, of the charts of frames
+PANEL_HEIGHT = 1.75  # inches, of a band's histogram
+HEADROOM = 1.25  # height of a band's panel, in units of its highest bar
+MEASURED_HEIGHT = 1.16  # where the measured mean is drawn, in the same units
+REGISTRY_HEIGHT = 1.06
 
 
-def frames(series: dict) -> Figure:
-    """For every sensor: frames of a sample, and frames and invalid cells by month."""
-    figure = Figure(figsize=(WIDTH, 1.9 * len(series) + 0.2), layout="constrained")
-    for row, (name, found) in zip(figure.subplots(len(series), 3, squeeze=False), series.items()):
-        _lengths(
-            row[0],
-            name,
-            {int(length): samples for length, samples in found["frames_a_sample"].items()},
-        )
-        months = np.arange(12)
-        row[1].bar(months, found["months"].values(), color=colour(name))
-        row[1].set(title=f"{name}: frames by month", ylabel="frames")
-        shares = [100 * (share or 0) for share in found["invalid_share_by_month"].values()]
-        row[2].bar(months, shares, color=colour(name))
-        row[2].set(
-            title=f"{name}: invalid cells by month", ylabel="%", ylim=(0, max(5, 1.1 * max(shares)))
-        )
-        for month, count in zip(months, found["months"].values()):
-            if not count:
-                row[2].text(
-                    month, 0, "none", rotation=90, ha="center", va="bottom", fontsize=7, color=PLAIN
-                )
-        for axis in row[1:]:
-            axis.set_xticks(months, MONTHS)
-            axis.grid(False, axis="x")
+def frame_charts(series: Mapping[str, SeriesFindings]) -> Figure:
+    """Draw frames of a sample, and frames and invalid cells by month: a row for each sensor."""
+    figure = Figure(figsize=(WIDTH, ROW_HEIGHT * len(series) + 0.2), layout="constrained")
+    rows = figure.subplots(len(series), 3, squeeze=False)
+    for (lengths, frames, invalid), (name, findings) in zip(rows, series.items()):
+        _draw_lengths(lengths, name, findings.frames_a_sample)
+        _draw_months(frames, name, findings)
+        _draw_invalid(invalid, name, findings)
     return figure
 
 
-def _lengths(axis: Axes, name: str, lengths: dict[int, int]) -> None:
-    """Histogram of the number of frames of a sample."""
-    longest = max(lengths)
+def _draw_lengths(axis: Axes, name: str, samples: Mapping[int, int]) -> None:
+    """Draw the histogram of the number of frames of a sample."""
+    longest = max(samples)
     width = max(1, -(-longest // BARS))
+    end = longest + width + 0.5
     axis.hist(
-        list(lengths),
-        bins=np.arange(0.5, longest + width + 0.5, width),
-        weights=list(lengths.values()),
+        list(samples),
+        bins=np.arange(0.5, end, width).tolist(),
+        weights=list(samples.values()),
         color=colour(name),
     )
-    axis.set(title=f"{name}: frames of a sample", ylabel="samples", xlim=(0, longest + width + 0.5))
+    axis.set(title=f"{name}: frames of a sample", xlabel="frames", ylabel="samples", xlim=(0, end))
     axis.grid(False, axis="x")
 
 
-def histograms(name: str, bands: Sequence[dict]) -> Figure:
-    """One panel a band: its histogram, the measured mean with one deviation, and the registry's
-    below it."""
+def _draw_months(axis: Axes, name: str, findings: SeriesFindings) -> None:
+    """Draw the number of frames of each month of the year."""
+    axis.bar(range(len(MONTHS)), list(findings.months.values()), color=colour(name))
+    axis.set(title=f"{name}: frames by month", ylabel="frames")
+    _name_months(axis)
+
+
+def _draw_invalid(axis: Axes, name: str, findings: SeriesFindings) -> None:
+    """Draw the share of invalid cells of each month of the year."""
+    percents = [0.0] * len(MONTHS)
+    for place, share in enumerate(findings.invalid_share_by_month.values()):
+        if share is not None:
+            percents[place] = 100 * share
+    axis.bar(range(len(MONTHS)), percents, color=colour(name))
+    top = max(5, 1.1 * max(percents))
+    axis.set(title=f"{name}: invalid cells by month", ylabel="% of the cells", ylim=(0, top))
+    for place, frames in enumerate(findings.months.values()):
+        if not frames:
+            axis.text(
+                place,
+                0,
+                "no frame",
+                rotation=90,
+                ha="center",
+                va="bottom",
+                fontsize=7,
+                color=PLAIN,
+            )
+    _name_months(axis)
+
+
+def _name_months(axis: Axes) -> None:
+    axis.set_xticks(range(len(MONTHS)), MONTHS)
+    axis.set_xlabel("month")
+    axis.grid(False, axis="x")
+
+
+def histograms(name: str, bands: Sequence[BandFindings]) -> Figure:
+    """Draw a panel for each band of a sensor.
+
+    Each shows the band's histogram, above it the measured mean with one deviation, and below that
+    those of the registry.
+    """
     columns = min(5, max(3, len(bands)))
     rows = -(-len(bands) // columns)
-    figure = Figure(figsize=(WIDTH, 1.75 * rows + 0.2), layout="constrained")
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axis, band in zip(axes, bands):
-        edges, counts = np.array(band["histogram"]["edges"]), np.array(band["histogram"]["counts"])
-        density = counts / np.diff(edges) / max(counts.sum(), 1)
-        axis.stairs(density, edges, fill=True, color=colour(name), alpha=0.55)
-        top = density.max()
-        for height, mean, std, shade in (
-            (1.16, band["mean"], band["std"], PLAIN),
-            (1.06, band["registry_mean"], band["registry_std"], WARNING),
-        ):
-            axis.errorbar(
-                mean,
-                height * top,
-                xerr=std,
-                color=shade,
-                marker="o",
-                markersize=3.5,
-                capsize=2.5,
-                linewidth=1.2,
-            )
-        reason = off(band)
-        axis.set(ylim=(0, 1.25 * top), yticks=[])
-        axis.set_title(
-            f"{name} {band['band']}{f': {reason} off' if reason else ''}",
-            color=WARNING if reason else PLAIN,
-        )
-        low, high = edges[0], edges[-1]
-        axis.set_xlim(
-            min(low, band["registry_mean"] - band["registry_std"]) - 0.02 * (high - low),
-            max(high, band["registry_mean"] + band["registry_std"]) + 0.02 * (high - low),
-        )
-    for axis in axes[len(bands) :]:
+    figure = Figure(figsize=(WIDTH, PANEL_HEIGHT * rows + 0.2), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis, band in zip(panels, bands):
+        _draw_histogram(axis, name, band)
+    for axis in panels[len(bands) :]:
         axis.set_axis_off()
     return figure
 
 
+def _draw_histogram(axis: Axes, name: str, band: BandFindings) -> None:
+    """Draw the panel of one band."""
+    edges = np.array(band.histogram.edges)
+    counts = np.array(band.histogram.counts)
+    density = counts / np.diff(edges) / max(counts.sum(), 1)
+    highest = density.max()
+    axis.stairs(density, edges, fill=True, color=colour(name), alpha=0.55)
+    _draw_moments(axis, band.mean, band.std, height=MEASURED_HEIGHT * highest, shade=PLAIN)
+    _draw_moments(
+        axis,
+        band.registry_mean,
+        band.registry_std,
+        height=REGISTRY_HEIGHT * highest,
+        shade=WARNING,
+    )
+    title = f"{name} {band.band}"
+    shade = PLAIN
+    if off(band):
+        title += f": {off(band)} off"
+        shade = WARNING
+    axis.set_title(title, color=shade)
+    margin = 0.02 * (edges[-1] - edges[0])
+    left = min(edges[0], band.registry_mean - band.registry_std) - margin
+    right = max(edges[-1], band.registry_mean + band.registry_std) + margin
+    axis.set(xlim=(left, right), ylim=(0, HEADROOM * highest), yticks=[])
+
+
+def _draw_moments(axis: Axes, mean: float, std: float, *, height: float, shade: str) -> None:
+    """Draw a mean as a dot with one deviation on both sides."""
+    axis.errorbar(
+        mean,
+        height,
+        xerr=std,
+        color=shade,
+        marker="o",
+        markersize=3.5,
+        capsize=2.5,
+        linewidth=1.2,
+    )
+
+
 def unit(name: str) -> str:
-    """What a sensor's numbers are, for a caption."""
+    """What a sensor's numbers are, for a heading."""
     sensor = MODALITIES[name]
-    return sensor.title if sensor.scale == 1 else f"{sensor.title}, divided by {sensor.scale:g}"
+    if sensor.scale == 1:
+        return sensor.title
+    return f"{sensor.title}, divided by {sensor.scale:g}"

@@ -1,58 +1,78 @@
-"""Two short names of a sample: of its bytes (equal: the same files) and of its looks (near: the
-same picture)."""
+"""Two short hashes of a sample.
+
+Equal hashes of the bytes mean the same files, similar hashes of the picture mean the same look.
+"""
 
 import numpy as np
 
+from data.audit.masked_image import enlarge
 from data.hashing import hash_64
 
-LOW = 8  # frequencies an axis
-BITS = LOW * LOW - 1
+FREQUENCIES = 8  # along an axis
+BITS = FREQUENCIES * FREQUENCIES - 1
+LEAST_VALID = 0.5  # share of the cells
+LEAST_CONTRAST = 1e-6  # of the mean; an image with less is flat
 
 
-def content(members: dict) -> int:
-    """63 bits from the size and CRC32C of every member of an index entry but the meta data, which
-    name the sample."""
-    parts = sorted(
-        (field, member["size"], member["crc32c"])
-        for field, member in members.items()
-        if field != "meta"
-    )
-    return short(repr(parts))
+def content_hash(members: dict) -> int:
+    """Hash what the members of a sample hold.
+
+    Args:
+        members: the members of an index entry. The meta data are left out, since they name the
+            sample.
+
+    Returns:
+        63 bits that follow from the size and CRC32C of every member.
+    """
+    parts = []
+    for field, member in sorted(members.items()):
+        if field != "meta":
+            parts.append((field, member["size"], member["crc32c"]))
+    return text_hash(repr(parts))
 
 
-def short(text: str) -> int:
-    """63 bits of a text (BLAKE2b): they fit a signed integer."""
+def text_hash(text: str) -> int:
+    """63 bits of a text's BLAKE2b hash, which fit a signed integer."""
     return hash_64(text) >> 1
 
 
-def looks(image: np.ndarray, valid: np.ndarray) -> int | None:
-    """Perceptual hash of an image (H, W) with H, W >= 8 multiples of those of ``valid`` (h, w): the
-    signs of its 63 lowest cosine frequencies against their median. None where there is nothing to
-    see: fewer than half of the cells are valid, or all is flat. Invalid pixels count as the mean.
+def picture_hash(image: np.ndarray, valid: np.ndarray) -> int | None:
+    """Perceptual hash of an image: similar pictures differ in few bits.
+
+    The bits are the signs of the 63 lowest cosine frequencies against their median. Invalid pixels
+    count as the mean.
+
+    Args:
+        image: (H, W), each a multiple of the sides of ``valid``.
+        valid: (h, w) bool.
+
+    Returns:
+        63 bits, or None where nothing is to be seen: fewer than half of the cells are valid, the
+        image has fewer than 8 pixels a side, or it is flat.
     """
-    valid = np.kron(
-        valid, np.ones((image.shape[0] // valid.shape[0], image.shape[1] // valid.shape[1]), bool)
-    )
-    if valid.mean() < 0.5 or min(image.shape) < LOW:
+    valid = enlarge(valid, image.shape)
+    if valid.mean() < LEAST_VALID or min(image.shape) < FREQUENCIES:
         return None
     mean = image[valid].mean(dtype=np.float64)
     centred = np.where(valid, image - mean, 0.0)
-    if np.abs(centred).max() <= 1e-6 * max(abs(mean), 1.0):
+    if np.abs(centred).max() <= LEAST_CONTRAST * max(abs(mean), 1.0):
         return None
-    rows, columns = cosines(image.shape[0]), cosines(image.shape[1])
-    found = (rows @ centred @ columns.T).ravel()[1:]  # without the mean
-    return sum(1 << i for i, bit in enumerate(found > np.median(found)) if bit)
+    rows = cosines(image.shape[0])
+    columns = cosines(image.shape[1])
+    spectrum = (rows @ centred @ columns.T).ravel()[1:]  # without the mean
+    above = np.flatnonzero(spectrum > np.median(spectrum))
+    return sum(1 << position for position in above.tolist())
 
 
 def cosines(size: int) -> np.ndarray:
     """The first 8 vectors of the orthonormal DCT-II: (8, size)."""
-    waves = np.cos(
-        np.pi * np.arange(LOW)[:, None] * (2 * np.arange(size) + 1) / (2 * size)
-    ) * np.sqrt(2 / size)
+    frequency = np.arange(FREQUENCIES)[:, None]
+    angle = np.pi * frequency * (2 * np.arange(size) + 1) / (2 * size)
+    waves = np.cos(angle) * np.sqrt(2 / size)
     waves[0] /= np.sqrt(2)
     return waves
 
 
-def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Number of different bits of hashes (int64 arrays)."""
+def hamming_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Number of bits in which hashes (int64) differ."""
     return np.bitwise_count(np.bitwise_xor(a, b))

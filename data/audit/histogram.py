@@ -1,5 +1,7 @@
-"""Histograms of stored numbers by band, with bins that follow from the registry alone, so that any
-two merge."""
+"""Histograms of stored numbers by band.
+
+The bins follow from the registry of sensors alone, so that any two histograms merge.
+"""
 
 import math
 from dataclasses import dataclass
@@ -8,7 +10,7 @@ import numpy as np
 
 from data.tiles.modalities import MODALITIES, Modality
 
-BINS = 2048  # at most; below and above it two more bins take the rest
+BINS = 2048  # at most; one more below and one above take the rest
 SPAN = 8.0  # registry deviations on both sides of the registry means
 
 
@@ -22,37 +24,48 @@ class Bins:
 
     @classmethod
     def of(cls, sensor: Modality) -> "Bins":
-        """Bins that reach ``SPAN`` deviations from the means, no farther than the stored type.
-        Where numbers are whole multiples of a step, so are the bins' widths, and no number lies on
-        an edge: no bin is favoured."""
-        mean, std = np.array(sensor.mean) * sensor.scale, np.array(sensor.std) * sensor.scale
-        low, high = float((mean - SPAN * std).min()), float((mean + SPAN * std).max())
-        whole = np.issubdtype(sensor.dtype, np.integer)
-        if whole:
-            low, high = max(low, np.iinfo(sensor.dtype).min), min(high, np.iinfo(sensor.dtype).max)
-        unit = sensor.step or (1.0 if whole else (high - low) / BINS)
-        first, last = math.floor(low / unit), math.ceil(high / unit)
-        joined = math.ceil((last - first + 1) / BINS)
-        return cls((first - 0.5) * unit, joined * unit, math.ceil((last - first + 1) / joined))
+        """Choose the bins of a sensor.
+
+        They reach ``SPAN`` deviations from the means, but no farther than the stored type. Where
+        stored numbers are whole multiples of a step, so are the widths of the bins, and no number
+        lies on an edge: no bin is favoured.
+        """
+        mean = np.array(sensor.mean) * sensor.scale
+        std = np.array(sensor.std) * sensor.scale
+        low = float((mean - SPAN * std).min())
+        high = float((mean + SPAN * std).max())
+        unit = (high - low) / BINS
+        if np.issubdtype(sensor.dtype, np.integer):
+            low = max(low, np.iinfo(sensor.dtype).min)
+            high = min(high, np.iinfo(sensor.dtype).max)
+            unit = 1.0
+        if sensor.step:
+            unit = sensor.step
+        first = math.floor(low / unit)
+        last = math.ceil(high / unit)
+        joined = math.ceil((last - first + 1) / BINS)  # units in a bin
+        number = math.ceil((last - first + 1) / joined)
+        return cls(start=(first - 0.5) * unit, step=joined * unit, number=number)
 
     @property
     def edges(self) -> np.ndarray:
-        """Lower edges and the last upper one: number + 1."""
+        """Lower edges and the last upper one: (number + 1,)."""
         return self.start + self.step * np.arange(self.number + 1)
 
 
 @dataclass
 class Histogram:
-    """Counts (C, number + 2) int64: the first column is below all bins, the last above."""
+    """Counts of C bands."""
 
     bins: Bins
-    counts: np.ndarray
+    counts: np.ndarray  # C number+2 int64; the first column is below all bins, the last above
 
     @classmethod
     def empty(cls, modality: str) -> "Histogram":
-        """Of no pixel."""
-        bins = Bins.of(MODALITIES[modality])
-        return cls(bins, np.zeros((len(MODALITIES[modality].bands), bins.number + 2), np.int64))
+        """An empty histogram."""
+        sensor = MODALITIES[modality]
+        bins = Bins.of(sensor)
+        return cls(bins, np.zeros((len(sensor.bands), bins.number + 2), np.int64))
 
     def add(self, pixels: np.ndarray) -> None:
         """Count finite pixels (C, n) of stored numbers."""
@@ -62,15 +75,19 @@ class Histogram:
             counts += np.bincount(place, minlength=len(counts))
 
     def merge(self, other: "Histogram") -> None:
-        """Take in another part."""
+        """Add the counts of another part."""
         self.counts = self.counts + other.counts
 
     def percentile(self, percent: float) -> np.ndarray:
-        """By band (C,), linear inside a bin, so right to one step; NaN without pixels. What lies
-        outside all bins gives the nearest edge."""
-        found, edges = [], self.bins.edges
-        for counts in self.counts:
+        """A percentile of each band: (C,), right to one step.
+
+        Numbers are taken as evenly spread inside a bin. A percentile outside all bins is the
+        nearest edge; without pixels it is NaN.
+        """
+        percentiles = np.full(len(self.counts), np.nan)
+        for band, counts in enumerate(self.counts):
             below = np.cumsum(counts)  # after the bin under the first edge, after bin 0, ...
-            wanted = percent / 100 * below[-1]
-            found.append(np.interp(wanted, below[:-1], edges) if below[-1] else np.nan)
-        return np.array(found)
+            if below[-1]:
+                rank = percent / 100 * below[-1]
+                percentiles[band] = np.interp(rank, below[:-1], self.bins.edges)
+        return percentiles

@@ -1,5 +1,4 @@
-"""Everything measured on the pixels themselves, over all samples: moments, histograms, classes,
-shared shifts."""
+"""Everything measured on the pixels of all samples: moments, histograms, classes, shared shifts."""
 
 from dataclasses import dataclass, field
 
@@ -10,33 +9,38 @@ from data.audit.moments import Moments
 from data.audit.pool import Pool
 from data.tiles.modalities import MODALITIES
 
+LABEL_VALUES = 256  # class indices are bytes; 255 is unlabelled
+
+
+def _empty_moments() -> dict[str, Moments]:
+    return {name: Moments.empty(len(sensor.bands)) for name, sensor in MODALITIES.items()}
+
+
+def _empty_histograms() -> dict[str, Histogram]:
+    return {name: Histogram.empty(name) for name in MODALITIES}
+
+
+def _no_labels() -> np.ndarray:
+    return np.zeros(LABEL_VALUES, np.int64)
+
 
 @dataclass
 class Pixels:
-    """Parts of a dataset that merge in any grouping; the last bits of the moments follow the order."""
+    """Measurements that merge in any grouping; the last bits of the moments follow the order."""
 
-    moments: dict[str, Moments] = field(
-        default_factory=lambda: {
-            name: Moments.empty(len(sensor.bands)) for name, sensor in MODALITIES.items()
-        }
-    )
-    histograms: dict[str, Histogram] = field(
-        default_factory=lambda: {name: Histogram.empty(name) for name in MODALITIES}
-    )
-    pools: dict[str, Pool] = field(
-        default_factory=dict
-    )  # attribution -> its small tiles with hr and ms
-    classes: np.ndarray = field(
-        default_factory=lambda: np.zeros(256, np.int64)
-    )  # label pixels by index, 255: none
+    moments: dict[str, Moments] = field(default_factory=_empty_moments)
+    histograms: dict[str, Histogram] = field(default_factory=_empty_histograms)
+    # attribution -> the small tiles of this source that have hr and ms
+    pools: dict[str, Pool] = field(default_factory=dict)
+    classes: np.ndarray = field(default_factory=_no_labels)  # class index -> label pixels
 
     def add(self, modality: str, pixels: np.ndarray) -> None:
-        """Take in valid pixels (C, n), stored numbers."""
+        """Measure valid pixels (C, n) of stored numbers."""
         self.moments[modality].merge(Moments.of(pixels))
         self.histograms[modality].add(pixels)
 
     def merge(self, other: "Pixels") -> None:
-        """Take in another part."""
+        """Take in the measurements of another part."""
         for name in self.moments:
             self.moments[name].merge(other.moments[name])
             self.histograms[name].merge(other.histograms[name])

@@ -1,4 +1,4 @@
-"""One sample -> its record, with its pixels counted: every member is read, checked and decoded."""
+"""One sample -> its record, with its pixels measured: every member is read, checked and decoded."""
 
 import json
 from collections.abc import Iterator
@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from datetime import date
 
 import numpy as np
+from torch import Tensor
 
-from data.audit.fingerprint import content, looks
-from data.audit.pixels import Pixels
+from data.audit.fingerprint import content_hash, picture_hash
+from data.audit.masked_image import MaskedImage, enlarge
+from data.audit.pixels import LABEL_VALUES, Pixels
 from data.audit.pool import Pool
 from data.audit.record import Failure, Record
 from data.audit.registration import LEAST_CELLS, register
@@ -23,27 +25,27 @@ FRAMES = 32  # of a series decoded at a time: bounds the memory of long ones
 VISIBLE = slice(0, 3)  # bands B02 to B04 of Sentinel-2
 # What decoders of damaged bytes raise: our own checks, torchvision's images, zstd and numpy, an
 # index without a field.
-BROKEN = (ValueError, RuntimeError, OSError, KeyError, IndexError, TypeError)
-
-
-@dataclass
-class Grey:
-    """An image without colour, for the comparisons between sensors and samples."""
-
-    image: np.ndarray  # H W
-    valid: np.ndarray  # N N bool
+DECODING_ERRORS = (ValueError, RuntimeError, OSError, KeyError, IndexError, TypeError)
 
 
 def read_sample(dataset: ShardDataset, sample: int, shard: str, pixels: Pixels) -> Record:
-    """Read a sample; whatever is wrong becomes a failure of its record. ``pixels`` takes in its
-    valid pixels if nothing is."""
-    record, source = Record(sample, shard), ""
+    """Read a sample. Whatever is wrong becomes a failure of its record.
+
+    Args:
+        dataset: the dataset to audit.
+        sample: number of the sample.
+        shard: name of its shard.
+        pixels: measurements to which the sample's valid pixels are added if nothing is wrong.
+    """
+    record = Record(sample, shard)
+    source = ""
     with failing(record, "index"):
         describe(dataset, sample, record)
     for member in record.sizes:
         with failing(record, member):
-            data = dataset.read_member(sample, member)
-            source = json.loads(data)["attribution"] if member == "meta" else source
+            content = dataset.read_member(sample, member)
+            if member == "meta":
+                source = json.loads(content)["attribution"]
     if record.failures:
         return record
     reading = Reading(dataset, sample, record)
@@ -51,33 +53,49 @@ def read_sample(dataset: ShardDataset, sample: int, shard: str, pixels: Pixels) 
         reading.labels()
     for name in record.dates:
         with failing(record, name):
-            reading.image() if name == "hr" else reading.series(name)
+            if name == "hr":
+                reading.high_resolution()
+            else:
+                reading.series(name)
     if not record.failures:
         pixels.merge(reading.pixels)
-        compare(record, reading.greys, pixels.pools.setdefault(source, Pool()))
+        pool = pixels.pools.setdefault(source, Pool())
+        compare(record, reading.greys, pool)
     return record
 
 
 @contextmanager
 def failing(record: Record, member: str) -> Iterator[None]:
-    """Turn what decoders raise into a failure of the record; any other error is a bug and passes."""
+    """Turn what decoders raise into a failure of the record; let any other error, a bug, pass."""
     try:
         yield
-    except BROKEN as error:
-        reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-        record.failures.append(Failure(record.shard, record.key, member, " ".join(reason.split())))
+    except DECODING_ERRORS as error:
+        reason = str(error)
+        if not isinstance(error, InputError):
+            reason = f"{type(error).__name__}: {error}"
+        one_line = " ".join(reason.split())
+        record.failures.append(Failure(record.shard, record.key, member, one_line))
 
 
 def describe(dataset: ShardDataset, sample: int, record: Record) -> None:
-    """Take over what the index says. Raises InputError where it contradicts itself."""
+    """Copy what the index says into the record.
+
+    Raises:
+        InputError: the dates are not valid or do not ascend.
+    """
     entry = dataset.entry(sample)
-    record.key, record.region, record.cells = entry["key"], dataset.region(sample), entry["cells"]
-    record.lon, record.lat, record.dates = entry["lon"], entry["lat"], entry["dates"]
+    record.key = entry["key"]
+    record.region = dataset.region(sample)
+    record.cells = entry["cells"]
+    record.lon = entry["lon"]
+    record.lat = entry["lat"]
+    record.dates = entry["dates"]
     record.usable = {name: len(frames) for name, frames in entry["usable"].items()}
     record.sizes = {name: member["size"] for name, member in entry["members"].items()}
-    record.content = content(entry["members"])
+    record.content_hash = content_hash(entry["members"])
     for name, days in record.dates.items():
-        if [date.fromisoformat(day).isoformat() for day in days] != sorted(days):
+        normal = [date.fromisoformat(day).isoformat() for day in days]
+        if normal != sorted(days):
             raise InputError(
                 f"dates of {name}: expected YYYY-MM-DD in ascending order, found {days}"
             )
@@ -91,77 +109,117 @@ class Reading:
     sample: int
     record: Record
     pixels: Pixels = field(default_factory=Pixels)  # of this sample alone
-    greys: dict[str, Grey] = field(default_factory=dict)  # "hr", "ms"
+    greys: dict[str, MaskedImage] = field(default_factory=dict)  # "hr" and "ms", where present
 
     def labels(self) -> None:
-        """Count the classes. Raises InputError for a wrong size or an index without a class."""
+        """Count the classes.
+
+        Raises:
+            InputError: the labels have a wrong size or an index without a class.
+        """
         if "labels" not in self.record.sizes:
             return
-        labels = decode(self.dataset, self.sample, {}).labels.numpy()  # 8N 8N
-        expect("labels", labels.shape, (LABEL_PIXELS * self.record.cells,) * 2)
-        counts = np.bincount(labels.ravel(), minlength=256)
-        found = [index for index in np.flatnonzero(counts).tolist() if index != UNLABELLED]
-        unknown = [index for index in found if index >= len(self.dataset.classes)]
+        labels = present("labels", decode(self.dataset, self.sample, {}).labels)  # 8N 8N
+        side = LABEL_PIXELS * self.record.cells
+        check_shape("labels", labels.shape, (side, side))
+        counts = np.bincount(labels.ravel(), minlength=LABEL_VALUES)
+        classes = [index for index in np.flatnonzero(counts).tolist() if index != UNLABELLED]
+        unknown = [index for index in classes if index >= len(self.dataset.classes)]
         if unknown:
             raise InputError(
                 f"labels: indices {unknown} lie outside the {len(self.dataset.classes)} classes"
             )
-        self.record.classes = found
+        self.record.classes = classes
         self.pixels.classes += counts
 
-    def image(self) -> None:
-        """Count the high-resolution pixels of valid cells and keep the image in grey; decode its
-        reductions too."""
-        cells, frames = self.record.cells, {"hr": np.arange(1)}
+    def high_resolution(self) -> None:
+        """Measure the valid high-resolution pixels, keep the image in grey, check its reductions.
+
+        Raises:
+            InputError: the image, its mask or a reduction has a wrong size.
+        """
+        cells = self.record.cells
+        frames = {"hr": np.arange(1)}
         for level in range(1, hr_levels(self.record.sizes)):
-            reduced = decode(
-                self.dataset, self.sample, frames, level=level, labels=False
-            ).hr  # 3 pN pN
-            expect(hr_field(level), reduced.shape, (3, *(HR_PIXELS * cells >> level,) * 2))
-        found = decode(self.dataset, self.sample, frames, labels=False)
-        image, valid = found.hr.numpy(), found.valid["hr"][0].numpy()  # 3 32N 32N, N N
-        expect("hr", (*image.shape, *valid.shape), (3, *(HR_PIXELS * cells,) * 2, cells, cells))
+            field_name = hr_field(level)
+            reduced = decode(self.dataset, self.sample, frames, level=level, labels=False)
+            side = HR_PIXELS * cells >> level
+            check_shape(field_name, present(field_name, reduced.hr).shape, (3, side, side))
+        decoded = decode(self.dataset, self.sample, frames, labels=False)
+        image = present("hr", decoded.hr)  # 3 32N 32N
+        valid = decoded.valid["hr"][0].numpy()  # N N
+        side = HR_PIXELS * cells
+        check_shape("hr", (*image.shape, *valid.shape), (3, side, side, cells, cells))
         self.record.invalid["hr"] = [int((~valid).sum())]
-        self.pixels.add("hr", image[:, np.kron(valid, np.ones((HR_PIXELS, HR_PIXELS), bool))])
-        self.greys["hr"] = Grey(image.mean(0, dtype=np.float32), valid)
+        self.pixels.add("hr", image[:, enlarge(valid, (side, side))])
+        self.greys["hr"] = MaskedImage(image.mean(0, dtype=np.float32), valid)
 
     def series(self, name: str) -> None:
-        """Count the valid pixels of all frames, block by block. Of Sentinel-2 keep the brightness
-        of the frame with most valid cells; among equals the one nearest to the season of the
-        high-resolution image."""
-        dates, invalid, best = self.record.dates, [], (-1, 0)
-        season = day_index(dates["hr"][0]) if "hr" in dates else 0
-        for first in range(0, len(dates[name]), FRAMES):
-            frames = np.arange(first, min(first + FRAMES, len(dates[name])))
-            found = decode(self.dataset, self.sample, {name: frames}, labels=False)
-            series, valid = found.series[name].numpy(), found.valid[name].numpy()  # T C N N, T N N
-            expect(name, (*series.shape[2:], *valid.shape[1:]), (self.record.cells,) * 4)
-            chosen = series.transpose(1, 0, 2, 3)[:, valid]  # C n
-            if not np.isfinite(chosen).all():
+        """Measure the valid pixels of all frames, block by block.
+
+        Of Sentinel-2 the brightness of one frame is kept: the one with most valid cells; among
+        equals the one nearest to the season of the high-resolution image.
+
+        Raises:
+            InputError: an array has a wrong size, or a valid pixel is not finite.
+        """
+        days = self.record.dates[name]
+        cells = self.record.cells
+        invalid: list[int] = []
+        best = (-1, 0)
+        for first in range(0, len(days), FRAMES):
+            frames = np.arange(first, min(first + FRAMES, len(days)))
+            decoded = decode(self.dataset, self.sample, {name: frames}, labels=False)
+            series = decoded.series[name].numpy()  # T C N N
+            valid = decoded.valid[name].numpy()  # T N N
+            check_shape(name, (*series.shape[2:], *valid.shape[1:]), (cells,) * 4)
+            pixels = series.transpose(1, 0, 2, 3)[:, valid]  # C n
+            if not np.isfinite(pixels).all():
                 raise InputError(f"{name}: values that are not finite in pixels marked valid")
-            self.pixels.add(name, chosen)
+            self.pixels.add(name, pixels)
             invalid += (~valid).sum((1, 2)).tolist()
-            for frame, mask, day in zip(series, valid, dates[name][first:]):
-                apart = abs(day_index(day) - season)
-                rank = (int(mask.sum()), -min(apart, DAYS - apart))
-                if name == "ms" and rank > best:
-                    best, self.greys[name] = rank, Grey(frame[VISIBLE].mean(0), mask)
+            if name != "ms":
+                continue
+            for frame, mask, day in zip(series, valid, days[first:]):
+                rank = (int(mask.sum()), -self._days_from_season(day))
+                if rank > best:
+                    best = rank
+                    self.greys[name] = MaskedImage(frame[VISIBLE].mean(0), mask)
         self.record.invalid[name] = invalid
 
+    def _days_from_season(self, day: str) -> int:
+        """Days of the year between a date and the high-resolution image (else 1 January)."""
+        season = 0
+        if "hr" in self.record.dates:
+            season = day_index(self.record.dates["hr"][0])
+        apart = abs(day_index(day) - season)
+        return min(apart, DAYS - apart)
 
-def expect(what: str, found: tuple, wanted: tuple) -> None:
-    """Raises InputError for a shape other than the one that follows from the number of cells."""
-    if tuple(found) != wanted:
-        raise InputError(f"{what}: expected the sides {wanted}, found {tuple(found)}")
+
+def present(name: str, pixels: Tensor | None) -> np.ndarray:
+    """Decoded pixels as an array. Raise InputError where the decoder returned none."""
+    if pixels is None:
+        raise InputError(f"{name}: expected pixels, found none")
+    return pixels.numpy()
 
 
-def compare(record: Record, greys: dict[str, Grey], pool: Pool) -> None:
-    """Hashes of the looks and, where both images are there, the shift between them; a tile too
-    small for that joins the pool of its source."""
-    hashes = {name: looks(grey.image, grey.valid) for name, grey in greys.items()}
-    record.looks = {name: value for name, value in hashes.items() if value is not None}
-    if len(greys) == 2:
-        hr, ms = greys["hr"], greys["ms"]
-        record.registration = register(hr.image, hr.valid, ms.image, ms.valid)
-        if record.cells < LEAST_CELLS:
-            pool.add(hr.image, hr.valid, ms.image, ms.valid)
+def check_shape(name: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    """Raise InputError for a shape other than the one that follows from the number of cells."""
+    if tuple(shape) != expected:
+        raise InputError(f"{name}: expected the sides {expected}, found {tuple(shape)}")
+
+
+def compare(record: Record, greys: dict[str, MaskedImage], pool: Pool) -> None:
+    """Hash the pictures and, where both images exist, find the shift between them.
+
+    A tile too small for a shift of its own joins the pool of its source.
+    """
+    for name, grey in greys.items():
+        hashed = picture_hash(grey.image, grey.valid)
+        if hashed is not None:
+            record.picture_hashes[name] = hashed
+    if "hr" not in greys or "ms" not in greys:
+        return
+    record.registration = register(greys["hr"], greys["ms"])
+    if record.cells < LEAST_CELLS:
+        pool.add(greys["hr"], greys["ms"])

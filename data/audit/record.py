@@ -17,23 +17,25 @@ class Failure:
 
 @dataclass
 class Record:
-    """One sample. A sample with a failure has only what the index says; its pixels count nowhere."""
+    """One sample.
+
+    A sample with a failure has only what the index says; its pixels are not counted.
+    """
 
     sample: int
     shard: str
     failures: list[Failure] = field(default_factory=list)
-    key: str | None = None
-    region: int | None = None
-    lon: float = 0.0
-    lat: float = 0.0
-    cells: int = 0
+    key: str | None = None  # None: the index cannot be read
+    region: int = -1  # its index in the region table
+    lon: float = 0.0  # degrees
+    lat: float = 0.0  # degrees
+    cells: int = 0  # along a side
     dates: dict[str, list[str]] = field(default_factory=dict)  # modality -> ISO day of each frame
     usable: dict[str, int] = field(default_factory=dict)  # modality -> frames with a valid pixel
     sizes: dict[str, int] = field(default_factory=dict)  # member -> bytes
-    content: int = 0  # hash of the members' checksums
-    invalid: dict[str, list[int]] = field(
-        default_factory=dict
-    )  # modality -> invalid cells of each frame
-    looks: dict[str, int] = field(default_factory=dict)  # "hr" or "ms" -> perceptual hash
-    classes: list[int] | None = None  # indices of the classes in its labels; None: it has no labels
-    registration: Registration | None = None  # None: lacks hr or ms
+    content_hash: int = 0  # of the members' checksums
+    # modality -> invalid cells of each frame
+    invalid: dict[str, list[int]] = field(default_factory=dict)
+    picture_hashes: dict[str, int] = field(default_factory=dict)  # "hr" or "ms" -> its hash
+    classes: list[int] | None = None  # indices of the classes in its labels; None: no labels
+    registration: Registration | None = None  # None: hr or ms is missing

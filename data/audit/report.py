@@ -1,23 +1,29 @@
 """The two files of an audit: audit.json and audit.html."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from matplotlib import rc_context
 
-from data.audit.sections import sections
-from data.audit.shifted import shifted
+from data.audit.findings import Summary
+from data.audit.sections import TEMPLATES, sections
+from data.audit.shifted import draw_shifts
 from data.errors import InputError
 from data.files import write_whole
-from data.pages.page import page
 from data.pages.style import STYLE
 from data.shards.dataset import ShardDataset
 
-FILES = ("audit.json", "audit.html")
+JSON_FILE = "audit.json"
+PAGE_FILE = "audit.html"
 
 
-def claim(folder: Path) -> None:
-    """Make the folder. Raises InputError where a file is in its place."""
+def make_folder(folder: Path) -> None:
+    """Make the folder of an audit.
+
+    Raises:
+        InputError: a file is in its place.
+    """
     if folder.exists() and not folder.is_dir():
         raise InputError(
             f"{folder}: expected a folder for the audit, found a file; choose another place"
@@ -25,15 +31,23 @@ def claim(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def write(folder: Path, dataset: ShardDataset, summary: dict) -> None:
-    """Write both files; each is whole or not there."""
+def write(folder: Path, dataset: ShardDataset, summary: Summary) -> None:
+    """Write both files; each is whole or missing."""
+    write_whole(folder / JSON_FILE, json.dumps(asdict(summary), indent=1, allow_nan=False))
+    write_whole(folder / PAGE_FILE, audit_page(dataset, summary))
+
+
+def audit_page(dataset: ShardDataset, summary: Summary) -> str:
+    """The HTML of a summary."""
     with rc_context(STYLE):
-        worst = summary["registration"]["worst"]
-        content = page(
+        shifts = None
+        if summary.registration.worst:
+            shifts = draw_shifts(dataset, summary.registration.worst)
+        return TEMPLATES.page(
             "Dataset audit",
-            f"{dataset.path}: {summary['audited']} of {summary['samples']} samples read, "
-            f"fingerprint {summary['fingerprint']}",
-            sections(summary, shifted(dataset, worst) if worst else None),
+            subtitle=(
+                f"{dataset.path}: {summary.audited} of {summary.samples} samples read,"
+                f" fingerprint {summary.fingerprint}"
+            ),
+            sections=sections(summary, shifts),
         )
-    for name, text in zip(FILES, (json.dumps(summary, indent=1, allow_nan=False), content)):
-        write_whole(folder / name, text)

@@ -1,8 +1,10 @@
-"""All samples through some processes: blocks of samples go out, records and counts come back in
-their order."""
+"""All samples through some processes.
+
+Blocks of samples go out, records and measurements come back in their order.
+"""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from itertools import accumulate
 from multiprocessing import get_context
 
@@ -16,9 +18,8 @@ from data.audit.tally import Tally
 from data.errors import InputError
 from data.shards.dataset import ShardDataset
 
-BLOCK = (
-    16  # samples sent to a process at once; not a setting: the last bits of the sums follow from it
-)
+# Samples sent to a process at once. Not a setting: the last bits of the sums follow from it.
+BLOCK = 16
 AHEAD = 3  # blocks a process may be behind: bounds what waits to be merged
 
 Result = tuple[list[Record], Pixels]
@@ -26,31 +27,50 @@ Result = tuple[list[Record], Pixels]
 
 def audit(
     dataset: ShardDataset,
+    *,
     samples: int | None = None,
     workers: int = 0,
-    told: Callable[[Record], None] = lambda record: None,
+    on_record: Callable[[Record], None] | None = None,
 ) -> tuple[Tally, Pixels]:
-    """Read ``samples`` of the dataset, evenly spread (None: all), in ``workers`` processes (0: in
-    this one).
+    """Read a dataset. The result is the same for any number of processes.
 
-    The result is the same for any number of processes. ``told`` is called with every record. Raises
-    InputError for numbers of samples or workers that make no sense."""
+    Args:
+        dataset: the dataset to audit.
+        samples: read so many, evenly spread; None: all.
+        workers: number of processes; 0: in this one.
+        on_record: called with every record, in the order of the samples.
+
+    Raises:
+        InputError: fewer than one sample, or fewer than zero processes.
+    """
     if workers < 0:
         raise InputError(f"audit: expected workers >= 0, found {workers}")
-    chosen = spread(len(dataset), samples)
-    blocks = [chosen[i : i + BLOCK].tolist() for i in range(0, len(chosen), BLOCK)]
-    tally, pixels = Tally(), Pixels()
+    numbers = spread(len(dataset), samples).tolist()
+    blocks = [numbers[i : i + BLOCK] for i in range(0, len(numbers), BLOCK)]
+    tally = Tally()
+    pixels = Pixels()
     for records, part in _results(dataset, blocks, workers):
         pixels.merge(part)
         for record in records:
             tally.add(record)
-            told(record)
+            if on_record is not None:
+                on_record(record)
     return tally, pixels
 
 
 def spread(total: int, samples: int | None) -> np.ndarray:
-    """Numbers of ``samples`` of ``total`` samples, evenly spread: the packing has shuffled them.
-    Raises InputError for fewer than one."""
+    """Choose samples evenly; the packing has shuffled them.
+
+    Args:
+        total: number of samples of the dataset.
+        samples: how many to choose; None: all.
+
+    Returns:
+        Numbers of the chosen samples, ascending.
+
+    Raises:
+        InputError: fewer than one sample.
+    """
     if samples is not None and samples < 1:
         raise InputError(f"audit: expected at least 1 sample, found {samples}")
     if samples is None or samples >= total:
@@ -58,31 +78,29 @@ def spread(total: int, samples: int | None) -> np.ndarray:
     return np.arange(samples) * total // samples
 
 
-def shard_names(manifest: dict) -> Callable[[int], str]:
-    """Sample -> name of its shard."""
-    ends = list(accumulate(shard["samples"] for shard in manifest["shards"]))
-    return lambda sample: manifest["shards"][int(np.searchsorted(ends, sample, "right"))]["name"]
+def _shard_ends(manifest: dict) -> list[int]:
+    """For each shard the number of samples in it and all earlier ones."""
+    return list(accumulate(shard["samples"] for shard in manifest["shards"]))
 
 
 def _results(dataset: ShardDataset, blocks: list[list[int]], workers: int) -> Iterator[Result]:
-    """Results of the blocks, in order; at most ``AHEAD`` a process are under way."""
+    """Results of the blocks, in order; at most ``AHEAD`` blocks a process are under way."""
     if not workers:
         _start(dataset)
         yield from map(_read, blocks)
         return
-    with ProcessPoolExecutor(
-        min(workers, len(blocks)), get_context("spawn"), _start, (dataset,)
-    ) as pool:
+    processes = min(workers, len(blocks))
+    with ProcessPoolExecutor(processes, get_context("spawn"), _start, (dataset,)) as pool:
         yield from _windowed(pool, blocks, AHEAD * workers)
 
 
-def _windowed(pool: Executor, blocks: list[list[int]], most: int) -> Iterator[Result]:
-    """As pool.map, but with a bound on what is under way."""
-    waiting = []
+def _windowed(pool: Executor, blocks: list[list[int]], limit: int) -> Iterator[Result]:
+    """Like ``pool.map``, but with at most ``limit`` blocks under way."""
+    waiting: list[Future[Result]] = []
     try:
         for block in blocks:
             waiting.append(pool.submit(_read, block))
-            if len(waiting) >= most:
+            if len(waiting) >= limit:
                 yield waiting.pop(0).result()
         while waiting:
             yield waiting.pop(0).result()
@@ -95,7 +113,7 @@ _dataset: ShardDataset  # of this process
 
 
 def _start(dataset: ShardDataset) -> None:
-    """What a process needs once."""
+    """Prepare a process."""
     global _dataset
     _dataset = dataset
     torch.set_num_threads(1)
@@ -103,5 +121,11 @@ def _start(dataset: ShardDataset) -> None:
 
 def _read(block: list[int]) -> Result:
     """Read a block of samples."""
-    shard, pixels = shard_names(_dataset.manifest), Pixels()
-    return [read_sample(_dataset, sample, shard(sample), pixels) for sample in block], pixels
+    shards = _dataset.manifest["shards"]
+    ends = _shard_ends(_dataset.manifest)
+    pixels = Pixels()
+    records = []
+    for sample in block:
+        shard = shards[int(np.searchsorted(ends, sample, "right"))]["name"]
+        records.append(read_sample(_dataset, sample, shard, pixels))
+    return records, pixels

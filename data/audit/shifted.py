@@ -1,4 +1,7 @@
-"""Pictures of displaced images: high resolution, Sentinel-2, and the edges of one over the other."""
+"""Pictures of displaced images.
+
+They show the high resolution, Sentinel-2, and the edges of the one over the other.
+"""
 
 from collections.abc import Sequence
 
@@ -6,84 +9,109 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from data.audit.read import Grey, Reading
+from data.audit.findings import TileShift
+from data.audit.masked_image import MaskedImage, enlarge
+from data.audit.read import Reading
 from data.audit.record import Record
 from data.audit.registration import STEPS, quarter_means
 from data.pages.style import WIDTH
 from data.shards.dataset import ShardDataset
 
-SHOWN = 4  # of the worst
-EDGE = 85  # percentile of the gradient above which a quarter cell is an edge
-EDGES = (0.95, 0.1, 0.35)  # red, green, blue
+DRAWN = 4  # of the longest shifts
+ROW_HEIGHT = 2.95  # inches
+EDGE_PERCENTILE = 85  # of the gradient; a quarter cell with a higher one is an edge
+EDGE_COLOUR = (0.95, 0.1, 0.35)
+INVALID = (0.93, 0.90, 0.95)  # a pale violet
+STRETCH = (2, 98)  # percentiles of the valid pixels that become black and white
+LEAST_SPAN = 1e-9  # between black and white
 
 
-def shifted(dataset: ShardDataset, worst: Sequence[dict]) -> Figure:
-    """One row a sample: both images, and the edges of the high resolution over Sentinel-2 as stored
-    and moved back by the shift found. ``worst``: entries of the summary's registration."""
-    worst = worst[:SHOWN]
-    figure = Figure(figsize=(WIDTH, 2.95 * len(worst)), layout="constrained")
-    for row, entry in zip(figure.subplots(len(worst), 4, squeeze=False), worst):
-        greys = images(dataset, entry["sample"])
-        hr, ms = greys["hr"], greys["ms"]
-        shift = (entry["down_cells"], entry["right_cells"])
-        _show(row[0], stretched(hr), f"hr of {entry['key']}")
+def draw_shifts(dataset: ShardDataset, worst: Sequence[TileShift]) -> Figure:
+    """Draw displaced images, one row each.
+
+    A row shows both images, and the edges of the high resolution over Sentinel-2: as stored, and
+    moved back by the shift that was found.
+
+    Args:
+        dataset: the audited dataset.
+        worst: the longest shifts first.
+    """
+    drawn = worst[:DRAWN]
+    figure = Figure(figsize=(WIDTH, ROW_HEIGHT * len(drawn)), layout="constrained")
+    for row, tile in zip(figure.subplots(len(drawn), 4, squeeze=False), drawn):
+        hr, ms = compared_images(dataset, tile.sample)
+        shift = (tile.down_cells or 0.0, tile.right_cells or 0.0)
+        down, right = shift
+        _show(row[0], stretched(hr), f"hr of {tile.key}")
         _show(row[1], stretched(ms), "ms, mean of B02 to B04")
         _show(
             row[2],
-            over(hr, ms, (0, 0)),
-            f"as stored: correlation {entry['correlation_as_stored']:.2f}",
+            edges_over(hr, ms, (0.0, 0.0)),
+            f"as stored: correlation {tile.correlation_as_stored:.2f}",
         )
         _show(
             row[3],
-            over(hr, ms, shift),
-            f"shift {shift[0]:+.2f} down, {shift[1]:+.2f} right undone: {entry['correlation_at_best']:.2f}",
+            edges_over(hr, ms, shift),
+            f"moved back {down:+.2f} down, {right:+.2f} right: {tile.correlation_at_best:.2f}",
         )
     return figure
 
 
-def images(dataset: ShardDataset, sample: int) -> dict[str, Grey]:
-    """The two images that the registration compared."""
+def compared_images(dataset: ShardDataset, sample: int) -> tuple[MaskedImage, MaskedImage]:
+    """The high-resolution and the Sentinel-2 image that the registration compared."""
     entry = dataset.entry(sample)
-    reading = Reading(
-        dataset, sample, Record(sample, "", dates=entry["dates"], cells=entry["cells"])
-    )
-    reading.image()
+    record = Record(sample, "", dates=entry["dates"], cells=entry["cells"])
+    reading = Reading(dataset, sample, record)
+    reading.high_resolution()
     reading.series("ms")
-    return reading.greys
+    return reading.greys["hr"], reading.greys["ms"]
 
 
-def over(hr: Grey, ms: Grey, shift: tuple[float, float]) -> np.ndarray:
-    """Sentinel-2 in grey at quarter cells with the edges of the high resolution, moved back by a
-    shift, in red."""
-    side = STEPS * len(ms.valid)
-    mean, valid = quarter_means(hr.image, hr.valid)
-    gradient = np.hypot(*np.gradient(mean))
-    inner = (
-        valid
-        & np.roll(valid, 1, 0)
-        & np.roll(valid, 1, 1)
-        & np.roll(valid, -1, 0)
-        & np.roll(valid, -1, 1)
-    )
-    edges = inner & (gradient > np.percentile(gradient[inner], EDGE)) if inner.any() else inner
+def edges_over(hr: MaskedImage, ms: MaskedImage, shift: tuple[float, float]) -> np.ndarray:
+    """Draw the edges of the high resolution in red over Sentinel-2 in grey.
+
+    Args:
+        hr: high-resolution brightness.
+        ms: Sentinel-2 brightness of the same N cells.
+        shift: cells down and right by which the edges are moved back.
+
+    Returns:
+        (4N, 4N, 3) between 0 and 1.
+    """
+    side = STEPS * ms.cells
+    down, right = shift
+    rows, columns = np.nonzero(_edges(quarter_means(hr)))
     # A mean is centred half a cell behind the quarter that it begins with.
-    rows, columns = (
-        np.floor(place + STEPS / 2 - STEPS * by).astype(int)
-        for place, by in zip(np.nonzero(edges), shift)
-    )
-    kept = (rows >= 0) & (rows < side) & (columns >= 0) & (columns < side)
+    rows = np.floor(rows + STEPS / 2 - STEPS * down).astype(int)
+    columns = np.floor(columns + STEPS / 2 - STEPS * right).astype(int)
+    inside = (rows >= 0) & (rows < side) & (columns >= 0) & (columns < side)
     image = np.kron(stretched(ms), np.ones((STEPS, STEPS, 1)))  # 4N 4N 3
-    image[rows[kept], columns[kept]] = EDGES
+    image[rows[inside], columns[inside]] = EDGE_COLOUR
     return image
 
 
-def stretched(grey: Grey) -> np.ndarray:
-    """H W 3 in 0..1, from the 2nd to the 98th percentile of the valid pixels; invalid ones pale
-    violet."""
-    valid = np.kron(grey.valid, np.ones((len(grey.image) // len(grey.valid),) * 2, bool))
-    low, high = np.percentile(grey.image[valid], (2, 98)) if valid.any() else (0, 1)
-    image = np.clip((grey.image - low) / max(high - low, 1e-9), 0, 1)[..., None]
-    return np.where(valid[..., None], image, (0.93, 0.90, 0.95))
+def _edges(means: MaskedImage) -> np.ndarray:
+    """Where the brightness changes most: bool, of the shape of the means."""
+    down, right = np.gradient(means.image)
+    gradient = np.hypot(down, right)
+    inner = means.valid.copy()  # all four neighbours are valid too
+    for axis in (0, 1):
+        inner &= np.roll(means.valid, 1, axis)
+        inner &= np.roll(means.valid, -1, axis)
+    if not inner.any():
+        return inner
+    return inner & (gradient > np.percentile(gradient[inner], EDGE_PERCENTILE))
+
+
+def stretched(grey: MaskedImage) -> np.ndarray:
+    """A grey picture stretched in contrast, invalid pixels pale violet: (H, W, 3) in 0..1."""
+    valid = enlarge(grey.valid, grey.image.shape)
+    low = 0.0
+    high = 1.0
+    if valid.any():
+        low, high = np.percentile(grey.image[valid], STRETCH)
+    image = np.clip((grey.image - low) / max(high - low, LEAST_SPAN), 0, 1)[..., None]  # H W 1
+    return np.where(valid[..., None], image, INVALID)
 
 
 def _show(axis: Axes, image: np.ndarray, title: str) -> None:

@@ -1,266 +1,290 @@
-"""Counts -> audit.json: plain data, everything that the page shows. docs/audit.md describes the
-keys."""
+"""Counts of all samples -> the records of audit.json."""
 
 import math
 from collections import Counter
+from typing import Any, TypeVar
 
 import numpy as np
 
-from data.audit import duplicates
-from data.audit.duplicates import Pairs
+from data.audit.findings import (
+    BandFindings,
+    Chart,
+    ClassCount,
+    ClassFindings,
+    Combination,
+    Counts,
+    LongestGap,
+    Places,
+    RegionCount,
+    RegistrationFindings,
+    SeriesFindings,
+    SharedShift,
+    Summary,
+    TileShift,
+    ValidShare,
+)
+from data.audit.key_pairs import duplicate_findings
 from data.audit.pixels import Pixels
-from data.audit.pool import Shared
+from data.audit.pool import SharedRegistration
 from data.audit.registration import Registration
-from data.audit.tally import NONE, Series, Tally, column
+from data.audit.tally import Series, Tally, as_array
 from data.audit.verdicts import verdicts
 from data.shards.dataset import ShardDataset
 from data.tiles.modalities import MODALITIES
 from data.tiles.tile import UNLABELLED
 
+FORMAT = "skysense-audit"
 VERSION = 1
-LISTED = 20  # pairs of every kind that are named
-PLACES = 5000  # dots of the map
+MONTHS = range(1, 13)
+POINTS = 5000  # of the map
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 LARGE_SHIFT = 1.0  # cells: beyond it an image is displaced; Sentinel-2 itself is good to about 12 m
-CHART_BINS = 128  # of a band's histogram in the file, over what was seen
+CHART_BINS = 128  # of a band's histogram in the file, over the values that occur
+CHART_ENDS = (0.0005, 0.9995)  # shares of the pixels: a chart reaches from one to the other
+
+Key = TypeVar("Key", int, str)
 
 
-def summarise(dataset: ShardDataset, tally: Tally, pixels: Pixels) -> dict:
-    """Everything found, as plain data."""
-    found = {
-        "format": "skysense-audit",
-        "version": VERSION,
-        "fingerprint": dataset.manifest["fingerprint"],
-        "samples": len(dataset),
-        "audited": tally.samples,
-        "corrupt_samples": tally.corrupt,
-        "failures": [vars(failure) for failure in tally.failures],
-        "counts": counts(dataset, tally),
-        "places": places(dataset, tally),
-        "series": {name: series(tally.series[name]) for name in MODALITIES if name in tally.series},
-        "bands": {name: bands(name, pixels) for name in MODALITIES if pixels.moments[name].count},
-        "classes": classes(dataset, tally, pixels),
-        "registration": registration(tally, pixels),
-        "duplicates": pairs(dataset, tally),
-    }
-    found["verdicts"] = [vars(verdict) for verdict in verdicts(found)]
-    return found
+def summarise(dataset: ShardDataset, tally: Tally, pixels: Pixels) -> Summary:
+    """Draw up everything that an audit found.
 
-
-def counts(dataset: ShardDataset, tally: Tally) -> dict:
-    """Shards, bytes, sensors, sizes, licences."""
-    return {
-        "shards": len(dataset.manifest["shards"]),
-        "bytes_on_disk": sum(shard["size"] for shard in dataset.manifest["shards"]),
-        "bytes": ordered(tally.sizes),
-        "modalities": {
-            name: sum(tally.series[name].lengths.values())
-            for name in MODALITIES
-            if name in tally.series
-        },
-        "combinations": [
-            {"modalities": list(names), "samples": n}
-            for names, n in tally.combinations.most_common()
-        ],
-        "cells": ordered(tally.sides),
-        "attribution": dataset.attribution,
-    }
-
-
-def places(dataset: ShardDataset, tally: Tally) -> dict:
-    """Regions with their samples, and dots for a map: at most ``PLACES``, evenly chosen."""
-    regions = sorted(tally.regions.items())
-    lon, lat = column(tally.lon), column(tally.lat)
-    shown = (
-        np.unique(np.linspace(0, len(lon) - 1, min(PLACES, len(lon))).astype(int))
-        if len(lon)
-        else []
+    Args:
+        dataset: the audited dataset.
+        tally: counts of the records of its samples.
+        pixels: measurements of its pixels.
+    """
+    series = {}
+    bands = {}
+    for name in MODALITIES:
+        if name in tally.series:
+            series[name] = series_findings(tally.series[name])
+        if pixels.moments[name].count:
+            bands[name] = band_findings(name, pixels)
+    summary = Summary(
+        format=FORMAT,
+        version=VERSION,
+        fingerprint=dataset.manifest["fingerprint"],
+        samples=len(dataset),
+        audited=tally.samples,
+        corrupt_samples=tally.corrupt,
+        failures=tally.failures,
+        counts=count_everything(dataset, tally),
+        places=find_places(dataset, tally),
+        series=series,
+        bands=bands,
+        classes=class_findings(dataset, tally, pixels),
+        registration=registration_findings(tally, pixels),
+        duplicates=duplicate_findings(dataset, tally.columns),
     )
-    return {
-        "regions_in_manifest": len(dataset.regions),
-        "regions": [
-            {"region": region, "cell": dataset.regions.cells[region], "samples": n}
-            for region, n in regions
-        ],
-        "points": [[round(float(lon[i]), 5), round(float(lat[i]), 5)] for i in shown],
-    }
+    summary.verdicts = verdicts(summary)
+    return summary
 
 
-def series(found: Series) -> dict:
-    """Frames, dates and invalid cells of one modality."""
-    frames = sum(length * samples for length, samples in found.lengths.items())
-    cells, invalid = sum(found.cells.values()), sum(found.invalid.values())
-    return {
-        "samples": sum(found.lengths.values()),
-        "frames": frames,
-        "usable_frames": found.usable,
-        "frames_a_sample": ordered(found.lengths),
-        "median_frames": middle(found.lengths),
-        "months": {month: found.months[month] for month in range(1, 13)},
-        "years": ordered(found.years),
-        "gap_median_days": middle(found.gaps),
-        "gap_longest_days": max(found.gaps, default=None),
-        "longest_gaps": [{"days": days, "key": key} for days, key in found.longest],
-        "invalid_share": share(invalid, cells),
-        "invalid_share_by_month": {
-            month: share(found.invalid[month], found.cells[month]) for month in range(1, 13)
-        },
-        "fewest_valid": [{"valid_share": valid, "key": key} for valid, key in found.emptiest],
-    }
+def count_everything(dataset: ShardDataset, tally: Tally) -> Counts:
+    """Count shards, bytes, sensors, sizes, licences."""
+    shards = dataset.manifest["shards"]
+    modalities = {}
+    for name in MODALITIES:
+        if name in tally.series:
+            modalities[name] = tally.series[name].lengths.total()
+    combinations = []
+    for names, samples in tally.combinations.most_common():
+        combinations.append(Combination(list(names), samples))
+    return Counts(
+        shards=len(shards),
+        bytes_on_disk=sum(shard["size"] for shard in shards),
+        bytes=ordered(tally.sizes),
+        modalities=modalities,
+        combinations=combinations,
+        cells=ordered(tally.sides),
+        attribution=dataset.attribution,
+    )
 
 
-def bands(name: str, pixels: Pixels) -> list[dict]:
-    """Measured statistics of the valid pixels beside those of the registry, both divided by the
-    sensor's scale."""
-    sensor, moments, histogram = MODALITIES[name], pixels.moments[name], pixels.histograms[name]
+def find_places(dataset: ShardDataset, tally: Tally) -> Places:
+    """List the regions with their samples, and at most ``POINTS`` points, evenly chosen."""
+    regions = []
+    for region, samples in sorted(tally.regions.items()):
+        regions.append(RegionCount(region, dataset.regions.cells[region], samples))
+    lon = as_array(tally.columns.lon)
+    lat = as_array(tally.columns.lat)
+    points = []
+    if len(lon):
+        chosen = np.unique(np.linspace(0, len(lon) - 1, min(POINTS, len(lon))).astype(int))
+        points = [[round(float(lon[i]), 5), round(float(lat[i]), 5)] for i in chosen]
+    return Places(regions_in_manifest=len(dataset.regions), regions=regions, points=points)
+
+
+def series_findings(series: Series) -> SeriesFindings:
+    """Summarise frames, dates and invalid cells of one modality."""
+    frames_by_month = {}
+    invalid_by_month = {}
+    for month in MONTHS:
+        frames_by_month[month] = series.months[month]
+        invalid_by_month[month] = share(series.invalid[month], series.cells[month])
+    return SeriesFindings(
+        samples=series.lengths.total(),
+        frames=sum(length * samples for length, samples in series.lengths.items()),
+        usable_frames=series.usable,
+        frames_a_sample=ordered(series.lengths),
+        median_frames=median(series.lengths),
+        months=frames_by_month,
+        years=ordered(series.years),
+        gap_median_days=median(series.gaps),
+        gap_longest_days=max(series.gaps, default=None),
+        longest_gaps=[LongestGap(days, key) for days, key in series.longest],
+        invalid_share=share(series.invalid.total(), series.cells.total()),
+        invalid_share_by_month=invalid_by_month,
+        fewest_valid=[ValidShare(valid, key) for valid, key in series.emptiest],
+    )
+
+
+def band_findings(name: str, pixels: Pixels) -> list[BandFindings]:
+    """Put the measured statistics of the valid pixels beside those of the registry."""
+    sensor = MODALITIES[name]
+    moments = pixels.moments[name]
+    histogram = pixels.histograms[name]
     percentiles = {percent: histogram.percentile(percent) / sensor.scale for percent in PERCENTILES}
-    found = []
+    findings = []
     for band, title in enumerate(sensor.bands):
-        edges, counts = chart(histogram.bins.edges / sensor.scale, histogram.counts[band])
-        found.append(
-            {
-                "band": title,
-                "pixels": moments.count,
-                "mean": moments.mean[band] / sensor.scale,
-                "std": moments.std[band] / sensor.scale,
-                "low": moments.low[band] / sensor.scale,
-                "high": moments.high[band] / sensor.scale,
-                "share_at_low": int(moments.at_low[band]) / moments.count,
-                "share_at_high": int(moments.at_high[band]) / moments.count,
-                "percentiles": {
-                    percent: float(values[band]) for percent, values in percentiles.items()
-                },
-                "registry_mean": sensor.mean[band],
-                "registry_std": sensor.std[band],
-                "histogram": {"edges": edges, "counts": counts},
-            }
+        findings.append(
+            BandFindings(
+                band=title,
+                pixels=moments.count,
+                mean=moments.mean[band] / sensor.scale,
+                std=moments.std[band] / sensor.scale,
+                low=moments.low[band] / sensor.scale,
+                high=moments.high[band] / sensor.scale,
+                share_at_low=int(moments.at_low[band]) / moments.count,
+                share_at_high=int(moments.at_high[band]) / moments.count,
+                percentiles={key: float(values[band]) for key, values in percentiles.items()},
+                registry_mean=sensor.mean[band],
+                registry_std=sensor.std[band],
+                histogram=chart(histogram.bins.edges / sensor.scale, histogram.counts[band]),
+            )
         )
-    return found
+    return findings
 
 
-def chart(edges: np.ndarray, counts: np.ndarray) -> tuple[list[float], list[int]]:
-    """A histogram coarse enough to draw: bins joined, and cut to the 0.05th and 99.95th percentile.
-    The outermost bins take what lies beyond them."""
-    inner, total = counts[1:-1].copy(), np.cumsum(counts[1:-1])
+def chart(edges: np.ndarray, counts: np.ndarray) -> Chart:
+    """Join bins of a histogram until it is coarse enough to draw.
+
+    Args:
+        edges: (n + 1,) of the bins.
+        counts: (n + 2,), with what lies below and above all bins.
+
+    Returns:
+        A histogram from the 0.05th to the 99.95th percentile.
+    """
+    inner = counts[1:-1].copy()
+    total = np.cumsum(inner)
     inner[0] += counts[0]
     inner[-1] += counts[-1]
-    low, high = np.searchsorted(total, (0.0005 * total[-1], 0.9995 * total[-1]))
+    low_share, high_share = CHART_ENDS
+    low, high = np.searchsorted(total, (low_share * total[-1], high_share * total[-1]))
     joined = max(1, math.ceil((high + 1 - low) / CHART_BINS))
     number = math.ceil((high + 1 - low) / joined)
     starts = low + joined * np.arange(number)
     sums = np.add.reduceat(inner, starts)
     sums[0] += inner[:low].sum()
     last = min(starts[-1] + joined, len(inner))
-    return [*edges[starts].tolist(), float(edges[last])], sums.tolist()
+    return Chart([*edges[starts].tolist(), float(edges[last])], sums.tolist())
 
 
-def classes(dataset: ShardDataset, tally: Tally, pixels: Pixels) -> dict:
-    """Shares of label pixels. ``share``: of the labelled ones."""
-    total, labelled = (
-        int(pixels.classes.sum()),
-        int(pixels.classes.sum() - pixels.classes[UNLABELLED]),
-    )
-    table = [
-        {
-            "index": entry["index"],
-            "name": entry["name"],
-            "pixels": int(pixels.classes[entry["index"]]),
-            "share": share(int(pixels.classes[entry["index"]]), labelled),
-            "samples": tally.classes[entry["index"]],
-        }
-        for entry in dataset.classes
-    ]
-    return {
-        "samples_with_labels": tally.labelled,
-        "pixels": total,
-        "labelled_share": share(labelled, total),
-        "table": table,
-    }
-
-
-def registration(tally: Tally, pixels: Pixels) -> dict:
-    """Shifts of the high-resolution images against Sentinel-2: of single tiles, and those that
-    small tiles share."""
-    sources = [
-        {
-            "attribution": source,
-            "tiles": found.tiles,
-            "reason": found.reason,
-            "t": found.t,
-            **shift(found),
-        }
-        for source, found in (
-            (source, pool.judge()) for source, pool in sorted(pixels.pools.items())
+def class_findings(dataset: ShardDataset, tally: Tally, pixels: Pixels) -> ClassFindings:
+    """Count the label pixels of every class."""
+    total = int(pixels.classes.sum())
+    labelled = total - int(pixels.classes[UNLABELLED])
+    table = []
+    for entry in dataset.classes:
+        index = entry["index"]
+        count = int(pixels.classes[index])
+        table.append(
+            ClassCount(
+                index=index,
+                name=entry["name"],
+                pixels=count,
+                share=share(count, labelled),
+                samples=tally.classes[index],
+            )
         )
-        if found.tiles
-    ]
-    distances = column(tally.distances)
-    return {
-        "judged": len(distances),
-        "cannot_tell": ordered(tally.reasons),
-        "median_cells": float(np.median(distances)) if len(distances) else None,
-        "beyond_limit": int((distances > LARGE_SHIFT).sum()),
-        "limit_cells": LARGE_SHIFT,
-        "worst": [
-            {"sample": sample, "key": key, "lead": found.lead, **shift(found)}
-            for sample, key, found in tally.shifts
-        ],
-        "shared": sources,
-    }
+    return ClassFindings(
+        samples_with_labels=tally.labelled,
+        pixels=total,
+        labelled_share=share(labelled, total),
+        table=table,
+    )
 
 
-def shift(found: Registration | Shared) -> dict:
-    """A shift as plain data, None where there is none."""
-    down, right = found.shift or (None, None)
+def registration_findings(tally: Tally, pixels: Pixels) -> RegistrationFindings:
+    """Summarise the shifts of single tiles, and those that small tiles share."""
+    worst = []
+    for shifted in tally.shifts:
+        found = shifted.registration
+        worst.append(TileShift(shifted.sample, shifted.key, found.lead, **_shift(found)))
+    shared = []
+    for source, pool in sorted(pixels.pools.items()):
+        if pool.tiles:
+            together = pool.judge()
+            shared.append(
+                SharedShift(
+                    attribution=source,
+                    tiles=together.tiles,
+                    reason=together.reason,
+                    t=together.t,
+                    **_shift(together),
+                )
+            )
+    distances = as_array(tally.distances)
+    median_cells = None
+    if len(distances):
+        median_cells = float(np.median(distances))
+    return RegistrationFindings(
+        judged=len(distances),
+        cannot_tell=ordered(tally.reasons),
+        median_cells=median_cells,
+        beyond_limit=int((distances > LARGE_SHIFT).sum()),
+        limit_cells=LARGE_SHIFT,
+        worst=worst,
+        shared=shared,
+    )
+
+
+def _shift(found: Registration | SharedRegistration) -> dict[str, Any]:
+    """The fields that ``TileShift`` and ``SharedShift`` have in common."""
+    down = None
+    right = None
+    distance = None
+    if found.shift is not None:
+        down, right = found.shift
+        distance = float(np.hypot(down, right))
     return {
         "down_cells": down,
         "right_cells": right,
-        "distance_cells": None if found.shift is None else float(np.hypot(down, right)),
-        "correlation_as_stored": found.zero,
-        "correlation_at_best": found.best,
-    }
-
-
-def pairs(dataset: ShardDataset, tally: Tally) -> dict:
-    """Samples that are there twice, by what tells."""
-    number, lon, lat = column(tally.number), column(tally.lon), column(tally.lat)
-
-    def named(found: Pairs) -> dict:
-        return {
-            "pairs": found.count,
-            "first": [[dataset.entry(int(number[i]))["key"] for i in pair] for pair in found.first],
-        }
-
-    looks = [
-        duplicates.same_picture(lon, lat, values, values != NONE, LISTED)
-        for values in map(column, tally.looks.values())
-    ]
-    pictures = Pairs(
-        sum(found.count for found in looks), sorted(looks[0].first + looks[1].first)[:LISTED]
-    )
-    return {
-        "same_key": named(duplicates.equal(column(tally.keys), LISTED)),
-        "same_bytes": named(duplicates.equal(column(tally.content), LISTED)),
-        "same_picture": named(pictures),
-        "overlapping": named(duplicates.overlapping(lon, lat, column(tally.cells), LISTED)),
+        "distance_cells": distance,
+        "correlation_as_stored": found.stored_correlation,
+        "correlation_at_best": found.best_correlation,
     }
 
 
 def share(part: float, whole: float) -> float | None:
-    """A share, None of nothing."""
-    return part / whole if whole else None
+    """A share; None of nothing."""
+    if not whole:
+        return None
+    return part / whole
 
 
-def middle(counted: Counter) -> float | None:
-    """Median of counted numbers, None of none."""
-    total, seen = sum(counted.values()), 0
-    for value, number in sorted(counted.items()):
-        seen += number
-        if 2 * seen >= total:
+def median(counts: Counter[int]) -> int | None:
+    """Lower median of counted numbers; None of none."""
+    total = counts.total()
+    below = 0
+    for value, count in sorted(counts.items()):
+        below += count
+        if 2 * below >= total:
             return value
     return None
 
 
-def ordered(counted: Counter) -> dict:
-    """A counter as a dict in ascending order of its keys."""
-    return dict(sorted(counted.items()))
+def ordered(counts: Counter[Key]) -> dict[Key, int]:
+    """A counter as a dictionary in ascending order of its keys."""
+    return dict(sorted(counts.items()))

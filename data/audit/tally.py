@@ -1,34 +1,115 @@
-"""Records of all samples -> counts that stay small: about 60 bytes a sample, whatever the length of
-its series."""
+"""Records of all samples -> counts that stay small.
+
+They take about 60 bytes a sample, whatever the length of its series.
+"""
 
 from array import array
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import date
 from heapq import nlargest, nsmallest
+from itertools import pairwise
 
 import numpy as np
 
-from data.audit.fingerprint import short
+from data.audit.fingerprint import text_hash
 from data.audit.record import Failure, Record
+from data.audit.registration import Registration
 
-WORST = 10  # samples kept of every list of the worst
-NONE = -1  # hash of a sample that has none
+LISTED = 10  # samples kept in every list of the worst
+NO_HASH = -1  # of a sample without a picture hash
 
 
 @dataclass
 class Series:
-    """What is known of the frames of one modality."""
+    """Counts of the frames of one modality."""
 
-    lengths: Counter = field(default_factory=Counter)  # frames of a sample -> samples
+    lengths: Counter[int] = field(default_factory=Counter)  # frames of a sample -> samples
     usable: int = 0  # frames with a valid pixel
-    months: Counter = field(default_factory=Counter)  # 1..12 -> frames
-    years: Counter = field(default_factory=Counter)
-    gaps: Counter = field(default_factory=Counter)  # days between neighbouring frames -> how often
-    longest: list = field(default_factory=list)  # (days, key): longest gaps, one a sample
-    cells: Counter = field(default_factory=Counter)  # month -> cells of all frames
-    invalid: Counter = field(default_factory=Counter)  # month -> invalid ones
-    emptiest: list = field(default_factory=list)  # (valid share, key): samples with least
+    months: Counter[int] = field(default_factory=Counter)  # 1..12 -> frames
+    years: Counter[int] = field(default_factory=Counter)  # year -> frames
+    gaps: Counter[int] = field(default_factory=Counter)  # days between neighbours -> how often
+    longest: list[tuple[int, str]] = field(default_factory=list)  # (days, key), one a sample
+    cells: Counter[int] = field(default_factory=Counter)  # month -> cells of all frames
+    invalid: Counter[int] = field(default_factory=Counter)  # month -> invalid cells
+    emptiest: list[tuple[float, str]] = field(default_factory=list)  # (valid share, key)
+
+    def add(self, record: Record, name: str, key: str) -> None:
+        """Count the frames of modality ``name`` of a record whose key is ``key``."""
+        days = [date.fromisoformat(day) for day in record.dates[name]]
+        self.lengths[len(days)] += 1
+        self.usable += record.usable.get(name, 0)
+        for day in days:
+            self.months[day.month] += 1
+            self.years[day.year] += 1
+        gaps = [(after - before).days for before, after in pairwise(days)]
+        self.gaps.update(gaps)
+        if gaps:
+            self.longest = nlargest(LISTED, [*self.longest, (max(gaps), key)])
+        invalid = record.invalid.get(name, [])
+        cells = record.cells**2  # of one frame
+        for day, count in zip(days, invalid):
+            self.cells[day.month] += cells
+            self.invalid[day.month] += count
+        if invalid:
+            share = 1 - sum(invalid) / (cells * len(invalid))
+            self.emptiest = nsmallest(LISTED, [*self.emptiest, (share, key)])
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """A sample whose shift was found."""
+
+    sample: int
+    key: str
+    registration: Registration
+    distance: float  # cells
+
+
+def _distance(shifted: Shifted) -> float:
+    return shifted.distance
+
+
+def _integers() -> array:
+    return array("q")
+
+
+def _degrees() -> array:
+    return array("d")
+
+
+@dataclass
+class Columns:
+    """One entry for each sample whose index could be read: what the search for duplicates needs."""
+
+    number: array = field(default_factory=_integers)
+    lon: array = field(default_factory=_degrees)
+    lat: array = field(default_factory=_degrees)
+    cells: array = field(default_factory=lambda: array("i"))
+    key_hash: array = field(default_factory=_integers)
+    content_hash: array = field(default_factory=_integers)
+    # Picture hashes. A sample with a hash of its high resolution has none of its Sentinel-2.
+    hr_hash: array = field(default_factory=_integers)
+    ms_hash: array = field(default_factory=_integers)
+
+    def add(self, record: Record, key: str) -> None:
+        """Append a record whose key is ``key``."""
+        self.number.append(record.sample)
+        self.lon.append(record.lon)
+        self.lat.append(record.lat)
+        self.cells.append(record.cells)
+        self.key_hash.append(text_hash(key))
+        self.content_hash.append(record.content_hash)
+        hashes = record.picture_hashes
+        self.hr_hash.append(hashes.get("hr", NO_HASH))
+        if "hr" in hashes:
+            self.ms_hash.append(NO_HASH)
+        else:
+            self.ms_hash.append(hashes.get("ms", NO_HASH))
+
+
+def _all_series() -> dict[str, Series]:
+    return defaultdict(Series)
 
 
 @dataclass
@@ -38,97 +119,53 @@ class Tally:
     samples: int = 0
     corrupt: int = 0  # samples with a failure
     failures: list[Failure] = field(default_factory=list)
-    sizes: Counter = field(default_factory=Counter)  # member -> bytes
-    sides: Counter = field(default_factory=Counter)  # cells -> samples
-    regions: Counter = field(default_factory=Counter)  # region -> samples
-    combinations: Counter = field(default_factory=Counter)  # ("hr", "ms") -> samples
-    series: dict[str, Series] = field(default_factory=lambda: defaultdict(Series))
+    sizes: Counter[str] = field(default_factory=Counter)  # member -> bytes
+    sides: Counter[int] = field(default_factory=Counter)  # cells along a side -> samples
+    regions: Counter[int] = field(default_factory=Counter)  # region -> samples
+    # ("hr", "ms") -> samples with exactly these modalities
+    combinations: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    series: dict[str, Series] = field(default_factory=_all_series)
     labelled: int = 0  # samples with a label member
-    classes: Counter = field(default_factory=Counter)  # class -> samples that show it
-    reasons: Counter = field(
-        default_factory=Counter
-    )  # why the registration could not tell -> samples
-    shifts: list = field(default_factory=list)  # (sample, key, Registration): the longest
-    distances: array = field(default_factory=lambda: array("f"))  # of all shifts, cells
-    # one entry a sample whose index could be read
-    number: array = field(default_factory=lambda: array("q"))
-    lon: array = field(default_factory=lambda: array("d"))
-    lat: array = field(default_factory=lambda: array("d"))
-    cells: array = field(default_factory=lambda: array("i"))
-    keys: array = field(default_factory=lambda: array("q"))  # hash of the key
-    content: array = field(default_factory=lambda: array("q"))
-    looks: dict[str, array] = field(default_factory=lambda: {"hr": array("q"), "ms": array("q")})
+    classes: Counter[int] = field(default_factory=Counter)  # class -> samples that show it
+    reasons: Counter[str] = field(default_factory=Counter)  # why there is no shift -> samples
+    shifts: list[Shifted] = field(default_factory=list)  # the longest
+    distances: array = field(default_factory=lambda: array("f"))  # of all shifts, in cells
+    columns: Columns = field(default_factory=Columns)
 
     def add(self, record: Record) -> None:
         """Take in a record."""
         self.samples += 1
         self.failures += record.failures
-        self.corrupt += bool(record.failures)
+        if record.failures:
+            self.corrupt += 1
         if record.key is None:
             return
         self.sizes.update(record.sizes)
         self.sides[record.cells] += 1
         self.regions[record.region] += 1
         self.combinations[tuple(record.dates)] += 1
-        self._add_columns(record)
-        for name, days in record.dates.items():
-            self._add_days(
-                self.series[name], record, name, [date.fromisoformat(day) for day in days]
-            )
+        self.columns.add(record, record.key)
+        for name in record.dates:
+            self.series[name].add(record, name, record.key)
         if record.classes is not None:
             self.labelled += 1
             self.classes.update(record.classes)
         if record.registration is not None:
-            self._add_registration(record)
+            self._add_registration(record.sample, record.key, record.registration)
 
-    def _add_columns(self, record: Record) -> None:
-        """What the search for duplicates needs."""
-        for column, value in (
-            (self.number, record.sample),
-            (self.lon, record.lon),
-            (self.lat, record.lat),
-            (self.cells, record.cells),
-            (self.keys, short(record.key)),
-            (self.content, record.content),
-        ):
-            column.append(value)
-        self.looks["hr"].append(record.looks.get("hr", NONE))
-        self.looks["ms"].append(
-            NONE if "hr" in record.looks else record.looks.get("ms", NONE)
-        )  # one hash a sample
-
-    def _add_days(self, series: Series, record: Record, name: str, days: list[date]) -> None:
-        """Dates of a modality and the invalid cells of its frames."""
-        series.lengths[len(days)] += 1
-        series.usable += record.usable.get(name, 0)
-        series.months.update(day.month for day in days)
-        series.years.update(day.year for day in days)
-        gaps = [(after - before).days for before, after in zip(days, days[1:])]
-        series.gaps.update(gaps)
-        if gaps:
-            series.longest = nlargest(WORST, [*series.longest, (max(gaps), record.key)])
-        invalid, whole = record.invalid.get(name, []), record.cells**2
-        for day, count in zip(days, invalid):
-            series.cells[day.month] += whole
-            series.invalid[day.month] += count
-        if invalid:
-            share = 1 - sum(invalid) / (whole * len(invalid))
-            series.emptiest = nsmallest(WORST, [*series.emptiest, (share, record.key)])
-
-    def _add_registration(self, record: Record) -> None:
-        """A shift, or why there is none."""
-        found = record.registration
-        if found.shift is None:
-            self.reasons[found.reason] += 1
+    def _add_registration(self, sample: int, key: str, registration: Registration) -> None:
+        """Count a shift, or why there is none."""
+        distance = registration.distance
+        if distance is None:
+            self.reasons[registration.reason] += 1
             return
-        self.distances.append(found.distance)
-        self.shifts = nlargest(
-            WORST,
-            [*self.shifts, (record.sample, record.key, found)],
-            key=lambda entry: entry[2].distance,
-        )
+        self.distances.append(distance)
+        shifted = Shifted(sample, key, registration, distance)
+        self.shifts = nlargest(LISTED, [*self.shifts, shifted], key=_distance)
 
 
-def column(values: array) -> np.ndarray:
-    """A column of the tally as an array, without a copy."""
-    return np.frombuffer(values, values.typecode) if len(values) else np.empty(0, values.typecode)
+def as_array(column: array) -> np.ndarray:
+    """A column as an array, without a copy."""
+    if not len(column):
+        return np.empty(0, column.typecode)
+    return np.frombuffer(column, column.typecode)

@@ -1,13 +1,27 @@
-"""What the figures of an audit say: a few plain questions, each answered with its numbers and the
-limit used."""
+"""What the numbers of an audit say: a few plain questions.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+Each is answered with its numbers and the limit used.
+"""
 
-from data.audit.duplicates import SAME_LOOKS, SAME_PLACE
+from collections.abc import Callable, Mapping, Sequence
+
+from data.audit.duplicates import SAME_PICTURE, SAME_PLACE
+from data.audit.findings import (
+    BandFindings,
+    ClassFindings,
+    DuplicateFindings,
+    RegistrationFindings,
+    SeriesFindings,
+    Summary,
+    Verdict,
+)
 from data.audit.fingerprint import BITS
 
-WRONG, LOOK, GOOD, UNKNOWN = "wrong", "look", "good", "unknown"
+WRONG = "wrong"
+LOOK = "look"
+GOOD = "good"
+UNKNOWN = "unknown"
+WORST_FIRST = (WRONG, LOOK, GOOD, UNKNOWN)
 # Limits. They say where a look is worth its time, not what a dataset must be.
 MEAN_OFF = 0.25  # of a registry deviation, between the measured and the registry's mean of a band
 STD_RATIO = 1.25  # between the measured and the registry's deviation, either way
@@ -19,229 +33,253 @@ NAMED = 8  # classes that a verdict names
 ONE_REGION = 0.5  # share of the samples in one region
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """One question and its answer: wrong, look, good, or unknown where there was nothing to judge."""
-
-    question: str
-    verdict: str
-    numbers: str
-    limit: str
-
-
-def verdicts(found: dict) -> list[Verdict]:
+def verdicts(summary: Summary) -> list[Verdict]:
     """All verdicts on a summary, the worst first."""
     answers = [
-        whole(found),
-        licences(found["counts"]["attribution"]),
-        *twice(found["duplicates"]),
-        registered(found["registration"]),
-        statistics(found["bands"]),
-        clipped(found["bands"]),
-        *observed(found["series"]),
-        classes(found["classes"]),
-        spread(found),
+        whole(summary),
+        licences(summary.counts.attribution),
+        *unique(summary.duplicates),
+        registered(summary.registration),
+        statistics(summary.bands),
+        clipped(summary.bands),
+        *observed(summary.series),
+        classes(summary.classes),
+        spread(summary),
     ]
-    return sorted(answers, key=lambda answer: (WRONG, LOOK, GOOD, UNKNOWN).index(answer.verdict))
+    return sorted(answers, key=lambda answer: WORST_FIRST.index(answer.verdict))
 
 
-def whole(found: dict) -> Verdict:
+def whole(summary: Summary) -> Verdict:
     """Every member of every sample can be read and decoded."""
+    verdict = GOOD
+    if summary.failures:
+        verdict = WRONG
     return Verdict(
         "Is every member whole?",
-        WRONG if found["failures"] else GOOD,
-        f"{found['corrupt_samples']} of {found['audited']} samples with {len(found['failures'])} failures",
+        verdict,
+        f"{summary.corrupt_samples} of {summary.audited} samples"
+        f" with {len(summary.failures)} failures",
         "none",
     )
 
 
 def licences(credits: Sequence[dict]) -> Verdict:
     """Every sample names its licence and whom to credit."""
-    without = sum(
-        entry["samples"] for entry in credits if not (entry["licence"] and entry["attribution"])
-    )
+    without = 0
+    for entry in credits:
+        if not (entry["licence"] and entry["attribution"]):
+            without += entry["samples"]
     return Verdict(
         "Does every sample name its licence and attribution?",
-        LOOK if without else GOOD,
+        _look_if(without > 0),
         f"{without} samples without, {len(credits)} different ones",
         "none without",
     )
 
 
-def twice(pairs: dict) -> list[Verdict]:
-    """No sample is there twice."""
-    asked = (
-        ("same_key", "Is every key there once?", WRONG, "pairs of samples with one key"),
-        (
-            "same_bytes",
-            "Are all samples different?",
-            LOOK,
-            "pairs with the same bytes in every member",
-        ),
-        (
-            "same_picture",
-            "Does no place show the same picture twice?",
-            LOOK,
-            f"pairs within {SAME_PLACE:g} cell whose picture hashes differ in at most {SAME_LOOKS} of {BITS} bits",
-        ),
-    )
+def unique(duplicates: DuplicateFindings) -> list[Verdict]:
+    """No sample occurs twice."""
+    keys = duplicates.same_key.pairs
+    content = duplicates.same_bytes.pairs
+    pictures = duplicates.same_picture.pairs
+    key_verdict = GOOD
+    if keys:
+        key_verdict = WRONG
     return [
         Verdict(
-            question,
-            bad if pairs[name]["pairs"] else GOOD,
-            f"{pairs[name]['pairs']} {what}",
+            "Is every key there once?",
+            key_verdict,
+            f"{keys} pairs of samples with one key",
             "none",
-        )
-        for name, question, bad, what in asked
-    ]
-
-
-def registered(found: dict) -> Verdict:
-    """The high-resolution images lie where Sentinel-2 says."""
-    question, limit = "Does high resolution lie on Sentinel-2?", f"{found['limit_cells']:g} cell"
-    silent = sum(found["cannot_tell"].values())
-    shared = [
-        source["distance_cells"]
-        for source in found["shared"]
-        if source["distance_cells"] is not None
-    ]
-    if not found["judged"] and not shared:
-        return Verdict(
-            question, UNKNOWN, f"cannot tell for any of {silent} samples with both", limit
-        )
-    far = sum(distance > found["limit_cells"] for distance in shared)
-    parts = (
-        [
-            f"{found['beyond_limit']} of {found['judged']} samples beyond the limit, median shift "
-            f"{found['median_cells']:.2f} cells"
-        ]
-        if found["judged"]
-        else []
-    )
-    parts += [f"small tiles together: {far} of {len(shared)} sources beyond it"] if shared else []
-    return Verdict(
-        question,
-        LOOK if found["beyond_limit"] or far else GOOD,
-        f"{'; '.join(parts)}; alone {silent} samples cannot tell",
-        limit,
-    )
-
-
-def statistics(sensors: dict) -> Verdict:
-    """The registry's means and deviations are those of the data."""
-    question = "Do the registry's statistics fit the pixels?"
-    bands = [
-        (f"{name} {band['band']}", off(band)) for name, table in sensors.items() for band in table
-    ]
-    wrong = [title for title, reason in bands if reason]
-    limit = f"means {MEAN_OFF:g} registry std apart, std {STD_RATIO:g} times"
-    if not bands:
-        return Verdict(question, UNKNOWN, "no valid pixel", limit)
-    return Verdict(
-        question,
-        LOOK if wrong else GOOD,
-        f"{len(wrong)} of {len(bands)} bands off{': ' if wrong else ''}{', '.join(wrong)}",
-        limit,
-    )
-
-
-def clipped(sensors: dict) -> Verdict:
-    """No band is cut off: too dark after the correction of the atmosphere, or too bright for the
-    detector."""
-    found = [
-        (
-            band[f"share_at_{end}"],
-            f"{name} {band['band']} {percent(band[f'share_at_{end}'])} at {band[end]:g}",
-        )
-        for name, table in sensors.items()
-        for band in table
-        for end in ("low", "high")
-    ]
-    many = [words for share, words in sorted(found, reverse=True) if share > CLIPPED]
-    numbers = ", ".join(many) or f"most: {max(found)[1]}" if found else "no valid pixel"
-    return Verdict(
-        "Are values not clipped?",
-        (LOOK if many else GOOD) if found else UNKNOWN,
-        numbers,
-        f"{percent(CLIPPED)} at one end",
-    )
-
-
-def off(band: dict) -> str:
-    """Which statistics of a band are farther from the registry's than the tolerance: "mean", "std",
-    both, or ""."""
-    ratio = band["std"] / band["registry_std"]
-    found = {
-        "mean": abs(band["mean"] - band["registry_mean"]) > MEAN_OFF * band["registry_std"],
-        "std": not 1 / STD_RATIO <= ratio <= STD_RATIO,
-    }
-    return " and ".join(name for name, far in found.items() if far)
-
-
-def observed(sensors: dict) -> list[Verdict]:
-    """Frames show the ground, and follow each other closely enough."""
-    empty = {
-        name: entry["invalid_share"]
-        for name, entry in sensors.items()
-        if entry["invalid_share"] is not None
-    }
-    idle = {name: 1 - entry["usable_frames"] / entry["frames"] for name, entry in sensors.items()}
-    gaps = {
-        name: entry["gap_longest_days"]
-        for name, entry in sensors.items()
-        if entry["gap_longest_days"] is not None
-    }
-    return [
-        _below("Are most pixels valid?", empty, INVALID, "invalid cells", percent),
-        _below("Can the frames be used?", idle, UNUSABLE, "frames without a valid pixel", percent),
-        _below(
-            "Do the frames follow closely?", gaps, GAP, "longest gap", lambda days: f"{days} days"
+        ),
+        Verdict(
+            "Are all samples different?",
+            _look_if(content > 0),
+            f"{content} pairs with the same bytes in every member",
+            "none",
+        ),
+        Verdict(
+            "Does no place show the same picture twice?",
+            _look_if(pictures > 0),
+            f"{pictures} pairs within {SAME_PLACE:g} cell whose picture hashes differ in at most"
+            f" {SAME_PICTURE} of {BITS} bits",
+            "none",
         ),
     ]
 
 
-def classes(found: dict) -> Verdict:
-    """Every class of the table is somewhere."""
-    question = "Is every class seen?"
-    unseen = [entry["name"] for entry in found["table"] if not entry["pixels"]]
-    if not found["samples_with_labels"]:
-        return Verdict(question, UNKNOWN, "no sample has labels", "all")
+def registered(found: RegistrationFindings) -> Verdict:
+    """The high-resolution images lie where Sentinel-2 says."""
+    question = "Does high resolution lie on Sentinel-2?"
+    limit = f"{found.limit_cells:g} cell"
+    without = sum(found.cannot_tell.values())
+    shared = [shift.distance_cells for shift in found.shared if shift.distance_cells is not None]
+    if not found.judged and not shared:
+        numbers = f"cannot tell for any of {without} samples with both"
+        return Verdict(question, UNKNOWN, numbers, limit)
+    parts = []
+    if found.judged:
+        parts.append(
+            f"{found.beyond_limit} of {found.judged} samples beyond the limit, median shift"
+            f" {found.median_cells:.2f} cells"
+        )
+    far = sum(distance > found.limit_cells for distance in shared)
+    if shared:
+        parts.append(f"small tiles together: {far} of {len(shared)} sources beyond it")
     return Verdict(
         question,
-        LOOK if unseen else GOOD,
-        f"{len(found['table']) - len(unseen)} of {len(found['table'])} seen"
-        f"{'; never: ' if unseen else ''}{', '.join(unseen[:NAMED])}"
-        f"{f' and {len(unseen) - NAMED} more' if len(unseen) > NAMED else ''}",
-        "all",
+        _look_if(found.beyond_limit > 0 or far > 0),
+        f"{'; '.join(parts)}; alone {without} samples cannot tell",
+        limit,
     )
 
 
-def spread(found: dict) -> Verdict:
+def statistics(bands: Mapping[str, Sequence[BandFindings]]) -> Verdict:
+    """The registry's means and deviations are those of the data."""
+    question = "Do the registry's statistics fit the pixels?"
+    limit = f"means {MEAN_OFF:g} registry std apart, std {STD_RATIO:g} times"
+    total = 0
+    wrong = []
+    for name, table in bands.items():
+        total += len(table)
+        for band in table:
+            if off(band):
+                wrong.append(f"{name} {band.band}")
+    if not total:
+        return Verdict(question, UNKNOWN, "no valid pixel", limit)
+    numbers = f"{len(wrong)} of {total} bands off"
+    if wrong:
+        numbers += f": {', '.join(wrong)}"
+    return Verdict(question, _look_if(len(wrong) > 0), numbers, limit)
+
+
+def off(band: BandFindings) -> str:
+    """Which statistics of a band are farther from the registry's than the limits allow.
+
+    Returns:
+        "mean", "std", "mean and std", or "".
+    """
+    names = []
+    if abs(band.mean - band.registry_mean) > MEAN_OFF * band.registry_std:
+        names.append("mean")
+    ratio = band.std / band.registry_std
+    if not 1 / STD_RATIO <= ratio <= STD_RATIO:
+        names.append("std")
+    return " and ".join(names)
+
+
+def clipped(bands: Mapping[str, Sequence[BandFindings]]) -> Verdict:
+    """No band is cut off.
+
+    A band may be too dark after the correction of the atmosphere, or too bright for the detector.
+    """
+    question = "Are values not clipped?"
+    limit = f"{percent(CLIPPED)} at one end"
+    ends = []
+    for name, table in bands.items():
+        for band in table:
+            ends.append(_end(f"{name} {band.band}", band.share_at_low, band.low))
+            ends.append(_end(f"{name} {band.band}", band.share_at_high, band.high))
+    if not ends:
+        return Verdict(question, UNKNOWN, "no valid pixel", limit)
+    ends.sort(reverse=True)
+    above = [text for share, text in ends if share > CLIPPED]
+    if above:
+        return Verdict(question, LOOK, ", ".join(above), limit)
+    _, most = ends[0]
+    return Verdict(question, GOOD, f"most: {most}", limit)
+
+
+def _end(band: str, share: float, value: float) -> tuple[float, str]:
+    """The share of a band's pixels at one of its ends, and the same in words."""
+    return share, f"{band} {percent(share)} at {value:g}"
+
+
+def observed(series: Mapping[str, SeriesFindings]) -> list[Verdict]:
+    """Frames show the ground, and follow each other closely enough."""
+    invalid = {}
+    unusable = {}
+    gaps = {}
+    for name, entry in series.items():
+        unusable[name] = 1 - entry.usable_frames / entry.frames
+        if entry.invalid_share is not None:
+            invalid[name] = entry.invalid_share
+        if entry.gap_longest_days is not None:
+            gaps[name] = entry.gap_longest_days
+    return [
+        _below("Are most pixels valid?", "invalid cells", invalid, limit=INVALID, in_words=percent),
+        _below(
+            "Can the frames be used?",
+            "frames without a valid pixel",
+            unusable,
+            limit=UNUSABLE,
+            in_words=percent,
+        ),
+        _below("Do the frames follow closely?", "longest gap", gaps, limit=GAP, in_words=_days),
+    ]
+
+
+def classes(found: ClassFindings) -> Verdict:
+    """Every class of the table occurs."""
+    question = "Is every class seen?"
+    if not found.samples_with_labels:
+        return Verdict(question, UNKNOWN, "no sample has labels", "all")
+    unseen = [entry.name for entry in found.table if not entry.pixels]
+    numbers = f"{len(found.table) - len(unseen)} of {len(found.table)} seen"
+    if unseen:
+        numbers += f"; never: {', '.join(unseen[:NAMED])}"
+    if len(unseen) > NAMED:
+        numbers += f" and {len(unseen) - NAMED} more"
+    return Verdict(question, _look_if(len(unseen) > 0), numbers, "all")
+
+
+def spread(summary: Summary) -> Verdict:
     """The samples do not lie in one region."""
-    most, placed = (
-        max((entry["samples"] for entry in found["places"]["regions"]), default=0),
-        found["audited"],
-    )
+    regions = summary.places.regions
+    most = max((entry.samples for entry in regions), default=0)
     return Verdict(
         "Are the samples spread over regions?",
-        LOOK if most > ONE_REGION * placed else GOOD,
-        f"{len(found['places']['regions'])} regions, the fullest with {most} of {placed} samples",
+        _look_if(most > ONE_REGION * summary.audited),
+        f"{len(regions)} regions, the fullest with {most} of {summary.audited} samples",
         f"{percent(ONE_REGION)} in one",
     )
 
 
-def percent(part: float) -> str:
+def percent(share: float) -> str:
     """A share in words."""
-    return f"{100 * part:.1f} %"
+    return f"{100 * share:.1f} %"
 
 
-def _below(question: str, values: dict, limit: float, what: str, words) -> Verdict:
-    """All values stay under a limit."""
+def _days(number: float) -> str:
+    return f"{number} days"
+
+
+def _look_if(condition: bool) -> str:
+    """The verdict on something that is worth a look under a condition, else good."""
+    if condition:
+        return LOOK
+    return GOOD
+
+
+def _below(
+    question: str,
+    what: str,
+    values: Mapping[str, float],
+    *,
+    limit: float,
+    in_words: Callable[[float], str],
+) -> Verdict:
+    """All values stay under a limit.
+
+    Args:
+        question: the question of the verdict.
+        what: what the values are.
+        values: a value of each sensor.
+        limit: the greatest good value.
+        in_words: writes a value with its unit.
+    """
+    if not values:
+        return Verdict(question, UNKNOWN, f"{what}: none", in_words(limit))
+    listed = ", ".join(f"{name} {in_words(value)}" for name, value in values.items())
     above = any(value > limit for value in values.values())
-    return Verdict(
-        question,
-        LOOK if above else GOOD if values else UNKNOWN,
-        f"{what}: "
-        + (", ".join(f"{name} {words(value)}" for name, value in values.items()) or "none"),
-        words(limit),
-    )
+    return Verdict(question, _look_if(above), f"{what}: {listed}", in_words(limit))

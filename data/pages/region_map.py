@@ -1,154 +1,202 @@
-"""The map of a dataset: its regions and samples over the outlines of countries, drawn without a
-network."""
+"""The map of a dataset: its regions and samples over the outlines of countries."""
 
 import math
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-import pyogrio
-import shapely
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from data.pages.outlines import countries
 from data.pages.style import COLOURS, PLAIN, WIDTH
 from data.tiles.regions import CELL, COLUMNS, ROWS, WEST, cell_centre
 
-# 1:110 million, public domain. It lies among the tests of pyogrio, where another version may not
-# have it.
-NATURAL_EARTH = (
-    Path(pyogrio.__file__).parent / "tests/fixtures/naturalearth_lowres/naturalearth_lowres.shp"
-)
-PANELS, WINDOW = 3, 8.0  # enlarged parts, and half their greatest size in degrees
-NUMBERED = 60  # regions of a part that still bear their number of samples
-LAND, REGION = {"facecolor": "#eef1ea", "edgecolor": "#b9c2b4", "linewidth": 0.5}, COLOURS["hr"]
+PARTS = "ABC"  # names of the enlarged parts; there are at most as many
+PART_REACH = 8.0  # degrees from the middle region of a part to the centre of its farthest one
+NUMBERED = 60  # a part with more regions than this shows no number of samples in each
+LEAST_HALF_HEIGHT = 0.8  # degrees of latitude, of an enlarged part
+WORLD_HEIGHT = 5.0  # inches
+PARTS_HEIGHT = 4.2  # inches
+LAND: dict[str, Any] = {"facecolor": "#eef1ea", "edgecolor": "#b9c2b4", "linewidth": 0.5}
+REGION = COLOURS["hr"]
+REGION_FILL = "#f6d9dc"
+SAMPLE = "#233d4d"
 
 
-@cache
-def countries() -> list[np.ndarray]:
-    """Outer rings (n, 2) of the world's countries, lon and lat; none where the file is not there:
-    the map then has a graticule alone, and ``outlines`` says so."""
-    if not NATURAL_EARTH.is_file():
-        return []
-    _, _, shapes, _ = pyogrio.raw.read(NATURAL_EARTH, columns=[])
-    return [np.array(part.exterior.coords) for part in shapely.get_parts(shapely.from_wkb(shapes))]
+class Box(NamedTuple):
+    """A part of the world between two meridians and two parallels, in degrees."""
+
+    west: float
+    south: float
+    east: float
+    north: float
 
 
-def outlines() -> str:
-    """The sentence of a map's caption on its outlines."""
-    return (
-        "Outlines of countries: Natural Earth."
-        if countries()
-        else f"No outlines of countries: pyogrio {pyogrio.__version__} came without {NATURAL_EARTH.name}."
-    )
+def region_map(cells: Sequence[int], samples: Sequence[int], points: np.ndarray) -> Figure:
+    """Draw the world, and up to three parts of it enlarged.
 
-
-def region_map(cells: Sequence[int], counts: Sequence[int], points: np.ndarray) -> Figure:
-    """The world, and up to three parts of it enlarged: regions with their number of samples,
-    samples as dots.
-
-    ``cells``: a grid cell a region; ``counts``: its samples; ``points`` (n, 2): lon and lat of
-        samples in degrees."""
-    counts = np.array(counts)
+    Args:
+        cells: the grid cell of each region.
+        samples: the number of samples of each region.
+        points: (n, 2) longitude and latitude of the samples in degrees, drawn as dots.
+    """
+    counts = np.array(samples)  # R
     centres = np.array([cell_centre(cell) for cell in cells])  # R 2
-    windows = _windows(centres, counts)
-    heights = (4.9, 4.0)
-    figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=heights)
+    parts = _parts(centres, counts)
+    figure = Figure(figsize=(WIDTH, WORLD_HEIGHT + PARTS_HEIGHT), layout="constrained")
+    top, bottom = figure.subfigures(
+        2, 1, height_ratios=(WORLD_HEIGHT, PARTS_HEIGHT), squeeze=False
+    ).ravel()
     world = top.subplots()
-    _land(world)
-    world.scatter(
-        *centres.T,
+    _draw_world(world, centres, counts)
+    panels = bottom.subplots(1, len(parts), squeeze=False).ravel()
+    for panel, letter, members in zip(panels, PARTS, parts):
+        box = _draw_part(panel, [cells[i] for i in members], counts[members], points)
+        panel.set_title(f"{letter}: {_summary(counts[members])}")
+        _mark(world, letter, box)
+    return figure
+
+
+def cell_box(cell: int) -> Box:
+    """The part of the world that a grid cell covers.
+
+    Longitudes are exact. Latitudes lie half way between the centres of neighbouring cells, which is
+    off by less than a kilometre up to 80 degrees.
+    """
+    row, column = divmod(cell, COLUMNS)
+    width = 180 * CELL / -WEST  # degrees; the projection is cylindrical
+    above = _latitude(max(row - 1, 0))
+    middle = _latitude(row)
+    below = _latitude(min(row + 1, ROWS - 1))
+    south = max((middle + below) / 2, -90.0)
+    north = min((middle + above) / 2, 90.0)
+    return Box(column * width - 180, south, (column + 1) * width - 180, north)
+
+
+def _latitude(row: int) -> float:
+    """Latitude of the centres of a row of cells."""
+    return cell_centre(row * COLUMNS)[1]
+
+
+def _summary(counts: np.ndarray) -> str:
+    """How many regions and samples a part shows."""
+    return f"{_number_of(len(counts), 'region')}, {_number_of(int(counts.sum()), 'sample')}"
+
+
+def _number_of(number: int, thing: str) -> str:
+    """A number with its noun, in the plural unless it is 1."""
+    if number == 1:
+        return f"1 {thing}"
+    return f"{number} {thing}s"
+
+
+def _parts(centres: np.ndarray, counts: np.ndarray) -> list[list[int]]:
+    """Group regions that lie together: at most as many groups as ``PARTS``, the fullest first.
+
+    The region with most samples is the middle of a group.
+    """
+    left = np.ones(len(centres), bool)
+    parts: list[list[int]] = []
+    while left.any() and len(parts) < len(PARTS):
+        middle = int(np.where(left, counts, -1).argmax())
+        near = left & (np.abs(centres - centres[middle]).max(1) <= PART_REACH)
+        parts.append(np.flatnonzero(near).tolist())
+        left &= ~near
+    return parts
+
+
+def _draw_world(axis: Axes, centres: np.ndarray, counts: np.ndarray) -> None:
+    """Draw the whole world with a square for each region, larger for more samples."""
+    _draw_land(axis)
+    axis.scatter(
+        centres[:, 0],
+        centres[:, 1],
         s=10 + 40 * np.sqrt(counts / counts.max()),
         marker="s",
         color=REGION,
         alpha=0.75,
         linewidths=0,
     )
-    world.set(
+    axis.set(
         xlim=(-180, 180),
         ylim=(-85, 85),
         xticks=range(-180, 181, 30),
         yticks=range(-60, 61, 30),
         aspect="equal",
-        title=f"regions {len(cells)}, samples {counts.sum()}",
+        title=_summary(counts),
     )
-    for axis, (letter, members) in zip(
-        np.atleast_1d(bottom.subplots(1, len(windows))), zip("ABC", windows)
-    ):
-        west, south, east, north = _zoom(axis, [cells[i] for i in members], counts[members], points)
-        axis.set_title(f"{letter}: regions {len(members)}, samples {counts[members].sum()}")
-        world.add_patch(
-            Rectangle((west, south), east - west, north - south, fill=False, edgecolor=PLAIN)
-        )
-        world.annotate(
-            letter, (east, north), (3, -3), textcoords="offset points", fontsize=10, weight="bold"
-        )
-    return figure
+    _name_axes(axis)
 
 
-def _land(axis: Axes) -> None:
-    """Countries, if there are any to draw."""
+def _draw_part(axis: Axes, cells: Sequence[int], counts: np.ndarray, points: np.ndarray) -> Box:
+    """Draw some regions enlarged and return the part of the world that is shown."""
+    boxes = [cell_box(cell) for cell in cells]
+    _draw_land(axis)
+    for count, box in zip(counts, boxes):
+        _draw_region(axis, box)
+        if len(cells) <= NUMBERED:
+            _number(axis, box, count)
+    axis.plot(points[:, 0], points[:, 1], ".", color=SAMPLE, markersize=3, zorder=5)
+    west, south = np.array(boxes)[:, :2].min(0)
+    east, north = np.array(boxes)[:, 2:].max(0)
+    middle = (south + north) / 2
+    shrink = math.cos(math.radians(middle))  # length of a degree of longitude to one of latitude
+    half = 1.1 * max((east - west) / 2 * shrink, (north - south) / 2, LEAST_HALF_HEIGHT)
+    centre = (west + east) / 2
+    shown = Box(centre - half / shrink, middle - half, centre + half / shrink, middle + half)
+    axis.set(xlim=(shown.west, shown.east), ylim=(shown.south, shown.north), aspect=1 / shrink)
+    _name_axes(axis)
+    return shown
+
+
+def _draw_land(axis: Axes) -> None:
+    """Draw the countries under everything else."""
     axis.add_collection(PolyCollection(countries(), zorder=0.5, **LAND))
 
 
-def _windows(centres: np.ndarray, counts: np.ndarray) -> list[list[int]]:
-    """Regions that lie together, the fullest parts first. The fullest region is the middle of a
-    part."""
-    left, found = np.ones(len(centres), bool), []
-    while left.any() and len(found) < PANELS:
-        middle = int(np.where(left, counts, -1).argmax())
-        near = left & (np.abs(centres - centres[middle]).max(1) <= WINDOW)
-        found.append(np.flatnonzero(near).tolist())
-        left &= ~near
-    return found
-
-
-def _zoom(
-    axis: Axes, cells: Sequence[int], counts: Sequence[int], points: np.ndarray
-) -> tuple[float, float, float, float]:
-    """Draw some regions enlarged; returns the part of the world shown: west, south, east, north."""
-    boxes = np.array([cell_box(cell) for cell in cells])  # n 4
-    west, south, east, north = *boxes[:, :2].min(0), *boxes[:, 2:].max(0)
-    _land(axis)
-    for count, box in zip(counts, boxes):
-        axis.add_patch(
-            Rectangle(box[:2], *(box[2:] - box[:2]), facecolor="#f6d9dc", edgecolor=REGION)
+def _draw_region(axis: Axes, box: Box) -> None:
+    """Draw the square of a region."""
+    axis.add_patch(
+        Rectangle(
+            (box.west, box.south),
+            box.east - box.west,
+            box.north - box.south,
+            facecolor=REGION_FILL,
+            edgecolor=REGION,
         )
-        if len(cells) <= NUMBERED:
-            axis.annotate(
-                str(count),
-                (box[0], box[3]),
-                (2, -2),
-                textcoords="offset points",
-                va="top",
-                fontsize=7.5,
-                bbox={"facecolor": "white", "alpha": 0.75, "pad": 0.6, "linewidth": 0},
-            )
-    axis.plot(*points.T, ".", color="#233d4d", markersize=3, zorder=5)
-    middle, across = (south + north) / 2, math.cos(math.radians((south + north) / 2))
-    half = 1.1 * max((east - west) / 2 * across, (north - south) / 2, 0.8)  # degrees of latitude
-    box = (
-        (west + east) / 2 - half / across,
-        middle - half,
-        (west + east) / 2 + half / across,
-        middle + half,
     )
-    axis.set(xlim=box[::2], ylim=box[1::2], aspect=1 / across)
-    return box
 
 
-def cell_box(cell: int) -> tuple[float, float, float, float]:
-    """West, south, east, north of a region's grid cell in degrees. Longitudes are exact; latitudes
-    lie half way between the centres of neighbours, off by less than a kilometre up to 80 degrees.
-    """
-    row, column = divmod(cell, COLUMNS)
-    width = 180 * CELL / -WEST  # degrees: the projection is cylindrical
-    lats = [
-        cell_centre(other * COLUMNS)[1] for other in (max(row - 1, 0), row, min(row + 1, ROWS - 1))
-    ]
-    south, north = (lats[1] + lats[2]) / 2, (lats[1] + lats[0]) / 2
-    return column * width - 180, max(south, -90.0), (column + 1) * width - 180, min(north, 90.0)
+def _number(axis: Axes, box: Box, count: int) -> None:
+    """Write a region's number of samples in its upper left corner."""
+    axis.annotate(
+        str(count),
+        (box.west, box.north),
+        (2, -2),
+        textcoords="offset points",
+        va="top",
+        fontsize=7.5,
+        bbox={"facecolor": "white", "alpha": 0.75, "pad": 0.6, "linewidth": 0},
+    )
+
+
+def _mark(world: Axes, letter: str, box: Box) -> None:
+    """Show on the map of the world where an enlarged part lies."""
+    width = box.east - box.west
+    height = box.north - box.south
+    world.add_patch(Rectangle((box.west, box.south), width, height, fill=False, edgecolor=PLAIN))
+    world.annotate(
+        letter,
+        (box.east, box.north),
+        (3, -3),
+        textcoords="offset points",
+        fontsize=10,
+        weight="bold",
+    )
+
+
+def _name_axes(axis: Axes) -> None:
+    axis.set(xlabel="longitude, degrees", ylabel="latitude, degrees")

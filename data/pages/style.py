@@ -1,11 +1,17 @@
 """The look of all charts: sizes and colours for matplotlib."""
 
-from matplotlib.colors import hsv_to_rgb
+from typing import Any
 
-WIDTH = 11.0  # inches, all figures alike
+from matplotlib.colors import hsv_to_rgb
+from matplotlib.typing import RcKeyType
+
+WIDTH = 11.0  # inches, the width of every figure
 COLOURS = {"hr": "#d1495b", "ms": "#2e8b57", "sar": "#3d6fb6", "fused": "#7b4fa3"}
-PLAIN, FAINT, WARNING = "#37474f", "#b8c4cc", "#9a6200"
-STYLE = {
+PLAIN = "#37474f"
+FAINT = "#b8c4cc"
+WARNING = "#9a6200"
+GOLDEN_RATIO = 0.618034  # steps of this part of the colour circle keep neighbouring classes apart
+STYLE: dict[RcKeyType, Any] = {
     "font.size": 9,
     "axes.titlesize": 9.5,
     "axes.grid": True,
@@ -22,11 +28,17 @@ STYLE = {
 
 
 def colour(name: str) -> str:
-    """The colour of a sensor or feature, the same in all charts; one that the table lacks is plain."""
+    """The colour of a sensor or feature in all charts; plain for a name without one."""
     return COLOURS.get(name, PLAIN)
 
 
 def class_colour(index: int) -> tuple[float, float, float]:
-    """A colour of its own for each class, red green blue in 0..1: hues by the golden ratio, two
-    brightnesses."""
-    return tuple(map(float, hsv_to_rgb((index * 0.618034 % 1, 0.65, 0.95 if index % 2 else 0.7))))
+    """A colour of its own for each class: red, green, blue between 0 and 1.
+
+    Hues are spread by the golden ratio. Odd classes are brighter than even ones.
+    """
+    brightness = 0.7
+    if index % 2:
+        brightness = 0.95
+    red, green, blue = hsv_to_rgb((index * GOLDEN_RATIO % 1, 0.65, brightness))
+    return float(red), float(green), float(blue)

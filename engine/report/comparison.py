@@ -1,120 +1,143 @@
-"""Runs of the same data and seed beside each other, step by step: how far apart their losses are."""
+"""Runs of the same data and seed beside each other: how far apart their losses are at each step."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from data.pages.style import PLAIN, WIDTH
 from engine.errors import ConfigError
-from engine.report.figures import series
+from engine.report.history import LOSS_PREFIX, TOTAL, History
 from engine.training import metrics
 
 COLOURS = ("#c2410c", "#2563eb", "#15803d", "#7c3aed")
+COLUMN = 24  # characters of the table
+
+# Label of each run but the first -> key of a loss term -> difference from the first run, (steps,).
+Differences = Mapping[str, Mapping[str, np.ndarray]]
 
 
-def read(folders: Mapping[str, Path]) -> dict[str, list[dict]]:
-    """Records of every run by its label, all of the same steps and loss terms, the first run being
-    the reference.
+def read(folders: Mapping[str, Path]) -> dict[str, History]:
+    """Read runs that compare: all of the same steps and loss terms.
 
-    Raises ConfigError for a folder without records, or one of other steps or terms than the first.
+    Args:
+        folders: run folder of each label. The first run is the reference.
+
+    Raises:
+        ConfigError: a folder has no records, or other steps or terms than the first.
     """
-    runs = {}
+    runs: dict[str, History] = {}
     for label, folder in folders.items():
-        runs[label] = metrics.read(folder)
-        if not runs[label]:
+        records = metrics.read(folder)
+        if not records:
             raise ConfigError(
-                f"{folder}: expected a step at least in {metrics.FILE}, found none; train first"
+                f"{folder}: expected at least one step in {metrics.FILE}, found none; train first"
             )
-        first = next(iter(runs.values()))
-        for what, mine, wanted in (
-            ("steps", _steps(runs[label]), _steps(first)),
-            ("losses", terms(runs[label]), terms(first)),
-        ):
-            if mine != wanted:
-                raise ConfigError(
-                    f"{folder}: expected the {what} of {next(iter(folders.values()))}, {_short(wanted)}, "
-                    f"found {_short(mine)}; compare runs of one length and model"
-                )
+        runs[label] = History(records)
+    first_label, *others = runs
+    first = runs[first_label]
+    reference = folders[first_label]
+    for label in others:
+        run = runs[label]
+        _check_equal(
+            f"{folders[label]}: expected the steps of {reference}",
+            expected=first.steps.tolist(),
+            found=run.steps.tolist(),
+        )
+        _check_equal(
+            f"{folders[label]}: expected the losses of {reference}",
+            expected=terms(first),
+            found=terms(run),
+        )
     return runs
 
 
-def terms(records: list[dict]) -> list[str]:
-    """Names of the total and of its terms."""
-    return ["loss"] + [name for name in records[-1] if name.startswith("loss/")]
+def _check_equal(message: str, *, expected: list, found: list) -> None:
+    if found != expected:
+        raise ConfigError(
+            f"{message}, {_ends(expected)}, found {_ends(found)};"
+            " compare runs of one length and model"
+        )
 
 
-def distances(runs: Mapping[str, list[dict]]) -> dict[str, dict[str, np.ndarray]]:
-    """Label of each run but the first -> loss term -> (steps,) difference from the first run,
-    relative to it.
+def _ends(values: list) -> str:
+    """The first and the last of a list, and its length."""
+    return f"{values[0]} to {values[-1]} ({len(values)})"
 
-    A value that neither run has (not finite, or zero in both for want of a modality) is no
+
+def terms(run: History) -> list[str]:
+    """Keys of the total and of its terms."""
+    return [TOTAL] + [term.key for term in run.loss_terms()]
+
+
+def distances(runs: Mapping[str, History]) -> Differences:
+    """Relative differences from the first run.
+
+    A value that neither run has (not finite, or zero in both because a modality is missing) is no
     difference.
     """
-    first, *others = runs
-    found = {}
+    first_label, *others = runs
+    first = runs[first_label]
+    differences: dict[str, dict[str, np.ndarray]] = {}
     for label in others:
-        found[label] = {}
-        for name in terms(runs[first]):
-            here, there = series(runs[label], name), series(runs[first], name)
-            alike = (here == there) | (np.isnan(here) & np.isnan(there))
-            with np.errstate(divide="ignore", invalid="ignore"):
-                apart = np.abs(here - there) / np.abs(there)
-            found[label][name] = np.where(alike, 0.0, np.where(np.isnan(apart), np.inf, apart))
-    return found
+        run = runs[label]
+        differences[label] = {}
+        for key in terms(first):
+            differences[label][key] = _relative_difference(run.values(key), first.values(key))
+    return differences
 
 
-def table(found: Mapping[str, Mapping[str, np.ndarray]]) -> str:
-    """Median and largest relative difference of every term, a pair of columns a run."""
+def _relative_difference(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Difference of each value relative to its reference; infinite where only one is a number."""
+    same = (values == reference) | (np.isnan(values) & np.isnan(reference))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        difference = np.abs(values - reference) / np.abs(reference)
+    difference = np.where(np.isnan(difference), np.inf, difference)
+    return np.where(same, 0.0, difference)
+
+
+def table(differences: Differences) -> str:
+    """Median and largest relative difference of every term, a pair of columns for each run."""
+    labels = list(differences)
+    half = COLUMN // 2
+    heads = "".join(f"{label:>{COLUMN}}" for label in labels)
     lines = [
-        f"{'relative difference':24}" + "".join(f"{label:>24}" for label in found),
-        f"{'':24}" + f"{'median':>12}{'largest':>12}" * len(found),
+        f"{'relative difference':{COLUMN}}{heads}",
+        " " * COLUMN + f"{'median':>{half}}{'largest':>{half}}" * len(labels),
     ]
-    for name in next(iter(found.values())):
-        cells = "".join(
-            f"{np.median(by[name]):12.1e}{by[name].max():12.1e}" for by in found.values()
-        )
-        lines.append(f"{name.removeprefix('loss/') if name != 'loss' else 'total':24}{cells}")
+    for key in differences[labels[0]]:
+        title = "total"
+        if key != TOTAL:
+            title = key.removeprefix(LOSS_PREFIX)
+        line = f"{title:{COLUMN}}"
+        for label in labels:
+            difference = differences[label][key]
+            line += f"{np.median(difference):{half}.1e}{difference.max():{half}.1e}"
+        lines.append(line)
     return "\n".join(lines)
 
 
-def draw(runs: Mapping[str, list[dict]], found: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
-    """The totals on top of each other; below, on a logarithmic axis, how far any term is from the
-    first run."""
+def draw(runs: Mapping[str, History], differences: Differences) -> Figure:
+    """Draw the totals over each other, and below how far any term is from the first run."""
     figure = Figure(figsize=(WIDTH, 0.62 * WIDTH), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
-    steps = _steps(next(iter(runs.values())))
-    for place, (label, records) in enumerate(runs.items()):
-        colour = COLOURS[(place - 1) % len(COLOURS)] if place else PLAIN
-        above.plot(
-            steps,
-            series(records, "loss"),
-            color=colour,
-            label=label,
-            linewidth=3.5 - place,
-            alpha=0.8,
-        )
-        if place:
-            apart = np.max([found[label][name] for name in terms(records)], axis=0)
-            below.plot(
-                steps,
-                np.where(apart > 0, apart, np.nan),
-                ".-",
-                color=colour,
-                label=f"{label}, largest term",
-            )
+    first_label, *others = runs
+    _draw_total(above, runs[first_label], label=first_label, shade=PLAIN, width=3.5)
+    for place, label in enumerate(others):
+        run = runs[label]
+        shade = COLOURS[place % len(COLOURS)]
+        _draw_total(above, run, label=label, shade=shade, width=2.5 - place)
+        largest = np.max(list(differences[label].values()), axis=0)
+        visible = np.where(largest > 0, largest, np.nan)
+        below.plot(run.steps, visible, ".-", color=shade, label=f"{label}, largest term")
     above.set(ylabel="loss, total")
     above.legend()
-    below.set(xlabel="step", ylabel=f"relative difference\nfrom {next(iter(runs))}", yscale="log")
+    below.set(xlabel="step", ylabel=f"relative difference\nfrom {first_label}", yscale="log")
     below.legend()
     return figure
 
 
-def _steps(records: list[dict]) -> list[int]:
-    return [record["step"] for record in records]
-
-
-def _short(values: list) -> str:
-    """The first and last of a list."""
-    return f"{values[0]} to {values[-1]} ({len(values)})"
+def _draw_total(axis: Axes, run: History, *, label: str, shade: str, width: float) -> None:
+    axis.plot(run.steps, run.values(TOTAL), color=shade, label=label, linewidth=width, alpha=0.8)

@@ -1,4 +1,4 @@
-"""Reading what a run left on the disk, and refusing what is no run or half of one."""
+"""What a run left on the disk; what is no run, or half of one, is refused."""
 
 import json
 from dataclasses import dataclass, replace
@@ -8,9 +8,11 @@ from data.stream.mixture import Mixture
 from engine.checkpoint.files import STATE, newest
 from engine.config.load import Config, load
 from engine.errors import ConfigError
+from engine.report.history import History
 from engine.training import metrics
 
-CONFIG, ENVIRONMENT = "config.json", "environment.json"
+CONFIG = "config.json"
+ENVIRONMENT = "environment.json"
 
 
 @dataclass(frozen=True)
@@ -19,71 +21,96 @@ class RunFiles:
 
     folder: Path
     config: Config
-    environment: dict
-    records: list[dict]  # a step each
+    environment: dict  # of environment.json
+    history: History
     checkpoint: Path  # the newest whole one
     state: dict  # its state.json
     dataset: Mixture
-    quarantine: list[dict]
-    faults: list[dict]  # of reading, by step and rank
+    quarantine: list[dict]  # samples that were replaced
+    faults: list[dict]  # faults of reading, by step and rank
 
     @property
     def batch_size(self) -> int:
-        """Samples a step, over all ranks."""
+        """Samples of a step, over all ranks."""
         return self.config.batch_size
+
+    @property
+    def prototypes(self) -> int:
+        """K, prototypes of each head."""
+        return self.config.settings.model.head.prototypes
 
 
 def read(folder: Path, shards: str | None = None) -> RunFiles:
-    """All files of a run. Raises ConfigError or InputError, one line, for the first thing that is
-    missing."""
-    for name in (CONFIG, ENVIRONMENT):
-        if not (folder / name).is_file():
-            raise ConfigError(
-                f"{folder}: expected a run folder ({CONFIG}, {metrics.FILE}, checkpoints), found "
-                f"{f'no {name} in it' if folder.is_dir() else 'no such folder'}; give the --run_dir of "
-                "launch/pretrain.py"
-            )
+    """Read all files of a run.
+
+    Args:
+        folder: the run folder.
+        shards: where the dataset is now; None: where the configuration says.
+
+    Raises:
+        ConfigError: something is missing, or the dataset is not the one of the run.
+        InputError: the dataset cannot be read.
+    """
+    _check_run_folder(folder)
     records = metrics.read(folder)
     if not records:
         raise ConfigError(
-            f"{folder}: expected a step at least in {metrics.FILE}, found none; train first"
+            f"{folder}: expected at least one step in {metrics.FILE}, found none; train first"
         )
-    found = newest(folder)
-    if found is None:
+    checkpoint = newest(folder)
+    if checkpoint is None:
         raise ConfigError(
-            f"{folder}: expected a whole checkpoint in checkpoints/, found none; let the run save one "
-            "(skysense.checkpoint.every, or a stop file)"
+            f"{folder}: expected a whole checkpoint in checkpoints/, found none; let the run save"
+            " one (skysense.checkpoint.every, or a stop file)"
         )
     config = load(folder / CONFIG)
     if shards is not None:
         data = replace(config.settings.data, shards=shards, mixture={})
         config = replace(config, settings=replace(config.settings, data=data))
-    state = json.loads((found / STATE).read_text())
-    dataset = Mixture.open(config.settings.data)
-    if dataset.fingerprint != state["fingerprint"]:
-        raise ConfigError(
-            f"{dataset.path}: expected the run's dataset, fingerprint {state['fingerprint']}, found "
-            f"{dataset.fingerprint}; give its folder with --shards"
-        )
-    environment = json.loads((folder / ENVIRONMENT).read_text())
+    state = json.loads((checkpoint / STATE).read_text())
     return RunFiles(
-        folder,
-        config,
-        environment,
-        records,
-        found,
-        state,
-        dataset,
-        _lines(folder, "quarantine"),
-        _lines(folder, "faults"),
+        folder=folder,
+        config=config,
+        environment=json.loads((folder / ENVIRONMENT).read_text()),
+        history=History(records),
+        checkpoint=checkpoint,
+        state=state,
+        dataset=_open_dataset(config, state["fingerprint"]),
+        quarantine=_lines(folder, "quarantine"),
+        faults=_lines(folder, "faults"),
     )
+
+
+def _check_run_folder(folder: Path) -> None:
+    """Raise ConfigError for a folder without the files that every run writes first."""
+    for name in (CONFIG, ENVIRONMENT):
+        if (folder / name).is_file():
+            continue
+        found = "no such folder"
+        if folder.is_dir():
+            found = f"no {name} in it"
+        raise ConfigError(
+            f"{folder}: expected a run folder ({CONFIG}, {metrics.FILE}, checkpoints), found"
+            f" {found}; give the --run_dir of launch/pretrain.py"
+        )
+
+
+def _open_dataset(config: Config, fingerprint: str) -> Mixture:
+    """Open the dataset of a run. Raise ConfigError for one with another fingerprint."""
+    dataset = Mixture.open(config.settings.data)
+    if dataset.fingerprint != fingerprint:
+        raise ConfigError(
+            f"{dataset.path}: expected the run's dataset, fingerprint {fingerprint}, found"
+            f" {dataset.fingerprint}; give its folder with --shards"
+        )
+    return dataset
 
 
 def _lines(folder: Path, kind: str) -> list[dict]:
     """Records of all ranks' files of a kind; a line that a crash cut short is left out."""
-    return [
-        json.loads(line)
-        for file in sorted(folder.glob(f"{kind}-*.jsonl"))
-        for line in file.read_text().splitlines()
-        if line.endswith("}")
-    ]
+    records = []
+    for file in sorted(folder.glob(f"{kind}-*.jsonl")):
+        for line in file.read_text().splitlines():
+            if line.endswith("}"):
+                records.append(json.loads(line))
+    return records

@@ -1,155 +1,177 @@
-"""What the figures of a finished run say about its health: a few plain questions, each answered
-with its numbers."""
+"""What the figures of a finished run say about its health: a few plain questions.
+
+Each is answered with its numbers.
+"""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from engine.config.settings import GuardSettings
-from engine.report.figures import heads, measured, series, tenth
+from engine.report.history import TOTAL, History
+from engine.report.panels import finite_mean
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One question and its answer; ``good`` None: there was nothing to judge."""
+    """One question and its answer."""
 
     question: str
-    good: bool | None
+    good: bool | None  # None: there was nothing to judge
     numbers: str
 
 
 def verdicts(
-    records: list[dict], guard: GuardSettings, prototypes: int, evaluation: dict
+    history: History,
+    guard: GuardSettings,
+    *,
+    prototypes: int,
+    ranks: Mapping[str, float | None],
 ) -> list[Verdict]:
-    """All verdicts on a run, from its metrics and the ``evaluation`` of its teacher
-    (``probes.evaluate``)."""
+    """All verdicts on a run.
+
+    Args:
+        history: the run's records.
+        guard: bounds of the teacher's entropies.
+        prototypes: K.
+        ranks: effective rank of each feature; None where it is not finite.
+    """
     return [
-        finite(records),
-        falling(records),
-        entropy(records, guard, prototypes),
-        spread(records, guard, prototypes),
-        rank(evaluation["teacher"]["effective_rank"]),
+        finite(history),
+        falling(history),
+        entropy(history, guard, prototypes),
+        spread(history, guard, prototypes),
+        rank(ranks),
     ]
 
 
-def finite(records: list[dict]) -> Verdict:
-    """Every loss term of every step is a number, and every update was made."""
-    names = sorted({name for record in records for name in record if name.split("/")[0] == "loss"})
-    broken = {
-        name: missing
-        for name in names
-        if (missing := int((~np.isfinite(series(records, name))).sum()))
-    }
-    skipped = sum(not record["applied"] for record in records)
-    worst = (
-        f"; most often {max(broken, key=broken.get)}, at {max(broken.values())} steps"
-        if broken
-        else ""
-    )
+def finite(history: History) -> Verdict:
+    """Every loss term of every step is a number, and every update was applied."""
+    keys: set[str] = set()
+    for record in history.records:
+        keys.update(key for key in record if key.split("/")[0] == TOTAL)
+    missing = {}  # key -> steps without a finite value
+    for key in sorted(keys):
+        steps = int((~np.isfinite(history.values(key))).sum())
+        if steps:
+            missing[key] = steps
+    skipped = len(history.skipped_steps)
+    numbers = f"{len(keys) - len(missing)} of {len(keys)} terms finite at all {len(history)} steps"
+    if missing:
+        worst = max(missing, key=lambda key: missing[key])
+        numbers += f"; most often {worst}, at {missing[worst]} steps"
     return Verdict(
         "Are all loss terms finite?",
-        not broken and not skipped,
-        f"{len(names) - len(broken)} of {len(names)} terms finite at all {len(records)} steps{worst}; "
-        f"{skipped} updates skipped",
+        not missing and not skipped,
+        f"{numbers}; {skipped} updates skipped",
     )
 
 
-def falling(records: list[dict]) -> Verdict:
-    """The mean total of the last tenth of the steps lies under that of the first tenth, among steps
-    that compare."""
-    question, values = "Does the total loss fall?", measured(records, "loss")
-    first, last = ends(values)
-    if len(records) < 2 or not math.isfinite(first):
-        return Verdict(question, None, f"{len(records)} steps, too few finite values to compare")
+def falling(history: History) -> Verdict:
+    """The total is lower in the last tenth of the steps than in the first tenth.
+
+    Both are means over the steps that compare.
+    """
+    question = "Does the total loss fall?"
+    values = history.total()
+    first, last = ends(values, history.tenth)
+    if len(history) < 2 or not math.isfinite(first):
+        numbers = f"{len(history)} steps, too few finite values to compare"
+        return Verdict(question, None, numbers)
+    numbers = f"mean {first:.3f} over the first {history.tenth} steps"
     if not math.isfinite(last):
-        return Verdict(
-            question,
-            False,
-            f"mean {first:.3f} over the first {tenth(len(records))} steps, none finite at the end",
-        )
-    left_out = len(records) - int(np.isfinite(values).sum())
-    which = (
-        f"; {left_out} steps left out, their batch could not measure every term" if left_out else ""
-    )
-    change = f", {100 * (last - first) / abs(first):+.1f} %" if first else ""
-    return Verdict(
-        question,
-        last < first,
-        f"mean {first:.3f} over the first {tenth(len(records))} steps, {last:.3f} "
-        f"over the last{change}{which}",
-    )
+        return Verdict(question, False, f"{numbers}, none finite at the end")
+    numbers += f", {last:.3f} over the last"
+    if first:
+        numbers += f", {100 * (last - first) / abs(first):+.1f} %"
+    left_out = len(history) - int(np.isfinite(values).sum())
+    if left_out:
+        numbers += f"; {left_out} steps left out, their batch could not measure every term"
+    return Verdict(question, last < first, numbers)
 
 
-def entropy(records: list[dict], guard: GuardSettings, prototypes: int) -> Verdict:
-    """No head's target is one prototype for sure, none says nothing (last tenth of the steps)."""
+def entropy(history: History, guard: GuardSettings, prototypes: int) -> Verdict:
+    """No head is sure of one prototype, and none says nothing (last tenth of the steps)."""
+    shares = {}
+    for head in history.teacher_heads():
+        _, last = ends(history.teacher(head, head.entropy), history.tenth)
+        shares[head.name] = last / math.log(prototypes)
     return _bounded(
         "Does each teacher head decide, without being blindly sure?",
         "entropy of a target",
-        _shares(records, "entropy", prototypes),
-        guard.entropy_low,
-        guard.entropy_high,
+        shares,
+        low=guard.entropy_low,
+        high=guard.entropy_high,
     )
 
 
-def spread(records: list[dict], guard: GuardSettings, prototypes: int) -> Verdict:
+def spread(history: History, guard: GuardSettings, prototypes: int) -> Verdict:
     """No head gives all rows the same prototype (last tenth of the steps)."""
+    shares = {}
+    for head in history.teacher_heads():
+        _, last = ends(history.teacher(head, head.mean_entropy), history.tenth)
+        shares[head.name] = last / math.log(prototypes)
     return _bounded(
         "Does no teacher head fall on one prototype?",
         "entropy of the mean target",
-        _shares(records, "mean_entropy", prototypes),
-        guard.entropy_low,
-        math.inf,
+        shares,
+        low=guard.entropy_low,
+        high=math.inf,
     )
 
 
-def rank(ranks: dict[str, float | None]) -> Verdict:
+def rank(ranks: Mapping[str, float | None]) -> Verdict:
     """Every feature varies in more than one direction."""
     question = "Is the effective rank of every feature above 1?"
     if not ranks:
         return Verdict(question, None, "fewer than two samples of each modality")
-    return Verdict(
-        question,
-        all(value is not None and value > 1 for value in ranks.values()),
-        ", ".join(
-            f"{name} {'not finite' if value is None else f'{value:.2f}'}"
-            for name, value in ranks.items()
-        ),
-    )
+    parts = []
+    good = True
+    for feature, value in ranks.items():
+        if value is None:
+            parts.append(f"{feature} not finite")
+            good = False
+        else:
+            parts.append(f"{feature} {value:.2f}")
+            good = good and value > 1
+    return Verdict(question, good, ", ".join(parts))
 
 
-def ends(values: np.ndarray) -> tuple[float, float]:
-    """Means of the first and of the last tenth; NaN where one of them has no finite value."""
-    count = tenth(len(values))
-    return tuple(
-        float(part[np.isfinite(part)].mean()) if np.isfinite(part).any() else math.nan
-        for part in (values[:count], values[-count:])
-    )
-
-
-def _shares(records: list[dict], kind: str, prototypes: int) -> dict[str, float]:
-    """Head -> mean over the last tenth as a share of log K; heads without anything measured there
-    are left out."""
-    found = {
-        head: ends(measured(records, f"teacher/{head}/{kind}"))[1] / math.log(prototypes)
-        for head in heads(records)
-    }
-    return {head: value for head, value in found.items() if math.isfinite(value)}
+def ends(values: np.ndarray, count: int) -> tuple[float, float]:
+    """Means of the first and of the last ``count`` values; NaN where none is finite."""
+    return finite_mean(values[:count]), finite_mean(values[-count:])
 
 
 def _bounded(
-    question: str, what: str, shares: dict[str, float], low: float, high: float
+    question: str, what: str, shares: Mapping[str, float], *, low: float, high: float
 ) -> Verdict:
-    """All shares lie between the bounds."""
-    if not shares:
-        return Verdict(
-            question, None, "no head had anything to measure in the last tenth of the steps"
-        )
-    outside = [head for head, share in shares.items() if not low < share < high]
-    wanted = f"wanted above {low:g}" + (f" and below {high:g}" if math.isfinite(high) else "")
-    return Verdict(
-        question,
-        not outside,
-        f"{what} / log K: {min(shares.values()):.3f} to {max(shares.values()):.3f} over {len(shares)} "
-        f"heads; {wanted}" + (f"; outside: {', '.join(outside)}" if outside else ""),
-    )
+    """All shares of log K lie between two bounds; NaN are left out.
+
+    Args:
+        question: the question of the verdict.
+        what: what the shares are.
+        shares: a share of each head.
+        low: greatest value that is too low.
+        high: least value that is too high.
+    """
+    measured = {}
+    outside = []
+    for head, share in shares.items():
+        if math.isfinite(share):
+            measured[head] = share
+            if not low < share < high:
+                outside.append(head)
+    if not measured:
+        numbers = "no head had anything to measure in the last tenth of the steps"
+        return Verdict(question, None, numbers)
+    least = min(measured.values())
+    greatest = max(measured.values())
+    numbers = f"{what} / log K: {least:.3f} to {greatest:.3f} over {len(measured)} heads"
+    numbers += f"; wanted above {low:g}"
+    if math.isfinite(high):
+        numbers += f" and below {high:g}"
+    if outside:
+        numbers += f"; outside: {', '.join(outside)}"
+    return Verdict(question, not outside, numbers)

@@ -1,20 +1,30 @@
-"""The whole audit: the real command over good and damaged shards, and what it must not depend on."""
+"""The whole audit: the real command over good and damaged shards, in any number of processes."""
 
 import json
 import re
 import shutil
+from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from data.audit.findings import (
+    BandFindings,
+    Chart,
+    ClassCount,
+    ClassFindings,
+    RegistrationFindings,
+    SharedShift,
+    Verdict,
+)
 from data.audit.record import Record
 from data.audit.registration import Registration
 from data.audit.run import audit, spread
 from data.audit.summary import summarise
 from data.audit.tally import Tally
-from data.audit.verdicts import Verdict, classes, clipped, off, registered
+from data.audit.verdicts import classes, clipped, off, registered
 from data.errors import InputError
 from data.shards.dataset import ShardDataset
 from data.shards.writer import ShardOptions, write_shards
@@ -61,7 +71,7 @@ def good(tiles, tmp_path_factory):
 @pytest.fixture(scope="module")
 def found(good):
     dataset = ShardDataset.open(good)
-    return summarise(dataset, *audit(dataset))
+    return asdict(summarise(dataset, *audit(dataset)))
 
 
 def verdict(summary: dict, words: str) -> str:
@@ -160,7 +170,7 @@ def test_what_is_wrong_is_found(found):
 
 def test_processes_do_not_change_a_bit(good, found):
     dataset = ShardDataset.open(good)
-    again = summarise(dataset, *audit(dataset, workers=2))
+    again = asdict(summarise(dataset, *audit(dataset, workers=2)))
     assert json.dumps(again) == json.dumps(found)
 
 
@@ -221,10 +231,10 @@ def test_damaged_members_are_named_and_the_audit_goes_on(tiles, good, tmp_path):
         ("t4", "ms_valid"),
         ("t7", "meta"),
     }
-    dataset = ShardDataset.open(good)
+    keys = ShardDataset.open(good).keys()
     for failure in summary["failures"]:
         assert "CRC32C" in failure["reason"] and re.fullmatch(r"shard-\d{6}", failure["shard"])
-        assert f"{failure['shard']}.tar" in failure["reason"] and failure["key"] in dataset.keys()
+        assert f"{failure['shard']}.tar" in failure["reason"] and failure["key"] in keys
     assert summary["corrupt_samples"] == 4 and summary["audited"] == 12
     assert summary["verdicts"][0]["verdict"] == "wrong"
     # What is whole is counted as if the others were not there.
@@ -244,7 +254,7 @@ def test_a_damaged_index_costs_its_samples_only(good, tmp_path):
     data[len(data) * 3 // 4] ^= 1  # the size stays, so that only reading finds it
     index.write_bytes(data)
     dataset = ShardDataset.open(shards)
-    summary = summarise(dataset, *audit(dataset))
+    summary = asdict(summarise(dataset, *audit(dataset)))
     assert summary["audited"] == 12 and 1 <= summary["corrupt_samples"] <= 5
     assert {(f["key"], f["field"], f["shard"]) for f in summary["failures"]} == {
         (None, "index", "shard-000000")
@@ -284,52 +294,81 @@ def test_checksums_that_fit_do_not_hide_wrong_content(tmp_path, monkeypatch):
 )
 def test_wrong_input_is_one_line(good, tmp_path, monkeypatch, capsys, arguments, words):
     monkeypatch.chdir(tmp_path)
-    words = [part.format(good=good) for part in arguments]
+    command = ["audit", *(part.format(good=good) for part in arguments)]
     with pytest.raises(SystemExit) as left:
-        main(["audit", *words])
+        main(command)
     said = capsys.readouterr().err
     assert left.value.code == 2 and words in said
     assert said.startswith("error: ") and len(said.splitlines()) == 1, said
 
 
 def test_verdicts_follow_their_limits():
-    band = {"mean": 10.0, "std": 2.0, "registry_mean": 10.4, "registry_std": 2.0}
-    assert off(band) == "" and off({**band, "registry_mean": 10.6}) == "mean"
-    assert (
-        off({**band, "std": 2.6}) == "std" == off({**band, "std": 1.5})
-        and off({**band, "std": 1.7}) == ""
+    band = BandFindings(
+        band="R",
+        pixels=100,
+        mean=10.0,
+        std=2.0,
+        low=0.0,
+        high=1.0,
+        share_at_low=0.001,
+        share_at_high=0.02,
+        percentiles={},
+        registry_mean=10.4,
+        registry_std=2.0,
+        histogram=Chart([], []),
     )
-    ends = {"band": "R", "low": 0.0, "high": 1.0, "share_at_low": 0.001, "share_at_high": 0.02}
-    assert (
-        clipped({"hr": [ends]}).numbers == "hr R 2.0 % at 1"
-        and clipped({"hr": [ends]}).verdict == "look"
+    assert off(band) == ""
+    assert off(replace(band, registry_mean=10.6)) == "mean"
+    assert off(replace(band, std=2.6)) == off(replace(band, std=1.5)) == "std"
+    assert off(replace(band, std=1.7)) == ""
+    assert off(replace(band, registry_mean=10.8, std=2.6)) == "mean and std"
+    assert clipped({"hr": [band]}).numbers == "hr R 2.0 % at 1"
+    assert clipped({"hr": [band]}).verdict == "look"
+    assert clipped({"hr": [replace(band, share_at_high=0.0)]}).verdict == "good"
+    assert clipped({}).verdict == "unknown"
+
+
+def test_a_class_that_never_occurs_is_named():
+    road = ClassCount(index=0, name="road", pixels=4, share=1.0, samples=1)
+    sand = ClassCount(index=1, name="sand", pixels=0, share=0.0, samples=0)
+    found = ClassFindings(samples_with_labels=1, pixels=4, labelled_share=1.0, table=[road, sand])
+    assert classes(found) == Verdict(
+        "Is every class seen?", "look", "1 of 2 seen; never: sand", "all"
     )
-    assert (
-        clipped({"hr": [{**ends, "share_at_high": 0.0}]}).verdict == "good"
-        and clipped({}).verdict == "unknown"
+    assert classes(replace(found, table=[road])).verdict == "good"
+    assert classes(replace(found, samples_with_labels=0)).verdict == "unknown"
+
+
+def shared_shift(distance: float | None) -> SharedShift:
+    return SharedShift(
+        attribution="a source",
+        tiles=30,
+        reason="",
+        t=None,
+        down_cells=None,
+        right_cells=None,
+        distance_cells=distance,
+        correlation_as_stored=None,
+        correlation_at_best=None,
     )
-    table = [{"name": "road", "pixels": 4}, {"name": "sand", "pixels": 0}]
-    answer = classes({"table": table, "samples_with_labels": 1})
-    assert answer == Verdict("Is every class seen?", "look", "1 of 2 seen; never: sand", "all")
-    assert classes({"table": table[:1], "samples_with_labels": 1}).verdict == "good"
-    assert classes({"table": table, "samples_with_labels": 0}).verdict == "unknown"
-    shifts = {
-        "limit_cells": 1.0,
-        "judged": 0,
-        "beyond_limit": 0,
-        "cannot_tell": {"small": 9},
-        "median_cells": None,
-        "shared": [],
-    }
-    assert registered(shifts).verdict == "unknown"
-    assert registered({**shifts, "judged": 2, "median_cells": 0.2}).verdict == "good"
-    assert (
-        registered({**shifts, "judged": 2, "beyond_limit": 1, "median_cells": 0.2}).verdict
-        == "look"
+
+
+def test_shifts_are_judged_alone_and_together():
+    none = RegistrationFindings(
+        judged=0,
+        cannot_tell={"small": 9},
+        median_cells=None,
+        beyond_limit=0,
+        limit_cells=1.0,
+        worst=[],
+        shared=[],
     )
-    assert registered({**shifts, "shared": [{"distance_cells": None}]}).verdict == "unknown"
-    assert registered({**shifts, "shared": [{"distance_cells": 0.9}]}).verdict == "good"
-    assert registered({**shifts, "shared": [{"distance_cells": 1.1}]}).verdict == "look"
+    assert registered(none).verdict == "unknown"
+    two = replace(none, judged=2, median_cells=0.2)
+    assert registered(two).verdict == "good"
+    assert registered(replace(two, beyond_limit=1)).verdict == "look"
+    for distance, verdict in ((None, "unknown"), (0.9, "good"), (1.1, "look")):
+        assert registered(replace(none, shared=[shared_shift(distance)])).verdict == verdict
 
 
 def test_memory_of_the_tally_does_not_follow_the_series():
@@ -346,10 +385,13 @@ def test_memory_of_the_tally_does_not_follow_the_series():
                 dates={"ms": ["2020-01-01", "2020-02-01"]},
                 usable={"ms": 2},
                 invalid={"ms": [i % 64, 0]},
-                registration=Registration((i / 100, 0.0), zero=0.1, best=0.5, lead=0.2),
+                registration=Registration(
+                    (i / 100, 0.0), stored_correlation=0.1, best_correlation=0.5, lead=0.2
+                ),
             )
         )
-    assert [key for _, key, _ in tally.shifts] == [f"k{i}" for i in range(499, 489, -1)]
+    assert [shifted.key for shifted in tally.shifts] == [f"k{i}" for i in range(499, 489, -1)]
     assert len(tally.series["ms"].emptiest) == len(tally.series["ms"].longest) == 10
     assert tally.series["ms"].emptiest[0][0] == pytest.approx(1 - 63 / 128)
-    assert len(tally.lon) == len(tally.distances) == 500 and tally.lon.itemsize * 500 == 4000
+    assert len(tally.columns.lon) == len(tally.distances) == 500
+    assert tally.columns.lon.itemsize * 500 == 4000

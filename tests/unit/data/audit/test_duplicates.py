@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from scipy.fft import dctn
 
-from data.audit.duplicates import DEGREE, equal, near, overlapping, same_picture
-from data.audit.fingerprint import content, distance, looks
+from data.audit.duplicates import DEGREE, equal_values, near, overlapping, same_picture
+from data.audit.fingerprint import content_hash, hamming_distance, picture_hash
 from data.tiles.regions import great_circle_km
 
 
@@ -22,7 +22,7 @@ def test_near_pairs_are_all_pairs(lat, reach):
     found = [
         (i, j)
         for block in near(lon, lat, reach)
-        for i, j in zip(block[0].tolist(), block[1].tolist())
+        for i, j in zip(block.first.tolist(), block.second.tolist())
     ]
     assert len(found) == len(set(found))  # each once
     expected = {
@@ -50,16 +50,16 @@ def test_overlapping_footprints():
     cells = np.array([64, 64, 64, 64, 6])
     lat = 50 + metres[:, 1] / DEGREE
     lon = 3 + metres[:, 0] / DEGREE / np.cos(np.radians(lat))
-    found = overlapping(lon, lat, cells, 10)
+    found = overlapping(lon, lat, cells, listed=10)
     assert (
         found.first == [(0, 1), (3, 4)] and found.count == 2
     )  # 640 m apart for two of 64 cells; 350 m for 64 and 6
-    assert overlapping(lon, lat, cells, 1).first == [(0, 1)]
-    assert overlapping(lon[:0], lat[:0], cells[:0], 5).count == 0
+    assert overlapping(lon, lat, cells, listed=1).first == [(0, 1)]
+    assert overlapping(lon[:0], lat[:0], cells[:0], listed=5).count == 0
 
 
 def test_equal_values():
-    found = equal(np.array([7, 3, 7, 9, 3, 7]), 2)
+    found = equal_values(np.array([7, 3, 7, 9, 3, 7]), listed=2)
     assert found.count == 3 and found.first == [(0, 2), (1, 4)]
 
 
@@ -74,32 +74,34 @@ def test_hash_bits_are_the_low_cosines():
     image = scene(0)
     low = dctn(image - image.mean(), norm="ortho")[:8, :8].ravel()[1:]
     expected = sum(1 << i for i, bit in enumerate(low > np.median(low)) if bit)
-    assert looks(image, np.ones((8, 8), bool)) == expected
+    assert picture_hash(image, np.ones((8, 8), bool)) == expected
 
 
 def test_hashes_of_one_picture_are_near_and_of_others_far():
     valid = np.ones((8, 8), bool)
-    first = np.array([looks(scene(seed), valid) for seed in range(40)])
+    first = np.array([picture_hash(scene(seed), valid) for seed in range(40)])
     changed = []
     for seed in range(40):
         buffer = io.BytesIO()
         Image.fromarray(scene(seed).astype(np.uint8)).save(buffer, "jpeg", quality=60)
-        changed.append(looks(1.3 * np.asarray(Image.open(buffer), np.float64) + 9, valid))
-    apart = distance(first[:, None], np.array(changed)[None])
+        changed.append(picture_hash(1.3 * np.asarray(Image.open(buffer), np.float64) + 9, valid))
+    apart = hamming_distance(first[:, None], np.array(changed)[None])
     assert np.diag(apart).max() <= 4
     others = apart[~np.eye(40, dtype=bool)]
     assert (others <= 6).mean() < 0.001 and others.mean() == pytest.approx(31, abs=2)
 
 
-def test_what_has_no_looks():
-    assert looks(np.full((64, 64), 9.0), np.ones((8, 8), bool)) is None
-    assert looks(scene(0), np.arange(64).reshape(8, 8) > 40) is None  # less than half is valid
-    assert looks(np.random.default_rng(0).normal(size=(6, 6)), np.ones((6, 6), bool)) is None
+def test_what_has_no_picture_hash():
+    assert picture_hash(np.full((64, 64), 9.0), np.ones((8, 8), bool)) is None
+    assert (
+        picture_hash(scene(0), np.arange(64).reshape(8, 8) > 40) is None
+    )  # less than half is valid
+    assert picture_hash(np.random.default_rng(0).normal(size=(6, 6)), np.ones((6, 6), bool)) is None
     image, valid = scene(1), np.ones((8, 8), bool)
     valid[0, 0] = False
     spoilt = image.copy()
     spoilt[:32, :32] = 1e6
-    assert looks(image, valid) == looks(spoilt, valid)
+    assert picture_hash(image, valid) == picture_hash(spoilt, valid)
 
 
 def test_the_same_picture_counts_at_the_same_place_only():
@@ -109,9 +111,14 @@ def test_the_same_picture_counts_at_the_same_place_only():
     seen = np.array([True, True, True, True, False])
     # 0 and 1 lie 8 m apart and differ in 3 bits, 1 and 2 lie 4 m apart; 0 and 2 lie 12 m apart; 3
     # differs in 3 bits
-    assert same_picture(lon, lat, hashes, seen, 9).first == [(0, 1), (0, 3), (1, 2), (1, 3)]
+    assert same_picture(lon, lat, hashes, hashed=seen, listed=9).first == [
+        (0, 1),
+        (0, 3),
+        (1, 2),
+        (1, 3),
+    ]
     hashes[3] ^= 0b11111 << 20
-    assert same_picture(lon, lat, hashes, seen, 9).first == [(0, 1), (1, 2)]
+    assert same_picture(lon, lat, hashes, hashed=seen, listed=9).first == [(0, 1), (1, 2)]
 
 
 def test_content_is_what_the_members_hold():
@@ -121,5 +128,9 @@ def test_content_is_what_the_members_hold():
         "meta": {**one["meta"], "crc32c": 9},
         "hr": {**member, "offset": 4096, "name": "b.hr.png"},
     }
-    assert content(one) == content(other)
-    assert content({"hr": {**member, "crc32c": 8}}) != content(one) != content({"ms": member})
+    assert content_hash(one) == content_hash(other)
+    assert (
+        content_hash({"hr": {**member, "crc32c": 8}})
+        != content_hash(one)
+        != content_hash({"ms": member})
+    )

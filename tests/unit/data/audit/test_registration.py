@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, map_coordinates
 
+from data.audit.masked_image import MaskedImage
 from data.audit.pool import LEAST_TILES, Pool
 from data.audit.registration import LEAST_CELLS, judge, masked_correlation, parabola, register
 from data.shards.dataset import ShardDataset
@@ -47,10 +48,12 @@ def test_a_known_shift_is_found(down, right, detail, cloud):
     valid = gaussian_filter(rng.normal(size=(cells, cells)), 3)
     valid = valid >= np.quantile(valid, cloud)
     coarse = np.where(valid, coarse, 9000)  # a bright cloud
-    found = register(fine, np.ones_like(valid), coarse, valid)
+    found = register(MaskedImage(fine, np.ones_like(valid)), MaskedImage(coarse, valid))
     assert found.shift is not None, found
     assert np.abs(np.array(found.shift) * HR_PIXELS - (down, right)).max() < 0.3 * HR_PIXELS, found
-    assert found.best >= found.zero and found.distance == pytest.approx(np.hypot(*found.shift))
+    assert found.best_correlation >= found.stored_correlation and found.distance == pytest.approx(
+        np.hypot(*found.shift)
+    )
 
 
 def test_invalid_high_resolution_has_no_say():
@@ -58,9 +61,10 @@ def test_invalid_high_resolution_has_no_say():
     fine, coarse = displaced(rng, 32, 0.8, 32, 0)
     valid = np.ones((32, 32), bool)
     valid[:, :9] = False
-    expected = register(fine, valid, coarse, np.ones_like(valid))
+    reference = MaskedImage(coarse, np.ones_like(valid))
+    expected = register(MaskedImage(fine, valid), reference)
     changed = np.where(np.kron(valid, np.ones((HR_PIXELS, HR_PIXELS), bool)), fine, 1e3)
-    found = register(changed, valid, coarse, np.ones_like(valid))
+    found = register(MaskedImage(changed, valid), reference)
     np.testing.assert_allclose(found.shift, expected.shift, atol=1e-6)
     assert abs(found.shift[0] - 1) < 0.3
 
@@ -69,7 +73,7 @@ def test_correlations_are_pearsons_over_the_pixels_valid_in_both():
     rng, reach, side = np.random.default_rng(2), 3, 12
     a, b = rng.normal(5, 2, (2, side, side))
     a_valid, b_valid = rng.random((2, side, side)) > 0.3
-    surface, count = masked_correlation(a, a_valid, b, b_valid, reach)
+    surface, count = masked_correlation(MaskedImage(a, a_valid), MaskedImage(b, b_valid), reach)
     for down in range(-reach, reach + 1):
         for right in range(-reach, reach + 1):
             pairs = [
@@ -91,14 +95,14 @@ def test_correlations_are_pearsons_over_the_pixels_valid_in_both():
 
 @pytest.mark.parametrize("detail", [0.25, 1.0, 2.0])
 def test_unrelated_textures_give_no_answer(detail):
-    """False answers on pairs that show different ground; docs/audit.md has the rates of more sizes."""
+    """False answers on pairs of different ground; docs/audit.md has the rates of more sizes."""
     rng, cells, trials = np.random.default_rng(3), LEAST_CELLS, 100
     whole = np.ones((cells, cells), bool)
     told = 0
     for _ in range(trials):
         fine = texture(rng, cells, detail, pixels=8)
         coarse = texture(rng, cells, detail, pixels=8).reshape(cells, 8, cells, 8).mean((1, 3))
-        told += register(fine, whole, coarse, whole).shift is not None
+        told += register(MaskedImage(fine, whole), MaskedImage(coarse, whole)).shift is not None
     print(f"unrelated textures of {detail} cells: {told} of {trials} answered")
     assert told <= 0.02 * trials
 
@@ -120,7 +124,8 @@ def test_what_cannot_be_judged_says_why(cells, fine, words):
         image = np.full_like(image, 7.0)
     if fine == "hidden":
         valid[3:] = False
-    found = register(image, valid, coarse, np.ones((cells, cells), bool))
+    whole = np.ones((cells, cells), bool)
+    found = register(MaskedImage(image, valid), MaskedImage(coarse, whole))
     assert found.shift is None and found.distance is None
     assert any(part in found.reason for part in words.split("|")), found
 
@@ -130,11 +135,12 @@ def test_two_peaks_are_not_one():
     cells, grid = 32, np.arange(32 * HR_PIXELS) / HR_PIXELS
     stripes = np.sin(2 * np.pi * grid / 3)[:, None] + np.sin(2 * np.pi * grid / 3)[None]
     coarse = stripes.reshape(cells, HR_PIXELS, cells, HR_PIXELS).mean((1, 3))
-    found = register(stripes, np.ones((cells, cells), bool), coarse, np.ones((cells, cells), bool))
+    whole = np.ones((cells, cells), bool)
+    found = register(MaskedImage(stripes, whole), MaskedImage(coarse, whole))
     assert (
         found.shift is None
         and "above the correlations elsewhere" in found.reason
-        and found.best > 0.9
+        and found.best_correlation > 0.9
     )
 
 
@@ -150,8 +156,9 @@ def test_small_tiles_share_a_shift(down, right):
     for number in range(100):
         fine, coarse = displaced(rng, 6, 0.8, down, right)
         coarse = coarse + 2 * coarse.std() * rng.normal(size=coarse.shape)
-        pool.add(fine, whole, coarse, whole)
-        parts[number % 2].add(fine, whole, coarse, whole)
+        pair = (MaskedImage(fine, whole), MaskedImage(coarse, whole))
+        pool.add(*pair)
+        parts[number % 2].add(*pair)
     found = pool.judge()
     np.testing.assert_allclose(
         np.array(found.shift) * HR_PIXELS, (down, right), atol=0.3 * HR_PIXELS
@@ -167,7 +174,8 @@ def test_small_tiles_of_other_ground_share_nothing():
         pool = Pool()
         for _ in range(LEAST_TILES):
             fine, other = (texture(rng, 6, 1.0, pixels=8) for _ in range(2))
-            pool.add(fine, whole, other.reshape(6, 8, 6, 8).mean((1, 3)), whole)
+            coarse = other.reshape(6, 8, 6, 8).mean((1, 3))
+            pool.add(MaskedImage(fine, whole), MaskedImage(coarse, whole))
         told += pool.judge().shift is not None
     print(f"pools of {LEAST_TILES} unrelated tiles: {told} of {trials} answered")
     assert told <= 0.02 * trials
@@ -197,22 +205,22 @@ def test_real_days_of_sentinel_2(shards):
             corner = rng.integers(3, 64 - cells - 2, 2)
             window = (other, *(slice(at, at + cells) for at in corner))
             whole, shift = np.ones((cells, cells), bool), rng.uniform(-2.5, 2.5, 2)
-            still, moved = (
-                register(
-                    enlarged(bright[one], cells, corner - by), whole, bright[window], valid[window]
-                )
-                for by in (0, shift)
-            )
+            reference = MaskedImage(bright[window], valid[window])
+            in_place = MaskedImage(enlarged(bright[one], cells, corner), whole)
+            displaced_by = MaskedImage(enlarged(bright[one], cells, corner - shift), whole)
+            still = register(in_place, reference)
+            moved = register(displaced_by, reference)
             if still.shift and moved.shift:
                 told += 1
                 errors.append(np.abs(np.array(moved.shift) - still.shift - shift).max())
             turned = np.rot90(
                 enlarged(bright[one], cells, rng.integers(3, 64 - cells - 2, 2)), rng.integers(1, 4)
             )
-            false += register(turned, whole, bright[window], valid[window]).shift is not None
+            false += register(MaskedImage(turned, whole), reference).shift is not None
         print(
             f"{cells} cells: {told} of {trials} pairs of days answered, error of the shift: median "
-            f"{np.median(errors):.2f}, 95 % {np.percentile(errors, 95):.2f} cells; other ground: {false} answered"
+            f"{np.median(errors):.2f}, 95 % {np.percentile(errors, 95):.2f} cells; "
+            f"other ground: {false} answered"
         )
         assert told > trials / 3 and np.percentile(errors, 90) < 0.3 and false <= 0.02 * trials
 
@@ -226,16 +234,16 @@ def test_real_days_agree_with_each_other(shards):
     equations, shifts = [], []
     for i, one in enumerate(days):
         for j, other in enumerate(days[:i]):
-            found = register(
-                np.kron(bright[one], np.ones((4, 4))), whole, bright[other], valid[other]
-            )
+            fine = MaskedImage(np.kron(bright[one], np.ones((4, 4))), whole)
+            found = register(fine, MaskedImage(bright[other], valid[other]))
             if found.shift:
                 equations.append(np.eye(len(days))[i] - np.eye(len(days))[j])
                 shifts.append(found.shift)
     places = np.linalg.lstsq(np.array(equations), np.array(shifts))[0]  # days 2, their mean at 0
     errors = equations @ places - shifts
     print(
-        f"{len(days)} days, {len(shifts)} pairs answered: days off by {np.hypot(*places.T).max():.2f} cells at most, "
+        f"{len(days)} days, {len(shifts)} pairs answered: "
+        f"days off by {np.hypot(*places.T).max():.2f} cells at most, "
         f"unexplained {np.sqrt((errors**2).mean()):.2f} (root mean square)"
     )
     assert len(shifts) > 3 * len(days) and np.sqrt((errors**2).mean()) < 0.15

@@ -137,5 +137,7 @@ def test_a_chart_loses_no_pixel():
     values[:, 0] = 60_000  # above all bins
     histogram.add(values)
     for counts in histogram.counts:
-        edges, drawn = chart(histogram.bins.edges, counts)
-        assert sum(drawn) == 5000 and len(edges) == len(drawn) + 1 and (np.diff(edges) > 0).all()
+        drawn = chart(histogram.bins.edges, counts)
+        assert sum(drawn.counts) == 5000
+        assert len(drawn.edges) == len(drawn.counts) + 1
+        assert (np.diff(drawn.edges) > 0).all()

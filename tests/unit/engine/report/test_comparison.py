@@ -36,9 +36,9 @@ def test_differences_are_relative_to_the_first_run(tmp_path):
 @pytest.mark.parametrize(
     "other,line",
     [
-        (dict(losses=[[1.0, 1.0]], start=1), "expected the steps of"),
-        (dict(losses=[[1.0, 1.0]] * 2), "expected the steps of"),
-        (dict(losses=[[1.0, 1.0]], names=("loss", "loss/qsacl")), "expected the losses of"),
+        ({"losses": [[1.0, 1.0]], "start": 1}, "expected the steps of"),
+        ({"losses": [[1.0, 1.0]] * 2}, "expected the steps of"),
+        ({"losses": [[1.0, 1.0]], "names": ("loss", "loss/qsacl")}, "expected the losses of"),
     ],
 )
 def test_runs_that_do_not_compare_are_refused(tmp_path, other, line):

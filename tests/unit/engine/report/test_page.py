@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -18,9 +19,11 @@ from data.stream.mixture import Mixture
 from data.stream.order import Order
 from engine.config.load import load
 from engine.config.settings import GuardSettings
-from engine.errors import ConfigError
-from engine.report.figures import binned, complete, expert_shares, measured, smooth
+from engine.errors import USER_ERRORS, ConfigError
+from engine.report.expert_maps import expert_shares
+from engine.report.history import History, LossTerm, TeacherHead
 from engine.report.page import untrained, write
+from engine.report.panels import group_means, running_mean
 from engine.report.pictures import INVALID, components, correspondences, paint, pick
 from engine.report.run_files import read
 from engine.report.verdicts import verdicts
@@ -187,19 +190,13 @@ HEALTHY = {"hr": 3.0, "fused": 5.0}
 
 
 def judge(records, ranks=HEALTHY):
-    return [
-        verdict.good
-        for verdict in verdicts(records, GuardSettings(), K, {"teacher": {"effective_rank": ranks}})
-    ]
+    found = verdicts(History(records), GuardSettings(), prototypes=K, ranks=ranks)
+    return [verdict.good for verdict in found]
 
 
 def test_verdicts_of_a_healthy_run():
-    found = verdicts(
-        [record(step) for step in range(20)],
-        GuardSettings(),
-        K,
-        {"teacher": {"effective_rank": HEALTHY}},
-    )
+    history = History([record(step) for step in range(20)])
+    found = verdicts(history, GuardSettings(), prototypes=K, ranks=HEALTHY)
     assert all(verdict.good for verdict in found)
     assert "mean 55.300 over the first 2 steps, 30.100 over the last" in found[1].numbers
     assert "0.600 to 0.600 over 13 heads" in found[2].numbers and "fused 5.00" in found[4].numbers
@@ -235,18 +232,20 @@ def test_a_missing_modality_is_no_fault():
     records[0] |= nothing | {"loss": 1.0}  # a small total, because terms are missing
     records[19] |= nothing
     assert judge(records) == [True] * 5
-    assert complete(records).tolist() == [False] + [True] * 18 + [False]
-    assert np.isnan(measured(records, "loss")).nonzero()[0].tolist() == [0, 19]
-    assert np.isnan(measured(records, "teacher/sar/object/entropy")).sum() == 2
-    assert np.isfinite(measured(records, "loss/mgcl/hr/pixel")).all()
+    history = History(records)
+    assert history.complete().tolist() == [False] + [True] * 18 + [False]
+    assert np.isnan(history.total()).nonzero()[0].tolist() == [0, 19]
+    head = TeacherHead("sar/object")
+    assert np.isnan(history.teacher(head, head.entropy)).sum() == 2
+    assert np.isnan(history.term(LossTerm("loss/mgcl/sar/object"))).sum() == 2
+    assert np.isfinite(history.term(LossTerm("loss/mgcl/hr/pixel"))).all()
 
 
 def test_a_run_without_any_complete_step_still_has_a_total():
     records = [record(step, loss__ita=0.0) for step in range(10)]
-    assert (
-        np.isfinite(measured(records, "loss")).all()
-        and np.isnan(measured(records, "loss/ita")).all()
-    )
+    history = History(records)
+    assert np.isfinite(history.total()).all()
+    assert np.isnan(history.term(LossTerm("loss/ita"))).all()
     assert judge(records)[1] is True
 
 
@@ -254,19 +253,34 @@ def test_one_step_has_nothing_to_compare():
     assert judge([record(0)], {})[1] is None and judge([record(0)], {})[4] is None
 
 
+def test_a_term_knows_its_head():
+    assert LossTerm("loss/mgcl/hr/pixel").head == TeacherHead("hr/pixel")
+    assert LossTerm("loss/qsacl").head == TeacherHead("queries")
+    assert LossTerm("loss/moe_balance").head is None
+    assert TeacherHead("hr/pixel").used == "teacher/hr/pixel/used"
+    assert TeacherHead("hr/pixel").level == "pixel"
+    assert TeacherHead("queries").level == "queries"
+    names = [term.title for term in History([record(0)]).loss_terms()]
+    assert names[:3] == ["qsacl", "ita", "moe_balance"]
+    assert History([record(0)]).teacher_heads() == [
+        TeacherHead(name) for name in [*HEADS, "queries"]
+    ]
+
+
 def test_long_series_are_averaged():
     x, y = np.arange(1200.0), np.arange(1200.0) ** 2
     y[2] = math.nan
-    short_x, short_y = binned(x, y, 400)
+    short_x, short_y = group_means(x, y, 400)
     assert len(short_x) == 400 and short_x[:2].tolist() == [1.0, 4.0]
     assert short_y[0] == pytest.approx(0.5) and short_y[1] == pytest.approx((9 + 16 + 25) / 3)
-    assert smooth(np.array([1.0, math.nan, 4.0])).tolist() == [1.0, 2.5, 4.0]
+    assert running_mean(np.array([1.0, math.nan, 4.0])).tolist() == [1.0, 2.5, 4.0]
 
 
 def test_expert_shares_are_percent_of_a_modality():
     load = np.zeros((1, 2, 4), int)
     load[0, 0] = [30, 10, 0, 0]
-    figure = expert_shares([record(0, expert_load=load.tolist())], ["hr", "ms"])
+    history = History([record(0, expert_load=load.tolist())])
+    figure = expert_shares(history, ["hr", "ms"])
     assert [words.get_text() for words in figure.axes[0].texts] == [
         "75",
         "25",
@@ -292,7 +306,7 @@ def test_components_find_three_directions():
     found = np.concatenate([one, two])
     assert np.array_equal(found[0, 0], INVALID)
     rows = (colours @ basis.T)[valid.numpy()]
-    values, vectors = np.linalg.eigh(np.cov(rows.T))  # another way to the principal directions
+    _, vectors = np.linalg.eigh(np.cov(rows.T))  # another way to the principal directions
     for channel, direction in enumerate(vectors[:, ::-1].T[:3]):
         projected = (rows - rows.mean(0)) @ direction
         low, high = np.quantile(projected, (0.02, 0.98))
@@ -382,9 +396,9 @@ def spoil(run: Path, target: Path) -> Path:
         (lambda run: (run / "config.json").unlink(), "no config.json in it"),
         (
             lambda run: (run / "metrics.jsonl").unlink(),
-            "expected a step at least in metrics.jsonl, found none",
+            "expected at least one step in metrics.jsonl, found none",
         ),
-        (lambda run: (run / "metrics.jsonl").write_text('{"st'), "expected a step at least"),
+        (lambda run: (run / "metrics.jsonl").write_text('{"st'), "expected at least one step"),
         (
             lambda run: next(run.rglob("manifest.json")).unlink(),
             "expected a whole checkpoint in checkpoints/, found none",
@@ -407,9 +421,9 @@ def test_what_is_no_run_is_refused_in_one_line(run, tmp_path, fault, line):
     copy = spoil(run, tmp_path / "run")
     fault(copy)
     shards = copy / "shards" if (copy / "shards").exists() else None
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(USER_ERRORS, match=re.escape(line)) as error:
         write(copy, shards=shards)
-    assert line in str(error.value) and "\n" not in str(error.value)
+    assert "\n" not in str(error.value)
     assert not (copy / "report.html").exists() and not (copy / "evaluation.json").exists()
 
 
@@ -423,7 +437,7 @@ def test_other_refusals(run, tmp_path):
 
 
 def test_a_report_that_fails_leaves_the_old_one(run, report, monkeypatch):
-    def fail(*given):
+    def fail(*arguments, **options):
         raise InputError("shard-000000.tar: cut short")
 
     names = ("report.html", "evaluation.json")

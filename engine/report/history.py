@@ -1,0 +1,208 @@
+"""The records of a run, a step each, read as arrays over the steps."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+TOTAL = "loss"
+LOSS_PREFIX = "loss/"
+GRANULAR_PREFIX = "loss/mgcl/"
+QUERY_TERM = "loss/qsacl"
+TEXT_TERM = "loss/ita"
+QUERY_HEAD = "queries"
+TEACHER_PREFIX = "teacher/"
+USED_SUFFIX = "/used"
+
+
+@dataclass(frozen=True)
+class TeacherHead:
+    """A head whose targets are recorded, such as that of ``hr/pixel`` or of ``queries``."""
+
+    name: str
+
+    @property
+    def feature(self) -> str:
+        """The modality, "fused" or "queries"."""
+        return self.name.partition("/")[0]
+
+    @property
+    def level(self) -> str:
+        """The level of a multi-granular head (pixel, object, image); else its name."""
+        level = self.name.partition("/")[2]
+        if not level:
+            return self.name
+        return level
+
+    @property
+    def entropy(self) -> str:
+        """Key of the mean entropy of a target."""
+        return f"{TEACHER_PREFIX}{self.name}/entropy"
+
+    @property
+    def mean_entropy(self) -> str:
+        """Key of the entropy of the mean target."""
+        return f"{TEACHER_PREFIX}{self.name}/mean_entropy"
+
+    @property
+    def used(self) -> str:
+        """Key of the share of prototypes that are some row's first choice."""
+        return f"{TEACHER_PREFIX}{self.name}{USED_SUFFIX}"
+
+
+@dataclass(frozen=True)
+class LossTerm:
+    """A term of the loss, unweighted."""
+
+    key: str  # in the records: "loss/mgcl/hr/pixel", "loss/qsacl", "loss/ita", "loss/moe_balance"
+
+    @property
+    def title(self) -> str:
+        """The name for a reader."""
+        return self.key.removeprefix(LOSS_PREFIX)
+
+    @property
+    def granular(self) -> bool:
+        """Whether this is a multi-granular contrastive term of one feature and level."""
+        return self.key.startswith(GRANULAR_PREFIX)
+
+    @property
+    def feature(self) -> str:
+        """The feature of a multi-granular term."""
+        return self.key.removeprefix(GRANULAR_PREFIX).partition("/")[0]
+
+    @property
+    def level(self) -> str:
+        """The level of a multi-granular term."""
+        return self.key.removeprefix(GRANULAR_PREFIX).partition("/")[2]
+
+    @property
+    def contrastive(self) -> bool:
+        """Whether the term compares the student with targets over prototypes."""
+        return self.granular or self.key == QUERY_TERM
+
+    @property
+    def head(self) -> TeacherHead | None:
+        """The teacher's head that gives a contrastive term its targets."""
+        if self.granular:
+            return TeacherHead(self.key.removeprefix(GRANULAR_PREFIX))
+        if self.key == QUERY_TERM:
+            return TeacherHead(QUERY_HEAD)
+        return None
+
+
+class History:
+    """All records of a run.
+
+    Args:
+        records: a JSON object for each step, at least one.
+    """
+
+    def __init__(self, records: Sequence[dict]) -> None:
+        self.records = records
+        self.steps = np.array([record["step"] for record in records])
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def last_step(self) -> int:
+        """The step of the last record."""
+        return self.records[-1]["step"]
+
+    @property
+    def tenth(self) -> int:
+        """A tenth of the number of records, at least one."""
+        return max(1, len(self.records) // 10)
+
+    @property
+    def skipped_steps(self) -> list[int]:
+        """Steps whose update was not applied."""
+        skipped = []
+        for record in self.records:
+            if not record["applied"]:
+                skipped.append(record["step"])
+        return skipped
+
+    @property
+    def has_experts(self) -> bool:
+        """Whether the load of a mixture of experts is recorded."""
+        return "expert_load" in self.records[-1]
+
+    def loss_terms(self) -> list[LossTerm]:
+        """All terms of the loss, without the total."""
+        return [LossTerm(key) for key in self.records[-1] if key.startswith(LOSS_PREFIX)]
+
+    def teacher_heads(self) -> list[TeacherHead]:
+        """All heads whose targets are recorded."""
+        heads = []
+        for key in self.records[-1]:
+            if key.startswith(TEACHER_PREFIX) and key.endswith(USED_SUFFIX):
+                heads.append(TeacherHead(key[len(TEACHER_PREFIX) : -len(USED_SUFFIX)]))
+        return heads
+
+    def values(self, key: str) -> np.ndarray:
+        """One number of each record: (steps,) float64.
+
+        NaN where a record has none, or null, which is how the writer puts NaN into JSON.
+        """
+        column = np.full(len(self.records), math.nan)
+        for place, record in enumerate(self.records):
+            if record.get(key) is not None:
+                column[place] = record[key]
+        return column
+
+    def term(self, term: LossTerm) -> np.ndarray:
+        """A loss term, NaN at steps whose batch had nothing to measure it on: (steps,)."""
+        return np.where(self._without(term), math.nan, self.values(term.key))
+
+    def total(self) -> np.ndarray:
+        """The weighted total of the loss: (steps,).
+
+        NaN at steps that lack a term, so that steps compare, unless these are more than half.
+        """
+        values = self.values(TOTAL)
+        complete = self.complete()
+        if 2 * complete.sum() < len(self.records):
+            return values
+        return np.where(complete, values, math.nan)
+
+    def complete(self) -> np.ndarray:
+        """Steps whose batch could measure every term: (steps,) bool."""
+        complete = np.ones(len(self.records), bool)
+        for term in self.loss_terms():
+            complete &= ~self._without(term)
+        return complete
+
+    def teacher(self, head: TeacherHead, key: str) -> np.ndarray:
+        """A number of a head, NaN at steps whose batch had nothing to measure it on: (steps,).
+
+        Args:
+            head: the head.
+            key: ``entropy``, ``mean_entropy`` or ``used`` of the head.
+        """
+        return np.where(self._idle(head), math.nan, self.values(key))
+
+    def expert_load(self) -> np.ndarray:
+        """Tokens that went to each expert: (steps, layers, modalities, E)."""
+        return np.array([record["expert_load"] for record in self.records], np.float64)
+
+    def _without(self, term: LossTerm) -> np.ndarray:
+        """Steps whose batch had nothing to measure a term on: (steps,) bool.
+
+        A batch without labels gives a text alignment of exactly 0.
+        """
+        if term.key == TEXT_TERM:
+            return self.values(term.key) == 0
+        if term.head is None:
+            return np.zeros(len(self.records), bool)
+        return self._idle(term.head)
+
+    def _idle(self, head: TeacherHead) -> np.ndarray:
+        """Steps whose batch had nothing for a head: (steps,) bool.
+
+        A batch without a modality gives its losses and entropies as 0. The share of used prototypes
+        is 0 only then.
+        """
+        return self.values(head.used) == 0
