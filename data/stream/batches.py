@@ -4,8 +4,9 @@ A step's content follows from (seed, step, dataset) alone: never from the number
 worker processes, or the step at which the run was started.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -194,12 +195,13 @@ class Steps(Dataset):
                 yield partial(self._read, use)
             return
         with ThreadPoolExecutor(depth) as pool:
-            queue = [pool.submit(self._read, use) for use in uses[: depth + 1]]
-            for slot in range(len(uses)):
-                yield queue.pop(0).result
-                following = slot + depth + 1
-                if following < len(uses):
-                    queue.append(pool.submit(self._read, uses[following]))
+            waiting: deque[Future] = deque()
+            for use in uses:
+                waiting.append(pool.submit(self._read, use))
+                if len(waiting) > depth:
+                    yield waiting.popleft().result
+            for future in waiting:
+                yield future.result
 
     def _read(self, use: SampleUse) -> tuple[SampleDraw, Raw]:
         """Draw the choices for a use of a sample, and read the bytes that they need."""

@@ -1,8 +1,8 @@
 """Colour changes of a float32 image C H W with values in [0, 1], in place, on any device.
 
 The values are those of torchvision's functional operations, without their masks, gathers and
-temporaries of the image's size: 24 ms a sample for all of them (docs/performance.md). On a CPU an
-image is worked on in blocks of rows whose temporaries fit in a core's second-level cache.
+temporaries of the image's size, in a seventh of the time (docs/performance.md). On a CPU an image
+is worked on in blocks of rows whose temporaries fit in a core's second-level cache.
 """
 
 import math

@@ -39,6 +39,14 @@ class Decoded:
     series: dict[str, Tensor] = field(default_factory=dict)
     valid: dict[str, Tensor] = field(default_factory=dict)  # modality -> T N N bool, drawn frames
 
+    def images(self, modality: str) -> Tensor:
+        """The drawn frames of a sensor, T C H W; "hr" is one frame of uint8."""
+        if modality != "hr":
+            return self.series[modality]
+        if self.hr is None:
+            raise KeyError(modality)
+        return self.hr[None]
+
 
 def decode(
     dataset: Source,

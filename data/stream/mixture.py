@@ -49,7 +49,9 @@ class Mixture:
         weights = settings.mixture
         if not weights:
             weights = {settings.shards: 1.0}
-        datasets = [ShardDataset.open(path, settings.store) for path in weights]
+        datasets = []
+        for path in weights:
+            datasets.append(ShardDataset.open(path, settings.store))
         return cls(datasets, list(weights.values()))
 
     @property
@@ -134,7 +136,7 @@ def _fingerprint(datasets: Sequence[ShardDataset], weights: Sequence[float]) -> 
     """Hash of contents and weights. Raises InputError if a dataset comes twice."""
     fingerprints = [dataset.fingerprint for dataset in datasets]
     if len(set(fingerprints)) != len(fingerprints):
-        paths = [dataset.path for dataset in datasets]
+        paths = ", ".join(dataset.path for dataset in datasets)
         raise InputError(
             f"data.mixture: {paths} name one dataset twice; give it the sum of the weights"
         )

@@ -58,7 +58,7 @@ class Order:
         self.seed = seed
         self.parts = tuple(parts)
         self.batch_size = batch_size
-        self._shares = _shares([part.weight for part in parts])
+        self._shares = _shares(parts)
         self._starts = list(accumulate(counts, initial=0))
         # two epochs of each, as a step may cross the border; 4 bytes a sample and epoch
         self._epoch = lru_cache(maxsize=2 * len(parts))(self._permutation)
@@ -122,7 +122,7 @@ class Order:
         return SampleUse(sample, use)
 
     def _locate(self, position: int) -> tuple[int, int]:
-        """The part that has a position of the endless list, and the place in the part's own list."""
+        """The part at a position of the endless list, and the place in the part's own list."""
         if len(self.parts) == 1:
             return 0, position
         cycle, slot = divmod(position, CYCLE)
@@ -150,17 +150,22 @@ class Order:
         return parts, ranks
 
 
-def _shares(weights: Sequence[float]) -> list[int]:
+def _shares(parts: Sequence[Part]) -> list[int]:
     """Slots of each part in a cycle, rounded by largest remainders.
 
     Raises:
         InputError: a weight is not positive or gives no slot.
     """
+    weights = [part.weight for part in parts]
     if not all(weight > 0 for weight in weights):
-        raise InputError(f"data.mixture: expected positive weights, found {list(weights)}")
+        raise InputError(f"data.mixture: expected positive weights, found {weights}")
     total = sum(weights)
-    exact = [weight / total * CYCLE for weight in weights]
-    shares = [int(value) for value in exact]
+    exact = []
+    shares = []
+    for weight in weights:
+        slots = weight / total * CYCLE
+        exact.append(slots)
+        shares.append(int(slots))
     by_remainder = sorted(range(len(exact)), key=lambda i: (shares[i] - exact[i], i))
     for i in by_remainder[: CYCLE - sum(shares)]:
         shares[i] += 1

@@ -1,6 +1,7 @@
 """Typed samples and batches: what cutting and loading give, in plain tensors."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -36,6 +37,16 @@ class CutView:
         return recolour(image[0], self.valid["hr"][0], self.colours)[None]  # 1 3 H W
 
 
+class ViewName(NamedTuple):
+    """Which view of a sample: its size, and its number among those of the size, from 0."""
+
+    size: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.size} {self.number + 1}"
+
+
 @dataclass(frozen=True)
 class CutSample:
     """One use of a sample: what was drawn, the decoded tile, and the views cut from it."""
@@ -43,6 +54,18 @@ class CutSample:
     draw: SampleDraw
     tile: Decoded
     views: dict[str, list[CutView]]  # view size -> its views
+
+    @property
+    def names(self) -> list[ViewName]:
+        """Names of all views, the global ones first."""
+        names = []
+        for size, views in self.views.items():
+            names += [ViewName(size, number) for number in range(len(views))]
+        return names
+
+    def view(self, name: ViewName) -> CutView:
+        """The view of that name."""
+        return self.views[name.size][name.number]
 
 
 @dataclass

@@ -13,9 +13,10 @@ from engine.errors import ConfigError
 from engine.evaluate.probes import evaluate, extract
 from engine.pretrained.weights import load_pretraining
 from engine.report.evaluation import Evaluation
-from engine.report.pictures import Maps, feature_maps, pick
+from engine.report.feature_maps import Maps, feature_maps
 from engine.report.run_files import RunFiles, read
-from engine.report.sections import TEMPLATES, Findings, sections
+from engine.report.sections import KINDS, TEMPLATES, Findings, sections
+from engine.report.training_views import pick
 from engine.report.verdicts import verdicts
 from models.initialise import initialise
 from models.moe.layer import canonical_names
@@ -23,7 +24,6 @@ from models.pretraining.model import Pretraining
 
 PAGE_FILE = "report.html"
 JSON_FILE = "evaluation.json"
-KINDS = ((True, True), (False, True), (True, False))  # (has hr, has a series): samples to draw
 DRAWN = 4  # samples of the picture of features
 LEAST_SAMPLES = 2  # for an effective rank
 SAMPLES = 512
@@ -123,7 +123,14 @@ def untrained(config: Config) -> Pretraining:
 
 def _drawn_samples(run: RunFiles) -> list[int]:
     """Samples whose features are drawn: one of each kind, then the first of the dataset."""
-    picks = pick(run.dataset, run.config.settings.seed, run.batch_size, KINDS)
+    settings = run.config.settings
+    picks = pick(
+        run.dataset,
+        KINDS,
+        sensors=settings.data.frames,
+        seed=settings.seed,
+        batch_size=run.batch_size,
+    )
     samples = [chosen.sample for chosen in picks]
     samples += range(min(DRAWN + len(picks), len(run.dataset)))
     return list(dict.fromkeys(samples))[:DRAWN]
@@ -138,9 +145,10 @@ def _examine_model(
     """
     settings = run.config.settings.data
     classes = len(run.dataset.classes)
-    figures = evaluate(extract(model, run.dataset, settings, classes, limit=samples), classes)
+    extracted = extract(model, run.dataset, settings, classes=classes, limit=samples)
+    figures = evaluate(extracted, classes)
     cells = 2 * settings.views.global_cells
     maps = []
     for sample in chosen:
-        maps.append(feature_maps(model, run.dataset, settings, sample, cells=cells))
+        maps.append(feature_maps(model, run.dataset, settings, sample=sample, cells=cells))
     return figures, maps

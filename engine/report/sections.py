@@ -9,16 +9,21 @@ import numpy as np
 from data.pages.outlines import CREDIT
 from data.pages.page import Section, Templates
 from data.pages.region_map import region_map
-from engine.report import curves, expert_maps, pictures
+from engine.report import curves, expert_maps
 from engine.report.evaluation import Evaluation
+from engine.report.feature_maps import Column, Maps, draw_features
 from engine.report.history import History
-from engine.report.pictures import Maps
 from engine.report.run_files import RunFiles
+from engine.report.training_views import Kind, draw_views, pick
 from engine.report.verdicts import Verdict, ends
 from models.features import FUSED
 
 TEMPLATES = Templates("engine.report")
-KINDS = ((True, True), (False, True), (True, False))  # (has hr, has a series): samples to draw
+KINDS = (  # samples whose views and features are drawn
+    Kind(hr=True, series=True),
+    Kind(hr=False, series=True),
+    Kind(hr=True, series=False),
+)
 LISTED = 40  # lines of a table that may be long, or steps of a list
 
 
@@ -175,10 +180,15 @@ def _experts(run: RunFiles) -> Section:
 def _views(run: RunFiles) -> Section:
     settings = run.config.settings
     drawn = []
-    for chosen in pictures.pick(run.dataset, settings.seed, run.batch_size, KINDS):
-        figure = pictures.views(
-            run.dataset, settings.data, settings.seed, chosen, spec=settings.model
-        )
+    picks = pick(
+        run.dataset,
+        KINDS,
+        sensors=settings.data.frames,
+        seed=settings.seed,
+        batch_size=run.batch_size,
+    )
+    for chosen in picks:
+        figure = draw_views(run.dataset, settings.data, chosen, settings.model, seed=settings.seed)
         drawn.append((run.dataset.entry(chosen.sample)["key"], figure))
     return TEMPLATES.section("Training views", "views.html", drawn=drawn)
 
@@ -187,15 +197,15 @@ def _features(findings: Findings) -> Section:
     settings = findings.run.config.settings
     trained = findings.trained_maps
     modalities = list(settings.model.modalities)
-    columns = [(f"{modalities[0]}, stage 3", trained, f"{modalities[0]}, stage 3")]
-    for name in modalities:
-        columns.append((f"{name}, stage 4", trained, f"{name}, stage 4"))
-    columns.append((FUSED, trained, FUSED))
-    columns.append(("fused, untrained", findings.untrained_maps, FUSED))
+    maps = [f"{modalities[0]}, stage 3"]
+    maps += [f"{name}, stage 4" for name in modalities]
+    maps.append(FUSED)
+    columns = [Column(name, trained, name) for name in maps]
+    columns.append(Column("fused, untrained", findings.untrained_maps, FUSED))
     return TEMPLATES.section(
         "Features as colours",
         "features.html",
-        figure=pictures.feature_pictures(trained, columns),
+        figure=draw_features(trained, columns),
         cells=2 * settings.data.views.global_cells,
     )
 

@@ -1,5 +1,6 @@
 """Colours, frames and dates."""
 
+import time
 from dataclasses import replace
 from datetime import date
 
@@ -160,6 +161,43 @@ def test_all_changes_together_are_torchvisions_in_the_drawn_order(view, number):
             sure = (expected - 128 / 255).abs() > 1e-5
             x, expected = x[sure], F.solarize(expected, 128 / 255)[sure]
         torch.testing.assert_close(x, expected, atol=1e-5, rtol=0)
+
+
+def test_all_changes_beat_torchvision_in_time():
+    """Time of one core for the views of a sample, in turns; prints what docs/performance.md has."""
+    views = [(GLOBAL, number, 512) for number in range(2)]
+    views += [(LOCAL, number, 128) for number in range(6)]
+    images = {
+        side: torch.randint(0, 256, (3, side, side), dtype=torch.uint8) for side in (512, 128)
+    }
+    mask = torch.ones(16, 16, dtype=torch.bool)
+    drawn = []
+    for seed in range(6):
+        for size, number, side in views:
+            rng = generator(seed, size, number)
+            colours = draw_colours(rng, AugmentSettings(), size=size, number=number)
+            drawn.append((images[side], mask[: side // 32, : side // 32], colours))
+    seconds = {"ours": [], "torchvision": []}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for _ in range(3):
+            start = time.process_time()
+            for stored, valid, colours in drawn:
+                recolour(stored, valid, colours)
+            middle = time.process_time()
+            for stored, _, colours in drawn:
+                changed = by_torchvision(stored.float() / 255, colours)
+                if colours.solarise:
+                    F.solarize(changed, 128 / 255)
+            seconds["ours"].append(middle - start)
+            seconds["torchvision"].append(time.process_time() - middle)
+    finally:
+        torch.set_num_threads(threads)
+    ours = min(seconds["ours"]) / 6
+    torchvision = min(seconds["torchvision"]) / 6
+    print(f"colours: {1e3 * ours:.1f} ms a sample, torchvision {1e3 * torchvision:.1f} ms")
+    assert ours < torchvision / 2
 
 
 def test_beside_invalid_cells_the_blur_is_a_mean_of_valid_pixels():

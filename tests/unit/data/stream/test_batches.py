@@ -99,7 +99,7 @@ def test_ranks_joined_are_the_single_process(dataset, world):
     whole = batches(dataset, stop=4)
     parts = [batches(dataset, stop=4, rank=rank, world=world) for rank in range(world)]
     for step, batch in enumerate(whole):
-        assert sum((part[step].keys for part in parts), []) == batch.keys
+        assert [key for part in parts for key in part[step].keys] == batch.keys
         for name, x in flat(batch).items():
             assert torch.equal(x, torch.cat([flat(part[step])[name] for part in parts]))
 
@@ -142,7 +142,7 @@ def test_samples_get_their_region_and_days(dataset):
     regions = {tile.key: dataset.regions.lookup(tile.lon, tile.lat) for tile in TILES}
     for batch in batches(dataset):
         assert batch.region.tolist() == [regions[key] for key in batch.keys]
-        assert all(((0 <= days) & (days < 365)).all() for days in batch.days.values())
+        assert all(((days >= 0) & (days < 365)).all() for days in batch.days.values())
 
 
 def test_random_state_of_the_process_is_left_alone(dataset):
@@ -238,10 +238,12 @@ def test_a_dataset_without_any_good_sample_ends_with_one_line(tmp_path):
         ({"workers": -1}, {}),
         ({"workers": 1, "prefetch": 0}, {}),
         ({}, {"world": 3}),
+        ({"augment": replace(SETTINGS.augment, blur_sigma=(0.0, 1.0))}, {}),
         ({}, {"start": 5, "stop": 4}),
+        ({}, {"start": -1}),
     ],
 )
-def test_impossible_settings_are_refused(dataset, changes, options):
+def test_impossible_settings_are_refused_in_one_line(dataset, changes, options):
     with pytest.raises(InputError) as error:
         batches(dataset, **changes, **options)
     assert "\n" not in str(error.value)

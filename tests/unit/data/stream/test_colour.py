@@ -11,7 +11,7 @@ from data.stream import colour
 
 FACTORS = (0.0, 0.6, 1.0, 1.4, 2.0)
 TURNS = (-0.5, -0.4, -1 / 3, -1 / 6, -0.1, -0.01, 0.0, 0.03, 0.1, 1 / 6, 0.25, 1 / 3, 0.5)
-close = dict(atol=1e-5, rtol=0)
+close = {"atol": 1e-5, "rtol": 0}
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_blocks_change_nothing(image, name, pixels, monkeypatch):
 
 
 def test_no_change_reads_a_value_on_the_host():
-    """A tensor without storage fails where a value is asked for: a GPU would be waited for there."""
+    """A tensor without storage fails where a value is read, which would wait for a GPU."""
     x = torch.empty(3, 64, 64, device="meta")
     for name, amount in CHANGES.items():
         assert getattr(colour, name)(x, amount) is x

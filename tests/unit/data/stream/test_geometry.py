@@ -20,7 +20,7 @@ HALF = 0.5  # pixels
 
 
 def ramp(cells: int, pixels: int, axis: int) -> np.ndarray:
-    """Position in 10 m cells of the centre of every pixel, along x (axis 1) or y (axis 0): pN x pN."""
+    """Place in 10 m cells of every pixel centre, along x (axis 1) or y (axis 0): pN x pN."""
     line = (np.arange(cells * pixels) + 0.5) / pixels
     return np.broadcast_to(line if axis else line[:, None], (cells * pixels,) * 2)
 

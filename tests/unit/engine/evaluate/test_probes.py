@@ -12,7 +12,7 @@ from data.errors import InputError
 from data.shards.dataset import ShardDataset
 from data.shards.writer import write_shards
 from data.stream.batches import open_stream
-from data.stream.settings import AugmentSettings
+from data.stream.settings import GLOBAL, AugmentSettings
 from engine.evaluate import probes
 from engine.evaluate.probes import (
     Extracted,
@@ -130,7 +130,7 @@ def test_knn_is_a_plain_vote(monkeypatch, k, rows):
     rng = np.random.default_rng(3)
     labels, groups = rng.integers(0, 4, 40), rng.integers(0, 5, 40)
     features = rng.normal(size=(40, 8)) + np.eye(4, 8)[labels] * 1.5
-    found = knn(*map(torch.from_numpy, (features, labels, groups)), k, classes=4)
+    found = knn(*map(torch.from_numpy, (features, labels, groups)), k=k, classes=4)
     assert found == pytest.approx(plain_knn(features, labels, groups, k))
     assert 0.3 < found < 1  # a case in which something can go wrong
 
@@ -138,16 +138,18 @@ def test_knn_is_a_plain_vote(monkeypatch, k, rows):
 def test_knn_does_not_ask_the_own_group():
     features = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]])
     labels, groups = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 1, 1])
-    assert knn(features, labels, groups, 1, 2) == 0.0  # each class lies in one group only
-    assert knn(features, labels, torch.arange(4), 1, 2) == 1.0
+    assert knn(features, labels, groups, k=1, classes=2) == 0.0  # each class lies in one group only
+    assert knn(features, labels, torch.arange(4), k=1, classes=2) == 1.0
     with pytest.raises(InputError, match="at least two tiles"):
-        knn(features, labels, torch.zeros(4, dtype=torch.int64), 1, 2)
+        knn(features, labels, torch.zeros(4, dtype=torch.int64), k=1, classes=2)
+    with pytest.raises(InputError, match=r"expected features of N x D.*\(4, 2\), \(3,\)"):
+        knn(features, labels[:3], groups, k=1, classes=2)
 
 
 def test_majority_counts_labelled_pixels():
     labels = np.random.default_rng(0).integers(-1, 5, (2, 12, 12))
     labels[0, :4, :4] = -1  # nothing labelled in the first cell
-    found = majority(torch.from_numpy(labels), 3, 5).numpy()
+    found = majority(torch.from_numpy(labels), side=3, classes=5).numpy()
     for b, i, j in np.ndindex(2, 3, 3):
         part = labels[b, 4 * i : 4 * i + 4, 4 * j : 4 * j + 4]
         counts = np.bincount(part[part >= 0], minlength=5)
@@ -177,7 +179,7 @@ def test_undistorted_views_are_whole_upright_tiles(folder):
         for views in batch.views.values():
             expected = torch.tensor([[cells, 0, 0], [0, cells, 0]], dtype=torch.float64)
             assert (views.affine == expected).all()
-        first, second = batch.views["global"].images["hr"][0].unbind(0)
+        first, second = batch.views[GLOBAL].images["hr"][0].unbind(0)
         assert torch.equal(first, second)  # nothing random is left
         views = whole_tiles(batch)
         assert views.images["ms"].shape == (1, 1, 3, 10, 8, 8) and views.valid["ms"].shape == (
@@ -191,7 +193,7 @@ def test_undistorted_views_are_whole_upright_tiles(folder):
 
 def test_extract_sees_every_sample_once(model, folder):
     dataset = ShardDataset.open(folder)
-    found = extract(model, dataset, SETTINGS, len(dataset.classes))
+    found = extract(model, dataset, SETTINGS, classes=len(dataset.classes))
     assert sorted(found.keys) == ["a", "b", "c", "d", "e"]
     at = found.keys.index
     assert (
@@ -208,10 +210,10 @@ def test_extract_sees_every_sample_once(model, folder):
     assert set(found.labels[at("b")].tolist()) <= {-1, 0, 3, 7}
     assert not found.vectors["ms"][at("c")].any()  # what is missing has zeros, not noise
     again = extract(
-        model, dataset, replace(SETTINGS, augment=AugmentSettings(date_jitter_days=9)), 39
+        model, dataset, replace(SETTINGS, augment=AugmentSettings(date_jitter_days=9)), classes=39
     )
     assert torch.equal(found.cells, again.cells)
-    assert len(extract(model, dataset, SETTINGS, 39, limit=2).keys) == 2
+    assert len(extract(model, dataset, SETTINGS, classes=39, limit=2).keys) == 2
 
 
 def test_labels_where_nothing_was_seen_do_not_count(model, tmp_path):
@@ -219,7 +221,7 @@ def test_labels_where_nothing_was_seen_do_not_count(model, tmp_path):
     tile.valid["hr"][0, :, :2] = False  # the left half is without data
     tile.arrays["labels"][:] = 3
     write_shards([tile], tmp_path)
-    found = extract(model, ShardDataset.open(tmp_path), SETTINGS, 39)
+    found = extract(model, ShardDataset.open(tmp_path), SETTINGS, classes=39)
     assert found.labels.view(2, 2).tolist() == [[-1, 3], [-1, 3]]
 
 
@@ -233,8 +235,8 @@ def test_a_bad_sample_is_left_out_not_doubled(model, folder, tmp_path):
         tar.write(bytes(64))
     dataset = ShardDataset.open(tmp_path)
     with pytest.raises(InputError, match="'b'"):
-        extract(model, dataset, SETTINGS, 39)
-    found = extract(model, dataset, replace(SETTINGS, max_bad_samples=1), 39)
+        extract(model, dataset, SETTINGS, classes=39)
+    found = extract(model, dataset, replace(SETTINGS, max_bad_samples=1), classes=39)
     assert sorted(found.keys) == ["a", "c", "d", "e"]
 
 

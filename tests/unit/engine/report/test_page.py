@@ -13,10 +13,6 @@ import torch
 from data.errors import InputError
 from data.shards.dataset import ShardDataset
 from data.shards.writer import write_shards
-from data.stream.collate import collate
-from data.stream.cut import cut_sample
-from data.stream.mixture import Mixture
-from data.stream.order import Order
 from engine.config.load import load
 from engine.config.settings import GuardSettings
 from engine.errors import USER_ERRORS, ConfigError
@@ -24,13 +20,12 @@ from engine.report.expert_maps import expert_shares
 from engine.report.history import History, LossTerm, TeacherHead
 from engine.report.page import untrained, write
 from engine.report.panels import group_means, running_mean
-from engine.report.pictures import INVALID, components, correspondences, paint, pick
 from engine.report.run_files import read
 from engine.report.verdicts import verdicts
 from tests.commands import TINY, skysense
 from tests.pages import Page
 from tests.unit.checkpoints import write_checkpoint
-from tests.unit.tiles import SETTINGS, make_tile
+from tests.unit.tiles import make_tile
 
 STEPS, K = 12, 64
 HEADS = [
@@ -291,94 +286,6 @@ def test_expert_shares_are_percent_of_a_modality():
         "-",
         "-",
     ]
-
-
-def test_components_find_three_directions():
-    rng = np.random.default_rng(0)
-    colours = rng.uniform(size=(6, 6, 3)) * [9, 3, 1]
-    basis = np.linalg.qr(rng.normal(size=(16, 3)))[0]
-    maps = torch.from_numpy(colours @ basis.T + 5)
-    valid = torch.ones(6, 6, dtype=torch.bool)
-    valid[0, 0] = False
-    one, two = components(
-        [(maps[:3], valid[:3]), (maps[3:], valid[3:])]
-    )  # two maps of one picture, taken together
-    found = np.concatenate([one, two])
-    assert np.array_equal(found[0, 0], INVALID)
-    rows = (colours @ basis.T)[valid.numpy()]
-    _, vectors = np.linalg.eigh(np.cov(rows.T))  # another way to the principal directions
-    for channel, direction in enumerate(vectors[:, ::-1].T[:3]):
-        projected = (rows - rows.mean(0)) @ direction
-        low, high = np.quantile(projected, (0.02, 0.98))
-        expected = np.clip((projected - low) / (high - low), 0, 1)
-        given = found[valid.numpy()][:, channel]
-        assert (
-            min(abs(given - expected).max(), abs(given - (1 - expected)).max()) < 1e-6
-        )  # the sign is free
-
-
-def test_components_of_nothing_are_pale():
-    valid = torch.ones(3, 3, dtype=torch.bool)
-    for maps in (torch.ones(3, 3, 4), torch.full((3, 3, 4), torch.nan)):
-        assert (components([(maps, valid)])[0] == INVALID).all()
-
-
-@pytest.fixture(scope="module")
-def dataset(run):
-    return Mixture([ShardDataset.open(run.parent / "shards")])
-
-
-def test_joined_dots_are_the_same_ground(dataset):
-    """Both ends of a line, taken to the tile by the affines of their views, are one place."""
-    spec, joined = load(TINY).settings.model, 0
-    for use in range(8):
-        sample = dataset.keys().index("two")
-        cut = cut_sample(dataset, SETTINGS, seed=0, sample=sample, use=use)
-        batch = collate(0, [cut], SETTINGS)
-        for student in (("global", 0), ("local", 1)):
-            centres, places, met = correspondences(batch, student, ("global", 1), spec)
-            side = math.isqrt(len(centres))
-            assert centres[1].tolist() == [1.5 / side, 0.5 / side]  # row by row, u first
-            ends = [
-                np.c_[points, np.ones(len(points))] @ batch.views[name].affine[0, v].numpy().T
-                for points, (name, v) in ((centres, student), (places, ("global", 1)))
-            ]
-            np.testing.assert_allclose(*ends, atol=1e-9)
-            outside = (places < 0).any(1) | (places > 1).any(1)
-            assert not (met & outside).any()
-            joined += met.sum()
-    assert joined > 10
-
-
-def test_pick_takes_the_first_of_each_kind(dataset):
-    kinds = ((True, True), (False, True), (True, False), (False, False))
-    found = pick(dataset, 7, 2, kinds)
-    order = Order(7, dataset.parts, 2)
-    drawn = [(step, sample) for step in range(2) for sample, _ in order.step(step)]
-    keys = [dataset.entry(chosen.sample)["key"] for chosen in found]
-    first = next(
-        dataset.entry(sample)["key"]
-        for _, sample in drawn
-        if len(dataset.entry(sample)["modalities"]) == 3
-    )
-    assert keys == [first, "series", "optical"]  # of the fourth kind there is none
-    assert all((chosen.step, chosen.sample) in drawn and chosen.use == 0 for chosen in found)
-
-
-def test_paint_keeps_grey_grey_and_marks_invalid_pixels():
-    rng = np.random.default_rng(0)
-    ramp = rng.uniform(300, 2300, (1, 5, 5)).repeat(10, 0)
-    valid = np.ones((5, 5), bool)
-    valid[2, 2] = False
-    (image,) = paint("ms", [(ramp, valid)])
-    assert np.array_equal(image[2, 2], INVALID)
-    assert np.ptp(image[valid], axis=-1).max() < 1e-12 and np.ptp(image[valid]) == pytest.approx(1)
-    (flat,) = paint("sar", [(np.full((2, 3, 3), -12.0), np.ones((3, 3), bool))])
-    assert np.allclose(flat, 0.5)  # nothing to stretch
-    colour = rng.uniform(size=(3, 4, 4))
-    assert np.array_equal(
-        paint("hr", [(colour, np.ones((4, 4), bool))])[0], colour.transpose(1, 2, 0)
-    )
 
 
 def spoil(run: Path, target: Path) -> Path:
