@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from data.errors import InputError
 from data.shards.dataset import ShardDataset
