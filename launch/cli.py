@@ -1,51 +1,99 @@
-"""How every command ends: 0, or one line on stderr and 2 for an error that the user can put right."""
+"""How every command ends: its exit status, and one line for an error that a user can put right."""
 
-import dis
 import logging
 import os
+import select
 import sys
 from collections.abc import Callable
-from pathlib import Path
+from typing import NoReturn
 
-ROOT = Path(__file__).resolve().parents[1]
+from engine.errors import USER_ERRORS, RankError
+
+EXIT_USER_ERROR = 2
+EXIT_BROKEN_PIPE = 141  # what a shell reports of a process that SIGPIPE has ended
+ROOMS = ("data", "engine", "models")  # whose log is shown
 
 
-def run(main: Callable[[], int | None]) -> None:
-    """Call ``main`` and leave the process: its return value (None is 0) as exit status, ``error:
-    <line>`` and 2 for an error that this project raised on purpose. Anything else, also behind such
-    an error, keeps its traceback: it is a bug, not a mistake."""
+def run(command: Callable[[], int | None]) -> NoReturn:
+    """Run ``command`` and leave the process with its exit status (None is 0).
+
+    An error that a user can put right ends with ``error: <line>`` and status 2. Any other error is
+    a fault of this project and keeps its traceback. When nobody reads the standard output any more,
+    as in ``skysense ... | head``, the process leaves quietly.
+    """
     _show_log()
+    output = _standard_output()
     try:
-        status = main() or 0
-    except (ValueError, FileNotFoundError) as error:
-        cause = error.__cause__
-        if not raised_here(error) or not (
-            cause is None or isinstance(cause, (ValueError, OSError))
-        ):
+        try:
+            status = _run(command)
+        finally:
+            _flush()
+    except BrokenPipeError:
+        if not _is_abandoned(output):
             raise
-        print(f"error: {error}", file=sys.stderr)
-        status = 2
+        # What is still buffered goes nowhere: otherwise the interpreter would complain at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = EXIT_BROKEN_PIPE
     sys.exit(status)
 
 
+def _run(command: Callable[[], int | None]) -> int:
+    """Run ``command`` and return its exit status; print the errors that a user can put right."""
+    try:
+        return command() or 0
+    except USER_ERRORS as error:
+        fault = _fault_of_this_rank(error)
+        if fault is not None:
+            raise fault from None
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+
+
+def _fault_of_this_rank(error: Exception) -> BaseException | None:
+    """What is behind a RankError of this rank, if it is nothing that a user can put right."""
+    cause = error.__cause__
+    if not isinstance(error, RankError) or cause is None:
+        return None
+    if isinstance(cause, (*USER_ERRORS, OSError)) and not isinstance(cause, BrokenPipeError):
+        return None
+    return cause
+
+
 def _show_log() -> None:
-    """What the project logs, such as which kernels run and why not, on stderr; of a run's ranks the
-    first speaks."""
-    if os.environ.get("RANK", "0") == "0":
-        for room in ("data", "engine", "models"):
-            log = logging.getLogger(room)
-            log.setLevel(logging.INFO)
-            log.addHandler(logging.StreamHandler())
-            log.propagate = False  # a library's handler on the root would say it again
+    """Show the project's log, such as which kernels run and why, on standard error.
+
+    Of the ranks of a run only the first one speaks.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        return
+    for room in ROOMS:
+        log = logging.getLogger(room)
+        log.setLevel(logging.INFO)
+        log.addHandler(logging.StreamHandler())
+        log.propagate = False  # a library's handler on the root would say it again
 
 
-def raised_here(error: BaseException) -> bool:
-    """Whether a ``raise`` statement of this project made the error: not a library that it called,
-    compiled ones (which leave no frame of their own) included."""
-    trace = error.__traceback__
-    while trace.tb_next:
-        trace = trace.tb_next
-    code = trace.tb_frame.f_code
-    path = Path(code.co_filename).resolve()
-    ours = path.is_relative_to(ROOT) and "site-packages" not in path.parts
-    return ours and code.co_code[trace.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+def _flush() -> None:
+    """Write out what is buffered for the standard output."""
+    if sys.stdout is not None:  # it is None where the caller has closed it
+        sys.stdout.flush()
+
+
+def _standard_output() -> int | None:
+    """A second descriptor of the standard output, which a command may redirect; None if closed."""
+    try:
+        return os.dup(1)
+    except OSError:
+        return None
+
+
+def _is_abandoned(output: int | None) -> bool:
+    """Whether ``output`` is a pipe that nobody reads any more."""
+    if output is None:
+        return False
+    poll = select.poll()
+    poll.register(output, 0)
+    for _, events in poll.poll(0):
+        if events & select.POLLERR:
+            return True
+    return False

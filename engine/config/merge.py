@@ -75,6 +75,10 @@ def _read(path: Path) -> dict:
         content = json.loads(path.read_text(), object_pairs_hook=unique, parse_constant=refuse)
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: there is no such configuration file") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: expected JSON, found a file that is no text") from error
     except json.JSONDecodeError as error:
         raise ConfigError(
             f"{path}: not JSON at line {error.lineno}, column {error.colno}: {error.msg}"

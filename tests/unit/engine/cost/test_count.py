@@ -225,6 +225,11 @@ def test_a_file_with_overrides_and_its_picture(tmp_path):
             "expected either --preset or --config, found both",
         ),
         (["--config", "nowhere.json"], "nowhere.json: there is no such configuration file"),
+        (["--config", "tests"], "tests: cannot be read: Is a directory"),
+        (
+            ["--config", "docs/figures/parameters.png"],
+            "parameters.png: expected JSON, found a file that is no text",
+        ),
         (["--preset", "demo", "--set", "skysense.data.views.global_cells=6"], "global_cells"),
         (["--preset", "demo", "--plot", "cost.jpg"], "expected a name ending in .png, .svg, .pdf"),
         (
