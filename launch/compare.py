@@ -28,6 +28,7 @@ def run(options: argparse.Namespace) -> None:
     check_plot(options.plot)
     runs = comparison.read(named_folders(options.runs))
     differences = comparison.distances(runs)
+    print(comparison.steps_line(runs))
     print(comparison.table(differences), flush=True)
     save_plot(options.plot, lambda: comparison.draw(runs, differences))
 

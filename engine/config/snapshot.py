@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from importlib import metadata
@@ -53,12 +54,32 @@ def environment() -> dict:
     ``git`` is None outside a checkout. A package that is not installed has the version None.
     """
     return {
-        "command": sys.argv,
+        "command": command_line(),
         "git": _git_revision(),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "host": platform.node(),
     }
+
+
+def command_line() -> str:
+    """The command that started this process, to be pasted into a shell.
+
+    The deepspeed launcher starts ``python -u SCRIPT --local_rank=N ...`` on each rank. In its place
+    the launcher's own command is returned, which starts all ranks.
+    """
+    words = [word for word in sys.orig_argv if not word.startswith("--local_rank=")]
+    if len(words) == len(sys.orig_argv):
+        return shlex.join(words)
+    launcher = ["deepspeed"]
+    nodes = os.environ.get("CROSS_SIZE", "1")
+    if nodes != "1":
+        launcher += ["--num_nodes", nodes]
+    launcher += ["--num_gpus", os.environ["LOCAL_SIZE"]]
+    words = words[words.index("-u") + 1 :]
+    if words[0] == "-m":
+        words[0] = "--module"
+    return shlex.join(launcher + words)
 
 
 def _version(package: str) -> str | None:

@@ -20,13 +20,14 @@ Differences = Mapping[str, Mapping[str, np.ndarray]]
 
 
 def read(folders: Mapping[str, Path]) -> dict[str, History]:
-    """Read runs that compare: all of the same steps and loss terms.
+    """Read runs of the same loss terms, cut to the steps that all of them have.
 
     Args:
         folders: run folder of each label. The first run is the reference.
 
     Raises:
-        ConfigError: a folder has no records, or other steps or terms than the first.
+        ConfigError: a folder has no records, or other terms than the first, or there is no step
+            that all runs have.
     """
     runs: dict[str, History] = {}
     for label, folder in folders.items():
@@ -37,29 +38,35 @@ def read(folders: Mapping[str, Path]) -> dict[str, History]:
             )
         runs[label] = History(records)
     first_label, *others = runs
-    first = runs[first_label]
-    reference = folders[first_label]
     for label in others:
-        run = runs[label]
-        _check_equal(
-            f"{folders[label]}: expected the steps of {reference}",
-            expected=first.steps.tolist(),
-            found=run.steps.tolist(),
-        )
-        _check_equal(
-            f"{folders[label]}: expected the losses of {reference}",
-            expected=terms(first),
-            found=terms(run),
-        )
-    return runs
+        expected = terms(runs[first_label])
+        found = terms(runs[label])
+        if found != expected:
+            raise ConfigError(
+                f"{folders[label]}: expected the losses of {folders[first_label]},"
+                f" {_ends(expected)}, found {_ends(found)}; compare runs of one model"
+            )
+    return _common_steps(runs, folders)
 
 
-def _check_equal(message: str, *, expected: list, found: list) -> None:
-    if found != expected:
-        raise ConfigError(
-            f"{message}, {_ends(expected)}, found {_ends(found)};"
-            " compare runs of one length and model"
-        )
+def _common_steps(runs: Mapping[str, History], folders: Mapping[str, Path]) -> dict[str, History]:
+    """The runs cut to the steps that all of them have."""
+    common = set.intersection(*(set(run.steps.tolist()) for run in runs.values()))
+    if not common:
+        spans = []
+        for label, run in runs.items():
+            spans.append(f"{folders[label]} has {_ends(run.steps.tolist())}")
+        raise ConfigError(f"runs: expected steps in common, found none: {'; '.join(spans)}")
+    cut = {}
+    for label, run in runs.items():
+        cut[label] = History([record for record in run.records if record["step"] in common])
+    return cut
+
+
+def steps_line(runs: Mapping[str, History]) -> str:
+    """Which steps are compared."""
+    steps = next(iter(runs.values())).steps.tolist()
+    return f"steps that all runs have: {_ends(steps)}"
 
 
 def _ends(values: list) -> str:

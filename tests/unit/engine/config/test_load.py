@@ -4,6 +4,7 @@ DeepSpeed itself."""
 import importlib
 import inspect
 import json
+import shlex
 import subprocess
 import sys
 from dataclasses import asdict
@@ -15,7 +16,7 @@ import pytest
 from engine.config.deepspeed_keys import ACCEPTED, REFUSED
 from engine.config.load import Config, load
 from engine.config.settings import OptimizerSettings, Settings
-from engine.config.snapshot import snapshot
+from engine.config.snapshot import command_line, snapshot
 from engine.config.typed import parse
 from engine.errors import ConfigError
 from models.recompute import POLICIES
@@ -413,3 +414,19 @@ def test_flops_profiler_and_optimizer_keys_occur_in_deepspeed():
 def test_reading_a_configuration_does_not_import_deepspeed():
     code = "import sys, engine.config.load; sys.exit('deepspeed' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_the_command_can_be_pasted_into_a_shell(monkeypatch):
+    monkeypatch.delenv("CROSS_SIZE", raising=False)
+    words = ["/venv/bin/python", "-m", "launch", "step", "--set", "skysense.text.prompt=a view"]
+    monkeypatch.setattr(sys, "orig_argv", words)
+    assert shlex.split(command_line()) == words
+    monkeypatch.setenv("LOCAL_SIZE", "8")
+    launched = ["python", "-u", "launch/pretrain.py", "--local_rank=0", "--run_dir", "runs/my run"]
+    monkeypatch.setattr(sys, "orig_argv", launched)
+    assert command_line() == "deepspeed --num_gpus 8 launch/pretrain.py --run_dir 'runs/my run'"
+    monkeypatch.setenv("CROSS_SIZE", "16")
+    monkeypatch.setattr(
+        sys, "orig_argv", ["python", "-u", "-m", "launch", "--local_rank=3", "step"]
+    )
+    assert command_line() == "deepspeed --num_nodes 16 --num_gpus 8 --module launch step"

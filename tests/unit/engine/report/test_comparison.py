@@ -36,8 +36,7 @@ def test_differences_are_relative_to_the_first_run(tmp_path):
 @pytest.mark.parametrize(
     "other,line",
     [
-        ({"losses": [[1.0, 1.0]], "start": 1}, "expected the steps of"),
-        ({"losses": [[1.0, 1.0]] * 2}, "expected the steps of"),
+        ({"losses": [[1.0, 1.0]], "start": 1}, "expected steps in common, found none"),
         ({"losses": [[1.0, 1.0]], "names": ("loss", "loss/qsacl")}, "expected the losses of"),
     ],
 )
@@ -45,6 +44,16 @@ def test_runs_that_do_not_compare_are_refused(tmp_path, other, line):
     folders = {"a": run(tmp_path / "a", [[1.0, 2.0]]), "b": run(tmp_path / "b", **other)}
     with pytest.raises(ValueError, match=line):
         comparison.read(folders)
+
+
+def test_runs_of_unlike_length_are_compared_over_their_common_steps(tmp_path):
+    first = run(tmp_path / "a", [[9.0, 9.0], [2.0, 1.0], [4.0, 2.0]], start=4)
+    other = run(tmp_path / "b", [[2.0, 1.1], [3.0, 2.0], [7.0, 7.0], [7.0, 7.0]], start=5)
+    runs = comparison.read({"a": first, "b": other})
+    assert [history.steps.tolist() for history in runs.values()] == [[5, 6], [5, 6]]
+    differences = comparison.distances(runs)
+    np.testing.assert_allclose(differences["b"]["loss"], [0, 0.25])
+    assert comparison.steps_line(runs) == "steps that all runs have: 5 to 6 (2)"
 
 
 def test_the_command_prints_and_draws(tmp_path):

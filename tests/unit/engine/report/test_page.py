@@ -94,7 +94,7 @@ def run(tmp_path_factory) -> Path:
     (run / "environment.json").write_text(
         json.dumps(
             {
-                "command": ["pretrain.py", "--set", "<b>"],
+                "command": "pretrain.py --set '<b>'",
                 "git": None,
                 "python": "3.11",
                 "host": "here",
@@ -153,7 +153,7 @@ def test_the_page_says_what_ran(report):
         "12 of 6",
         "not a checkout",
         "torch 2.11.0",
-        "--set <b>",
+        "--set '<b>'",
         "4: 3 with hr, 3 with ms, 3 with sar",
         "made for a test",
         "CRC32C of <x>",
