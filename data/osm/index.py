@@ -1,10 +1,10 @@
-"""An indexed copy of a vector file that has no spatial index: made once, then read a window at a
-time.
+"""An indexed copy of a vector file that has no spatial index: made once, then read by windows.
 
 A .osm.pbf, .osm or large GeoJSON file would cost a full scan for every tile. Its copy is a
 FlatGeobuf file beside it, ``<name>.<digest>.fgb``, with what is drawn of it: shape, class, width,
-level; a .json file of that name counts the shapes, and those that were mended or skipped. The
-digest is over the file's size and time of change, the options and the code that decides what is
+level. A .json file of that name counts the shapes, and those that were mended or skipped.
+
+The digest is over the file's size and time of change, the options and the code that decides what is
 drawn, so a copy never serves what it was not made for; an old one may be deleted at any time.
 OpenStreetMap files are read through osmium, because GDAL reads a damaged one as an empty one.
 """
@@ -17,8 +17,8 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ import osmium
 import pyarrow
 import pyogrio
 import shapely
+from osmium.osm import Area, Relation, Way
 from rasterio.crs import CRS
 
 import data.osm.features
@@ -34,23 +35,23 @@ import data.tiles.classes
 from data.errors import InputError
 from data.files import whole_file
 from data.hashing import content_hash
-from data.osm.features import Box, Features, boxes, features_of, join, place
+from data.osm.features import Box, Features, Tags, boxes, features_of, join, place
 from data.osm.tags import AREAS, KEYS, WAYS
-from data.osm.vector_files import layers_of, reading, shapes_of, tags_of
+from data.osm.vector_files import Layer, layers_of, reading, shapes_of, tags_of_columns
 
 OSM_SUFFIXES = (".osm", ".pbf", ".osm.bz2", ".osm.gz")
+OSM_CRS = "EPSG:4326"
 LAYER = "features"
+DEFAULT_GEOMETRY = "wkb_geometry"  # pyogrio's column when a file does not name its geometry
 SMALL = 2**20  # bytes: a GeoJSON file up to this size is read anew for every tile
 BATCH = 50_000  # shapes
-COLUMNS = {
-    "class": pyarrow.int16(),
-    "width": pyarrow.float32(),
-    "level": pyarrow.int16(),
-    "mended": pyarrow.bool_(),
-}
+DIGEST_LENGTH = 16  # hexadecimal digits
 SCHEMA = pyarrow.schema(
     [
-        *COLUMNS.items(),
+        ("class", pyarrow.int16()),
+        ("width", pyarrow.float32()),
+        ("level", pyarrow.int16()),
+        ("mended", pyarrow.bool_()),
         pyarrow.field(
             "geometry", pyarrow.binary(), metadata={"ARROW:extension:name": "geoarrow.wkb"}
         ),
@@ -58,40 +59,77 @@ SCHEMA = pyarrow.schema(
 )
 
 
-def indexed(path: Path, layers: tuple[str, ...], default: dict[str, str]) -> Path | None:
-    """The indexed copy of a file that needs one, made now if it is not there; None for a file that
-    needs none.
+@dataclass(frozen=True)
+class _Source:
+    """A vector file, and what is read of it."""
+
+    path: Path
+    layers: tuple[str, ...]  # empty: all that hold geometry
+    default_tags: Tags  # stand in for shapes without a telling tag
+
+    @property
+    def is_osm(self) -> bool:
+        return is_osm(self.path)
+
+
+@dataclass
+class _Counts:
+    """What stands in the .json file beside a copy."""
+
+    shapes: int = 0
+    mended: int = 0
+    skipped: int = 0
+
+    def add(self, features: Features) -> None:
+        self.shapes += len(features)
+        self.mended += int(features.mended.sum())
+        self.skipped += features.skipped
+
+
+def indexed(path: Path, layers: tuple[str, ...], default_tags: Tags) -> Path | None:
+    """The indexed copy of a file that needs one, made now if it is not there.
 
     Several processes may ask at once: one makes the copy, the others wait. It appears whole or not
-    at all. Raises InputError when the file is damaged, or its folder cannot be written to."""
+    at all.
+
+    Args:
+        path: the file.
+        layers: those to read; empty for all.
+        default_tags: stand in for shapes without a telling tag.
+
+    Returns:
+        The copy; None for a file that needs none.
+
+    Raises:
+        InputError: the file is damaged, or its folder cannot be written to.
+    """
+    source = _Source(path, layers, default_tags)
     with reading(path):
-        small = path.stat().st_size <= SMALL
-    if small and not is_osm(path):
+        is_small = path.stat().st_size <= SMALL
+    if is_small and not source.is_osm:
         return None
-    copy = path.with_name(f"{path.name}.{_digest(path, layers, default)}.fgb")
+    copy = path.with_name(f"{path.name}.{_digest(source)}.fgb")
     if copy.exists():
         return copy
-    if not is_osm(path) and all(layer.fast for layer in layers_of(path, layers)):
+    if not source.is_osm and all(layer.fast for layer in layers_of(path, layers)):
         return None
     with _alone(copy):
         if not copy.exists():
-            _make(path, layers, default, copy)
+            _make(source, copy)
     return copy
 
 
 def window(copy: Path, target: CRS, bounds: Box) -> Features:
     """What an indexed copy holds around ``bounds``, in ``target``."""
     (layer,) = layers_of(copy)
-    return join(
-        [
-            place(_rows(copy, box), layer.crs, box, target)
-            for box in boxes(layer.crs, target, bounds)
-        ]
-    )
+    parts = []
+    for box in boxes(layer.crs, bounds, target=target):
+        parts.append(place(_rows(copy, box), layer.crs, box, target=target))
+    return join(parts)
 
 
 def check_osm(path: Path) -> None:
-    """InputError unless the file begins as an OpenStreetMap file does."""
+    """Raise InputError unless the file begins as an OpenStreetMap file does."""
     with _damage(path), osmium.io.Reader(path) as reader:
         reader.header()
 
@@ -101,51 +139,51 @@ def is_osm(path: Path) -> bool:
     return path.name.endswith(OSM_SUFFIXES)
 
 
-def _digest(path: Path, layers: tuple[str, ...], default: dict[str, str]) -> str:
-    state = path.stat()
-    told = json.dumps([state.st_size, state.st_mtime_ns, layers, sorted(default.items()), _rules()])
-    return content_hash(told.encode())[:16]
+def _digest(source: _Source) -> str:
+    state = source.path.stat()
+    default_tags = sorted(source.default_tags.items())
+    basis = [state.st_size, state.st_mtime_ns, source.layers, default_tags, _rules()]
+    return content_hash(json.dumps(basis).encode())[:DIGEST_LENGTH]
 
 
 @functools.cache
 def _rules() -> str:
     """The code that decides what is drawn."""
-    return "".join(
-        inspect.getsource(module)
-        for module in (data.tiles.classes, data.osm.tags, data.osm.features)
-    )
+    modules = (data.tiles.classes, data.osm.tags, data.osm.features)
+    return "".join(inspect.getsource(module) for module in modules)
 
 
 @contextmanager
-def _alone(copy: Path):
-    """Holds the lock on making this copy; the system frees it when the process ends, however it
-    ends."""
+def _alone(copy: Path) -> Iterator[None]:
+    """Hold the lock on making this copy; the system frees it when the process ends."""
     lock = copy.with_name(f".{copy.stem}.lock")
-    try:
-        file = open(lock, "w")
-    except OSError as error:
-        raise InputError(
-            f"{copy.parent}: an indexed copy of {copy.name.rsplit('.', 2)[0]} must be written here, but "
-            f"{error.strerror}; link the file into a folder that can be written to"
-        ) from None
-    with file:
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(open(lock, "w"))
+        except OSError as error:
+            raise InputError(
+                f"{copy.parent}: an indexed copy of {copy.name.rsplit('.', 2)[0]} must be written "
+                f"here, but {error.strerror}; link the file into a folder that can be written to"
+            ) from None
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _make(path: Path, layers: tuple[str, ...], default: dict[str, str], copy: Path) -> None:
-    """Write the copy under another name, then rename it."""
-    found = _osm_features(path) if is_osm(path) else _layer_features(path, layers, default)
-    crs = "EPSG:4326" if is_osm(path) else _one_crs(path, layers)
-    mine = f"{copy.stem}.{socket.gethostname()}"
-    for left in copy.parent.glob(
-        f"{glob.escape(mine)}.*.partial*"
-    ):  # by a process that was killed: we hold its lock
-        left.unlink()
-    partial = copy.with_name(f"{mine}.{os.getpid()}.partial.fgb")
-    failure: list[Exception] = []
-    count = dict.fromkeys(("shapes", "mended", "skipped"), 0)
-    rows = pyarrow.RecordBatchReader.from_batches(SCHEMA, _batches(found, count, failure))
+def _make(source: _Source, copy: Path) -> None:
+    """Write the copy under another name, then rename it. The caller holds its lock."""
+    if source.is_osm:
+        features = _osm_features(source.path)
+        crs = OSM_CRS
+    else:
+        features = _layer_features(source)
+        crs = _one_crs(source)
+    own_name = f"{copy.stem}.{socket.gethostname()}"
+    for leftover in copy.parent.glob(f"{glob.escape(own_name)}.*.partial*"):
+        leftover.unlink()  # of a process that was killed: its lock is ours
+    partial = copy.with_name(f"{own_name}.{os.getpid()}.partial.fgb")
+    failures: list[Exception] = []
+    counts = _Counts()
+    rows = pyarrow.RecordBatchReader.from_batches(SCHEMA, _batches(features, counts, failures))
     try:
         with whole_file(copy, scratch=partial):
             pyogrio.write_arrow(
@@ -157,112 +195,124 @@ def _make(path: Path, layers: tuple[str, ...], default: dict[str, str], copy: Pa
                 geometry_type="Unknown",
                 crs=crs,
             )
-            copy.with_suffix(".json").write_text(json.dumps(count) + "\n")
+            copy.with_suffix(".json").write_text(json.dumps(asdict(counts)) + "\n")
     except Exception:
-        if failure:  # what GDAL says then is only that the stream broke off
-            raise failure[0] from None
+        if failures:  # GDAL says then only that the stream broke off
+            raise failures[0] from None
         raise
 
 
 def _batches(
-    found: Iterator[Features], count: dict[str, int], failure: list[Exception]
+    parts: Iterator[Features], counts: _Counts, failures: list[Exception]
 ) -> Iterator[pyarrow.RecordBatch]:
-    """Features as the rows of the copy, counted on the way. An exception, which would be lost on
-    its way through GDAL, is kept in ``failure``."""
+    """Features as the rows of the copy, counted on the way.
+
+    An exception, which would be lost on its way through GDAL, is kept in ``failures``.
+    """
     try:
-        for part in found:
-            for name, more in (
-                ("shapes", len(part)),
-                ("mended", part.mended.sum()),
-                ("skipped", part.skipped),
-            ):
-                count[name] += int(more)
-            columns = [
-                part.index,
-                part.width,
-                part.level,
-                part.mended,
-                shapely.to_wkb(part.geometry),
-            ]
-            yield pyarrow.RecordBatch.from_arrays(
-                [pyarrow.array(column, field.type) for column, field in zip(columns, SCHEMA)],
-                schema=SCHEMA,
-            )
+        for features in parts:
+            counts.add(features)
+            yield _batch(features)
     except Exception as error:
-        failure.append(error)
+        failures.append(error)
         raise
 
 
-def _one_crs(path: Path, layers: tuple[str, ...]) -> str:
+def _batch(features: Features) -> pyarrow.RecordBatch:
+    """Features as rows of ``SCHEMA``."""
+    columns = [
+        features.index,
+        features.width,
+        features.level,
+        features.mended,
+        shapely.to_wkb(features.geometry),
+    ]
+    arrays = []
+    for column, field in zip(columns, SCHEMA):
+        arrays.append(pyarrow.array(column, field.type))
+    return pyarrow.RecordBatch.from_arrays(arrays, schema=SCHEMA)
+
+
+def _one_crs(source: _Source) -> str:
     """The CRS of all layers as WKT."""
-    found = {layer.crs.to_wkt() for layer in layers_of(path, layers)}
-    if len(found) > 1:
+    crs = {layer.crs.to_wkt() for layer in layers_of(source.path, source.layers)}
+    if len(crs) > 1:
         raise InputError(
-            f"{path}: has layers in different CRS and no spatial index; add a spatial index to each, or "
-            f"read each layer as a source of its own ('layers')"
+            f"{source.path}: has layers in different CRS and no spatial index; add a spatial index "
+            "to each, or read each layer as a source of its own ('layers')"
         )
-    return found.pop()
+    return crs.pop()
 
 
-def _layer_features(
-    path: Path, layers: tuple[str, ...], default: dict[str, str]
-) -> Iterator[Features]:
+def _layer_features(source: _Source) -> Iterator[Features]:
     """Everything in the layers, in parts of BATCH shapes."""
-    for layer in layers_of(path, layers):
-        columns = list(layer.columns)
-        with (
-            reading(path),
-            pyogrio.open_arrow(
-                path, layer=layer.name, columns=columns, batch_size=BATCH, use_pyarrow=True
-            ) as (meta, batches),
-        ):
-            for batch in batches:
-                rows = batch.to_pydict()
-                wkb = rows.pop(meta["geometry_name"] or "wkb_geometry")
-                tags = [
-                    tags_of(dict(zip(columns, values)))
-                    for values in zip(*(rows[name] for name in columns))
-                ]
-                yield features_of(shapes_of(wkb), tags or [{}] * len(wkb), default)
+    for layer in layers_of(source.path, source.layers):
+        for shapes, tags in _layer_rows(source.path, layer):
+            yield features_of(shapes, tags, source.default_tags)
+
+
+def _layer_rows(path: Path, layer: Layer) -> Iterator[tuple[np.ndarray, list[Tags]]]:
+    """All shapes of a layer with their tags, in parts of BATCH."""
+    names = list(layer.columns)
+    stream = pyogrio.open_arrow(
+        path, layer=layer.name, columns=names, batch_size=BATCH, use_pyarrow=True
+    )
+    with reading(path), stream as (meta, batches):
+        for batch in batches:
+            rows = batch.to_pydict()
+            wkb = rows[meta["geometry_name"] or DEFAULT_GEOMETRY]
+            columns = [rows[name] for name in names]
+            yield shapes_of(wkb), tags_of_columns(names, columns, count=len(wkb))
 
 
 def _osm_features(path: Path) -> Iterator[Features]:
-    """Everything that is drawn of an OpenStreetMap file, in parts of BATCH shapes: ways, closed or
-    not, as lines, and multipolygon relations."""
+    """Everything that is drawn of an OpenStreetMap file, in parts of BATCH shapes.
+
+    Ways, closed or not, are lines; multipolygon relations are areas.
+    """
     keys = {key for key, _ in (*AREAS, *WAYS)}
     telling = osmium.filter.KeyFilter(*keys)
-    objects = osmium.FileProcessor(path).with_areas(telling).with_filter(telling)
-    shapes, tags, skipped, relations = [], [], 0, 0
+    entities = osmium.FileProcessor(path).with_areas(telling).with_filter(telling)
     factory = osmium.geom.WKBFactory()
+    shapes: list[str] = []
+    tags: list[Tags] = []
+    broken = 0  # rings that do not close, or nodes that the file lacks
+    incomplete = 0  # relations of which osmium made no area
     with _damage(path):
-        for found in objects:
-            if found.is_node() or found.is_area() and found.from_way():
+        for entity in entities:
+            if isinstance(entity, Relation):
+                incomplete += entity.tags.get("type") in ("multipolygon", "boundary")
                 continue
-            if found.is_relation():
-                relations += found.tags.get("type") in ("multipolygon", "boundary")
+            if isinstance(entity, Area):
+                if entity.from_way():
+                    continue  # the closed way itself is read as a line
+                incomplete -= 1
+            elif not isinstance(entity, Way):
                 continue
-            relations -= found.is_area()
             try:
-                create = (
-                    factory.create_multipolygon if found.is_area() else factory.create_linestring
-                )
-                shapes.append(create(found))
-            except (
-                RuntimeError,
-                osmium.InvalidLocationError,
-            ):  # rings that do not close; nodes that the file lacks
-                skipped += 1
+                shapes.append(_encoded(factory, entity))
+            except (RuntimeError, osmium.InvalidLocationError):
+                broken += 1
                 continue
-            tags.append({tag.k: tag.v for tag in found.tags if tag.k in KEYS})
+            tags.append({tag.k: tag.v for tag in entity.tags if tag.k in KEYS})
             if len(shapes) == BATCH:
                 yield features_of(shapely.from_wkb(shapes), tags)
-                shapes, tags = [], []
-    yield replace(features_of(shapely.from_wkb(shapes), tags), skipped=skipped + relations)
+                shapes = []
+                tags = []
+    rest = features_of(shapely.from_wkb(shapes), tags)
+    yield replace(rest, skipped=rest.skipped + broken + incomplete)
+
+
+def _encoded(factory: osmium.geom.WKBFactory, entity: Area | Way) -> str:
+    """The shape of a way or of a relation's area as hexadecimal WKB."""
+    if isinstance(entity, Area):
+        return factory.create_multipolygon(entity)
+    return factory.create_linestring(entity)
 
 
 @contextmanager
-def _damage(path: Path):
-    """Turns what osmium says of a broken file into one InputError."""
+def _damage(path: Path) -> Iterator[None]:
+    """Turn what osmium says of a broken file into one InputError."""
     try:
         yield
     except RuntimeError as error:
@@ -277,11 +327,12 @@ def _rows(copy: Path, box: Box) -> Features:
         meta, _, wkb, data = pyogrio.raw.read(copy, bbox=box)
     columns = dict(zip(map(str, meta["fields"]), data))
     geometry = shapely.from_wkb(wkb)
+    width = columns["width"].astype(np.float32)
     return Features(
-        geometry,
-        columns["class"].astype(np.uint8),
-        columns["width"].astype(np.float32),
-        columns["level"].astype(np.int8),
-        columns["mended"].astype(bool),
-        np.where(columns["width"] > 0, 0, shapely.area(geometry)),
+        geometry=geometry,
+        index=columns["class"].astype(np.uint8),
+        width=width,
+        level=columns["level"].astype(np.int8),
+        mended=columns["mended"].astype(bool),
+        size=np.where(width > 0, 0, shapely.area(geometry)),
     )

@@ -1,5 +1,4 @@
-"""OpenStreetMap tags -> what is drawn: the class, along a line or over an area, how wide, and on
-which level.
+"""OpenStreetMap tags -> what is drawn: the class, the width of a line, and the level.
 
 Tags and their meaning: wiki.openstreetmap.org/wiki/Map_features. An object whose tags have no entry
 is not drawn: a wrong label costs more than a missing one.
@@ -16,13 +15,13 @@ class Way(NamedTuple):
 
     name: str
     width: float  # metres on the ground: carriageway, ballast bed, water surface
-    lanes: int = 0  # that this width is meant for; 0: a ``lanes`` tag says nothing about it
+    lanes: int = 0  # that the width is for; 0: a ``lanes`` tag says nothing about the width
 
 
-# Areas: (key, value) -> class. "*": any other value except "no". None: certainly not drawn. Among
-# several tags of one object the class that is drawn last wins, and in one drawing layer the later
-# line of this table.
-AREAS = {
+# Areas: (key, value) -> class. "*" stands for any other value except "no". None: certainly not
+# drawn. Among several tags of one object the class that is drawn last wins, and in one drawing
+# layer the later line of this table.
+AREAS: dict[tuple[str, str], str | None] = {
     ("landuse", "education"): "built-up area",
     ("landuse", "religious"): "built-up area",
     ("landuse", "institutional"): "built-up area",
@@ -144,6 +143,8 @@ AREAS = {
 }
 
 LANE = 3.25  # metres
+MAX_WIDTH = 200.0  # metres; a wider line is a typing error or another unit
+MIN_WIDTH = 0.3  # metres
 WAYS = {
     ("highway", "motorway"): Way("road", 11, 2),
     ("highway", "trunk"): Way("road", 9, 2),
@@ -222,9 +223,9 @@ _PAVED = (
     "sett",
 )
 
-# (class, key, values) -> the class that the second tag makes of the first; the first that fits
-# holds
-FINER = {
+# (class, key, values) -> the class that a second tag makes of the first. The first line that fits
+# is taken.
+FINER: dict[tuple[str, str, tuple[str, ...]], str | None] = {
     ("road", "surface", _UNPAVED): "unpaved road",
     ("unpaved road", "surface", _PAVED): "road",
     ("paved surface", "surface", _UNPAVED): "gravel surface",
@@ -248,7 +249,7 @@ FINER = {
     ("sports pitch", "sport", ("baseball", "softball")): "baseball field",
     ("running track", "sport", ("horse_racing", "motor", "karting", "bmx", "cycling")): None,
 }
-_PLACE = {pair: place for place, pair in enumerate(AREAS)}
+_AREA_ORDER = {pair: position for position, pair in enumerate(AREAS)}
 
 HIDING = ("tunnel", "covered", "indoor")  # with any value but "no": not seen from above
 GONE = (
@@ -264,109 +265,142 @@ GONE = (
 LOCATIONS = ("underground", "underwater", "indoor")
 NO = ("", "no", "false", "0")
 
-# Every key that this module looks at
+# Every key that this module looks at.
 KEYS = frozenset(
     {key for key, _ in (*AREAS, *WAYS)}
     | {key for _, key, _ in FINER}
-    | set(HIDING)
-    | set(GONE)
-    | {"location", "layer", "bridge", "area", "width", "lanes"}
+    | {*HIDING, *GONE, "location", "layer", "bridge", "area", "width", "lanes"}
 )
 
+_LANES = re.compile(r"[1-9]|1[0-6]")
+_LAYER = re.compile(r"-?[0-9]")
+_LENGTH = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(m|cm|ft|'|)")
+_FEET_AND_INCHES = re.compile(r"([0-9]+)'([0-9]+)\"")
+_FOOT = 0.3048  # metres
+_INCH = 0.0254
+_UNITS = {"": 1, "m": 1, "cm": 0.01, "ft": _FOOT, "'": _FOOT}
 
-def area_class(tags: dict[str, str], closed_line: bool = False) -> int | None:
-    """Class index of what a polygon's tags say its area is, or None.
 
-    A tag of WAYS speaks of the area if no other does. ``closed_line``: the area inside a closed
-    line, of which it speaks only with area=yes: a hedge around a meadow is a hedge and a meadow, a
-    roundabout is a road."""
-    if hidden(tags):
+def area_class(tags: dict[str, str], *, closed_line: bool = False) -> int | None:
+    """The class of an area.
+
+    A tag of ``WAYS`` speaks of the area if no other does.
+
+    Args:
+        tags: of a polygon or a closed line.
+        closed_line: the area is the one inside a closed line. A tag of ``WAYS`` then speaks of it
+            only with area=yes: a hedge around a meadow is a hedge and a meadow, a roundabout is a
+            road.
+
+    Returns:
+        The class index; None when nothing is drawn.
+    """
+    if is_hidden(tags):
         return None
     pairs = _meaningful(tags)
-    known = {pair if pair in AREAS else (pair[0], "*") for pair in pairs} & AREAS.keys()
-    names = [AREAS[pair] for pair in sorted(known, key=_PLACE.get)]
+    known = []
+    for key, value in pairs:
+        if (key, value) in AREAS:
+            known.append((key, value))
+        elif (key, "*") in AREAS:
+            known.append((key, "*"))
+    known.sort(key=_AREA_ORDER.__getitem__)
+    names = [AREAS[pair] for pair in known]
     if tags.get("area") == "yes" or not (names or closed_line):
-        names += [
-            SURFACES.get(value, WAYS[key, value].name) for key, value in sorted(pairs & WAYS.keys())
-        ]
-    return _drawn([_finer(name, tags) for name in names])
+        for key, value in sorted(pairs & WAYS.keys()):
+            names.append(SURFACES.get(value, WAYS[key, value].name))
+    return _drawn_last([_finer(name, tags) for name in names])
 
 
 def way_class(tags: dict[str, str]) -> tuple[int, float] | None:
-    """(class index, width in metres) of what a line's tags say runs along it, or None."""
-    if hidden(tags) or tags.get("area") == "yes":
+    """The class index and the width in metres of what runs along a line; None for nothing."""
+    if is_hidden(tags) or tags.get("area") == "yes":
         return None
-    ways = [WAYS[pair] for pair in sorted(_meaningful(tags) & WAYS.keys())]
-    found = {_drawn([_finer(way.name, tags)]): way for way in ways}
-    found.pop(None, None)
-    if not found:
+    ways: dict[int, Way] = {}
+    for pair in sorted(_meaningful(tags) & WAYS.keys()):
+        name = _finer(WAYS[pair].name, tags)
+        if name is not None:
+            ways[INDEX[name]] = WAYS[pair]
+    if not ways:
         return None
-    index = max(found, key=draw_rank)
-    return index, way_width(found[index], tags)
+    index = max(ways, key=draw_rank)
+    return index, way_width(ways[index], tags)
 
 
 def way_width(way: Way, tags: dict[str, str]) -> float:
     """Width in metres: the ``width`` tag if it makes sense, else by ``lanes``, else the table's."""
-    told = metres(tags.get("width", ""))
-    if told is not None:
-        return told
-    if way.lanes and re.fullmatch(r"[1-9]|1[0-6]", tags.get("lanes", "")):
+    width = metres(tags.get("width", ""))
+    if width is not None:
+        return width
+    if way.lanes and _LANES.fullmatch(tags.get("lanes", "")):
         return max(LANE, way.width + (int(tags["lanes"]) - way.lanes) * LANE)
     return way.width
 
 
-def telling(tags: dict[str, str]) -> bool:
+def is_telling(tags: dict[str, str]) -> bool:
     """Whether any tag has an entry, if only to say that nothing is drawn."""
-    pairs = _meaningful(tags)
-    return any(pair in AREAS or pair in WAYS or (pair[0], "*") in AREAS for pair in pairs)
-
-
-MAX_WIDTH = 200.0  # metres; a wider line is a typing error or another unit
-_LENGTH = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(m|cm|ft|'|)")
-_FEET_AND_INCHES = re.compile(r"([0-9]+)(')([0-9]+)\"")
-_UNITS = {"": 1, "m": 1, "cm": 0.01, "ft": 0.3048, "'": 0.3048}
+    for key, value in _meaningful(tags):
+        if (key, value) in AREAS or (key, value) in WAYS or (key, "*") in AREAS:
+            return True
+    return False
 
 
 def metres(text: str) -> float | None:
-    """A length as OpenStreetMap writes it ("3.5", "3.5 m", "350 cm", "12 ft", 12'6\") in metres;
-    None for anything else, and outside 0.3 .. 200 m."""
-    match = _LENGTH.fullmatch(text) or _FEET_AND_INCHES.fullmatch(text)
-    if not match:
+    """A length as OpenStreetMap writes it, in metres.
+
+    Forms: "3.5", "3.5 m", "350 cm", "12 ft", 12'6".
+
+    Returns:
+        The length; None for any other text, and outside ``MIN_WIDTH`` to ``MAX_WIDTH``.
+    """
+    plain = _LENGTH.fullmatch(text)
+    feet_and_inches = _FEET_AND_INCHES.fullmatch(text)
+    if plain:
+        number, unit = plain.groups()
+        length = float(number) * _UNITS[unit]
+    elif feet_and_inches:
+        feet, inches = feet_and_inches.groups()
+        length = float(feet) * _FOOT + int(inches) * _INCH
+    else:
         return None
-    number, unit, *inches = match.groups()
-    length = float(number) * _UNITS[unit] + (int(inches[0]) * 0.0254 if inches else 0)
-    return length if 0.3 <= length <= MAX_WIDTH else None
+    if MIN_WIDTH <= length <= MAX_WIDTH:
+        return length
+    return None
 
 
 def level(tags: dict[str, str]) -> int:
-    """-5 .. 5: which of two things of one drawing layer lies over the other; a bridge without ``layer`` is on 1."""
-    if re.fullmatch(r"-?[0-9]", tags.get("layer", "")):
+    """Which of two things of one drawing layer lies over the other, from -5 to 5.
+
+    A bridge without the tag ``layer`` is on level 1.
+    """
+    if _LAYER.fullmatch(tags.get("layer", "")):
         return max(-5, min(5, int(tags["layer"])))
     return int(tags.get("bridge", "") not in NO)
 
 
-def hidden(tags: dict[str, str]) -> bool:
+def is_hidden(tags: dict[str, str]) -> bool:
     """Whether the object cannot be seen from above, or is not there (any more, or yet)."""
-    return (
-        any(tags.get(key, "") not in NO for key in HIDING)
-        or tags.get("location") in LOCATIONS
-        or any(tags.get(key) == "yes" for key in GONE)
-    )
+    is_below = any(tags.get(key, "") not in NO for key in HIDING)
+    is_gone = any(tags.get(key) == "yes" for key in GONE)
+    return is_below or is_gone or tags.get("location") in LOCATIONS
 
 
 def _meaningful(tags: dict[str, str]) -> set[tuple[str, str]]:
+    """The (key, value) pairs that do not say "no"."""
     return {(key, value) for key, value in tags.items() if value not in NO}
 
 
 def _finer(name: str | None, tags: dict[str, str]) -> str | None:
+    """The class that other tags make of a class; see ``FINER``."""
     for (coarse, key, values), fine in FINER.items():
         if name == coarse and tags.get(key) in values:
             return fine
     return name
 
 
-def _drawn(names: list[str | None]) -> int | None:
-    """Index of the class drawn last; among equals the last of the list. None when there is none to
-    draw."""
+def _drawn_last(names: list[str | None]) -> int | None:
+    """Index of the class that is drawn last; among equals the last of the list."""
     indices = [INDEX[name] for name in names if name]
-    return max(reversed(indices), key=draw_rank) if indices else None
+    if not indices:
+        return None
+    return max(reversed(indices), key=draw_rank)

@@ -1,1 +1,1 @@
-"""From real raster formats to co-registered tiles: readers -> fault rules -> one grid -> archive."""
+"""From real files to co-registered tiles: readers -> fault rules -> one grid -> archive."""

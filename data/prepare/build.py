@@ -1,40 +1,46 @@
 """One manifest entry -> one co-registered tile, and the lines that say what was left out."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from data.errors import InputError
 from data.prepare.contract.faults import drop_bad_frames, one_frame_a_day, scrambled_sar
-from data.prepare.contract.grid import MOST_CELLS, Grid, grid_inside, grid_of_pixels, on_earth
-from data.prepare.contract.source import Frames, Reader, files_of
-from data.prepare.manifest.read import Entry
+from data.prepare.contract.grid import MOST_CELLS, Grid, grid_inside, grid_of_pixels, is_on_earth
+from data.prepare.contract.source import Frames, Labels, Place, Reader, files_of
+from data.prepare.manifest.entry import Entry
 from data.tiles.archive import check_tile
 from data.tiles.modalities import MODALITIES
 from data.tiles.tile import UNLABELLED, Tile
 
 
 def build_tile(entry: Entry) -> tuple[Tile | None, list[str]]:
-    """The tile, or None when nothing usable is left, with one line for every rejected source,
-    series, frame group or tile.
+    """Read the sources of an entry and bring them onto one grid.
 
-    Raises InputError for a source that cannot be read or that contradicts another (no georeference,
-    other pixels)."""
+    Returns:
+        The tile, None when nothing usable is left; and one line for every rejected source, series,
+        frame group or tile.
+
+    Raises:
+        InputError: a source that cannot be read, or that contradicts another (no georeference,
+            other pixels).
+    """
     notes: list[str] = []
-    grid = entry.spot.grid() if entry.spot else choose_grid(entry.readers, entry.key)
-    if grid.cells > MOST_CELLS:
-        raise InputError(
-            f"tile {entry.key!r}: {grid.cells} x {grid.cells} cells, the most is {MOST_CELLS}; say which "
-            "part with 'centre' and 'cells', or with 'footprint'"
-        )
-    found = []
+    grid = _grid_of(entry)
+    series: list[Frames] = []
+    labels: list[Labels] = []
+    sources = []
     for number, reader in enumerate(entry.readers):
         items = reader.read(grid)
-        found += items
+        for item in items:
+            sources.append(item.source)
+            if isinstance(item, Frames):
+                series.append(item)
+            else:
+                labels.append(item)
         if not items:
-            notes.append(
-                f"sources[{number}] {files_of(reader)[0].name}: left out, has nothing over the tile"
-            )
-    series = [item for item in found if isinstance(item, Frames)]
-    labels = [item for item in found if not isinstance(item, Frames)]
+            name = files_of(reader)[0].name
+            notes.append(f"sources[{number}] {name}: left out, has nothing over the tile")
     lon, lat = grid.centre
     tile = Tile(
         key=entry.key,
@@ -43,7 +49,7 @@ def build_tile(entry: Entry) -> tuple[Tile | None, list[str]]:
         transform=tuple(grid.transform())[:6],
         lon=lon,
         lat=lat,
-        source="; ".join(item.source for item in found),
+        source="; ".join(sources),
         licence=entry.licence,
         attribution=entry.attribution,
     )
@@ -59,36 +65,68 @@ def build_tile(entry: Entry) -> tuple[Tile | None, list[str]]:
     return tile, notes
 
 
+def _placed_grid(entry: Entry) -> Grid:
+    """The grid that the entry names, or that its sources give."""
+    if entry.spot is None:
+        return choose_grid(entry.readers, entry.key)
+    return entry.spot.grid()
+
+
+def _grid_of(entry: Entry) -> Grid:
+    """The grid of a tile; InputError when it is too large."""
+    grid = _placed_grid(entry)
+    if grid.cells > MOST_CELLS:
+        raise InputError(
+            f"tile {entry.key!r}: {grid.cells} x {grid.cells} cells, the most is {MOST_CELLS}; "
+            "say which part with 'centre' and 'cells', or with 'footprint'"
+        )
+    return grid
+
+
 def choose_grid(readers: tuple[Reader, ...], key: str) -> Grid:
-    """The tile's 10 m grid: Sentinel pixels that form one already; else whole cells inside the
-    first raster."""
-    placed = [
-        (reader, place)
-        for reader in readers
-        if (place := reader.place()) and place.modality is not None
-    ]
+    """Choose a tile's 10 m grid from the places of its sources.
+
+    Sentinel pixels that form one already are taken; otherwise whole cells inside the first raster.
+
+    Args:
+        readers: the sources.
+        key: of the tile, for errors.
+
+    Raises:
+        InputError: no source says where it lies, or one says something impossible.
+    """
+    placed: list[tuple[Reader, Place]] = []
+    for reader in readers:
+        place = reader.place()
+        if place is not None and place.modality is not None:
+            placed.append((reader, place))
     if not placed:
         raise InputError(
-            f"tile {key!r}: no source says where it lies; add a georeferenced raster, or 'centre' and "
-            "'cells'"
+            f"tile {key!r}: no source says where it lies; add a georeferenced raster, or 'centre' "
+            "and 'cells'"
         )
     for reader, place in placed:
-        left, top = place.transform @ (0, 0)
-        right, bottom = place.transform @ place.shape[::-1]
-        if not on_earth(place.crs, left, bottom, right, top):
-            raise InputError(
-                f"tile {key!r}: {files_of(reader)[0].name}: its corners ({left:g}, {top:g}) and "
-                f"({right:g}, {bottom:g}) are nowhere in its CRS; correct the file's georeference"
-            )
+        _check_on_earth(reader, place, key)
     for _, place in placed:
-        grid = grid_of_pixels(place.transform, place.crs, place.shape)
+        grid = grid_of_pixels(place.georeference, place.shape)
         if place.modality != "hr" and grid:
             return grid
     reader, place = placed[0]
     try:
-        return grid_inside(place.transform, place.crs, place.shape)
+        return grid_inside(place.georeference, place.shape)
     except InputError as error:
         raise InputError(f"tile {key!r}: {files_of(reader)[0].name}: {error}") from None
+
+
+def _check_on_earth(reader: Reader, place: Place, key: str) -> None:
+    """Raise InputError for a source whose corners have no longitude and latitude."""
+    bounds = place.georeference.bounds(place.shape)
+    if not is_on_earth(place.georeference.crs, bounds):
+        raise InputError(
+            f"tile {key!r}: {files_of(reader)[0].name}: its corners "
+            f"({bounds.left:g}, {bounds.top:g}) and ({bounds.right:g}, {bounds.bottom:g}) are "
+            "nowhere in its CRS; correct the file's georeference"
+        )
 
 
 def by_cell(frames: Frames, grid: Grid) -> Frames:
@@ -96,17 +134,16 @@ def by_cell(frames: Frames, grid: Grid) -> Frames:
     pixels = MODALITIES[frames.modality].pixels
     if pixels == 1:
         return frames
-    blocks = frames.valid.reshape(
-        len(frames.valid), grid.cells, pixels, grid.cells, pixels
-    )  # T n 32 n 32
-    return Frames(
-        frames.modality, frames.array, blocks.all(axis=(2, 4)), frames.dates, frames.source
-    )
+    shape = (len(frames.valid), grid.cells, pixels, grid.cells, pixels)
+    blocks = frames.valid.reshape(shape)  # T n 32 n 32
+    return replace(frames, valid=np.all(blocks, axis=(2, 4)))
 
 
-def draw_labels(labels: list, grid: Grid) -> np.ndarray:
-    """All label sources on one raster; a later source lies over an earlier one where it has a
-    label."""
+def draw_labels(labels: list[Labels], grid: Grid) -> np.ndarray:
+    """Draw all label sources on one raster.
+
+    A later source lies over an earlier one where it has a label.
+    """
     raster = labels[0].draw(grid)
     for layer in labels[1:]:
         drawn = layer.draw(grid)
@@ -115,48 +152,59 @@ def draw_labels(labels: list, grid: Grid) -> np.ndarray:
 
 
 def crs_name(grid: Grid) -> str:
-    """'EPSG:n' where there is a number, else WKT."""
+    """'EPSG:n' where the CRS has a number, else WKT."""
     number = grid.crs.to_epsg()
-    return f"EPSG:{number}" if number else grid.crs.to_wkt()
+    if number:
+        return f"EPSG:{number}"
+    return grid.crs.to_wkt()
 
 
 def _joined(parts: list[Frames]) -> Frames:
     """Several series of one sensor, all on the grid, as one."""
-    first = parts[0]
-    return Frames(
-        first.modality,
-        np.concatenate([part.array for part in parts]),
-        np.concatenate([part.valid for part in parts]),
-        [day for part in parts for day in part.dates],
-        first.source,
+    dates = []
+    for part in parts:
+        dates += part.dates
+    return replace(
+        parts[0],
+        array=np.concatenate([part.array for part in parts]),
+        valid=np.concatenate([part.valid for part in parts]),
+        dates=dates,
     )
 
 
 def _add_series(tile: Tile, frames: Frames, notes: list[str]) -> None:
-    """Apply the fault rules and put what is left into the tile."""
-    fault = scrambled_sar(frames) if frames.modality == "sar" else None
-    if fault:
-        notes.append(f"{frames.modality}: {fault}")
-        return
+    """Apply the fault rules and put what is left into the tile; add a line for what is not."""
+    modality = frames.modality
+    if modality == "sar":
+        fault = scrambled_sar(frames)
+        if fault:
+            notes.append(f"{modality}: {fault}")
+            return
     total = len(frames.dates)
     frames, poor = drop_bad_frames(frames)
     frames, repeated = one_frame_a_day(frames)
     if poor or repeated:
         notes.append(
-            f"{frames.modality}: {len(frames.dates)} of {total} frames kept; dropped {poor} with less than "
-            f"half valid pixels, {repeated} on a day that has a better one"
+            f"{modality}: {len(frames.dates)} of {total} frames kept; dropped {poor} with less "
+            f"than half valid pixels, {repeated} on a day that has a better one"
         )
     if not frames.dates:
-        notes.append(f"{frames.modality}: series dropped: no frame left")
+        notes.append(f"{modality}: series dropped: no frame left")
         return
     array = frames.array
-    if frames.modality == "hr":  # a tile has one, without a time axis: 3 32n 32n
-        best = int(frames.valid.sum(axis=(1, 2)).argmax())
-        if len(frames.dates) > 1:
-            notes.append(
-                f"hr: the frame of {frames.dates[best]} kept of {len(frames.dates)}; a tile has one"
-            )
-        frames = frames.keep([best])
-        array = frames.array[0]
-    tile.arrays[frames.modality], tile.valid[frames.modality] = array, frames.valid
-    tile.dates[frames.modality] = frames.dates
+    if modality == "hr":
+        frames = _fullest_frame(frames, notes)
+        array = frames.array[0]  # 3 32n 32n
+    tile.arrays[modality] = array
+    tile.valid[modality] = frames.valid
+    tile.dates[modality] = frames.dates
+
+
+def _fullest_frame(frames: Frames, notes: list[str]) -> Frames:
+    """The high-resolution frame with most valid cells: a tile has one, without a time axis."""
+    best = int(frames.valid.sum(axis=(1, 2)).argmax())
+    if len(frames.dates) > 1:
+        notes.append(
+            f"hr: the frame of {frames.dates[best]} kept of {len(frames.dates)}; a tile has one"
+        )
+    return frames.keep([best])

@@ -1,1 +1,1 @@
-"""What every reader keeps to: the grid of a tile, the interface of a source, rules for faults and units."""
+"""What every reader keeps to: the tile's grid, the interface of a source, faults and units."""

@@ -1,4 +1,4 @@
-"""From the numbers of a file to the units that the archive stores: bytes, reflectance x 1e4, dB."""
+"""From the numbers of a file to the units of the archive: bytes, reflectance x 1e4, dB."""
 
 from dataclasses import dataclass
 
@@ -14,18 +14,24 @@ REFLECTANCE = 1e-4  # one unit of the archive
 
 @dataclass(frozen=True, kw_only=True)
 class Radiometry:
-    """The keys that a reader of images has for its numbers. ``raw x scale + offset`` is reflectance
-    (ms), a byte (hr), or dB, linear power or amplitude (sar). ``scale`` None: one raw number is one
-    unit of the archive. ``nodata``: the raw number of no observation, beside the sensor's own."""
+    """What a reader's keys say of the numbers of an image.
 
-    scale: float | None = None
+    ``raw * scale + offset`` is reflectance (ms), a byte (hr), or dB, linear power or amplitude
+    (sar).
+    """
+
+    scale: float | None = None  # None: one raw number is one unit of the archive
     offset: float = 0.0
     units: str = "db"
-    nodata: float | None = None
+    nodata: float | None = None  # the raw number of no observation, beside the sensor's own
 
-    def check_numbers(self, where: object, sensor: Modality, kind: np.dtype | str) -> None:
-        """InputError for unknown units, an offset without a scale, or numbers of ``kind`` that
-        would be cut off."""
+    def check_numbers(self, where: object, sensor: Modality, dtype: np.dtype | str) -> None:
+        """Check the keys against the type of a file's numbers.
+
+        Raises:
+            InputError: unknown units, an offset without a scale, or numbers of a ``dtype`` that
+                would be cut off.
+        """
         if self.units not in UNITS:
             raise InputError(f"{where}: units {self.units!r}: expected one of {list(UNITS)}")
         if self.units != "db" and sensor.key != "sar":
@@ -34,40 +40,62 @@ class Radiometry:
             raise InputError(f"{where}: offset {self.offset} without a scale; give both")
         if self.scale is not None and not self.scale > 0:
             raise InputError(f"{where}: scale {self.scale}: expected a number above 0")
-        if self._plain and not np.can_cast(kind, sensor.dtype):
+        if self._is_plain and not np.can_cast(dtype, sensor.dtype):
             raise InputError(
-                f"{where}: expected {sensor.key} as {sensor.dtype}, found {kind}; "
+                f"{where}: expected {sensor.key} as {sensor.dtype}, found {dtype}; "
                 "if its unit is another, give 'scale'"
             )
 
     def in_units(self, raw: np.ndarray, sensor: Modality) -> tuple[np.ndarray, np.ndarray]:
-        """(T, C, H, W) as read -> the same in the archive's units and type, and bool (T, H, W) of
-        observations.
+        """Convert raw numbers to the units and the type of the archive.
 
-        An observed reflectance at or below zero becomes 1: 0 is no observation."""
-        seen = observed(raw, sensor)
-        if self.nodata is not None:
-            seen &= ~(np.isnan(raw) if np.isnan(self.nodata) else raw == self.nodata).any(axis=1)
-        if self._plain:
-            return raw.astype(sensor.dtype, copy=False), seen
-        seen &= np.isfinite(raw).all(axis=1)
-        value = (
-            np.where(seen[:, None], raw, 0).astype(np.float64) * (self.scale or 1.0) + self.offset
-        )
+        An observed reflectance at or below zero becomes 1, because 0 means no observation.
+
+        Args:
+            raw: (T, C, H, W) as read.
+            sensor: the sensor that they are of.
+
+        Returns:
+            The converted numbers (T, C, H, W), and which pixels are observations, bool (T, H, W).
+        """
+        valid = observed(raw, sensor) & ~self._is_nodata(raw)
+        if self._is_plain:
+            return raw.astype(sensor.dtype, copy=False), valid
+        valid &= np.isfinite(raw).all(axis=1)
+        clean = np.where(valid[:, None], raw, 0).astype(np.float64)
+        scale = 1.0
+        if self.scale is not None:
+            scale = self.scale
+        value = clean * scale + self.offset
         if sensor.key == "sar":
-            return self._decibel(value, seen)
-        value = np.rint(value / REFLECTANCE if sensor.key == "ms" else value)
+            return self._decibel(value, valid)
+        if sensor.key == "ms":
+            value = value / REFLECTANCE
+        value = np.rint(value)
         limits = np.iinfo(sensor.dtype)
-        low = limits.min if sensor.nodata is None else sensor.nodata + 1
-        return np.where(seen[:, None], value.clip(low, limits.max), 0).astype(sensor.dtype), seen
+        lowest: float = limits.min
+        if sensor.nodata is not None:
+            lowest = sensor.nodata + 1
+        value = np.where(valid[:, None], value.clip(lowest, limits.max), 0)
+        return value.astype(sensor.dtype), valid
 
-    def _decibel(self, value: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _is_nodata(self, raw: np.ndarray) -> np.ndarray:
+        """(T, C, H, W) -> bool (T, H, W): whether any band has the number of no observation."""
+        if self.nodata is None:
+            return np.zeros((len(raw), *raw.shape[2:]), bool)
+        if np.isnan(self.nodata):
+            return np.isnan(raw).any(axis=1)
+        return (raw == self.nodata).any(axis=1)
+
+    def _decibel(self, value: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if self.units == "db":
-            return value.astype(np.float32), seen
-        power = value if self.units == "power" else np.where(value > 0, value, 0) ** 2
-        decibel, positive = sar_to_db(power)
-        return decibel, positive & seen
+            return value.astype(np.float32), valid
+        if self.units == "amplitude":
+            value = np.where(value > 0, value, 0) ** 2
+        decibel, positive = sar_to_db(value)
+        return decibel, positive & valid
 
     @property
-    def _plain(self) -> bool:
+    def _is_plain(self) -> bool:
+        """Whether the numbers are in the units of the archive already."""
         return self.scale is None and self.units == "db"

@@ -1,2 +1,4 @@
-"""What a user says to prepare: tiles and their files as JSON lines, tables, STAC items or a list of
-places."""
+"""What a user says to prepare: tiles and their files.
+
+The forms are JSON lines, tables, STAC items and lists of places.
+"""

@@ -1,17 +1,16 @@
-"""Series as a data cube: NetCDF-4 or zarr, a variable a band, axes time, y, x. Names and numbers
-are keys.
+"""Series as a data cube: NetCDF-4 or zarr, a variable a band, axes time, y, x.
 
-Both libraries give arrays with shape, attributes and slices, so one class does the work.
+The names of the variables are keys. Both libraries give arrays with shape, attributes and slices,
+so one class does the work.
 """
 
 import base64
-import re
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from typing import Any
 
 import numpy as np
 import zarr
@@ -20,78 +19,54 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from data.errors import InputError
-from data.prepare.contract.grid import Grid, Window, resample_labels
+from data.prepare.contract.files import File, need_crs, need_file, open_hdf5, reading
+from data.prepare.contract.georeference import Georeference
+from data.prepare.contract.grid import Grid
 from data.prepare.contract.radiometry import Radiometry
-from data.prepare.contract.source import (
-    File,
-    Frames,
-    Layer,
-    Place,
-    join_layers,
-    need_crs,
-    need_file,
-    need_modality,
-    reading,
-)
-from data.prepare.readers.hdf5_series import open_hdf5
+from data.prepare.contract.resample import resample_labels
+from data.prepare.contract.source import Frames, Layer, Place, join_layers, need_modality
+from data.prepare.contract.window import Window
+from data.prepare.readers.cf_time import cf_times, text_of
+from data.prepare.readers.rasters import NO_CODE
 from data.tiles.modalities import MODALITIES
 
-SECONDS = {
-    "day": 86400,
-    "hour": 3600,
-    "minute": 60,
-    "second": 1,
-    "millisecond": 1e-3,
-    "microsecond": 1e-6,
-    "nanosecond": 1e-9,
-}
-CF_TIME = re.compile(
-    r"(day|hour|minute|second|millisecond|microsecond|nanosecond)s? since (\d{1,4}-\d{1,2}-\d{1,2})"
-    r"(?:[T ]+(\d{1,2}:\d{2}(?::\d{2})?)(?:\.\d*)?)?(?: ?(?:Z|UTC|[+-]00:?00))?"
-)
-CALENDARS = ("standard", "gregorian", "proleptic_gregorian")
-NO_CODE = -1
+# An open file or group, and one of its arrays. h5py and zarr share what is used of them.
+Group = Any
+Variable = Any
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Cube(Radiometry, ABC):
-    """``bands`` maps each band of the sensor to its variable. ``mask`` is a variable of codes, of
-    which ``masked`` hide the pixel. ``scale``, ``offset`` and ``nodata`` stand in for the
-    variables' CF attributes."""
+    """``scale``, ``offset`` and ``nodata`` stand in for the CF attributes of the variables."""
 
     path: File
     modality: str
-    bands: dict[str, str]
+    bands: dict[str, str]  # band of the sensor -> its variable
     time: str = "time"
     x: str = "x"
     y: str = "y"
     crs: str = ""  # empty: what the grid mapping of the variables says
-    mask: str = ""
-    masked: tuple[int, ...] = ()
+    mask: str = ""  # a variable of codes
+    masked: tuple[int, ...] = ()  # the codes that hide a pixel
 
     def check(self) -> None:
         """Variables there and of one shape, axes, CRS, dates, numbers that fit."""
         sensor = need_modality(self.path, self.modality, tuple(self.bands))
         if (not self.mask) != (not self.masked):
             raise InputError(
-                f"{self.path}: mask and masked need each other: a variable of codes, and those that hide"
+                f"{self.path}: mask and masked need each other: a variable of codes, and those "
+                "that hide"
             )
+        names = [self.bands[band] for band in sensor.bands]
         with self._open() as cube:
-            place, days = self._place(cube), self._days(cube)
-            for name in [
-                *(self.bands[band] for band in sensor.bands),
-                *([self.mask] if self.mask else []),
-            ]:
-                if self._variable(cube, name).shape != (len(days), *place.shape):
-                    raise InputError(
-                        f"{self.path}: {name}: expected {self.time} x {self.y} x {self.x} = "
-                        f"{(len(days), *place.shape)}, found {self._variable(cube, name).shape}"
-                    )
-            for band in sensor.bands:
-                variable = self._variable(cube, self.bands[band])
-                self._numbers(variable).check_numbers(
-                    f"{self.path}: {self.bands[band]}", sensor, variable.dtype
-                )
+            place = self._place(cube)
+            shape = (len(self._days(cube)), *place.shape)
+            for name in names:
+                variable = self._variable_of_shape(cube, name, shape)
+                numbers = self._numbers(variable)
+                numbers.check_numbers(f"{self.path}: {name}", sensor, variable.dtype)
+            if self.mask:
+                self._variable_of_shape(cube, self.mask, shape)
 
     def place(self) -> Place:
         """The cube's pixels, as if its rows ran south."""
@@ -102,91 +77,112 @@ class _Cube(Radiometry, ABC):
         """One series."""
         sensor = MODALITIES[self.modality]
         with self._open() as cube:
-            place, days = self._place(cube), self._days(cube)
-            window = place.window(grid)
+            window = self._place(cube).window(grid)
+            days = self._days(cube)
             if window is None or not days:
                 return []
-            rising = self._rising(cube)
-            raw = {
-                band: self._window(cube, self.bands[band], window, rising) for band in sensor.bands
-            }  # T H W each
-            numbers = {
-                band: self._numbers(self._variable(cube, self.bands[band])) for band in sensor.bands
-            }
-            codes = self._window(cube, self.mask, window, rising) if self.mask else None
+            rising = self._is_rising(cube)
+            raw = []
+            numbers = []
+            for band in sensor.bands:
+                name = self.bands[band]
+                raw.append(self._pixels(cube, name, window, rising=rising))  # T H W
+                numbers.append(self._numbers(self._variable(cube, name)))
+            codes = None
+            if self.mask:
+                codes = self._pixels(cube, self.mask, window, rising=rising)  # T H W
         layers = []
-        for band in sensor.bands:
-            array, seen = numbers[band].in_units(raw[band][:, None], sensor)  # T 1 H W
-            layers.append(Layer((band,), array, seen, window.transform, place.crs))
+        for band, pixels, radiometry in zip(sensor.bands, raw, numbers):
+            series, valid = radiometry.in_units(pixels[:, None], sensor)  # T 1 H W, T H W
+            layer = Layer(
+                bands=(band,), array=series, valid=valid, georeference=window.georeference
+            )
+            layers.append(layer)
         array, valid = join_layers(layers, sensor, grid)
         if codes is not None:
-            hidden = [
-                resample_labels(
-                    frame.astype(np.int32),
-                    window.transform,
-                    place.crs,
-                    grid,
-                    sensor.pixels,
-                    NO_CODE,
-                )
-                for frame in codes
-            ]
-            valid &= ~np.isin(np.stack(hidden), (*self.masked, NO_CODE))
-        order = sorted(range(len(days)), key=days.__getitem__)
-        return [Frames(self.modality, array, valid, days, self.path.name).keep(order)]
+            valid &= ~self._hidden(codes, window.georeference, grid)
+        frames = Frames(
+            modality=self.modality, array=array, valid=valid, dates=days, source=self.path.name
+        )
+        return [frames.in_time_order(days)]
 
     @abstractmethod
-    def _open(self) -> AbstractContextManager:
+    def _open(self) -> AbstractContextManager[Group]:
         """The file's group of variables, open."""
 
-    def _variable(self, cube, name: str):
+    def _hidden(self, codes: np.ndarray, source: Georeference, grid: Grid) -> np.ndarray:
+        """Codes (T, H, W) -> bool (T, h, h) on the grid, true where a code hides the pixel."""
+        pixels = MODALITIES[self.modality].pixels
+        frames = []
+        for frame in codes:
+            frames.append(
+                resample_labels(frame.astype(np.int32), source, grid, pixels=pixels, fill=NO_CODE)
+            )
+        return np.isin(np.stack(frames), (*self.masked, NO_CODE))
+
+    def _variable(self, cube: Group, name: str) -> Variable:
         with reading(self.path, f"a variable {name!r}"):
             variable = cube[name]
-            variable.shape  # a group has none
+            if not hasattr(variable, "shape"):
+                raise ValueError("a group")
         return variable
 
-    def _window(self, cube, name: str, window: Window, rising: bool) -> np.ndarray:
-        """(T, H, W) of a variable, rows from north to south."""
+    def _variable_of_shape(self, cube: Group, name: str, shape: tuple[int, ...]) -> Variable:
         variable = self._variable(cube, name)
-        rows = window.rows
-        if rising:
-            rows = slice(variable.shape[1] - rows.stop, variable.shape[1] - rows.start)
-        part = variable[:, rows, window.columns]
-        return part[:, ::-1] if rising else part
+        if variable.shape != shape:
+            raise InputError(
+                f"{self.path}: {name}: expected {self.time} x {self.y} x {self.x} = {shape}, "
+                f"found {variable.shape}"
+            )
+        return variable
 
-    def _axis(self, cube, name: str) -> np.ndarray:
+    def _pixels(self, cube: Group, name: str, window: Window, *, rising: bool) -> np.ndarray:
+        """(T, H, W) of a variable in a window, rows from north to south.
+
+        ``rising``: the rows of the file run from south to north.
+        """
+        variable = self._variable(cube, name)
+        if not rising:
+            return variable[:, window.rows, window.columns]
+        height = variable.shape[1]
+        rows = slice(height - window.rows.stop, height - window.rows.start)
+        return variable[:, rows, window.columns][:, ::-1]
+
+    def _axis(self, cube: Group, name: str) -> np.ndarray:
+        """Evenly spaced pixel centres."""
         values = np.asarray(self._variable(cube, name)[...], np.float64)
         if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all():
             raise InputError(
-                f"{self.path}: {name}: expected an axis of at least two numbers, found {values.shape}"
+                f"{self.path}: {name}: expected an axis of at least two numbers, "
+                f"found {values.shape}"
             )
         steps = np.diff(values)
         if not np.allclose(steps, steps[0], rtol=1e-3) or steps[0] == 0:
             raise InputError(f"{self.path}: {name}: expected evenly spaced pixel centres")
         return values
 
-    def _rising(self, cube) -> bool:
+    def _is_rising(self, cube: Group) -> bool:
         """Whether the rows run from south to north."""
         y = self._axis(cube, self.y)
         return bool(y[-1] > y[0])
 
-    def _place(self, cube) -> Place:
-        x, y = self._axis(cube, self.x), self._axis(cube, self.y)
+    def _place(self, cube: Group) -> Place:
+        x = self._axis(cube, self.x)
+        y = self._axis(cube, self.y)
         if x[-1] < x[0]:
             raise InputError(f"{self.path}: {self.x}: expected columns that run east")
-        wide, high = (x[-1] - x[0]) / (len(x) - 1), abs(y[-1] - y[0]) / (len(y) - 1)
-        transform = Affine(wide, 0, x[0] - wide / 2, 0, -high, max(y[0], y[-1]) + high / 2)
-        return Place(self.modality, transform, self._crs(cube), (len(y), len(x)))
+        width = (x[-1] - x[0]) / (len(x) - 1)
+        height = abs(y[-1] - y[0]) / (len(y) - 1)
+        left = x[0] - width / 2
+        top = max(y[0], y[-1]) + height / 2
+        transform = Affine(width, 0, left, 0, -height, top)
+        return Place(self.modality, Georeference(transform, self._crs(cube)), (len(y), len(x)))
 
-    def _crs(self, cube) -> CRS:
+    def _crs(self, cube: Group) -> CRS:
         """The key ``crs``, or the WKT of the variable that CF calls the grid mapping."""
         text = self.crs
         if not text:
-            variable = self._variable(cube, next(iter(self.bands.values())))
-            name = _text(variable.attrs.get("grid_mapping", "spatial_ref"))
-            mapping = cube.get(name)
-            attributes = {} if mapping is None else mapping.attrs
-            text = _text(attributes.get("crs_wkt") or attributes.get("spatial_ref") or "")
+            text = self._wkt(cube)
         if not text:
             raise InputError(
                 f"{self.path}: no variable says the CRS; give the key 'crs', for example EPSG:32631"
@@ -198,41 +194,41 @@ class _Cube(Radiometry, ABC):
                 f"{self.path}: the CRS {text[:60]!r} is unknown; give the key 'crs'"
             ) from None
 
-    def _days(self, cube) -> list[str]:
-        """ISO days of the time axis, whose attribute ``units`` says '<unit> since <date>' (CF)."""
-        axis = self._variable(cube, self.time)
-        units, calendar = (_text(axis.attrs.get(name, "")) for name in ("units", "calendar"))
-        found = CF_TIME.fullmatch(units.strip())
-        if not found or (calendar or "standard") not in CALENDARS:
-            raise InputError(
-                f"{self.path}: {self.time}: expected units like 'days since 2015-06-23' in the standard "
-                f"calendar, found {units!r}, calendar {calendar!r}"
-            )
-        unit, day, clock = found.groups()
-        with reading(self.path, f"times in {units!r}"):
-            year, month, number = (int(part) for part in day.split("-"))
-            hour, minute, *second = (int(part) for part in (clock or "0:0").split(":"))
-            start = datetime(year, month, number, hour, minute, *second)
-            values = np.atleast_1d(np.asarray(axis[...]))
-            if values.ndim != 1:
-                raise ValueError(f"a time axis has one dimension, found {values.ndim}")
-            return [_day(start, float(value) * SECONDS[unit]) for value in values]
+    def _wkt(self, cube: Group) -> str:
+        """What the grid mapping says; empty when there is none."""
+        first_band = self._variable(cube, next(iter(self.bands.values())))
+        name = text_of(first_band.attrs.get("grid_mapping", "spatial_ref"))
+        mapping = cube.get(name)
+        if mapping is None:
+            return ""
+        for attribute in ("crs_wkt", "spatial_ref"):
+            text = text_of(mapping.attrs.get(attribute, ""))
+            if text:
+                return text
+        return ""
 
-    def _numbers(self, variable) -> Radiometry:
+    def _days(self, cube: Group) -> list[str]:
+        """ISO days of the time axis."""
+        axis = self._variable(cube, self.time)
+        times = cf_times(self.path, self.time, axis[...], axis.attrs)
+        return [time.date().isoformat() for time in times]
+
+    def _numbers(self, variable: Variable) -> Radiometry:
         """The reader's keys, with the variable's attributes where the keys say nothing."""
         attributes = variable.attrs
-        scale, offset, nodata = self.scale, self.offset, self.nodata
+        scale = self.scale
+        offset = self.offset
         if scale is None and "scale_factor" in attributes:
-            scale, offset = (
-                _number(attributes["scale_factor"]),
-                _number(attributes.get("add_offset", 0.0)),
-            )
+            scale = _number(attributes["scale_factor"])
+            offset = _number(attributes.get("add_offset", 0.0))
+        nodata = self.nodata
         if nodata is None and "_FillValue" in attributes:
             nodata = _number(attributes["_FillValue"])
-        elif (
-            nodata is None and self.modality != "hr"
-        ):  # what zarr gives where no chunk was written; in hr, 0 is black
-            nodata = _number(getattr(variable, "fill_value", None))
+        elif nodata is None and self.modality != "hr":  # in hr, 0 is black
+            # What zarr gives where no chunk was written.
+            fill = getattr(variable, "fill_value", None)
+            if fill is not None:
+                nodata = _number(fill)
         return Radiometry(scale=scale, offset=offset, units=self.units, nodata=nodata)
 
 
@@ -240,10 +236,8 @@ class _Cube(Radiometry, ABC):
 class NetcdfCube(_Cube):
     """NetCDF-4, which is HDF5."""
 
-    @contextmanager
-    def _open(self) -> Iterator:
-        with open_hdf5(self.path) as file:
-            yield file
+    def _open(self) -> AbstractContextManager[Group]:
+        return open_hdf5(self.path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,26 +245,17 @@ class ZarrCube(_Cube):
     """A zarr group, format 2 or 3, in a folder or at a URL."""
 
     @contextmanager
-    def _open(self) -> Iterator:
+    def _open(self) -> Iterator[Group]:
         need_file(self.path)
         with reading(self.path, "a zarr group"):
             yield zarr.open_group(str(self.path), mode="r")
 
 
-def _day(start: datetime, seconds: float) -> str:
-    return (start + timedelta(seconds=seconds)).date().isoformat()
+def _number(attribute: Any) -> float:
+    """An attribute as a number.
 
-
-def _text(value: object) -> str:
-    """An attribute as text; HDF5 may hold it as bytes."""
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-
-
-def _number(value: object) -> float | None:
-    """An attribute as a number; xarray writes the fill value of floats into zarr as base64 of a
-    double."""
-    if value is None:
-        return None
-    if isinstance(value, str):
-        return struct.unpack("<d", base64.b64decode(value))[0]
-    return float(np.ravel(value)[0])
+    xarray writes the fill value of floats into zarr as the base64 text of a double.
+    """
+    if isinstance(attribute, str):
+        return struct.unpack("<d", base64.b64decode(attribute))[0]
+    return float(np.ravel(attribute)[0])

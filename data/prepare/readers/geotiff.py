@@ -1,106 +1,127 @@
-"""One acquisition as GeoTIFF, COG or any other raster that GDAL reads: all bands in one file, or a
-file a band."""
+"""One acquisition as GeoTIFF, COG or any other raster that GDAL reads.
 
+All bands lie in one file, or each band in a file of its own.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import rasterio
 from rasterio.enums import MaskFlags
 
 from data.errors import InputError
+from data.prepare.contract.files import File, open_raster
 from data.prepare.contract.grid import Grid
 from data.prepare.contract.radiometry import Radiometry
 from data.prepare.contract.source import (
-    File,
     Frames,
     Layer,
     Place,
     check_date,
-    described,
     join_layers,
-    need_crs,
     need_modality,
-    need_north_up,
-    open_raster,
-    pixels_of,
+    source_record,
 )
-from data.prepare.readers.raster_labels import codes_on_grid
+from data.prepare.contract.window import Window
+from data.prepare.readers.rasters import check_place, codes_on_grid, pixels_of, place_of
 from data.tiles.modalities import MODALITIES
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Acquisition(Radiometry):
-    """Keys that both readers share. ``mask``: a raster of codes, of which ``masked`` hide the
-    pixel."""
+    """Keys that both readers share."""
 
     modality: str
     date: str
     date_accuracy: str = "day"  # see source.ACCURACIES
-    mask: File | None = None
-    masked: tuple[int, ...] = ()
+    mask: File | None = None  # a raster of codes
+    masked: tuple[int, ...] = ()  # the codes that hide a pixel
 
-    def _check(self, path: File, bands: tuple[str, ...]) -> None:
+    def _check_keys(self, path: File, bands: tuple[str, ...]) -> None:
+        """Check what does not depend on the files of the bands."""
         check_date(path, self.date, self.date_accuracy)
         need_modality(path, self.modality, bands)
         if (self.mask is None) != (not self.masked):
             raise InputError(
-                f"{path}: mask and masked need each other: a raster of codes, and the codes that hide"
+                f"{path}: mask and masked need each other: a raster of codes, and the codes that "
+                "hide"
             )
         if self.mask is not None:
             with open_raster(self.mask) as dataset:
-                need_crs(self.mask, dataset.crs), need_north_up(self.mask, dataset.transform)
+                check_place(dataset, self.mask)
 
-    def _frames(self, layers: list[Layer | None], grid: Grid, name: str) -> list[Frames]:
-        """One frame on the grid, the mask applied; none if a layer does not touch it."""
-        if None in layers:
-            return []
-        array, valid = join_layers(layers, MODALITIES[self.modality], grid)
+    def _check_raster(self, dataset: rasterio.DatasetReader, path: File) -> None:
+        """Check that the pixels of a file have a place and numbers that fit."""
+        check_place(dataset, path)
+        self.check_numbers(path, MODALITIES[self.modality], dataset.dtypes[0])
+
+    def _frames(self, layers: list[Layer], grid: Grid, name: str) -> list[Frames]:
+        """One frame on the grid, the mask applied."""
+        sensor = MODALITIES[self.modality]
+        array, valid = join_layers(layers, sensor, grid)
         if self.mask is not None:
-            codes = codes_on_grid(self.mask, grid, MODALITIES[self.modality].pixels)
-            valid &= False if codes is None else ~np.isin(codes, self.masked)
-        return [
-            Frames(self.modality, array, valid, [self.date], described(name, self.date_accuracy))
-        ]
+            codes = codes_on_grid(self.mask, grid, pixels=sensor.pixels)  # h h
+            if codes is None:
+                valid[:] = False
+            else:
+                valid &= ~np.isin(codes, self.masked)
+        frames = Frames(
+            modality=self.modality,
+            array=array,
+            valid=valid,
+            dates=[self.date],
+            source=source_record(name, self.date_accuracy),
+        )
+        return [frames]
 
     def _layer(
-        self, path: File, names: tuple[str, ...], numbers: list[int], grid: Grid
+        self, path: File, bands: tuple[str, ...], numbers: Sequence[int], grid: Grid
     ) -> Layer | None:
-        """Bands of one file over the grid; None when it does not touch it."""
+        """Read bands of one file over the grid.
+
+        Args:
+            path: the file.
+            bands: the names of the bands.
+            numbers: their numbers in the file, from 1.
+            grid: the tile's grid.
+
+        Returns:
+            The layer; None when the file does not touch the grid.
+        """
         with open_raster(path) as dataset:
             window = place_of(dataset, self.modality).window(grid)
             if window is None:
                 return None
             raw = dataset.read(numbers, window=pixels_of(window))[None]  # 1 C H W
             mask = _file_mask(dataset, numbers, window)  # H W
-            crs = dataset.crs
-        array, seen = self.in_units(raw, MODALITIES[self.modality])
-        return Layer(names, array, seen & mask, window.transform, crs)
+        array, valid = self.in_units(raw, MODALITIES[self.modality])
+        return Layer(bands=bands, array=array, valid=valid & mask, georeference=window.georeference)
 
 
 @dataclass(frozen=True)
 class GeoTiffImage(_Acquisition):
-    """``bands`` names the file's bands in file order; bands that the sensor does not have are left
-    out."""
+    """All bands in one file."""
 
     path: File
-    bands: tuple[str, ...]
+    bands: tuple[str, ...]  # in file order; bands that the sensor does not have are left out
 
     def check(self) -> None:
-        """Modality known, date, band count and names, north-up pixels with a CRS, numbers that fit."""
-        self._check(self.path, self.bands)
+        """Modality, date, count and names of the bands, pixels with a place, numbers that fit."""
+        self._check_keys(self.path, self.bands)
         with open_raster(self.path) as dataset:
             if dataset.count != len(self.bands):
                 raise InputError(
                     f"{self.path}: expected {len(self.bands)} bands {list(self.bands)}, "
                     f"found {dataset.count}; correct the file or the manifest's bands"
                 )
-            named = tuple(dataset.descriptions)
-            if any(named) and named != self.bands:
+            descriptions = tuple(dataset.descriptions)
+            if any(descriptions) and descriptions != self.bands:
                 raise InputError(
-                    f"{self.path}: the file calls its bands {list(named)}, the manifest "
+                    f"{self.path}: the file calls its bands {list(descriptions)}, the manifest "
                     f"{list(self.bands)}; correct the manifest"
                 )
-            check_place(dataset, self.path)
-            self.check_numbers(self.path, MODALITIES[self.modality], dataset.dtypes[0])
+            self._check_raster(dataset, self.path)
 
     def place(self) -> Place:
         """The file's pixels."""
@@ -109,26 +130,29 @@ class GeoTiffImage(_Acquisition):
 
     def read(self, grid: Grid) -> list[Frames]:
         """One Frames of one frame."""
-        names = MODALITIES[self.modality].bands
-        numbers = [self.bands.index(band) + 1 for band in names]
-        return self._frames([self._layer(self.path, names, numbers, grid)], grid, self.path.name)
+        bands = MODALITIES[self.modality].bands
+        numbers = [self.bands.index(band) + 1 for band in bands]
+        layer = self._layer(self.path, bands, numbers, grid)
+        if layer is None:
+            return []
+        return self._frames([layer], grid, self.path.name)
 
 
 @dataclass(frozen=True)
 class GeoTiffBands(_Acquisition):
-    """``files`` maps each band of the sensor to a file of that one band. Pixel sizes may differ."""
+    """A file a band. Pixel sizes may differ."""
 
-    files: dict[str, File]
+    files: dict[str, File]  # band of the sensor -> its file
 
     def check(self) -> None:
-        """As for one file, for each; one band a file."""
-        first = next(iter(self.files.values()))
-        self._check(first, tuple(self.files))
-        unknown = [band for band in self.files if band not in MODALITIES[self.modality].bands]
+        """As for one file, for each of them; one band a file."""
+        first = self._first_file
+        self._check_keys(first, tuple(self.files))
+        bands = MODALITIES[self.modality].bands
+        unknown = [band for band in self.files if band not in bands]
         if unknown:
             raise InputError(
-                f"{first}: {self.modality} has no bands {unknown}; expected exactly "
-                f"{list(MODALITIES[self.modality].bands)}"
+                f"{first}: {self.modality} has no bands {unknown}; expected exactly {list(bands)}"
             )
         for path in self.files.values():
             with open_raster(path) as dataset:
@@ -136,8 +160,7 @@ class GeoTiffBands(_Acquisition):
                     raise InputError(
                         f"{path}: expected one band, found {dataset.count}; use geotiff_image"
                     )
-                check_place(dataset, path)
-                self.check_numbers(path, MODALITIES[self.modality], dataset.dtypes[0])
+                self._check_raster(dataset, path)
 
     def place(self) -> Place:
         """The pixels of the finest band."""
@@ -145,29 +168,35 @@ class GeoTiffBands(_Acquisition):
         for path in self.files.values():
             with open_raster(path) as dataset:
                 places.append(place_of(dataset, self.modality))
-        return min(places, key=lambda place: place.transform.a)
+        return min(places, key=_pixel_width)
 
     def read(self, grid: Grid) -> list[Frames]:
         """One Frames of one frame."""
-        layers = [self._layer(path, (band,), [1], grid) for band, path in self.files.items()]
-        first = next(iter(self.files.values()))
-        return self._frames(layers, grid, f"{len(self.files)} files of {first.name}")
+        layers = []
+        for band, path in self.files.items():
+            layer = self._layer(path, (band,), [1], grid)
+            if layer is None:
+                return []
+            layers.append(layer)
+        return self._frames(layers, grid, f"{len(self.files)} files of {self._first_file.name}")
+
+    @property
+    def _first_file(self) -> File:
+        return next(iter(self.files.values()))
 
 
-def place_of(dataset, modality: str | None) -> Place:
-    """The place of an open raster."""
-    return Place(modality, dataset.transform, dataset.crs, dataset.shape)
+def _pixel_width(place: Place) -> float:
+    return place.georeference.transform.a
 
 
-def check_place(dataset, path: File) -> None:
-    """North-up pixels with a CRS."""
-    need_crs(path, dataset.crs)
-    need_north_up(path, dataset.transform)
+def _file_mask(
+    dataset: rasterio.DatasetReader, numbers: Sequence[int], window: Window
+) -> np.ndarray:
+    """The file's own nodata or mask in a window, bool (H, W).
 
-
-def _file_mask(dataset, numbers: list[int], window) -> np.ndarray:
-    """The file's own nodata or mask, bool (H, W). An alpha band is none: the manifest names every
-    band as data, and writers of four-band aerials often mark the fourth as alpha."""
+    An alpha band is not used as a mask: the manifest names every band as data, and writers of
+    four-band aerials often mark the fourth band as alpha.
+    """
     if any(MaskFlags.alpha in flags for flags in dataset.mask_flag_enums):
         return np.ones(window.shape, bool)
     return (dataset.read_masks(numbers, window=pixels_of(window)) > 0).all(axis=0)

@@ -1,12 +1,10 @@
-"""HDF5 file of Sentinel-2 and Sentinel-1 series over one small place, without georeference (the
-TreeSatAI layout).
+"""HDF5 file of Sentinel-2 and Sentinel-1 series over one small place (the TreeSatAI layout).
 
-The file's pixels are the cells of the tile's grid, which another source of the tile must give.
+It has no georeference. Its pixels are the cells of the tile's grid, which another source of the
+tile must give.
 """
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,104 +13,123 @@ import numpy as np
 
 from data.errors import InputError
 from data.prepare.contract.faults import clear_sky, sar_to_db
+from data.prepare.contract.files import need_dataset, open_hdf5
 from data.prepare.contract.grid import Grid
-from data.prepare.contract.source import Frames, need_file, reading
+from data.prepare.contract.source import Frames
 from data.tiles.modalities import MODALITIES, observed
 
-ORBITS = ("asc", "des")
-DAY = re.compile(
-    r"_(\d{4})(\d{2})(\d{2})T(\d{6})"
-)  # the first time stamp of a product name is the sensing start
+OPTICAL = "sen-2"
+SAR = ("sen-1-asc", "sen-1-des")  # ascending and descending orbits
+BANDS = {OPTICAL: 10, "sen-1-asc": 2, "sen-1-des": 2}
+# The first time stamp of a product name is the start of sensing.
+SENSING_TIME = re.compile(r"_(\d{4})(\d{2})(\d{2})T(\d{6})")
 
 
 @dataclass(frozen=True)
 class Hdf5Series:
-    """``sen-2-data`` T 10 h w (reflectance x 1e4), ``sen-2-masks`` (snow, cloud: percent),
-    ``sen-1-{asc,des}-data`` T 2 h w (VV, VH as linear power), each with ``-products`` names that
-    hold the exact dates."""
+    """An optical series and the SAR series of both orbits.
+
+    ``sen-2-data`` is T x 10 x h x w (reflectance x 1e4), ``sen-2-masks`` holds snow and cloud in
+    percent, ``sen-1-{asc,des}-data`` is T x 2 x h x w (VV and VH as linear power). Each series has
+    ``-products``, names that hold the exact dates.
+    """
 
     path: Path
 
     def check(self) -> None:
         """Datasets there, band counts, one product name a frame."""
         with open_hdf5(self.path) as file:
-            expected = {"sen-2": 10, **{f"sen-1-{orbit}": 2 for orbit in ORBITS}}
-            for name, bands in expected.items():
-                data, products = (
-                    need(file, f"{name}-data", self.path),
-                    need(file, f"{name}-products", self.path),
-                )
-                if data.ndim != 4 or data.shape[1] != bands:
-                    raise InputError(
-                        f"{self.path}: {name}-data: expected T x {bands} x h x w, found {data.shape}"
-                    )
-                if len(products) != len(data):
-                    raise InputError(
-                        f"{self.path}: {name}: {len(data)} frames but {len(products)} product names"
-                    )
-            masks, optical = need(file, "sen-2-masks", self.path), file["sen-2-data"]
-            if masks.ndim != 4 or masks.shape[1] < 2 or len(masks) != len(optical):
+            for name, bands in BANDS.items():
+                self._check_series(file, name, bands)
+            masks = need_dataset(file, "sen-2-masks")
+            frames = len(file["sen-2-data"])
+            if masks.ndim != 4 or masks.shape[1] < 2 or len(masks) != frames:
                 raise InputError(
-                    f"{self.path}: sen-2-masks: expected {len(optical)} x (snow, cloud) x h x w, found "
+                    f"{self.path}: sen-2-masks: expected {frames} x (snow, cloud) x h x w, found "
                     f"{masks.shape}"
                 )
+
+    def _check_series(self, file: h5py.File, name: str, bands: int) -> None:
+        data = need_dataset(file, f"{name}-data")
+        products = need_dataset(file, f"{name}-products")
+        if data.ndim != 4 or data.shape[1] != bands:
+            raise InputError(
+                f"{self.path}: {name}-data: expected T x {bands} x h x w, found {data.shape}"
+            )
+        if len(products) != len(data):
+            raise InputError(
+                f"{self.path}: {name}: {len(data)} frames but {len(products)} product names"
+            )
 
     def place(self) -> None:
         """The file does not say."""
 
     def read(self, grid: Grid) -> list[Frames]:
-        """The optical series, and both orbits' SAR joined in time order; InputError unless the
-        file's pixels are as many as the grid's cells."""
+        """The optical series, and the SAR of both orbits joined in time order.
+
+        Raises:
+            InputError: the file has not as many pixels as the grid has cells.
+        """
         with open_hdf5(self.path) as file:
-            optical = file["sen-2-data"][:]
-            masks = file["sen-2-masks"][:, :2]
-            days = [sensing_time(name, self.path) for name in file["sen-2-products"][:]]
-            power = np.concatenate([file[f"sen-1-{orbit}-data"][:] for orbit in ORBITS])
-            times = [
-                sensing_time(name, self.path)
-                for orbit in ORBITS
-                for name in file[f"sen-1-{orbit}-products"][:]
-            ]
-        for name, array in (("sen-2", optical), ("sen-1", power)):
-            if array.shape[2:] != (grid.cells, grid.cells):
-                raise InputError(
-                    f"{self.path}: {name}-data has no georeference and {array.shape[2:]} pixels; expected "
-                    f"the tile's {(grid.cells, grid.cells)}"
-                )
-        sensor = MODALITIES["ms"]
-        reflectance = np.clip(np.rint(np.nan_to_num(optical)), 0, 65535).astype(sensor.dtype)
-        valid = clear_sky(reflectance, snow=masks[:, 0], cloud=masks[:, 1]) & observed(
-            reflectance, sensor
-        )
-        series = []
-        for modality, array, mask, stamps in (
-            ("ms", reflectance, valid, days),
-            ("sar", *sar_to_db(power), times),
-        ):
-            order = sorted(range(len(stamps)), key=stamps.__getitem__)
-            days = [stamp[:10] for stamp in stamps]
-            series.append(Frames(modality, array, mask, days, self.path.name).keep(order))
+            optical = file["sen-2-data"][:]  # T 10 n n
+            masks = file["sen-2-masks"][:, :2]  # T 2 n n
+            optical_times = self._times(file, OPTICAL)
+            power = np.concatenate([file[f"{orbit}-data"][:] for orbit in SAR])  # T 2 n n
+            sar_times = []
+            for orbit in SAR:
+                sar_times += self._times(file, orbit)
+        self._check_size("sen-2", optical, grid)
+        self._check_size("sen-1", power, grid)
+        series = [
+            self._optical_frames(optical, masks, optical_times),
+            self._sar_frames(power, sar_times),
+        ]
         return [frames for frames in series if frames.dates]
 
+    def _times(self, file: h5py.File, name: str) -> list[str]:
+        """The sensing time of each frame of a series."""
+        return [sensing_time(product, self.path) for product in file[f"{name}-products"][:]]
 
-@contextmanager
-def open_hdf5(path: Path) -> Iterator[h5py.File]:
-    """An open h5py file; InputError when it is not there, is none, or proves damaged in reading."""
-    need_file(path)
-    with reading(path, "an HDF5 file"), h5py.File(path, "r") as file:
-        yield file
+    def _check_size(self, name: str, array: np.ndarray, grid: Grid) -> None:
+        if array.shape[2:] != (grid.cells, grid.cells):
+            raise InputError(
+                f"{self.path}: {name}-data has no georeference and {array.shape[2:]} pixels; "
+                f"expected the tile's {(grid.cells, grid.cells)}"
+            )
 
+    def _optical_frames(self, optical: np.ndarray, masks: np.ndarray, times: list[str]) -> Frames:
+        sensor = MODALITIES["ms"]
+        reflectance = np.clip(np.rint(np.nan_to_num(optical)), 0, 65535)  # T 10 n n
+        reflectance = reflectance.astype(sensor.dtype)
+        valid = clear_sky(reflectance, snow=masks[:, 0], cloud=masks[:, 1])  # T n n
+        valid &= observed(reflectance, sensor)
+        return self._frames("ms", reflectance, valid, times=times)
 
-def need(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
-    """A dataset that must be there."""
-    if not isinstance(file.get(name), h5py.Dataset):
-        raise InputError(f"{path}: expected the dataset {name!r}, found only {sorted(file)}")
-    return file[name]
+    def _sar_frames(self, power: np.ndarray, times: list[str]) -> Frames:
+        decibel, valid = sar_to_db(power)
+        return self._frames("sar", decibel, valid, times=times)
+
+    def _frames(
+        self, modality: str, array: np.ndarray, valid: np.ndarray, *, times: list[str]
+    ) -> Frames:
+        """A series in time order."""
+        frames = Frames(
+            modality=modality,
+            array=array,
+            valid=valid,
+            dates=[time[:10] for time in times],
+            source=self.path.name,
+        )
+        return frames.in_time_order(times)
 
 
 def sensing_time(product: bytes, path: Path) -> str:
-    """Sentinel product name -> 'YYYY-MM-DDTHHMMSS', sortable."""
-    match = DAY.search(bytes(product).decode("ascii", "replace"))
+    """The time in the name of a Sentinel product, as sortable 'YYYY-MM-DDTHHMMSS'.
+
+    Raises:
+        InputError: the name, found in the file at ``path``, has no time.
+    """
+    match = SENSING_TIME.search(bytes(product).decode("ascii", "replace"))
     if not match:
         raise InputError(
             f"{path}: expected a Sentinel product name with its sensing time, found {product!r}"

@@ -3,20 +3,15 @@
 from dataclasses import dataclass
 
 import numpy as np
-from affine import Affine
-from rasterio.crs import CRS
+import rasterio
 
 from data.errors import InputError
-from data.prepare.contract.grid import Grid, resample_labels
-from data.prepare.contract.source import (
-    File,
-    Place,
-    need_crs,
-    need_north_up,
-    open_raster,
-    pixels_of,
-    usable,
-)
+from data.prepare.contract.files import File, has_place, need_crs, need_north_up, open_raster
+from data.prepare.contract.georeference import Georeference
+from data.prepare.contract.grid import Grid
+from data.prepare.contract.resample import resample_labels
+from data.prepare.contract.source import Place
+from data.prepare.readers.rasters import pixels_of
 from data.suggest import did_you_mean
 from data.tiles.classes import CODES, INDEX
 from data.tiles.tile import LABEL_PIXELS, UNLABELLED
@@ -24,12 +19,11 @@ from data.tiles.tile import LABEL_PIXELS, UNLABELLED
 
 @dataclass(frozen=True)
 class GeoTiffLabels:
-    """A mask of pixel codes. ``legend`` names a code table of data/tiles/classes.py, or is one:
-    {"code": "class name"}. ``like``: a raster of the same pixels whose georeference stands in when
-    the mask's own CRS is broken."""
+    """A mask of pixel codes."""
 
     path: File
-    legend: str | dict
+    legend: str | dict  # the name of a table in data/tiles/classes.py, or {"code": "class name"}
+    # A raster of the same pixels, whose georeference stands in when the CRS of the mask is broken.
     like: File | None = None
 
     def check(self) -> None:
@@ -41,7 +35,7 @@ class GeoTiffLabels:
                     f"{self.path}: expected one band of integer codes, found {dataset.count} of "
                     f"{dataset.dtypes[0]}"
                 )
-            need_north_up(self.path, self._place(dataset).transform)
+            need_north_up(self.path, self._place(dataset).georeference.transform)
 
     def place(self) -> Place:
         """The mask's pixels."""
@@ -51,45 +45,52 @@ class GeoTiffLabels:
     def read(self, grid: Grid) -> list["RasterLabels"]:
         """One RasterLabels."""
         with open_raster(self.path) as dataset:
-            place = self._place(dataset)
-            window = place.window(grid)
+            window = self._place(dataset).window(grid)
             if window is None:
                 return []
-            codes = dataset.read(1, window=pixels_of(window))
+            codes = dataset.read(1, window=pixels_of(window))  # H W
         classes = map_codes(codes, code_table(self.legend, self.path))
-        return [RasterLabels(classes, window.transform, place.crs, self.path.name)]
+        return [RasterLabels(classes, window.georeference, self.path.name)]
 
-    def _place(self, mask) -> Place:
-        if usable(mask.crs) or self.like is None:
-            return Place(None, mask.transform, need_crs(self.path, mask.crs), mask.shape)
+    def _place(self, mask: rasterio.DatasetReader) -> Place:
+        if has_place(mask.crs) or self.like is None:
+            crs = need_crs(self.path, mask.crs)
+            return Place(None, Georeference(mask.transform, crs), mask.shape)
         with open_raster(self.like) as image:
             if image.shape != mask.shape:
                 raise InputError(
                     f"{self.path}: its CRS is broken and {self.like.name} has other pixels "
                     f"({image.shape}, the mask {mask.shape}); georeference the mask"
                 )
-            return Place(None, image.transform, need_crs(self.like, image.crs), image.shape)
+            crs = need_crs(self.like, image.crs)
+            return Place(None, Georeference(image.transform, crs), image.shape)
 
 
 @dataclass
 class RasterLabels:
-    """Class indices (H, W) uint8 on georeferenced pixels."""
+    """Class indices on georeferenced pixels."""
 
-    classes: np.ndarray
-    transform: Affine
-    crs: CRS
+    classes: np.ndarray  # (H, W) uint8
+    georeference: Georeference
     source: str
 
     def draw(self, grid: Grid) -> np.ndarray:
         """See Labels.draw; nearest neighbour."""
         return resample_labels(
-            self.classes, self.transform, self.crs, grid, LABEL_PIXELS, UNLABELLED
+            self.classes, self.georeference, grid, pixels=LABEL_PIXELS, fill=UNLABELLED
         )
 
 
 def code_table(legend: str | dict, where: object) -> dict[int, str]:
-    """Code -> class name. Raises InputError for a name that is no table, a code that is no number,
-    no such class."""
+    """The class name of each code.
+
+    Args:
+        legend: the name of a table in data/tiles/classes.py, or {"code": "class name"}.
+        where: the file that the codes are in, for errors.
+
+    Raises:
+        InputError: no such table, a code that is no number, or no such class.
+    """
     if isinstance(legend, str):
         if legend not in CODES:
             raise InputError(
@@ -118,15 +119,3 @@ def map_codes(codes: np.ndarray, table: dict[int, str]) -> np.ndarray:
     for code, name in table.items():
         classes[codes == code] = INDEX[name]
     return classes
-
-
-def codes_on_grid(path: File, grid: Grid, pixels: int) -> np.ndarray | None:
-    """Codes of a raster's first band on the grid's pixels, nearest neighbour, -1 outside; None if
-    it is elsewhere."""
-    with open_raster(path) as dataset:
-        place = Place(None, dataset.transform, dataset.crs, dataset.shape)
-        window = place.window(grid)
-        if window is None:
-            return None
-        codes = dataset.read(1, window=pixels_of(window)).astype(np.int32)
-    return resample_labels(codes, window.transform, place.crs, grid, pixels, -1)

@@ -1,5 +1,7 @@
-"""Label source: shapes with OpenStreetMap tags in a GeoPackage, GeoJSON, FlatGeobuf or
-OpenStreetMap file."""
+"""Label source: shapes with OpenStreetMap tags in a vector file.
+
+GeoPackage, GeoJSON, FlatGeobuf and OpenStreetMap files are read.
+"""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,36 +12,35 @@ from data.errors import InputError
 from data.osm import index as osm_index
 from data.osm import vector_files
 from data.osm.features import Features, burn
-from data.osm.tags import telling
-from data.prepare.contract.grid import CELL, Grid
+from data.osm.tags import is_telling
+from data.prepare.contract.grid import Grid
 from data.tiles.tile import LABEL_PIXELS
 
 
 @dataclass(frozen=True)
 class VectorLabels:
-    """Areas and lines of a vector file. ``tags`` stand in for shapes without a telling tag (a file
-    that holds nothing but buildings); ``layers`` names the layers to read, all that hold geometry
-    by default."""
+    """Areas and lines of a vector file."""
 
     path: Path
+    # They stand in for shapes without a telling tag, as in a file of nothing but buildings.
     tags: dict = field(default_factory=dict)
-    layers: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()  # the layers to read; empty: all that hold geometry
 
     def check(self) -> None:
-        """The file opens; its layers are there, say where they are and have tags. Raises
-        InputError; reads headers."""
-        if self.tags and not telling(self.tags):
+        """The file opens; its layers are there, say where they are and have tags."""
+        if self.tags and not is_telling(self.tags):
             raise InputError(
-                f"{self.path}: tags {self.tags}: expected an OpenStreetMap tag that names a class, such "
-                f"as {{'building': 'yes'}}; see docs/classes.md"
+                f"{self.path}: tags {self.tags}: expected an OpenStreetMap tag that names a class, "
+                f"such as {{'building': 'yes'}}; see docs/classes.md"
             )
         if osm_index.is_osm(self.path):
             if self.tags or self.layers:
                 raise InputError(
-                    f"{self.path}: an OpenStreetMap file has its own tags and no layers; leave 'tags' and "
-                    f"'layers' out"
+                    f"{self.path}: an OpenStreetMap file has its own tags and no layers; leave "
+                    "'tags' and 'layers' out"
                 )
-            return osm_index.check_osm(self.path)
+            osm_index.check_osm(self.path)
+            return
         layers = vector_files.layers_of(self.path, self.layers)
         if not self.tags and not any(layer.columns for layer in layers):
             raise InputError(
@@ -52,15 +53,15 @@ class VectorLabels:
 
     def read(self, grid: Grid) -> list["VectorFeatures"]:
         """One VectorFeatures: what the file holds on the grid."""
-        side = grid.cells * CELL
-        bounds = (grid.x0, grid.y0 - side, grid.x0 + side, grid.y0)
         copy = osm_index.indexed(self.path, self.layers, self.tags)
         if copy:
-            features = osm_index.window(copy, grid.crs, bounds)
+            features = osm_index.window(copy, grid.crs, grid.bounds)
         else:
             layers = vector_files.layers_of(self.path, self.layers)
-            features = vector_files.window(self.path, layers, self.tags, grid.crs, bounds)
-        return [VectorFeatures(features, grid, self.path.name + _faults(features))]
+            features = vector_files.window(
+                self.path, layers, default_tags=self.tags, target=grid.crs, bounds=grid.bounds
+            )
+        return [VectorFeatures(features, grid, self.path.name + _fault_note(features))]
 
 
 @dataclass
@@ -72,14 +73,18 @@ class VectorFeatures:
     source: str
 
     def draw(self, grid: Grid) -> np.ndarray:
-        """See Labels.draw and osm.burn; the grid must be the one that was read for."""
+        """See ``Labels.draw`` and ``data.osm.features.burn``.
+
+        Raises:
+            ValueError: the grid is not the one that was read for.
+        """
         if grid != self.grid:
             raise ValueError(f"{self.source}: was read for {self.grid}, is to be drawn on {grid}")
         size = grid.cells * LABEL_PIXELS
         return burn(self.features, grid.transform(LABEL_PIXELS), (size, size))
 
 
-def _faults(features: Features) -> str:
+def _fault_note(features: Features) -> str:
     """' (invalid shapes: 2 mended, 1 left out)', or nothing."""
     mended = int(features.mended.sum())
     if not mended and not features.skipped:

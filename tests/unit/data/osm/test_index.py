@@ -205,10 +205,13 @@ def test_shapes_reach_the_raster_from_degrees(lon, lat, seed):
         ),
     )
     parts = []
-    for box in boxes(LONLAT, utm, (x, y, x + 100, y + 100)):
+    for box in boxes(LONLAT, (x, y, x + 100, y + 100), target=utm):
         parts.append(
             place(
-                features_of(np.array([degrees], object), [{"natural": "water"}]), LONLAT, box, utm
+                features_of(np.array([degrees], object), [{"natural": "water"}]),
+                LONLAT,
+                box,
+                target=utm,
             )
         )
     if abs(lon) > 179.99:  # the hull in degrees spans the world there: see the test below
@@ -224,7 +227,7 @@ def test_shapes_reach_the_raster_from_degrees(lon, lat, seed):
 def test_a_raster_across_the_180th_meridian_gets_both_sides():
     utm = CRS.from_epsg(32760)
     (x, y) = Transformer.from_crs(4326, 32760, always_xy=True).transform(180, -17)
-    found = boxes(LONLAT, utm, (x - 500, y - 500, x + 500, y + 500))
+    found = boxes(LONLAT, (x - 500, y - 500, x + 500, y + 500), target=utm)
     assert len(found) == 2
     sides = np.array(
         [shapely.box(179.99, -17.01, 180, -16.99), shapely.box(-180, -17.01, -179.99, -16.99)],
@@ -232,7 +235,7 @@ def test_a_raster_across_the_180th_meridian_gets_both_sides():
     )
     tags = [{"natural": "water"}, {"natural": "wood"}]
     raster = burn(
-        join([place(features_of(sides, tags), LONLAT, box, utm) for box in found]),
+        join([place(features_of(sides, tags), LONLAT, box, target=utm) for box in found]),
         Affine(10, 0, x - 500, 0, -10, y + 500),
         (100, 100),
     )

@@ -15,9 +15,10 @@ from rasterio.crs import CRS
 
 from data.errors import InputError
 from data.prepare.build import build_tile
+from data.prepare.contract.georeference import Georeference
 from data.prepare.contract.grid import Grid
 from data.prepare.contract.source import files_of
-from data.prepare.manifest.read import Entry
+from data.prepare.manifest.entry import Entry
 from data.prepare.readers.cube import NetcdfCube, ZarrCube
 from data.prepare.readers.geotiff import GeoTiffBands, GeoTiffImage
 from data.prepare.readers.raster_labels import GeoTiffLabels
@@ -126,7 +127,7 @@ def make_safe(folder: Path, baseline: str, offset: int | None) -> Path:
 def test_a_safe_folder_has_one_scale_in_all_years(tmp_path, baseline, offset):
     reader = Sentinel2Safe(make_safe(tmp_path, baseline, offset))
     reader.check()
-    assert reader.place().shape == (SCENE, SCENE) and reader.place().transform.a == 10
+    assert reader.place().shape == (SCENE, SCENE) and reader.place().georeference.transform.a == 10
     frames = reader.read(GRID)[0]
     assert frames.dates == ["2023-06-11"] and frames.array.dtype == np.uint16
     for i, band in enumerate(BANDS):
@@ -166,7 +167,10 @@ def test_a_file_a_band_with_scale_offset_and_mask(tmp_path):
         files, modality="ms", date="2022-03-04", scale=1e-4, offset=-0.1, mask=mask, masked=(8, 9)
     )
     reader.check()
-    assert files_of(reader) == [mask, *files.values()] and reader.place().transform.a == 10
+    assert (
+        files_of(reader) == [mask, *files.values()]
+        and reader.place().georeference.transform.a == 10
+    )
     frames = reader.read(GRID)[0]
     for i, band in enumerate(BANDS):
         np.testing.assert_allclose(frames.array[0, i], expected(band), atol=0.51)
@@ -293,9 +297,8 @@ def test_cubes_with_names_of_their_own(tmp_path, kind, rising):
         masked=(9,),
     )
     reader.check()
-    assert (
-        reader.place().transform == Affine(10, 0, LEFT, 0, -10, TOP) and reader.place().crs == UTM
-    )
+    place = Georeference(Affine(10, 0, LEFT, 0, -10, TOP), UTM)
+    assert reader.place().georeference == place
     frames = reader.read(GRID)[0]
     assert frames.dates == ["2020-01-01", "2020-01-02", "2020-03-01"]
     for i, band in enumerate(BANDS):

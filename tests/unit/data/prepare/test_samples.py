@@ -11,8 +11,11 @@ import rasterio
 from PIL import Image
 from pyproj import Transformer
 
+from data.prepare.make import Task, make_tile
+from data.prepare.manifest.read import read_manifest
+from data.prepare.record import MadeTile
 from data.prepare.run import prepare
-from data.tiles.archive import read_tile, tile_keys
+from data.tiles.archive import create_archive, read_tile, tile_keys
 from data.tiles.classes import FLAIR, INDEX
 from tests.paths import SAMPLES
 
@@ -53,6 +56,29 @@ def prepared(tmp_path_factory):
     report = prepare(folder / "manifest.jsonl", folder / "archive", say=said.append)
     assert tile_keys(folder / "archive") == sorted(KEYS)
     return {key: read_tile(folder / "archive", key) for key in KEYS}, report, said
+
+
+def test_each_file_is_opened_once_a_tile(tmp_path, monkeypatch):
+    """The bundled rasters and HDF5 files are checked, placed and read, each through one handle."""
+    opened = []
+
+    def counted(library):
+        original = getattr(*library)
+
+        def open_file(path, *arguments, **options):
+            opened.append(path)
+            return original(path, *arguments, **options)
+
+        monkeypatch.setattr(*library, open_file)
+
+    counted((rasterio, "open"))
+    counted((h5py, "File"))
+    entries = read_manifest(SAMPLES / "manifest.jsonl")
+    archive = create_archive(tmp_path / "archive")
+    for entry in entries:
+        opened.clear()
+        assert isinstance(make_tile(archive, Task(entry)), MadeTile)
+        assert len(opened) == len(set(opened)), f"{entry.key}: {sorted(opened)}"
 
 
 def days(names) -> list[str]:

@@ -18,7 +18,7 @@ def series(valid: np.ndarray, dates: list[str], modality="ms", array=None) -> Fr
         array = np.arange(len(dates), dtype=np.float32)[:, None, None, None] * np.ones(
             (1, bands, *valid.shape[1:])
         )
-    return Frames(modality, array, valid, dates, "made up")
+    return Frames(modality=modality, array=array, valid=valid, dates=dates, source="made up")
 
 
 def test_clouds_need_both_the_mask_and_the_blue_band():
@@ -27,7 +27,7 @@ def test_clouds_need_both_the_mask_and_the_blue_band():
     cloud = np.array([0, 0, 0, 0, 0, 80], np.float32)
     reflectance = np.full((1, 10, 1, 6), 9000, np.uint16)  # other bands say nothing
     reflectance[0, 0, 0] = blue
-    found = clear_sky(reflectance, snow[None, None], cloud[None, None])
+    found = clear_sky(reflectance, snow=snow[None, None], cloud=cloud[None, None])
     assert found.ravel().tolist() == [True, True, False, False, False, False]
 
 

@@ -17,9 +17,10 @@ from pyproj import Transformer
 
 from data.errors import InputError
 from data.prepare.build import build_tile
-from data.prepare.contract.source import Remote
+from data.prepare.contract.files import Remote
 from data.prepare.contract.spot import Centre, Footprint
-from data.prepare.manifest.read import Entry, read_manifest
+from data.prepare.manifest.entry import Entry
+from data.prepare.manifest.read import read_manifest
 from data.prepare.readers.geotiff import GeoTiffBands
 from tests.paths import SAMPLES
 
@@ -295,6 +296,7 @@ def earth_search_item(**changes) -> dict:
     assets["scl"] = {"href": "https://example.com/S2/SCL.tif", "roles": ["data", "reflectance"]}
     return {
         "type": "Feature",
+        "stac_version": "1.0.0",
         "id": "S2A",
         "assets": assets,
         "geometry": {
@@ -370,9 +372,14 @@ def test_public_cogs_by_common_names(tmp_path, applied, offset):
 def test_stac_with_settings_of_its_own(tmp_path):
     item = {
         "type": "Feature",
+        "stac_version": "1.0.0",
         "assets": {"photo": {"href": "a.tif"}},
         "geometry": {"type": "Point", "coordinates": [9, 48]},
-        "properties": {"datetime": None, "start_datetime": "2021-05-06T00:00:00Z"},
+        "properties": {
+            "datetime": None,
+            "start_datetime": "2021-05-06T00:00:00Z",
+            "end_datetime": "2021-05-07T00:00:00Z",
+        },
     }
     settings = {
         "modality": "hr",
@@ -392,6 +399,25 @@ def test_stac_with_settings_of_its_own(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "link, folder",
+    [
+        ("https://example.com/catalogue/S2A.json", "https://example.com/catalogue/"),
+        ("s3://bucket/catalogue/S2A.json", "s3://bucket/catalogue/"),
+    ],
+)
+def test_relative_addresses_start_at_the_link_of_an_item_to_itself(tmp_path, link, folder):
+    item = earth_search_item()
+    for name, asset in item["assets"].items():
+        asset["href"] = f"./images/{name}.tif"
+    tiles = "key,lon,lat,cells\na,9.1,48.7,64\n"
+    (entry,) = read_manifest(*write_stac(tmp_path, [item], tiles))
+    assert entry.readers[0].files["B02"] == tmp_path / "images/blue.tif"
+    item["links"] = [{"rel": "self", "href": link}]
+    (entry,) = read_manifest(*write_stac(tmp_path, [item], tiles))
+    assert entry.readers[0].files["B02"] == Remote(f"{folder}images/blue.tif")
+
+
+@pytest.mark.parametrize(
     "change, tiles, words",
     [
         (
@@ -399,7 +425,11 @@ def test_stac_with_settings_of_its_own(tmp_path):
             "key,lon,lat,cells\na,9,49,8\n",
             "the sensor is None",
         ),
-        ({"datetime": None}, "key,lon,lat,cells\na,9,49,8\n", "datetime: expected a time"),
+        (
+            {"datetime": None},
+            "key,lon,lat,cells\na,9,49,8\n",
+            "features.0.: expected a STAC item with a time .*If datetime is None",
+        ),
         ({"license": None}, "key,lon,lat,cells\na,9,49,8\n", "licence: the item does not say it"),
         (
             {"skysense": {"bandz": {}}},
@@ -469,16 +499,16 @@ LINE = {"key": "a", "licence": "CC0-1.0", "attribution": "nobody", "sources": [I
             {"footprint": {"bounds": [5e9, 0, 6e9, 100], "crs": "EPSG:32632"}},
             "nowhere in EPSG:32632",
         ),
-        ({"sources": [{**IMAGE, "scale": True}]}, "scale: expected int or float, found bool"),
+        ({"sources": [{**IMAGE, "scale": True}]}, "scale: expected a number, found True"),
         (
             {"sources": [{**IMAGE, "masked": ["x"]}]},
-            "masked: expected a list or object of whole numbers",
+            "masked.0.: expected a whole number, found 'x'",
         ),
         ({"sources": [{**IMAGE, "path": ""}]}, "path: expected the path of a file"),
         ({"sources": [{**IMAGE, "reader": []}]}, "reader .. is unknown"),
         (
             {"sources": [{"reader": "hdf5_series", "path": "https://example.com/a.h5"}]},
-            "files of the file system only",
+            "path: expected a file of this file system .fetch it first., found 'https:",
         ),
     ],
 )

@@ -19,7 +19,7 @@ from osmium.osm import mutable
 
 from data.errors import InputError
 from data.osm.features import features_of
-from data.osm.vector_files import parse_tags, text
+from data.osm.vector_files import parse_tags, tag_text
 from data.prepare.contract.grid import Grid
 from data.prepare.readers import vector_labels
 from data.prepare.readers.vector_labels import VectorLabels
@@ -412,7 +412,7 @@ def test_tag_columns():
     assert parse_tags(hstore(tags)) == tags == parse_tags(json.dumps(tags))
     assert parse_tags('"lanes"=>"2", "x"=>NULL') == {"lanes": "2", "x": ""}
     assert parse_tags('{"lanes": 2, "x": null, "bridge": true}') == {"lanes": "2", "bridge": "yes"}
-    assert [text(value) for value in (4.0, 3.5, 7, True, np.float64(2), "x")] == [
+    assert [tag_text(value) for value in (4.0, 3.5, 7, True, np.float64(2), "x")] == [
         "4",
         "3.5",
         "7",

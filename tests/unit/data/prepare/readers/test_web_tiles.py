@@ -12,10 +12,12 @@ from rasterio.crs import CRS
 
 from data.errors import InputError
 from data.prepare.build import build_tile, draw_labels
+from data.prepare.contract.files import Remote
+from data.prepare.contract.georeference import Georeference
 from data.prepare.contract.grid import Grid, grid_inside
-from data.prepare.contract.source import Frames, Place, Remote
+from data.prepare.contract.source import Frames, Place
 from data.prepare.contract.spot import Centre
-from data.prepare.manifest.read import Entry
+from data.prepare.manifest.entry import Entry
 from data.prepare.readers.hdf5_series import Hdf5Series
 from data.prepare.readers.raster_labels import RasterLabels
 from data.prepare.readers.web_tiles import WebTiles, fill_specks, tile_transform
@@ -39,7 +41,7 @@ def test_corner_of_a_tile_by_the_web_map_formula():
     lon = x / 2**zoom * 360 - 180
     lat = np.degrees(np.arctan(np.sinh(np.pi * (1 - 2 * y / 2**zoom))))
     east, north = Transformer.from_crs(4326, 3857, always_xy=True).transform(lon, lat)
-    corner = tile_transform(x, y, zoom)
+    corner = tile_transform(x, y, zoom=zoom)
     assert (corner.c, corner.f) == pytest.approx((east, north), abs=1e-5)
     assert corner.a == pytest.approx(0.29858, abs=1e-5) and corner.e == -corner.a
 
@@ -52,8 +54,9 @@ def test_neighbours_are_put_in_their_places(tmp_path):
     )
     reader.check()
     place = reader.place()
-    assert place.shape == (512, 512) and place.transform == tile_transform(left, top, 19)
-    grid = grid_inside(place.transform, place.crs, place.shape)
+    transform = place.georeference.transform
+    assert place.shape == (512, 512) and transform == tile_transform(left, top, zoom=19)
+    grid = grid_inside(place.georeference, place.shape)
     frames = reader.read(grid)[0]
     side = 32 * grid.cells
     assert frames.array.shape == (1, 3, side, side) and frames.valid.all()
@@ -61,10 +64,8 @@ def test_neighbours_are_put_in_their_places(tmp_path):
     x, y = Transformer.from_crs(grid.crs, 3857, always_xy=True).transform(
         grid.x0 + 0.3125 * (columns + 0.5), grid.y0 - 0.3125 * (rows + 0.5)
     )
-    across, down = (
-        (x - place.transform.c) / place.transform.a / 256,
-        (y - place.transform.f) / place.transform.e / 256,
-    )
+    across = (x - transform.c) / transform.a / 256
+    down = (y - transform.f) / transform.e / 256
     sure = (np.abs(across - 1) > 0.01) & (np.abs(down - 1) > 0.01)  # not on a seam
     np.testing.assert_array_equal(frames.array[0, 0][sure], (left + across.astype(int))[sure] % 256)
     np.testing.assert_array_equal(frames.array[0, 1][sure], (top + down.astype(int))[sure] % 256)
@@ -75,7 +76,7 @@ def test_only_tiles_near_the_grid_are_opened(tmp_path):
         make_tiles(tmp_path, [(309_612 + i, 261_632) for i in range(12)]), "2020-01-01"
     )
     place = reader.place()
-    first = grid_inside(place.transform, place.crs, (256, 256))
+    first = grid_inside(place.georeference, (256, 256))
     whole = reader.read(first)[0]
     for path in reader.paths[4:]:
         path.unlink()  # the first tile, one that the margin may touch, and RING more stay
@@ -126,9 +127,8 @@ def test_a_later_label_source_lies_over_an_earlier_one():
     cover = np.full((4, 4), 7, np.uint8)
     detail = np.full((4, 4), 255, np.uint8)
     detail[1, 2] = 3
-    layers = [
-        RasterLabels(codes, Affine(10, 0, 0, 0, -10, 0), UTM32, "") for codes in (cover, detail)
-    ]
+    place = Georeference(Affine(10, 0, 0, 0, -10, 0), UTM32)
+    layers = [RasterLabels(codes, place, "") for codes in (cover, detail)]
     expected = cover.copy()
     expected[1, 2] = 3
     np.testing.assert_array_equal(
@@ -144,7 +144,8 @@ class Given:
     path: Remote = Remote("given")
 
     def place(self):
-        return Place("hr", Affine(0.3125, 0, 0, 0, -0.3125, 0), UTM32, (128, 128))
+        transform = Affine(0.3125, 0, 0, 0, -0.3125, 0)
+        return Place("hr", Georeference(transform, UTM32), (128, 128))
 
     def read(self, grid):
         return [self.frames]
@@ -153,7 +154,8 @@ class Given:
 def aerial(value, date, share=1.0):
     valid = np.ones((1, 128, 128), bool)
     valid[:, :, int(128 * share) :] = False
-    return Given(Frames("hr", np.full((1, 3, 128, 128), value, np.uint8), valid, [date], "aerial"))
+    array = np.full((1, 3, 128, 128), value, np.uint8)
+    return Given(Frames(modality="hr", array=array, valid=valid, dates=[date], source="aerial"))
 
 
 def test_of_several_aerials_the_fullest_is_kept_with_a_line():

@@ -16,14 +16,19 @@ from affine import Affine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyproj import Geod, Transformer
+from rasterio.coords import BoundingBox
 from rasterio.crs import CRS
 
 from data.errors import InputError
 from data.prepare.build import build_tile
-from data.prepare.contract.grid import Grid, grid_at, grid_over, resample, window_of
-from data.prepare.contract.source import Place, Remote
+from data.prepare.contract.files import Remote
+from data.prepare.contract.georeference import Georeference
+from data.prepare.contract.grid import Grid, grid_at, grid_over
+from data.prepare.contract.resample import resample
+from data.prepare.contract.source import Place
 from data.prepare.contract.spot import Centre, footprint
-from data.prepare.manifest.read import Entry
+from data.prepare.contract.window import window_of
+from data.prepare.manifest.entry import Entry
 from data.prepare.readers.geotiff import GeoTiffBands, GeoTiffImage
 
 PLACES = {
@@ -54,7 +59,7 @@ def scenes(draw):
     grid = grid_at(
         lon + draw(st.floats(-1e-3, 1e-3)),
         lat + draw(st.floats(-1e-3, 1e-3)),
-        draw(st.integers(4, 12)),
+        cells=draw(st.integers(4, 12)),
     )
     reach = int(
         np.ceil(260 / metres)
@@ -103,12 +108,14 @@ def test_every_pixel_is_where_it_was_and_a_window_is_enough(tmp_path, scene):
     assert frames.valid.all()
     true = np.stack(np.meshgrid(10 * np.arange(grid.cells) + 5, 10 * np.arange(grid.cells) + 5))
     assert np.abs(frames.array[0] - true).max() < 0.5 * max(metres, 10)
-    whole, seen = resample(planes[None], np.ones((1, *shape), bool), transform, crs, grid)
+    whole, seen = resample(
+        planes[None], np.ones((1, *shape), bool), Georeference(transform, crs), grid
+    )
     np.testing.assert_allclose(
         frames.array, whole, atol=1e-3
     )  # metres: a window's corner is rounded on its own
     np.testing.assert_array_equal(frames.valid, seen)
-    window = Place("sar", transform, crs, shape).window(grid)
+    window = Place("sar", Georeference(transform, crs), shape).window(grid)
     side = 10 * grid.cells
     x, y = Transformer.from_crs(grid.crs, crs, always_xy=True).transform(
         grid.x0 + np.array([0, side, side, 0]), grid.y0 - np.array([0, 0, side, side])
@@ -126,7 +133,7 @@ def test_a_source_over_a_part_gives_just_that_part(scene, east, south):
     moved = Grid(
         grid.crs, round(grid.x0 + east * 500, 1), round(grid.y0 - south * 500, 1), grid.cells
     )
-    window = window_of(transform, crs, shape, moved)
+    window = window_of(Georeference(transform, crs), shape, moved)
     at = np.stack(np.meshgrid(10 * np.arange(moved.cells) + 5, 10 * np.arange(moved.cells) + 5))
     x, y = Transformer.from_crs(grid.crs, crs, always_xy=True).transform(
         moved.x0 + at[0], moved.y0 - at[1]
@@ -142,7 +149,7 @@ def test_a_source_over_a_part_gives_just_that_part(scene, east, south):
         assert edge.max() < 10
         return
     array = np.ones((1, 1, *window.shape), np.float32)
-    _, seen = resample(array, np.ones((1, *window.shape), bool), window.transform, crs, moved)
+    _, seen = resample(array, np.ones((1, *window.shape), bool), window.georeference, moved)
     far = 10 + metres  # a cell is in doubt only next to the edge
     assert seen[0][edge > far].all() and not seen[0][edge < -far].any()
 
@@ -159,8 +166,7 @@ def test_aligned_pixels_keep_their_bits_where_the_source_ends():
         found, seen = resample(
             array,
             np.ones((1, 5, 6), bool),
-            Affine(10, 0, 500_000, 0, -10, 5_000_000),
-            crs,
+            Georeference(Affine(10, 0, 500_000, 0, -10, 5_000_000), crs),
             Grid(crs, x0, y0, 4),
         )
         for row in range(4):
@@ -175,7 +181,7 @@ def test_aligned_pixels_keep_their_bits_where_the_source_ends():
     "lon, lat", [(32.59, 0.35), (-70.6, -33.4), (8.999, 48.2), (9.0, 70.0), (179.99, -45.0)]
 )
 def test_a_centre_is_the_middle_of_its_grid(lon, lat):
-    grid = grid_at(lon, lat, 64)
+    grid = grid_at(lon, lat, cells=64)
     assert grid.x0 % 10 == 0 and grid.y0 % 10 == 0 and grid.cells == 64
     assert grid.crs.to_epsg() == (32600 if lat >= 0 else 32700) + int((lon + 180) // 6) + 1
     _, _, metres = Geod(ellps="WGS84").inv(lon, lat, *grid.centre)
@@ -191,7 +197,7 @@ def test_a_centre_is_the_middle_of_its_grid(lon, lat):
 )
 def test_a_footprint_is_enclosed_by_the_smallest_square(left, bottom, wide, high, off):
     box = (10 * left + off, 10 * bottom + off, 10 * (left + wide) + off, 10 * (bottom + high) + off)
-    grid = grid_over(*box, CRS.from_epsg(32632))
+    grid = grid_over(BoundingBox(*box), CRS.from_epsg(32632))
     assert (
         grid.cells == max(wide, high) and grid.x0 % 10 == 0 and grid.y0 % 10 == 0
     )  # within half a metre: the same
@@ -265,8 +271,13 @@ def _read_far_corner(path: Path, cells: int, results) -> None:
     adds to the peak; and the tile's pixels."""
     reader = GeoTiffBands({"VV": path, "VH": path}, modality="sar", date="2020-01-01")
     place = reader.place()
-    right, bottom = place.transform.c + 10 * place.shape[1], place.transform.f - 10 * place.shape[0]
-    grid = Grid(place.crs, right - 10 * (cells + 7), bottom + 10 * (cells + 9), cells)
+    bounds = place.georeference.bounds(place.shape)
+    grid = Grid(
+        place.georeference.crs,
+        bounds.right - 10 * (cells + 7),
+        bounds.bottom + 10 * (cells + 9),
+        cells,
+    )
     before = peak_memory()
     array = reader.read(grid)[0].array
     after = peak_memory()
@@ -398,7 +409,8 @@ def test_only_the_window_of_a_remote_scene_is_fetched(tmp_path, prefix):
         reader = GeoTiffBands({"VV": url, "VH": url}, modality="sar", date="2020-01-01")
         reader.check()
         place = reader.place()
-        grid = Grid(place.crs, place.transform.c + 21_000, place.transform.f - 17_000, 32)
+        corner = place.georeference.transform
+        grid = Grid(place.georeference.crs, corner.c + 21_000, corner.f - 17_000, 32)
         array = reader.read(grid)[0].array[0, 0]
         with pytest.raises(InputError, match="scene.tiff: expected a raster file"):
             GeoTiffBands(

@@ -1,0 +1,173 @@
+"""How the files of a source are opened, and which of them are refused."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import h5py
+import rasterio
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.errors import CRSError, RasterioError
+
+from data.errors import InputError
+
+# What the libraries raise over a file that is damaged or of another kind.
+READING_ERRORS = (
+    RasterioError,
+    CRSError,
+    OSError,
+    OverflowError,
+    LookupError,
+    ValueError,
+    TypeError,
+    RuntimeError,
+)
+
+
+class Remote(str):
+    """The address of a file outside this file system: a URL, or a path of GDAL (/vsicurl/...)."""
+
+    @property
+    def name(self) -> str:
+        """The last part, as of a Path."""
+        return PurePosixPath(self).name
+
+
+File = Path | Remote
+Opener = Callable[[File], Any]
+
+
+class _OpenFiles(ExitStack):
+    """Files that stay open until the end of a ``with`` block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._handles: dict[tuple[Opener, File], Any] = {}
+
+    def get(self, opener: Opener, path: File) -> Any:
+        """The open file at ``path``, opened now if it is asked for the first time."""
+        key = (opener, path)
+        if key not in self._handles:
+            self._handles[key] = self.enter_context(opener(path))
+        return self._handles[key]
+
+
+_open_files: ContextVar[_OpenFiles | None] = ContextVar("open_files", default=None)
+
+
+@contextmanager
+def files_kept_open() -> Iterator[None]:
+    """Inside, ``open_raster`` and ``open_hdf5`` open each file once and close it at the end.
+
+    The sources of a tile are checked, placed and read one after the other. Without this each step
+    would open the same files again.
+    """
+    with _OpenFiles() as files:
+        token = _open_files.set(files)
+        try:
+            yield
+        finally:
+            _open_files.reset(token)
+
+
+@contextmanager
+def _opened(opener: Opener, path: File) -> Iterator[Any]:
+    """The open file at ``path``; closed at the end unless files are kept open."""
+    files = _open_files.get()
+    if files is not None:
+        yield files.get(opener, path)
+        return
+    with opener(path) as file:
+        yield file
+
+
+@contextmanager
+def open_raster(path: File) -> Iterator[rasterio.DatasetReader]:
+    """An open rasterio dataset.
+
+    Raises:
+        InputError: the file is missing, is no raster, or proves damaged while it is read.
+    """
+    need_file(path)
+    with reading(path, "a raster file"), _opened(rasterio.open, path) as dataset:
+        yield dataset
+
+
+@contextmanager
+def open_hdf5(path: File) -> Iterator[h5py.File]:
+    """An open h5py file.
+
+    Raises:
+        InputError: the file is missing, is no HDF5 file, or proves damaged while it is read.
+    """
+    need_file(path)
+    # h5py opens a file for reading only unless it is given a mode.
+    with reading(path, "an HDF5 file"), _opened(h5py.File, path) as file:
+        yield file
+
+
+def need_dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    """A dataset of an open HDF5 file; InputError when it is not there."""
+    dataset = file.get(name)
+    if not isinstance(dataset, h5py.Dataset):
+        raise InputError(
+            f"{file.filename}: expected the dataset {name!r}, found only {sorted(file)}"
+        )
+    return dataset
+
+
+@contextmanager
+def reading(path: File, kind: str) -> Iterator[None]:
+    """Turn what a library raises over the file at ``path`` into an InputError.
+
+    Only calls into the library belong inside, or faults of our own would be blamed on the file.
+
+    Args:
+        path: the file that is read.
+        kind: what was expected of it, with its article: "a raster file".
+
+    Raises:
+        InputError: the library raised one of ``READING_ERRORS``.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except READING_ERRORS as error:
+        message = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
+        raise InputError(
+            f"{path}: expected {kind}, found a damaged or other file ({message})"
+        ) from error
+
+
+def need_file(path: File) -> None:
+    """Raise InputError unless a local file is there. For a remote one, opening it tells."""
+    if isinstance(path, Path) and not path.exists():
+        raise InputError(f"no file {path}; paths are relative to the manifest")
+
+
+def has_place(crs: CRS | None) -> bool:
+    """Whether ``crs`` says where on Earth coordinates are. A local (engineering) CRS does not."""
+    return crs is not None and (crs.is_projected or crs.is_geographic)
+
+
+def need_crs(path: File, crs: CRS | None) -> CRS:
+    """Return ``crs``, or raise InputError when it does not say where the raster is."""
+    if crs is None or not has_place(crs):
+        raise InputError(
+            f"{path}: expected a projected or geographic CRS, found {crs}; "
+            "georeference the file first"
+        )
+    return crs
+
+
+def need_north_up(path: File, transform: Affine) -> None:
+    """Raise InputError for rotated or upside-down pixels, which no reader here turns."""
+    if transform.b or transform.d or transform.a <= 0 or transform.e >= 0:
+        raise InputError(
+            f"{path}: expected north-up pixels, found the transform {tuple(transform)[:6]}; "
+            "warp it first"
+        )

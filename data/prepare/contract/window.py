@@ -1,0 +1,78 @@
+"""Which pixels of a raster a tile needs."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from affine import Affine
+from rasterio.warp import transform
+
+from data.prepare.contract.georeference import Georeference
+from data.prepare.contract.grid import CELL, Grid
+
+# Source pixels read around a window. Bilinear interpolation looks one pixel out, and the
+# coordinates of the warper are approximate.
+MARGIN = 2
+EDGE_POINTS = 21  # along each edge of a square that is bent into another CRS
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle of whole pixels of a raster."""
+
+    rows: slice
+    columns: slice
+    georeference: Georeference  # of the rectangle's own pixels
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the rectangle."""
+        height = self.rows.stop - self.rows.start
+        width = self.columns.stop - self.columns.start
+        return height, width
+
+
+def window_of(source: Georeference, shape: tuple[int, int], grid: Grid) -> Window | None:
+    """The pixels of a north-up raster that resampling onto ``grid`` needs.
+
+    Args:
+        source: where the raster lies.
+        shape: rows and columns of the raster.
+        grid: the tile's grid.
+
+    Returns:
+        The pixels under the grid and up to ``MARGIN`` more on each side. None when the raster does
+        not touch the grid, or when its CRS has no coordinates there.
+    """
+    right, down = _outline(grid.cells * CELL)
+    x, y = transform(grid.crs, source.crs, grid.x0 + right, grid.y0 - down)
+    x = np.asarray(x)
+    y = np.asarray(y)
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return None
+    columns = _needed((x - source.transform.c) / source.transform.a, shape[1])
+    rows = _needed((y - source.transform.f) / source.transform.e, shape[0])
+    if columns is None or rows is None:
+        return None
+    corner = source.transform @ Affine.translation(columns.start, rows.start)
+    return Window(rows, columns, Georeference(corner, source.crs))
+
+
+def _outline(side: float) -> tuple[np.ndarray, np.ndarray]:
+    """Points along the edges of a square: metres right of and below its top-left corner."""
+    ramp = np.linspace(0, side, EDGE_POINTS)
+    near = np.zeros(EDGE_POINTS)
+    far = np.full(EDGE_POINTS, side)
+    right = np.concatenate([ramp, far, ramp, near])
+    down = np.concatenate([near, ramp, far, ramp])
+    return right, down
+
+
+def _needed(positions: np.ndarray, size: int) -> slice | None:
+    """The pixels around fractional positions on an axis of ``size`` pixels; None for no pixel."""
+    low = positions.min()
+    high = positions.max()
+    if high <= 1e-6 or low >= size - 1e-6:
+        return None
+    start = max(int(np.floor(low)) - MARGIN, 0)
+    stop = min(int(np.ceil(high)) + MARGIN, size)
+    return slice(start, stop)

@@ -1,0 +1,74 @@
+"""What a preparation run records of each tile: a line of its journal, an item of its report."""
+
+from dataclasses import asdict, dataclass
+
+from data.tiles.tile import UNLABELLED, Tile
+
+
+@dataclass(frozen=True)
+class MadeTile:
+    """A tile that is in the archive."""
+
+    key: str
+    cells: int
+    lon: float  # degrees, rounded
+    lat: float
+    crs: str
+    frames: dict[str, int]  # modality -> number of frames
+    valid: dict[str, float]  # modality -> share of valid cells
+    labelled: float | None  # share of labelled pixels; None without labels
+    digest: str  # of the content, see archive.tile_digest
+    notes: list[str]  # what was left out of it
+
+    def __str__(self) -> str:
+        frames = ", ".join(f"{name} {count}" for name, count in self.frames.items())
+        labelled = "no labels"
+        if self.labelled is not None:
+            labelled = f"{self.labelled:.0%} labelled"
+        return f"{self.key}: {self.cells} x {self.cells} cells, frames {frames}, {labelled}"
+
+
+@dataclass(frozen=True)
+class RejectedTile:
+    """A tile that was not made."""
+
+    key: str
+    notes: list[str]  # what was left out of it; the last line says why it was rejected
+
+    def __str__(self) -> str:
+        return f"{self.key}: rejected"
+
+
+TileRecord = MadeTile | RejectedTile
+
+
+def record_of(tile: Tile, *, digest: str, notes: list[str]) -> MadeTile:
+    """The record of a tile that was just written."""
+    labels = tile.arrays.get("labels")
+    labelled = None
+    if labels is not None:
+        labelled = round(float((labels != UNLABELLED).mean()), 4)
+    return MadeTile(
+        key=tile.key,
+        cells=tile.cells,
+        lon=round(tile.lon, 6),
+        lat=round(tile.lat, 6),
+        crs=tile.crs,
+        frames={name: len(tile.dates[name]) for name in tile.modalities},
+        valid={name: round(float(tile.valid[name].mean()), 4) for name in tile.modalities},
+        labelled=labelled,
+        digest=digest,
+        notes=notes,
+    )
+
+
+def to_json(record: TileRecord) -> dict:
+    """A record as JSON has it."""
+    return asdict(record)
+
+
+def from_json(fields: dict) -> TileRecord:
+    """The record that ``to_json`` made ``fields`` of. Only a tile that was made has a digest."""
+    if "digest" in fields:
+        return MadeTile(**fields)
+    return RejectedTile(**fields)
