@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from data.audit.findings import BandFindings, SeriesFindings
 from data.audit.verdicts import off
@@ -43,6 +44,7 @@ def _draw_lengths(axis: Axes, name: str, samples: Mapping[int, int]) -> None:
         color=colour(name),
     )
     axis.set(title=f"{name}: frames of a sample", xlabel="frames", ylabel="samples", xlim=(0, end))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(False, axis="x")
 
 

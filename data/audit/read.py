@@ -78,10 +78,11 @@ def failing(record: Record, member: str) -> Iterator[None]:
 
 
 def describe(dataset: ShardDataset, sample: int, record: Record) -> None:
-    """Copy what the index says into the record.
+    """Copy what the index says into the record. Wrong dates are left out.
 
     Raises:
-        InputError: the dates are not valid or do not ascend.
+        ValueError: a date is not one of the calendar.
+        InputError: the dates are not written as YYYY-MM-DD or do not ascend.
     """
     entry = dataset.entry(sample)
     record.key = entry["key"]
@@ -89,16 +90,16 @@ def describe(dataset: ShardDataset, sample: int, record: Record) -> None:
     record.cells = entry["cells"]
     record.lon = entry["lon"]
     record.lat = entry["lat"]
-    record.dates = entry["dates"]
     record.usable = {name: len(frames) for name, frames in entry["usable"].items()}
     record.sizes = {name: member["size"] for name, member in entry["members"].items()}
     record.content_hash = content_hash(entry["members"])
-    for name, days in record.dates.items():
+    for name, days in entry["dates"].items():
         normal = [date.fromisoformat(day).isoformat() for day in days]
         if normal != sorted(days):
             raise InputError(
                 f"dates of {name}: expected YYYY-MM-DD in ascending order, found {days}"
             )
+    record.dates = entry["dates"]
 
 
 @dataclass

@@ -16,6 +16,7 @@ from data.audit.findings import (
     Verdict,
 )
 from data.audit.fingerprint import BITS
+from data.pages.words import number_of
 
 WRONG = "wrong"
 LOOK = "look"
@@ -57,8 +58,8 @@ def whole(summary: Summary) -> Verdict:
     return Verdict(
         "Is every member whole?",
         verdict,
-        f"{summary.corrupt_samples} of {summary.audited} samples"
-        f" with {len(summary.failures)} failures",
+        f"{summary.corrupt_samples} of {number_of(summary.audited, 'sample')}"
+        f" with {number_of(len(summary.failures), 'failure')}",
         "none",
     )
 
@@ -72,7 +73,7 @@ def licences(credits: Sequence[dict]) -> Verdict:
     return Verdict(
         "Does every sample name its licence and attribution?",
         _look_if(without > 0),
-        f"{without} samples without, {len(credits)} different ones",
+        f"{number_of(without, 'sample')} without, {len(credits)} different ones",
         "none without",
     )
 
@@ -87,22 +88,22 @@ def unique(duplicates: DuplicateFindings) -> list[Verdict]:
         key_verdict = WRONG
     return [
         Verdict(
-            "Is every key there once?",
+            "Does every key occur only once?",
             key_verdict,
-            f"{keys} pairs of samples with one key",
+            f"{number_of(keys, 'pair')} of samples with one key",
             "none",
         ),
         Verdict(
             "Are all samples different?",
             _look_if(content > 0),
-            f"{content} pairs with the same bytes in every member",
+            f"{number_of(content, 'pair')} with the same bytes in every member",
             "none",
         ),
         Verdict(
             "Does no place show the same picture twice?",
             _look_if(pictures > 0),
-            f"{pictures} pairs within {SAME_PLACE:g} cell whose picture hashes differ in at most"
-            f" {SAME_PICTURE} of {BITS} bits",
+            f"{number_of(pictures, 'pair')} within {SAME_PLACE:g} cell whose picture hashes"
+            f" differ in at most {SAME_PICTURE} of {BITS} bits",
             "none",
         ),
     ]
@@ -115,21 +116,21 @@ def registered(found: RegistrationFindings) -> Verdict:
     without = sum(found.cannot_tell.values())
     shared = [shift.distance_cells for shift in found.shared if shift.distance_cells is not None]
     if not found.judged and not shared:
-        numbers = f"cannot tell for any of {without} samples with both"
+        numbers = f"cannot tell for any of {number_of(without, 'sample')} with both"
         return Verdict(question, UNKNOWN, numbers, limit)
     parts = []
     if found.judged:
         parts.append(
-            f"{found.beyond_limit} of {found.judged} samples beyond the limit, median shift"
-            f" {found.median_cells:.2f} cells"
+            f"{found.beyond_limit} of {number_of(found.judged, 'sample')} beyond the limit,"
+            f" median shift {found.median_cells:.2f} cells"
         )
     far = sum(distance > found.limit_cells for distance in shared)
     if shared:
-        parts.append(f"small tiles together: {far} of {len(shared)} sources beyond it")
+        parts.append(f"small tiles together: {far} of {number_of(len(shared), 'source')} beyond it")
     return Verdict(
         question,
         _look_if(found.beyond_limit > 0 or far > 0),
-        f"{'; '.join(parts)}; alone {without} samples cannot tell",
+        f"{'; '.join(parts)}; alone {number_of(without, 'sample')} cannot tell",
         limit,
     )
 
@@ -147,7 +148,7 @@ def statistics(bands: Mapping[str, Sequence[BandFindings]]) -> Verdict:
                 wrong.append(f"{name} {band.band}")
     if not total:
         return Verdict(question, UNKNOWN, "no valid pixel", limit)
-    numbers = f"{len(wrong)} of {total} bands off"
+    numbers = f"{len(wrong)} of {number_of(total, 'band')} off"
     if wrong:
         numbers += f": {', '.join(wrong)}"
     return Verdict(question, _look_if(len(wrong) > 0), numbers, limit)
@@ -240,7 +241,8 @@ def spread(summary: Summary) -> Verdict:
     return Verdict(
         "Are the samples spread over regions?",
         _look_if(most > ONE_REGION * summary.audited),
-        f"{len(regions)} regions, the fullest with {most} of {summary.audited} samples",
+        f"{number_of(len(regions), 'region')}, the fullest with {most}"
+        f" of {number_of(summary.audited, 'sample')}",
         f"{percent(ONE_REGION)} in one",
     )
 
@@ -251,7 +253,7 @@ def percent(share: float) -> str:
 
 
 def _days(number: float) -> str:
-    return f"{number} days"
+    return number_of(int(number), "day")
 
 
 def _look_if(condition: bool) -> str:

@@ -10,6 +10,8 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from data.pages.words import number_of
+
 SHARED_TEMPLATES = "data.pages"
 DOTS_PER_INCH = 110
 DASH = Markup("&ndash;")  # stands where a value is missing
@@ -42,6 +44,7 @@ class Templates:
             lstrip_blocks=True,
         )
         self._environment.filters["png_source"] = png_source
+        self._environment.filters["number_of"] = number_of
 
     def section(self, title: str, template: str, **context: Any) -> Section:
         """Write one section.

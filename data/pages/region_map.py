@@ -12,6 +12,7 @@ from matplotlib.patches import Rectangle
 
 from data.pages.outlines import countries
 from data.pages.style import COLOURS, PLAIN, WIDTH
+from data.pages.words import number_of
 from data.tiles.regions import CELL, COLUMNS, ROWS, WEST, cell_centre
 
 PARTS = "ABC"  # names of the enlarged parts; there are at most as many
@@ -83,14 +84,7 @@ def _latitude(row: int) -> float:
 
 def _summary(counts: np.ndarray) -> str:
     """How many regions and samples a part shows."""
-    return f"{_number_of(len(counts), 'region')}, {_number_of(int(counts.sum()), 'sample')}"
-
-
-def _number_of(number: int, thing: str) -> str:
-    """A number with its noun, in the plural unless it is 1."""
-    if number == 1:
-        return f"1 {thing}"
-    return f"{number} {thing}s"
+    return f"{number_of(len(counts), 'region')}, {number_of(int(counts.sum()), 'sample')}"
 
 
 def _parts(centres: np.ndarray, counts: np.ndarray) -> list[list[int]]:

@@ -11,8 +11,8 @@ from engine.report.history import QUERY_TERM, History, LossTerm, TeacherHead
 from engine.report.panels import (
     draw_limit,
     draw_line,
+    finish_panels,
     group_means,
-    hide_empty_panels,
     panel_grid,
 )
 
@@ -62,7 +62,7 @@ def losses(history: History, prototypes: int) -> Figure:
                 title=f"{term.feature}, {term.level} level",
             )
             draw_limit(axis, math.log(prototypes))
-    hide_empty_panels(axes)
+    finish_panels(axes)
     return figure
 
 
@@ -73,7 +73,7 @@ def schedules(history: History) -> Figure:
         x, y = group_means(history.steps, history.values(key))
         axis.plot(x, y, color=PLAIN)
         axis.set_title(title)
-    hide_empty_panels(axes)
+    finish_panels(axes)
     return figure
 
 
@@ -101,7 +101,7 @@ def speed(history: History) -> Figure:
         title="waiting for data, % of the step",
     )
     wait.set_ylim(0, 100)
-    hide_empty_panels(axes)
+    finish_panels(axes)
     return figure
 
 
@@ -135,7 +135,7 @@ def teacher(history: History, prototypes: int) -> Figure:
         used_title = f"{feature}: prototypes used in a step, of {prototypes}"
         _set_top(used, prototypes, title=used_title)
         used.legend(fontsize=7.5, loc="upper right", ncols=3, handlelength=1.8, columnspacing=1)
-    hide_empty_panels(axes)
+    finish_panels(axes)
     return figure
 
 

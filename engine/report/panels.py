@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from data.pages.style import WIDTH
 
@@ -27,14 +28,17 @@ def panel_grid(
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def hide_empty_panels(axes: np.ndarray) -> None:
-    """Hide panels without data, and name the steps under the lowest of each column."""
+def finish_panels(axes: np.ndarray) -> None:
+    """Hide panels without data; number the steps of the others, and name them under the lowest."""
     for column in axes.T:
-        used = [axis for axis in column if axis.has_data()]
+        lowest = None
         for axis in column:
-            axis.set_visible(axis in used)
-        if used:
-            used[-1].set_xlabel("step")
+            axis.set_visible(axis.has_data())
+            if axis.has_data():
+                axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+                lowest = axis
+        if lowest is not None:
+            lowest.set_xlabel("step")
 
 
 def draw_line(axis: Axes, steps: np.ndarray, values: np.ndarray, *, shade: str, title: str) -> None:

@@ -262,6 +262,25 @@ def test_a_damaged_index_costs_its_samples_only(good, tmp_path):
     assert sum(summary["counts"]["cells"].values()) == 12 - summary["corrupt_samples"]
 
 
+@pytest.mark.parametrize("days", [["2019-13-01"] * 5, ["2019-05-01", "2019-03-01"], ["20190301"]])
+def test_wrong_dates_cost_their_sample_only(good, monkeypatch, days):
+    dataset = ShardDataset.open(good)
+    stored_entry = dataset.entry
+
+    def entry_with_wrong_dates(sample):
+        entry = stored_entry(sample)
+        if entry["key"] != "t1":
+            return entry
+        return {**entry, "dates": {"ms": days}}
+
+    monkeypatch.setattr(dataset, "entry", entry_with_wrong_dates)
+    tally, _ = audit(dataset)
+    assert [(failure.key, failure.field) for failure in tally.failures] == [("t1", "index")]
+    assert tally.samples == 12
+    assert tally.corrupt == 1
+    assert len(tally.columns.lon) == 12
+
+
 def test_checksums_that_fit_do_not_hide_wrong_content(tmp_path, monkeypatch):
     """What the writer packed wrongly has a good checksum: decoding finds it."""
     tile = make_tile("a", 0, labels=False)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from data.pages.page import Section, Templates, display, png_source
+from data.pages.words import number_of
 from tests.pages import Page
 
 PARTS = """
@@ -84,6 +85,13 @@ def test_a_name_that_is_missing_is_an_error(templates):
         templates.section("", "value.html")
     with pytest.raises(TemplateNotFound):
         templates.section("", "nowhere.html")
+
+
+@pytest.mark.parametrize(
+    "number, words", [(0, "0 steps"), (1, "1 step"), (2, "2 steps"), (12345, "12,345 steps")]
+)
+def test_numbers_with_their_noun(number, words):
+    assert number_of(number, "step") == words
 
 
 def test_the_picture_is_in_the_page():

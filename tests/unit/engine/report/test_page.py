@@ -20,7 +20,8 @@ from engine.report.history import History, LossTerm, TeacherHead
 from engine.report.page import untrained, write
 from engine.report.panels import group_means, running_mean
 from engine.report.run_files import read
-from engine.report.verdicts import verdicts
+from engine.report.sections import TEMPLATES
+from engine.report.verdicts import Verdict, verdicts
 from tests.commands import TINY, skysense
 from tests.pages import Page
 from tests.unit.checkpoints import write_checkpoint
@@ -162,6 +163,20 @@ def test_the_page_says_what_ran(report):
     ):
         assert expected in words, expected
     assert "tutel" not in words
+
+
+def test_a_verdict_without_an_answer_is_a_dash():
+    answers = [
+        Verdict("one?", None, "too few"),
+        Verdict("two?", True, "2"),
+        Verdict("3?", False, ""),
+    ]
+    section = TEMPLATES.section("Summary", "verdicts.html", verdicts=answers)
+    page = Page(section.content)
+    assert not page.open
+    cells = "".join(page.words).split("\n")
+    answers = [cell for cell in cells if cell in ("\u2013", "✓ ok", "✗ look here", "None")]
+    assert answers == ["\u2013", "✓ ok", "✗ look here"]
 
 
 def test_the_evaluation_compares_equal_models_as_equal(report):
