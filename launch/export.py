@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from engine.pretrained.export import TYPES, export
-from engine.pretrained.weights import KINDS
+from engine.pretrained.source import KINDS
 
 EXAMPLES = "  skysense export runs/demo/pretrain --out exported"
 
@@ -27,5 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Export the weights and say what was written."""
-    lines = export(options.path, options.out, options.weights, options.dtype, options.heads)
+    lines = export(
+        options.path,
+        options.out,
+        options.weights,
+        dtype=options.dtype,
+        heads=options.heads,
+    )
     print("\n".join(lines), flush=True)

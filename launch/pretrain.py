@@ -60,7 +60,7 @@ def train_on_ranks(options: argparse.Namespace) -> int:
         config = together(lambda: load(options.config, overrides, world_size=world))
         if is_first_rank():
             print("\n".join(banner(config)), flush=True)
-        return train(config, device, options.resume, options.stop_at)
+        return train(config, device, resume=options.resume, stop_at=options.stop_at)
 
     return run_on_ranks(work)
 

@@ -14,7 +14,7 @@ from engine.doctor.fact import ACTIVE, MISSING, OFF, Fact, found
 from engine.doctor.machine import GIB, RANK_SHARED, bf16, device, has_gpu, open_files, shared_memory
 from engine.doctor.packages import GUIDE, op_obstacle, optional, tutel_obstacle
 from engine.errors import ConfigError
-from engine.training.build import check_regions
+from engine.training.inputs import check_regions
 from models.kernels.dispatch import survey
 from models.layer_norm import apex_obstacle
 from models.recompute import NONE

@@ -3,13 +3,16 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from data.tiles.modalities import MODALITIES
 from engine.errors import ConfigError
-from engine.pretrained.weights import SPEC, TRUNK, WEIGHTS, locate, read
+from engine.pretrained.source import SPEC, TEACHER, WEIGHTS, Source, locate, read
+from engine.pretrained.weights import TRUNK
 
 FORMAT = 1
 EXACT = "context.prototypes"  # stays float32 in every export, as in the model
@@ -17,20 +20,45 @@ TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.
 
 
 def export(
-    path: Path, out: Path, weights: str = "teacher", dtype: str = "float32", heads: bool = False
+    path: Path,
+    out: Path,
+    weights: str = TEACHER,
+    *,
+    dtype: str = "float32",
+    heads: bool = False,
 ) -> list[str]:
-    """Write ``model.safetensors`` and ``spec.json`` into the new folder ``out``; returns lines that
-    say what.
+    """Write ``model.safetensors`` and ``spec.json`` into the new folder ``out``.
 
     Args:
-        path: run folder, checkpoint, or another export.
+        path: Run folder, checkpoint, or another export.
+        out: The new folder.
         weights: "teacher" or "student".
-        dtype: "float32" (the very bits of the average), "bfloat16" or "float16".
-        heads: also what only pre-training needs: projection heads, query decoder, text projection.
+        dtype: "float32" (the same bits as the average), "bfloat16" or "float16".
+        heads: Also what only pre-training needs: projection heads, query decoder, text projection.
+
+    Returns:
+        Lines that say what was written.
 
     Raises:
-        ConfigError, InputError: one line; nothing is left behind.
+        ConfigError: The arguments cannot be met. Nothing is left behind.
+        InputError: There are no weights at the path. Nothing is left behind.
     """
+    _check(out, dtype)
+    source = read(path, weights)
+    tensors = _cast(source.state, TYPES[dtype], heads=heads)
+    description = {
+        "format": FORMAT,
+        "source": locate(path).name,
+        "dtype": dtype,
+        **source.description,
+        "sensors": {name: _sensor(name) for name in source.description["bands"]},
+    }
+    _write(out, tensors, description)
+    return [_summary(out, tensors, source, dtype=dtype, heads=heads)]
+
+
+def _check(out: Path, dtype: str) -> None:
+    """Raise ConfigError for a wrong type, or for a folder that cannot be made."""
     if dtype not in TYPES:
         raise ConfigError(f"--dtype: expected one of {', '.join(TYPES)}, found {dtype}")
     if out.exists():
@@ -39,40 +67,50 @@ def export(
         )
     if not out.absolute().parent.is_dir():
         raise ConfigError(f"--out: expected a new folder in one that exists, found {out}")
-    source = read(path, weights)
-    tensors = {
-        name: x if name.endswith(EXACT) or not x.is_floating_point() else x.to(TYPES[dtype])
-        for name, x in source.state.items()
-        if heads or name.startswith(TRUNK)
-    }
-    description = {
-        "format": FORMAT,
-        "source": locate(path).name,
-        "dtype": dtype,
-    } | source.description
-    description["sensors"] = {name: _sensor(name) for name in description["bands"]}
+
+
+def _cast(state: dict[str, Tensor], dtype: torch.dtype, *, heads: bool) -> dict[str, Tensor]:
+    """The tensors of an export in its type."""
+    tensors = {}
+    for name, tensor in state.items():
+        if not heads and not name.startswith(TRUNK):
+            continue
+        if tensor.is_floating_point() and not name.endswith(EXACT):
+            tensor = tensor.to(dtype)
+        tensors[name] = tensor.contiguous()
+    return tensors
+
+
+def _write(out: Path, tensors: dict[str, Tensor], description: dict[str, Any]) -> None:
+    """Write both files into a hidden folder, which gets its name when they are complete."""
     hidden = out.with_name(f".unfinished-{out.name}")
     shutil.rmtree(hidden, ignore_errors=True)
     hidden.mkdir()
     try:
-        save_file(
-            {name: x.contiguous() for name, x in tensors.items()},
-            hidden / WEIGHTS,
-            {"format": "pt"},
-        )
+        save_file(tensors, hidden / WEIGHTS, {"format": "pt"})
         (hidden / SPEC).write_text(json.dumps(description, indent=1) + "\n")
         hidden.rename(out)
     except BaseException:
         shutil.rmtree(hidden, ignore_errors=True)
         raise
-    count = sum(x.numel() for x in tensors.values())
-    return [
-        f"{out}: {description['weights']} of step {description['step']}, {len(tensors)} tensors, "
-        f"{count / 1e6:.2f} M numbers in {dtype}, {'with' if heads else 'without'} the heads of pre-training"
-    ]
 
 
-def _sensor(name: str) -> dict:
+def _summary(
+    out: Path, tensors: dict[str, Tensor], source: Source, *, dtype: str, heads: bool
+) -> str:
+    """What was written, in one line."""
+    count = sum(tensor.numel() for tensor in tensors.values())
+    with_heads = "without"
+    if heads:
+        with_heads = "with"
+    return (
+        f"{out}: {source.description['weights']} of step {source.description['step']}, "
+        f"{len(tensors)} tensors, {count / 1e6:.2f} M numbers in {dtype}, "
+        f"{with_heads} the heads of pre-training"
+    )
+
+
+def _sensor(name: str) -> dict[str, Any]:
     """How a sensor's pixels become the model's input: (x / scale - mean) / std by band."""
     sensor = MODALITIES[name]
     return {

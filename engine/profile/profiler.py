@@ -15,7 +15,6 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from data.stream.batches import open_stream
 from data.stream.sample import Batch
 from engine.config.load import Config
 from engine.config.snapshot import environment
@@ -25,8 +24,10 @@ from engine.distributed.collectives import collect, together
 from engine.errors import ConfigError
 from engine.profile.ceiling import SIZES, matmul_rate
 from engine.profile.trace import STEP, StepTrace, read_trace
+from engine.training.assemble import Run
+from engine.training.loss_terms import TOTAL
 from engine.training.step import StepReport, part
-from engine.training.trainer import Run, open_run, prepare
+from engine.training.trainer import open_run, prepare
 from models.moe.layer import expert_parameters
 
 TRACED = 2  # steps with the profiler on: the first pays for its start, the second is read
@@ -65,17 +66,7 @@ def profile_step(
     flops = together(lambda: _check(config, warmup, steps, total))
     prepare(config.settings)
     run = open_run(_aside(config), device)
-    batches = iter(
-        open_stream(
-            run.dataset,
-            run.settings.data,
-            seed=run.settings.seed,
-            batch_size=config.batch_size,
-            steps=range(total),
-            rank=run.rank,
-            world_size=run.reducer.world_size,
-        )
-    )
+    batches = iter(run.batches(total))
     for number in range(warmup):
         _say(run, number, total, "warm-up", one_step(run, batches)[0])
     timed = []
@@ -199,7 +190,7 @@ def training(reports: Sequence[StepReport]) -> dict:
         {name: value if isfinite(value) else None for name, value in report.terms.items()}
         for report in reports
     ]
-    losses = [values["total"] for values in terms]
+    losses = [values[TOTAL] for values in terms]
     return {
         "steps": len(reports),
         "applied": sum(report.applied for report in reports),

@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 
 from data.pages.style import PLAIN, WIDTH
 from engine.errors import ConfigError
-from engine.report.history import LOSS_PREFIX, TOTAL, History
+from engine.report.history import History
 from engine.training import metrics
+from engine.training.loss_terms import LOSS_PREFIX, TOTAL_KEY
 
 COLOURS = ("#c2410c", "#2563eb", "#15803d", "#7c3aed")
 COLUMN = 24  # characters of the table
@@ -76,7 +77,7 @@ def _ends(values: list) -> str:
 
 def terms(run: History) -> list[str]:
     """Keys of the total and of its terms."""
-    return [TOTAL] + [term.key for term in run.loss_terms()]
+    return [TOTAL_KEY] + [term.key for term in run.loss_terms()]
 
 
 def distances(runs: Mapping[str, History]) -> Differences:
@@ -116,7 +117,7 @@ def table(differences: Differences) -> str:
     ]
     for key in differences[labels[0]]:
         title = "total"
-        if key != TOTAL:
+        if key != TOTAL_KEY:
             title = key.removeprefix(LOSS_PREFIX)
         line = f"{title:{COLUMN}}"
         for label in labels:
@@ -147,4 +148,6 @@ def draw(runs: Mapping[str, History], differences: Differences) -> Figure:
 
 
 def _draw_total(axis: Axes, run: History, *, label: str, shade: str, width: float) -> None:
-    axis.plot(run.steps, run.values(TOTAL), color=shade, label=label, linewidth=width, alpha=0.8)
+    axis.plot(
+        run.steps, run.values(TOTAL_KEY), color=shade, label=label, linewidth=width, alpha=0.8
+    )

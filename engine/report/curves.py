@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from data.pages.style import FAINT, PLAIN, colour
-from engine.report.history import QUERY_TERM, History, LossTerm, TeacherHead
+from engine.report.history import History
 from engine.report.panels import (
     draw_limit,
     draw_line,
@@ -15,6 +15,7 @@ from engine.report.panels import (
     group_means,
     panel_grid,
 )
+from engine.training.loss_terms import QSACL, LossTerm, TeacherHead
 
 LEAST_COLUMNS = 4  # of the panels of losses
 TEACHER_HEIGHT = 1.75  # inches a row
@@ -49,8 +50,8 @@ def losses(history: History, prototypes: int) -> Figure:
     first, *others = axes[:top].ravel()
     draw_line(first, history.steps, history.total(), shade=PLAIN, title="total, weighted")
     for axis, term in zip(others, single):
-        draw_line(axis, history.steps, history.term(term), shade=PLAIN, title=term.title)
-        if term.key == QUERY_TERM:
+        draw_line(axis, history.steps, history.term(term), shade=PLAIN, title=term.name)
+        if term == QSACL:
             draw_limit(axis, math.log(prototypes))
     for panels, terms in zip(axes[top:], rows.values()):
         for axis, term in zip(panels, terms):

@@ -2,94 +2,18 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-TOTAL = "loss"
-LOSS_PREFIX = "loss/"
-GRANULAR_PREFIX = "loss/mgcl/"
-QUERY_TERM = "loss/qsacl"
-TEXT_TERM = "loss/ita"
-QUERY_HEAD = "queries"
-TEACHER_PREFIX = "teacher/"
-USED_SUFFIX = "/used"
-
-
-@dataclass(frozen=True)
-class TeacherHead:
-    """A head whose targets are recorded, such as that of ``hr/pixel`` or of ``queries``."""
-
-    name: str
-
-    @property
-    def feature(self) -> str:
-        """The modality, "fused" or "queries"."""
-        return self.name.partition("/")[0]
-
-    @property
-    def level(self) -> str:
-        """The level of a multi-granular head (pixel, object, image); else its name."""
-        level = self.name.partition("/")[2]
-        if not level:
-            return self.name
-        return level
-
-    @property
-    def entropy(self) -> str:
-        """Key of the mean entropy of a target."""
-        return f"{TEACHER_PREFIX}{self.name}/entropy"
-
-    @property
-    def mean_entropy(self) -> str:
-        """Key of the entropy of the mean target."""
-        return f"{TEACHER_PREFIX}{self.name}/mean_entropy"
-
-    @property
-    def used(self) -> str:
-        """Key of the share of prototypes that are some row's first choice."""
-        return f"{TEACHER_PREFIX}{self.name}{USED_SUFFIX}"
-
-
-@dataclass(frozen=True)
-class LossTerm:
-    """A term of the loss, unweighted."""
-
-    key: str  # in the records: "loss/mgcl/hr/pixel", "loss/qsacl", "loss/ita", "loss/moe_balance"
-
-    @property
-    def title(self) -> str:
-        """The name for a reader."""
-        return self.key.removeprefix(LOSS_PREFIX)
-
-    @property
-    def granular(self) -> bool:
-        """Whether this is a multi-granular contrastive term of one feature and level."""
-        return self.key.startswith(GRANULAR_PREFIX)
-
-    @property
-    def feature(self) -> str:
-        """The feature of a multi-granular term."""
-        return self.key.removeprefix(GRANULAR_PREFIX).partition("/")[0]
-
-    @property
-    def level(self) -> str:
-        """The level of a multi-granular term."""
-        return self.key.removeprefix(GRANULAR_PREFIX).partition("/")[2]
-
-    @property
-    def contrastive(self) -> bool:
-        """Whether the term compares the student with targets over prototypes."""
-        return self.granular or self.key == QUERY_TERM
-
-    @property
-    def head(self) -> TeacherHead | None:
-        """The teacher's head that gives a contrastive term its targets."""
-        if self.granular:
-            return TeacherHead(self.key.removeprefix(GRANULAR_PREFIX))
-        if self.key == QUERY_TERM:
-            return TeacherHead(QUERY_HEAD)
-        return None
+from engine.training.loss_terms import (
+    ITA,
+    LOSS_PREFIX,
+    TEACHER_PREFIX,
+    TOTAL_KEY,
+    USED,
+    LossTerm,
+    TeacherHead,
+)
 
 
 class History:
@@ -132,14 +56,19 @@ class History:
 
     def loss_terms(self) -> list[LossTerm]:
         """All terms of the loss, without the total."""
-        return [LossTerm(key) for key in self.records[-1] if key.startswith(LOSS_PREFIX)]
+        terms = []
+        for key in self.records[-1]:
+            if key.startswith(LOSS_PREFIX):
+                terms.append(LossTerm(key.removeprefix(LOSS_PREFIX)))
+        return terms
 
     def teacher_heads(self) -> list[TeacherHead]:
         """All heads whose targets are recorded."""
         heads = []
         for key in self.records[-1]:
-            if key.startswith(TEACHER_PREFIX) and key.endswith(USED_SUFFIX):
-                heads.append(TeacherHead(key[len(TEACHER_PREFIX) : -len(USED_SUFFIX)]))
+            name, _, kind = key.removeprefix(TEACHER_PREFIX).rpartition("/")
+            if key.startswith(TEACHER_PREFIX) and kind == USED:
+                heads.append(TeacherHead(name))
         return heads
 
     def values(self, key: str) -> np.ndarray:
@@ -162,7 +91,7 @@ class History:
 
         NaN at steps that lack a term, so that steps compare, unless these are more than half.
         """
-        values = self.values(TOTAL)
+        values = self.values(TOTAL_KEY)
         complete = self.complete()
         if 2 * complete.sum() < len(self.records):
             return values
@@ -193,7 +122,7 @@ class History:
 
         A batch without labels gives a text alignment of exactly 0.
         """
-        if term.key == TEXT_TERM:
+        if term == ITA:
             return self.values(term.key) == 0
         if term.head is None:
             return np.zeros(len(self.records), bool)

@@ -122,7 +122,7 @@ def term_rows(history: History) -> list[TermRow]:
     """Every loss term at both ends of the run."""
     rows = [_term_row("total", history.total(), history.tenth)]
     for term in history.loss_terms():
-        rows.append(_term_row(term.title, history.term(term), history.tenth))
+        rows.append(_term_row(term.name, history.term(term), history.tenth))
     return rows
 
 

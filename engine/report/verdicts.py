@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.config.settings import GuardSettings
-from engine.report.history import TOTAL, History
+from engine.report.history import History
 from engine.report.panels import finite_mean
+from engine.training.loss_terms import TOTAL_KEY
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def finite(history: History) -> Verdict:
     """Every loss term of every step is a number, and every update was applied."""
     keys: set[str] = set()
     for record in history.records:
-        keys.update(key for key in record if key.split("/")[0] == TOTAL)
+        keys.update(key for key in record if key.split("/")[0] == TOTAL_KEY)
     missing = {}  # key -> steps without a finite value
     for key in sorted(keys):
         steps = int((~np.isfinite(history.values(key))).sum())

@@ -1,26 +1,35 @@
-"""What a run says while it runs: one JSON object a step, TensorBoard files and a progress line;
-rank 0 only."""
+"""What a run says while it runs: one JSON object a step, TensorBoard files and a progress line.
+
+Only rank 0 says anything.
+"""
 
 import json
 import math
 import os
 import time
 from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
 from data.files import write_whole
 from engine.errors import ConfigError
 
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
 FILE = "metrics.jsonl"
+_SMOOTHING = 0.9  # of the seconds a step, from which the time left follows
 
 
 def read(run_dir: str | os.PathLike) -> list[dict]:
-    """All whole records of a run, by step. A last line that a crash cut short is left out.
+    """All complete records of a run, by step. A last line that a crash cut short is left out.
 
     Raises:
-        ConfigError: a line other than the last is not JSON.
+        ConfigError: A line other than the last is not JSON.
     """
     path = Path(run_dir) / FILE
-    lines = path.read_text().splitlines() if path.exists() else []
+    if not path.exists():
+        return []
+    lines = path.read_text().splitlines()
     records = []
     for number, line in enumerate(lines, 1):
         try:
@@ -34,38 +43,69 @@ def read(run_dir: str | os.PathLike) -> list[dict]:
 
 
 class Metrics:
-    """Writer of one run's records.
-
-    Args: run_dir: the run folder; gets ``metrics.jsonl`` and ``tensorboard/``. steps: steps of the
-        whole run, for the time left. start: first step of this process; records of this and later
-        steps are from before a restart and are cut off. rank: other ranks than 0 write nothing.
-        every: steps between progress lines; every step is recorded.
-    """
+    """Writer of one run's records."""
 
     def __init__(
-        self, run_dir: str | os.PathLike, steps: int, start: int = 0, rank: int = 0, every: int = 1
+        self,
+        run_dir: str | os.PathLike,
+        *,
+        steps: int,
+        start: int = 0,
+        rank: int = 0,
+        every: int = 1,
     ):
-        self.steps, self.every, self.active = steps, every, rank == 0
-        self.recent = None  # seconds a step, smoothed
-        if not self.active:
-            return
-        from torch.utils.tensorboard import SummaryWriter  # seconds to import: not on every rank
+        """Open the files, on rank 0 alone.
 
-        run_dir = Path(run_dir)
+        Args:
+            run_dir: The run folder. It gets ``metrics.jsonl`` and ``tensorboard/``.
+            steps: Steps of the whole run, for the time left.
+            start: First step of this process. Records of this and later steps are from before a
+                restart and are cut off.
+            rank: Ranks other than 0 write nothing.
+            every: Steps between progress lines. Every step is recorded.
+        """
+        self.steps = steps
+        self.every = every
+        self.seconds_a_step: float | None = None  # smoothed
+        self.file: IO[str] | None = None
+        self.board: SummaryWriter | None = None
+        if rank == 0:
+            self._open(Path(run_dir), start)
+
+    def _open(self, run_dir: Path, start: int) -> None:
+        # Imported here because it takes seconds: not on every rank.
+        from torch.utils.tensorboard import SummaryWriter
+
         run_dir.mkdir(parents=True, exist_ok=True)
         _cut(run_dir, start)
-        self.file = open(run_dir / FILE, "a", encoding="utf-8")
+        self.file = open(run_dir / FILE, "a", encoding="utf-8")  # noqa: SIM115 (close() closes it)
         self.board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=start)
 
-    def log(self, step: int, values: dict, samples: int, seconds: float, waited: float) -> None:
-        """Records one step.
+    def log(
+        self,
+        step: int,
+        values: dict[str, Any],
+        *,
+        samples: int,
+        seconds: float,
+        waited: float,
+        loss_note: str = "",
+    ) -> None:
+        """Record one step.
 
-        Args: step: counted from 0. values: names to numbers, or to lists and dictionaries of
-            numbers (JSON only). ``loss`` is shown. samples: global batch. seconds: of the whole
-            step. waited: of these, for data.
+        Args:
+            step: Counted from 0.
+            values: Names to numbers, or to lists and dictionaries of numbers (JSON only).
+            samples: Global batch.
+            seconds: Of the whole step.
+            waited: Of these, for data.
+            loss_note: What the progress line says beside ``values["loss"]``.
         """
-        self.recent = seconds if self.recent is None else 0.9 * self.recent + 0.1 * seconds
-        if not self.active:
+        if self.seconds_a_step is None:
+            self.seconds_a_step = seconds
+        else:
+            self.seconds_a_step = _SMOOTHING * self.seconds_a_step + (1 - _SMOOTHING) * seconds
+        if self.file is None or self.board is None:
             return
         record = {
             "step": step,
@@ -81,37 +121,51 @@ class Metrics:
             if name not in ("step", "time") and isinstance(value, (int, float)):
                 self.board.add_scalar(name, value, step)
         if step % self.every == 0 or step == self.steps - 1:
-            print(self.line(record), flush=True)
-
-    def line(self, record: dict) -> str:
-        """The progress line of a record."""
-        left = (self.steps - 1 - record["step"]) * self.recent
-        hours, minutes, seconds = int(left // 3600), int(left % 3600 // 60), int(left % 60)
-        loss = f"loss {record['loss']:.4f}  " if "loss" in record else ""
-        return (
-            f"step {record['step'] + 1}/{self.steps}  {loss}{record['samples_per_second']:.2f} samples/s  "
-            f"data wait {100 * record['data_wait']:.0f} %  left {hours}:{minutes:02d}:{seconds:02d}"
-        )
+            print(_line(record, self.steps, self.seconds_a_step, loss_note), flush=True)
 
     def close(self) -> None:
-        """Ends both files."""
-        if self.active:
+        """End both files."""
+        if self.file is not None:
             self.file.close()
+        if self.board is not None:
             self.board.close()
 
 
+def _line(record: dict[str, Any], steps: int, seconds_a_step: float, loss_note: str) -> str:
+    """The progress line of a record."""
+    parts = [f"step {record['step'] + 1}/{steps}"]
+    if "loss" in record:
+        loss = f"loss {record['loss']:.4f}"
+        if loss_note:
+            loss += f" ({loss_note})"
+        parts.append(loss)
+    parts.append(f"{record['samples_per_second']:.2f} samples/s")
+    parts.append(f"data wait {100 * record['data_wait']:.0f} %")
+    parts.append(f"left {_clock((steps - 1 - record['step']) * seconds_a_step)}")
+    return "  ".join(parts)
+
+
+def _clock(seconds: float) -> str:
+    """Hours, minutes and seconds."""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"
+
+
 def _cut(run_dir: Path, start: int) -> None:
-    """Rewrites the records without those of step ``start`` and later, and without a torn last line."""
+    """Remove the records of step ``start`` and later, and a torn last line."""
     path = run_dir / FILE
     if path.exists():
-        kept = [record for record in read(run_dir) if record["step"] < start]
-        write_whole(path, "".join(json.dumps(record) + "\n" for record in kept))
+        lines = [json.dumps(record) + "\n" for record in read(run_dir) if record["step"] < start]
+        write_whole(path, "".join(lines))
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     """JSON has no NaN and no infinity: they are written as null."""
     if isinstance(value, dict):
         return {name: _plain(entry) for name, entry in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,15 +1,24 @@
-"""Which view meets which loss: from the outputs of student and teacher to one number to minimise."""
+"""Which views each loss compares: from the outputs of student and teacher to one number."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from data.stream.collate import apply_colours
 from data.stream.sample import Batch
 from data.stream.settings import GLOBAL
 from engine.config.settings import LossSettings
 from engine.errors import ConfigError
+from engine.training.loss_terms import (
+    ITA,
+    KOLEO,
+    MOE_BALANCE,
+    QSACL,
+    QUERIES,
+    LossTerm,
+    TeacherHead,
+)
 from models.features import FUSED, Views
 from models.pretraining.losses.dino import Centre, DinoSpec, Statistics
 from models.pretraining.losses.image_text import LabelledViews, check_labels, image_text
@@ -25,147 +34,189 @@ from models.pretraining.losses.semantic_aggregation import semantic_aggregation
 from models.pretraining.model import Outputs, Pretraining
 from models.reducer import Reducer
 
-QUERIES = "queries"
-
 
 def to_views(batch: Batch, device: torch.device) -> dict[str, Views]:
-    """What the model sees of a batch, by view size."""
-    days = {name: values.to(device, non_blocking=True) for name, values in batch.days.items()}
+    """What the model sees of a batch, by view size, on a device."""
+    days = _on_device(batch.days, device)
     region = batch.region.to(device, non_blocking=True)
-    found = {}
+    by_size = {}
     for size, views in batch.views.items():
-        images = {name: x.to(device, non_blocking=True) for name, x in views.images.items()}
-        valid = {name: x.to(device, non_blocking=True) for name, x in views.valid.items()}
+        images = _on_device(views.images, device)
+        valid = _on_device(views.valid, device)
         if views.colours is not None and "hr" in images:
             images["hr"] = apply_colours(views, images["hr"], valid["hr"])
-        found[size] = Views(images, valid, days, region)
-    return found
+        by_size[size] = Views(images, valid, days, region)
+    return by_size
+
+
+def _on_device(tensors: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
 
 
 @dataclass
 class Losses:
-    """One step's losses; terms are this rank's shares, their average over ranks is the value of the
-    global batch."""
+    """One step's losses.
 
-    total: Tensor  # what backward starts from
-    terms: dict[str, Tensor]  # unweighted, and "total"
-    statistics: dict[str, Tensor]  # of the teacher, equal on all ranks
-    centres: dict[str, Tensor]  # batch means for the running centres; empty with Sinkhorn-Knopp
+    Terms are this rank's shares: their average over ranks is the value of the global batch.
+    """
+
+    total: Tensor  # the weighted sum that backward starts from
+    terms: dict[str, Tensor] = field(default_factory=dict)  # unweighted, by the term's name
+    weights: dict[str, float] = field(default_factory=dict)  # by the term's name
+    # Of the teacher, equal on all ranks, by ``TeacherHead.statistic``.
+    statistics: dict[str, Tensor] = field(default_factory=dict)
+    # Batch means for the running centres, by the head's name; empty with Sinkhorn-Knopp.
+    centres: dict[str, Tensor] = field(default_factory=dict)
+
+    def add(self, term: LossTerm, value: Tensor, weight: float) -> None:
+        """Note a term and add it, weighted, to the total.
+
+        A weight of 0 keeps the graph, so that all ranks have the same one.
+        """
+        self.terms[term.name] = value
+        self.weights[term.name] = weight
+        self.total = self.total + weight * value
+
+    def note(self, head: TeacherHead, statistics: Statistics) -> None:
+        """Keep the teacher's statistics of a head."""
+        for kind, value in statistics._asdict().items():
+            self.statistics[head.statistic(kind)] = value
 
 
 class Objective:
-    """lambda_1 MGCL + lambda_2 QSACL + lambda_3 ITA + the mixtures' balance loss (supplement,
-    sections A and C)."""
+    """lambda_1 MGCL + lambda_2 QSACL + lambda_3 ITA + the mixtures' balance loss.
+
+    Source: supplement, sections A and C.
+    """
 
     def __init__(
         self,
         settings: LossSettings,
+        *,
         student: Pretraining,
         teacher: Pretraining,
         text: Tensor,
         reducer: Reducer,
     ):
+        """Take the models and what the losses compare with.
+
+        Args:
+            settings: Weights and temperatures.
+            student: The model that learns.
+            teacher: The model that gives targets.
+            text: Class embeddings, K D.
+            reducer: Collectives over the global batch.
+        """
         self.settings = settings
-        self.student, self.teacher = student, teacher
+        self.student = student
+        self.teacher = teacher
         self.text = text  # K D
         self.reducer = reducer
-        prototypes = student.spec.head.prototypes
-        names = [f"{feature}/{level}" for feature in student.heads for level in LEVELS] + [QUERIES]
-        self.centres = (
-            {}
-            if settings.centring == "sinkhorn"
-            else {
-                name: Centre(prototypes, settings.centre_momentum).to(text.device) for name in names
-            }
-        )
+        self.centres: dict[str, Centre] = {}  # by the head's name; empty with Sinkhorn-Knopp
+        if settings.centring == "mean":
+            for head in self._heads():
+                centre = Centre(student.spec.head.prototypes, settings.centre_momentum)
+                self.centres[head.name] = centre.to(text.device)
 
     def __call__(
-        self, student: Outputs, teacher: Outputs, batch: Batch, temperature: float
+        self, student: Outputs, teacher: Outputs, batch: Batch, *, temperature: float
     ) -> Losses:
-        """Losses of one rank's slice; ``temperature`` is the teacher's at this step. Collective."""
-        losses = Losses(self.text.new_zeros(()), {}, {}, {})
-        dino = DinoSpec(
-            self.settings.student_temperature, temperature, self.settings.sinkhorn_iterations
-        )
-        affine = {
-            size: views.affine.to(self.text.device, non_blocking=True)
-            for size, views in batch.views.items()
-        }
+        """Losses of one rank's slice. It is a collective call.
+
+        Args:
+            student: The student's outputs for the batch.
+            teacher: The teacher's.
+            batch: This rank's slice.
+            temperature: The teacher's at this step.
+        """
+        settings = self.settings
+        losses = Losses(self.text.new_zeros(()))
+        dino = DinoSpec(settings.student_temperature, temperature, settings.sinkhorn_iterations)
+        affine = {}
+        for size, views in batch.views.items():
+            affine[size] = views.affine.to(self.text.device, non_blocking=True)
         for feature in self.student.heads:
-            self._granularity(losses, feature, student, teacher, affine, dino)
-        self._aggregation(losses, student, teacher, dino)
-        self._add(losses, "ita", self._alignment(student, batch), self.settings.ita)
+            student_maps = _view_maps(student, feature, affine)
+            teacher_maps = _view_maps(teacher, feature, affine)
+            self._add_granularity(losses, feature, student_maps, teacher_maps[GLOBAL], dino=dino)
+        self._add_aggregation(losses, student, teacher, dino)
+        losses.add(ITA, self._alignment(student, batch), settings.ita)
         if student.routings:
             balance = torch.stack([routing.balance for routing in student.routings]).sum()
-            self._add(losses, "moe_balance", balance, self.settings.moe_balance)
-        if self.settings.koleo:
-            self._add(losses, "koleo", self._spread(student), self.settings.koleo)
-        losses.terms["total"] = losses.total
+            losses.add(MOE_BALANCE, balance, settings.moe_balance)
+        if settings.koleo:
+            losses.add(KOLEO, self._spread(student), settings.koleo)
         return losses
 
     def update_centres(self, losses: Losses) -> None:
-        """Move the running centres; to be called only if the step was applied."""
-        for name, mean in losses.centres.items():
-            self.centres[name].update(mean)
+        """Move the running centres. Call it only if the step was applied."""
+        for head, mean in losses.centres.items():
+            self.centres[head].update(mean)
 
     def state(self) -> dict[str, Tensor]:
-        """Running centres by name, for a checkpoint; empty with Sinkhorn-Knopp."""
-        return {name: centre.value for name, centre in self.centres.items()}
+        """Running centres by the head's name, for a checkpoint; empty with Sinkhorn-Knopp."""
+        return {head: centre.value for head, centre in self.centres.items()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Take back what ``state`` gave. Raises ConfigError if the names differ."""
+        """Take back what ``state`` gave.
+
+        Raises:
+            ConfigError: The names differ, because the centring does.
+        """
         if state.keys() != self.centres.keys():
             raise ConfigError(
                 f"loss.centring: the checkpoint has {len(state)} running centres, this run "
                 f"{len(self.centres)}; continue with the centring it was saved with"
             )
-        for name, value in state.items():
-            self.centres[name].value.copy_(value)
+        for head, value in state.items():
+            self.centres[head].value.copy_(value)
 
-    def _granularity(
+    def _heads(self) -> list[TeacherHead]:
+        """All heads that have targets."""
+        heads = []
+        for feature in self.student.heads:
+            for level in LEVELS:
+                heads.append(TeacherHead.of(feature, level))
+        return [*heads, QUERIES]
+
+    def _add_granularity(
         self,
         losses: Losses,
         feature: str,
-        student: Outputs,
-        teacher: Outputs,
-        affine: dict[str, Tensor],
+        student: dict[str, ViewMaps],
+        teacher: ViewMaps,
+        *,
         dino: DinoSpec,
     ) -> None:
-        """Equation 5 for one feature: student views of all sizes against the teacher's global
-        views."""
-
-        def view_maps(outputs: Outputs, size: str) -> ViewMaps:
-            found = outputs.features[size]
-            return ViewMaps(found.maps[feature], found.valid[feature], affine[size])
-
-        spec = GranularitySpec(dino, self.settings.clusters, self.settings.cluster_epsilon)
-        centres = (
-            {level: self.centres[f"{feature}/{level}"] for level in LEVELS}
-            if self.centres
-            else None
-        )
-        found = multi_granularity(
-            {size: view_maps(student, size) for size in student.features},
-            view_maps(teacher, GLOBAL),
-            student_heads=self.student.heads[feature],
-            teacher_heads=self.teacher.heads[feature],
-            spec=spec,
+        """Equation 5 for one feature: student views of all sizes, global views of the teacher."""
+        settings = self.settings
+        heads = {level: TeacherHead.of(feature, level) for level in LEVELS}
+        centres = None
+        if self.centres:
+            centres = {level: self.centres[head.name] for level, head in heads.items()}
+        granularity = multi_granularity(
+            student,
+            teacher,
+            student_heads=_heads_of(self.student, feature),
+            teacher_heads=_heads_of(self.teacher, feature),
+            spec=GranularitySpec(dino, settings.clusters, settings.cluster_epsilon),
             reducer=self.reducer,
             centres=centres,
         )
-        for level in LEVELS:
-            self._add(losses, f"mgcl/{feature}/{level}", found.losses[level], self.settings.mgcl)
-            _note(losses, f"{feature}/{level}", found.statistics[level])
-        losses.centres |= {f"{feature}/{level}": mean for level, mean in found.centres.items()}
+        for level, head in heads.items():
+            losses.add(LossTerm.of(head), granularity.losses[level], settings.mgcl)
+            losses.note(head, granularity.statistics[level])
+        for level, mean in granularity.centres.items():
+            losses.centres[heads[level].name] = mean
 
-    def _aggregation(
+    def _add_aggregation(
         self, losses: Losses, student: Outputs, teacher: Outputs, dino: DinoSpec
     ) -> None:
         """Queries of global views against those of local views, both ways."""
-        valid = {
-            size: found.valid[FUSED].flatten(2).any(2) for size, found in student.features.items()
-        }  # B V
-        found = semantic_aggregation(
+        valid = {}
+        for size, features in student.features.items():
+            valid[size] = features.valid[FUSED].flatten(2).any(2)  # B V
+        aggregation = semantic_aggregation(
             student.queries,
             teacher.queries,
             valid=valid,
@@ -173,47 +224,51 @@ class Objective:
             teacher_head=self.teacher.query_head,
             spec=dino,
             reducer=self.reducer,
-            centre=self.centres.get(QUERIES),
+            centre=self.centres.get(QUERIES.name),
         )
-        self._add(losses, "qsacl", found.loss, self.settings.qsacl)
-        _note(losses, QUERIES, found.statistics)
-        if found.centre is not None:
-            losses.centres[QUERIES] = found.centre
+        losses.add(QSACL, aggregation.loss, self.settings.qsacl)
+        losses.note(QUERIES, aggregation.statistics)
+        if aggregation.centre is not None:
+            losses.centres[QUERIES.name] = aggregation.centre
 
     def _alignment(self, student: Outputs, batch: Batch) -> Tensor:
         """Equation 7 on the student's fused maps of all views."""
+        projection = self.student.text_projection
         views = {}
-        for size, found in student.features.items():
-            fused = found.maps[FUSED][:, :, 0]  # B V g g D
-            projected = self.student.text_projection(
-                fused.to(self.student.text_projection.weight.dtype)
-            )
+        for size, features in student.features.items():
+            fused = features.maps[FUSED][:, :, 0]  # B V g g D
+            valid = features.valid[FUSED][:, :, 0]  # B V g g
             labels = batch.views[size].labels  # B V L L
             check_labels(labels, len(self.text))
             views[size] = LabelledViews(
-                projected, found.valid[FUSED][:, :, 0], labels.to(fused.device, non_blocking=True)
+                projection(fused.to(projection.weight.dtype)),
+                valid,
+                labels.to(fused.device, non_blocking=True),
             )
         return image_text(
             views, self.text, temperature=self.settings.text_temperature, reducer=self.reducer
         )
 
     def _spread(self, student: Outputs) -> Tensor:
-        """KoLeo on the fused image vectors of the first global view: one a sample, so that views
-        may agree."""
-        found = student.features[GLOBAL]
-        vectors, present = average(
-            found.maps[FUSED][:, 0, 0], found.valid[FUSED][:, 0, 0]
-        )  # B D, B
+        """KoLeo on the fused image vectors of the first global view.
+
+        One vector for each sample, so that two views of a sample may agree.
+        """
+        features = student.features[GLOBAL]
+        maps = features.maps[FUSED][:, 0, 0]  # B g g D
+        valid = features.valid[FUSED][:, 0, 0]  # B g g
+        vectors, present = average(maps, valid)  # B D, B
         return koleo(vectors, present, self.reducer)
 
-    @staticmethod
-    def _add(losses: Losses, name: str, value: Tensor, weight: float) -> None:
-        """Note a term and add it, weighted, to the total. A weight of 0 keeps the graph, so that
-        ranks stay alike."""
-        losses.terms[name] = value
-        losses.total = losses.total + weight * value
+
+def _heads_of(model: Pretraining, feature: str) -> dict[str, nn.Module]:
+    """The projection heads of a feature, by name."""
+    return dict(model.heads[feature].named_children())
 
 
-def _note(losses: Losses, name: str, found: Statistics) -> None:
-    """The teacher's statistics under one head's name."""
-    losses.statistics |= {f"{name}/{key}": value for key, value in found._asdict().items()}
+def _view_maps(outputs: Outputs, feature: str, affine: dict[str, Tensor]) -> dict[str, ViewMaps]:
+    """One feature of all views, by view size."""
+    maps = {}
+    for size, features in outputs.features.items():
+        maps[size] = ViewMaps(features.maps[feature], features.valid[feature], affine[size])
+    return maps

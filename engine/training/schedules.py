@@ -1,10 +1,12 @@
-"""Every schedule of the training as a function of the step alone, so that a continued run meets the
-same values."""
+"""Every schedule of the training as a function of the step alone.
+
+So a continued run meets the same values.
+"""
 
 import math
 from dataclasses import dataclass
 
-from engine.config.settings import Settings
+from engine.config.settings import OptimizerSettings, Settings
 
 
 @dataclass(frozen=True)
@@ -29,49 +31,52 @@ def linear(start: float, end: float, progress: float) -> float:
 
 
 class Schedules:
-    """The schedules of a run (supplement, section C): cosines over its steps, the learning rate
-    warmed up linearly.
+    """The schedules of a run: cosines over its steps, the learning rate warmed up linearly.
 
-    Args: settings: the run's ``skysense`` settings. optimizer_params: DeepSpeed's
-        ``optimizer.params``: ``lr`` is the peak, ``weight_decay`` the first value.
+    Source: supplement, section C.
     """
 
-    def __init__(self, settings: Settings, optimizer_params: dict):
+    def __init__(self, settings: Settings, optimizer: OptimizerSettings):
+        """Take the settings of a run and the first values of its optimizer."""
         self.schedule = settings.schedule
         self.loss = settings.loss
-        self.peak_lr = optimizer_params["lr"]
-        self.weight_decay = optimizer_params["weight_decay"]
+        self.optimizer = optimizer
 
     def at(self, step: int) -> StepSchedule:
         """Values of step ``step`` of 0 .. steps - 1; the last step has the final values exactly."""
         schedule = self.schedule
+        loss = self.loss
         progress = _share(step, schedule.steps - 1)
+        warmed_up = _share(step, loss.teacher_temperature_warmup)
         lr = self.lr(step)
+        last_layer_lr = lr
+        if step < loss.freeze_last_layer:
+            last_layer_lr = 0.0
         return StepSchedule(
             lr=lr,
-            last_layer_lr=0.0 if step < self.loss.freeze_last_layer else lr,
-            weight_decay=cosine(self.weight_decay, schedule.final_weight_decay, progress),
+            last_layer_lr=last_layer_lr,
+            weight_decay=cosine(self.optimizer.weight_decay, schedule.final_weight_decay, progress),
             momentum=cosine(schedule.ema_start, schedule.ema_end, progress),
             teacher_temperature=linear(
-                self.loss.teacher_temperature_start,
-                self.loss.teacher_temperature,
-                _share(step, self.loss.teacher_temperature_warmup),
+                loss.teacher_temperature_start, loss.teacher_temperature, warmed_up
             ),
         )
 
     def lr(self, step: int) -> float:
-        """Learning rate: up in ``warmup`` equal steps that leave out 0 and the peak, then a cosine
-        from the peak."""
+        """Learning rate: up in ``warmup`` equal steps, then a cosine from the peak.
+
+        The steps of the warm-up leave out 0 and the peak.
+        """
+        peak = self.optimizer.lr
         warmup = self.schedule.warmup
         if step < warmup:
-            return self.peak_lr * (step + 1) / (warmup + 1)
-        return cosine(
-            self.peak_lr,
-            self.schedule.final_lr,
-            _share(step - warmup, self.schedule.steps - 1 - warmup),
-        )
+            return peak * (step + 1) / (warmup + 1)
+        progress = _share(step - warmup, self.schedule.steps - 1 - warmup)
+        return cosine(peak, self.schedule.final_lr, progress)
 
 
-def _share(done: int, whole: int) -> float:
-    """``done / whole`` cut to 0 .. 1; a span without length has been passed."""
-    return min(max(done / whole, 0.0), 1.0) if whole > 0 else 1.0
+def _share(done: int, total: int) -> float:
+    """``done / total`` cut to 0 .. 1; a span without length counts as passed."""
+    if total <= 0:
+        return 1.0
+    return min(max(done / total, 0.0), 1.0)

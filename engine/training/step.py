@@ -11,6 +11,7 @@ from data.stream.sample import Batch
 from engine.distributed import zero
 from engine.distributed.teacher import EmaTeacher
 from engine.resilience.guard import all_finite
+from engine.training.loss_terms import ENTROPY, TOTAL, USED, LossTerm, TeacherHead
 from engine.training.objective import Losses, Objective, to_views
 from engine.training.schedules import Schedules, StepSchedule
 from models.backbone.stages import expert_load
@@ -28,35 +29,73 @@ def part(name: str) -> record_function:
 
 @dataclass
 class StepReport:
-    """What one step did; every number is over the global batch."""
+    """What one step did. Every number is over the global batch."""
 
     applied: bool
     schedule: StepSchedule
-    terms: dict[str, float]  # loss terms, unweighted, and "total"
+    terms: dict[str, float]  # loss terms by name, unweighted, and the weighted "total"
+    weights: dict[str, float]  # of the loss terms
     statistics: dict[str, float]  # teacher entropies, prototype use
-    gradient_norm: float
+    gradient_norm: float  # NaN if the loss was not finite
     expert_load: Tensor | None  # layers, modalities, E: tokens sent to each expert
-    skipped_keys: list[str] = field(
-        default_factory=list
-    )  # this rank's samples, if the step was not applied
+    # This rank's samples, if the step was not applied.
+    skipped_keys: list[str] = field(default_factory=list)
+
+    @property
+    def loss(self) -> float:
+        """The weighted sum of all terms."""
+        return self.terms[TOTAL]
 
     def entropies(self) -> dict[str, float]:
-        """Mean entropy of the teacher's targets, in nats, of every head that had any: a batch may
-        lack a modality."""
-        used = [name for name, share in self.statistics.items() if name.endswith("/used") and share]
-        heads = [name.removesuffix("/used") for name in used]
-        return {head: self.statistics[f"{head}/entropy"] for head in heads}
+        """Mean entropy of the teacher's targets, in nats, of every head that had any.
+
+        A batch may lack a modality.
+        """
+        entropies = {}
+        for name, share in self.statistics.items():
+            head, _, kind = name.rpartition("/")
+            if kind == USED and share != 0:
+                entropies[head] = self.statistics[TeacherHead(head).statistic(ENTROPY)]
+        return entropies
+
+    def measured_terms(self) -> list[str]:
+        """Names of the loss terms that the batch, which may lack a modality, could measure."""
+        names = []
+        for name in self.weights:
+            if LossTerm(name).is_measured(self.terms[name], self.statistics):
+                names.append(name)
+        return names
+
+    def mean_loss(self) -> float:
+        """Weighted mean of the measured terms.
+
+        Unlike the total it does not jump when a batch lacks a modality.
+        """
+        measured = self.measured_terms()
+        weight = sum(self.weights[name] for name in measured)
+        if weight == 0:
+            return 0.0
+        return sum(self.weights[name] * self.terms[name] for name in measured) / weight
+
+
+@dataclass
+class _Figures:
+    """What ``Step`` fetches from the device; fields as in ``StepReport``."""
+
+    terms: dict[str, float]
+    weights: dict[str, float]
+    statistics: dict[str, float] = field(default_factory=dict)
+    expert_load: Tensor | None = None
 
 
 class Step:
-    """One student call, teacher targets, losses, finite vote, backward, optimizer, teacher and
-    prototypes."""
+    """One student call, teacher targets, losses, finite vote, backward, optimizer, teacher."""
 
     def __init__(
         self,
-        engine,
+        *,
+        engine: zero.DeepSpeedEngine,
         ema: EmaTeacher,
-        teacher: Pretraining,
         objective: Objective,
         schedules: Schedules,
         reducer: Reducer,
@@ -66,7 +105,7 @@ class Step:
         self.engine = engine
         self.student: Pretraining = engine.module
         self.ema = ema
-        self.teacher = teacher
+        self.teacher = objective.teacher
         self.objective = objective
         self.schedules = schedules
         self.reducer = reducer
@@ -74,8 +113,10 @@ class Step:
         self.seed = seed
 
     def __call__(self, batch: Batch) -> StepReport:
-        """Train on one rank's slice of step ``batch.step``. Every rank must call with the same
-        step."""
+        """Train on one rank's slice of step ``batch.step``.
+
+        Every rank must call with the same step.
+        """
         with part("inputs"):
             now = self.schedules.at(batch.step)
             zero.set_schedule(
@@ -93,13 +134,14 @@ class Step:
         with part("teacher"), torch.no_grad():
             targets = self.teacher(views)
         with part("losses"):
-            losses = self.objective(outputs, targets, batch, now.teacher_temperature)
+            losses = self.objective(outputs, targets, batch, temperature=now.teacher_temperature)
 
         # The vote comes before backward: a NaN on one rank must not reach any rank's gradients,
         # teacher or prototypes.
         with part("vote"):
             finite = all_finite(losses.total, self.reducer)
-        applied, lost_regions = False, None
+        applied = False
+        lost_regions = None
         if finite:
             with part("backward"):
                 self.engine.backward(losses.total)
@@ -112,54 +154,72 @@ class Step:
             with part("prototypes, centres"):
                 lost_regions = self.student.update_context(outputs, self.reducer)
                 self.objective.update_centres(losses)
+
         with part("report"):
-            terms, statistics, load = self._fetch(losses, outputs, lost_regions)
-            return StepReport(
-                applied=applied,
-                schedule=now,
-                terms=terms,
-                statistics=statistics,
-                gradient_norm=zero.gradient_norm(self.engine) if finite else float("nan"),
-                expert_load=load,
-                skipped_keys=[] if applied else list(batch.keys),
-            )
+            figures = self._fetch(losses, outputs, lost_regions)
+            return self._report(batch, figures, now, finite=finite, applied=applied)
 
-    def _fetch(
-        self, losses: Losses, outputs: Outputs, lost_regions: Tensor | None
-    ) -> tuple[dict[str, float], dict[str, float], Tensor | None]:
-        """Terms (their mean over ranks), statistics and expert load, with one exchange and one
-        transfer to the host.
+    def _fetch(self, losses: Losses, outputs: Outputs, lost_regions: Tensor | None) -> _Figures:
+        """The figures of a step, with one exchange and one transfer to the host.
 
-        Raises FloatingPointError, on all ranks alike, if the geo context had to refuse its update.
+        Terms are averaged over ranks, and tokens summed. Statistics are equal on all ranks.
+
+        Raises:
+            FloatingPointError: The geo context had to refuse its update; raised on all ranks.
         """
-        load = self._load(outputs)  # layers modalities E
-        shares = [torch.stack([value.detach().float() for value in losses.terms.values()])]  # terms
-        shares += [] if load is None else [load.flatten()]  # integers, exact in float64
-        shares = self.reducer.sum(torch.cat([share.double() for share in shares]))
-        equal = (
-            [torch.stack(list(losses.statistics.values()))] if losses.statistics else []
-        )  # on all ranks
-        equal += [] if lost_regions is None else [lost_regions[None]]
-        values = iter(torch.cat([shares, *(value.double() for value in equal)]).tolist())
-        terms = {name: value / self.reducer.world_size for name, value in zip(losses.terms, values)}
-        counts = [] if load is None else list(islice(values, load.numel()))
-        statistics = dict(zip(losses.statistics, islice(values, len(losses.statistics))))
-        if any(values):
+        terms = {**losses.terms, TOTAL: losses.total}
+        summed = [torch.stack([value.detach().float() for value in terms.values()]).double()]
+        load = self._expert_load(outputs)  # layers modalities E
+        if load is not None:
+            summed.append(load.flatten().double())  # integers, exact in float64
+        pieces = [self.reducer.sum(torch.cat(summed))]
+        if losses.statistics:
+            pieces.append(torch.stack(list(losses.statistics.values())).double())
+        if lost_regions is not None:
+            pieces.append(lost_regions[None].double())
+        numbers = iter(torch.cat(pieces).tolist())
+
+        world_size = self.reducer.world_size
+        figures = _Figures(
+            terms={name: next(numbers) / world_size for name in terms}, weights=losses.weights
+        )
+        if load is not None:
+            counts = list(islice(numbers, load.numel()))
+            figures.expert_load = torch.tensor(counts, dtype=torch.float64).long().view(load.shape)
+        figures.statistics = {name: next(numbers) for name in losses.statistics}
+        if lost_regions is not None and next(numbers) > 0:
             raise FloatingPointError(
                 "geo context: expected finite new prototypes, found others; none were written and "
                 "the last checkpoint is sound; look at the samples of this step"
             )
-        return (
-            terms,
-            statistics,
-            None if load is None else torch.tensor(counts).long().view(load.shape),
+        return figures
+
+    def _report(
+        self, batch: Batch, figures: _Figures, now: StepSchedule, *, finite: bool, applied: bool
+    ) -> StepReport:
+        """The report of a step."""
+        gradient_norm = float("nan")
+        if finite:
+            gradient_norm = zero.gradient_norm(self.engine)
+        skipped_keys: list[str] = []
+        if not applied:
+            skipped_keys = list(batch.keys)
+        return StepReport(
+            applied=applied,
+            schedule=now,
+            terms=figures.terms,
+            weights=figures.weights,
+            statistics=figures.statistics,
+            gradient_norm=gradient_norm,
+            expert_load=figures.expert_load,
+            skipped_keys=skipped_keys,
         )
 
-    def _load(self, outputs: Outputs) -> Tensor | None:
+    def _expert_load(self, outputs: Outputs) -> Tensor | None:
         """Tokens of this rank that each expert was sent: layers, modalities, E."""
-        if not outputs.routings:
-            return None
         spec = self.student.spec
+        if spec.moe is None or not outputs.routings:
+            return None
         return expert_load(
             outputs.routings, outputs.layouts, spec.moe.experts, list(spec.modalities)
         )

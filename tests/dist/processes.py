@@ -36,7 +36,7 @@ def free_port() -> int:
 
 
 def environment(rank: int, world: int, port: int) -> dict[str, str]:
-    """Variables of one process: the ones that torch and DeepSpeed read, on the CPU with one thread."""
+    """Variables of one process that torch and DeepSpeed read: on the CPU, with one thread."""
     ours = {
         "RANK": rank,
         "LOCAL_RANK": rank,
@@ -66,8 +66,10 @@ def run_processes(world: int, target: str, args: Sequence = (), timeout: float =
         processes = []
         try:
             for rank in range(world):
-                out, err = (open(f"{folder}/{rank}.{name}", "wb") for name in ("out", "err"))
-                with out, err:
+                with (
+                    open(f"{folder}/{rank}.out", "wb") as out,
+                    open(f"{folder}/{rank}.err", "wb") as err,
+                ):
                     processes.append(
                         subprocess.Popen(
                             command,

@@ -28,9 +28,8 @@ CENTRES = {"fused": torch.arange(5.0)}
 def open_run(ep_size=2, bf16=False, width=8):
     """Engine and teacher."""
     engine = start(ep_size, width, bf16=bf16)
-    return engine, EmaTeacher(
-        engine, Small(ep_size, Reducer(), width).to(zero.compute_type(engine))
-    )
+    module = Small(ep_size, Reducer(), width).to(zero.compute_type(engine))
+    return engine, EmaTeacher(engine, module)
 
 
 def train(engine, teacher, steps):
@@ -90,12 +89,13 @@ def tidy(folder, run):
     for step in (2, 2, 3, 1):
         publish(folder / "tidy", step, *run, keep=1)
         # rank 0 clears a hidden folder when it starts the next save, so it also looks
-        listings.append(
-            on_first_rank(
-                lambda: sorted(path.name for path in (folder / "tidy/checkpoints").iterdir())
-            )
-        )
+        listings.append(on_first_rank(lambda: names_in(folder / "tidy/checkpoints")))
     return listings
+
+
+def names_in(folder):
+    """Names in a folder, sorted."""
+    return sorted(path.name for path in folder.iterdir())
 
 
 def full_disk(folder, run):
@@ -126,7 +126,8 @@ def second_life(folder):
     refused |= {name: message(lambda name=name: load(Path(folder) / name, *run)) for name in DAMAGE}
     after = everything(*run)
     refused["unchanged"] = str(all(torch.equal(x, after[name]) for name, x in before.items()))
-    ends, states = {}, {}
+    ends = {}
+    states = {}
     for bf16 in (False, True):
         run = open_run(bf16=bf16)
         states[bf16] = load(latest(f"{folder}/{bf16}"), *run)
@@ -195,12 +196,12 @@ def second(first):
 @pytest.mark.parametrize("bf16", [False, True])
 def test_a_restart_changes_no_bit(first, second, bf16):
     for rank, (earlier, later) in enumerate(zip(first[1], second)):
-        expected, found, state = earlier[0][bf16], later[0][bf16], later[1][bf16]
-        assert (
-            expected.keys() == found.keys()
-            and "student.centre" in found
-            and "average.buffer.centre" in found
-        )
+        expected = earlier[0][bf16]
+        found = later[0][bf16]
+        state = later[1][bf16]
+        assert expected.keys() == found.keys()
+        assert "student.centre" in found
+        assert "average.buffer.centre" in found
         for name, x in expected.items():
             assert torch.equal(x, found[name]), (rank, name)
         assert torch.equal(state.pop("centres")["fused"], CENTRES["fused"])
@@ -215,7 +216,7 @@ def test_a_restart_changes_no_bit(first, second, bf16):
 
 
 def test_refusals_are_one_line_on_all_ranks_before_anything_changes(first, second):
-    folder, lives = first
+    folder, _ = first
     lines = second[0][2]
     assert lines == second[1][2] and all("\n" not in line for line in lines.values())
     for name, (_, pattern) in DAMAGE.items():
@@ -262,7 +263,10 @@ def die(folder, point):
     run = open_run()
     train(*run, range(1))
     publish(folder, 1, *run)
-    kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
+
+    def kill(*arguments):
+        os.kill(os.getpid(), signal.SIGKILL)
+
     if point == "manifest":
         Path.rename = kill
     if point == "files" and zero.ranks()[0] == 1:
@@ -281,10 +285,8 @@ def test_a_killed_save_leaves_the_earlier_checkpoint(tmp_path, capsys, point):
     (root / "step-00000009/manifest.json").unlink()
     assert latest(tmp_path) == root / "step-00000001"
     said = capsys.readouterr().out
-    assert (
-        "step-00000009: not a complete checkpoint" in said
-        and ".unfinished-step-00000002: not a complete" in said
-    )
+    assert "step-00000009: not a complete checkpoint" in said
+    assert ".unfinished-step-00000002: not a complete" in said
 
 
 def test_a_run_without_checkpoints_has_none(tmp_path):

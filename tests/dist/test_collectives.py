@@ -92,7 +92,7 @@ def test_reductions_equal_one_process():
             assert found[-1]
     total = sum(data(rank)[0] for rank in range(WORLD))
     positive = data(0)[0][data(0)[0] > 0]
-    for rank, found in enumerate(ranks):
+    for found in ranks:
         assert torch.equal(found["bool"], torch.cat([data(other)[0] > 0 for other in range(WORLD)]))
         assert found["without gradient"]
         torch.testing.assert_close(found["grad"], (1 + 2) * 2 * total)

@@ -3,7 +3,6 @@ held."""
 
 import json
 from dataclasses import asdict
-from functools import partial
 
 import pytest
 import torch
@@ -15,10 +14,10 @@ from engine.config.load import load as load_config
 from engine.distributed import zero
 from engine.distributed.collectives import DistributedReducer
 from engine.distributed.flat_copy import FlatCopy
-from engine.distributed.teacher import EmaTeacher
 from engine.pretrained.export import export
 from engine.pretrained.weights import load, load_pretraining
-from engine.training.build import build_models, is_last_layer, is_no_decay, share_context
+from engine.training.assemble import start_engine
+from engine.training.models import build_pair
 from models.moe.layer import canonical_names
 from tests.commands import TINY
 from tests.dist.processes import run_processes
@@ -36,31 +35,22 @@ def worker(folder, ep_size, bf16):
         f"skysense.ep_size={ep_size}",
         f"bf16.enabled={json.dumps(bf16)}",
     ]
-    config = load_config(TINY, overrides, world_size=zero.ranks()[1])
-    reducer, params = DistributedReducer(), config.deepspeed["optimizer"]["params"]
-    student, teacher = build_models(config.settings, reducer)
-    groups = zero.parameter_groups(
-        student,
-        weight_decay=params["weight_decay"],
-        is_no_decay=partial(is_no_decay, spec=student.spec),
-        is_last_layer=is_last_layer,
-    )
-    engine = zero.initialize(student, config.deepspeed, groups)
-    zero.join_expert_groups(teacher)
-    teacher = teacher.to(zero.compute_type(engine))
-    share_context(engine.module, teacher)
-    ema = EmaTeacher(engine, teacher)
+    rank, world_size, _ = zero.ranks()
+    config = load_config(TINY, overrides, world_size=world_size)
+    pair = build_pair(config.settings, DistributedReducer())
+    ema = start_engine(config, pair, torch.device("cpu"))
+    engine = ema.engine
     for momentum in (0.9, 0.99):
-        noise = torch.Generator().manual_seed(zero.ranks()[0])
+        noise = torch.Generator().manual_seed(rank)
         for shard in zero.partitions(engine):
             shard.add_(torch.randn(shard.shape, generator=noise), alpha=0.01)
         ema.update(momentum)
-    student.trunk.context.prototypes.add_(0.5)
-    extra = {"model": asdict(student.spec), "regions": RegionTable((1, 2)).to_json()}
+    pair.student.trunk.context.prototypes.add_(0.5)
+    extra = {"model": asdict(pair.student.spec), "regions": RegionTable((1, 2)).to_json()}
     save(folder, 2, engine=engine, teacher=ema, extra=extra, keep=1)
     whole = {
-        kind: gathered(engine, shards)
-        for kind, shards in (("teacher", ema.shards), ("student", zero.partitions(engine)))
+        "teacher": gathered(engine, ema.shards),
+        "student": gathered(engine, zero.partitions(engine)),
     }
     names = canonical_names(ema.module)
     shown = {names.get(name, name): x.clone() for name, x in ema.module.state_dict().items()}
@@ -70,9 +60,9 @@ def worker(folder, ep_size, bf16):
 def gathered(engine, shards):
     """Shards put together by the engine's own exchange into float32 parameters, by global name."""
     target = nn.Module()
-    local = {
-        name: nn.Parameter(torch.empty(p.shape)) for name, p in engine.module.named_parameters()
-    }
+    local = {}
+    for name, parameter in engine.module.named_parameters():
+        local[name] = nn.Parameter(torch.empty(parameter.shape))
     target.named_parameters = lambda: iter(local.items())
     FlatCopy(engine, target).fill(shards)
     names = canonical_names(engine.module)

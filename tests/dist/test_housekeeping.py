@@ -21,9 +21,11 @@ def worker(shards, run_dir):
             f"skysense.run_dir={run_dir}",
             "skysense.collect_garbage_every=2",
         ],
-        world_size=zero.ranks()[1],
+        world_size=zero.ranks().world_size,
     )
-    made, collected, original = [], [], Step.__call__
+    made = []
+    collected = []
+    original = Step.__call__
 
     def noted(step, batch):
         report = original(step, batch)

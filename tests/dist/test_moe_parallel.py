@@ -64,7 +64,7 @@ def batch(case, rank):
     mask = torch.rand(TOKENS, generator=generator) < 0.8
     if case == "skewed" and rank == 1:
         x = x[:1].repeat(TOKENS, 1)  # all to one expert, so the loads of the ranks differ
-    if case == "absent" or case == "half absent" and rank == 1:
+    if case == "absent" or (case == "half absent" and rank == 1):
         mask = torch.zeros(TOKENS, dtype=torch.bool)
     return x, mask, torch.randn(TOKENS, WIDTH, generator=generator, dtype=torch.float64)
 
@@ -78,7 +78,7 @@ def worker(settings):
 
 
 def one_setting(factor, ep_size, implementation):
-    """Every case on this rank: outputs, loss and gradients averaged as data-parallel training does."""
+    """Every case on this rank: outputs, loss, and gradients averaged over the ranks."""
     rank, world = dist.get_rank(), dist.get_world_size()
     moe = build(factor, ep_size, implementation, GlooReducer())
     moe.layer.set_deepspeed_parallelism()
@@ -141,8 +141,9 @@ def test_two_ranks_equal_one(two_ranks, setting):
             torch.testing.assert_close(result["balance"], balance)
             seen |= result["grads"]
             for name, gradient in result["grads"].items():
+                place = f"{case} {name}"
                 torch.testing.assert_close(
-                    gradient, grads[name], msg=lambda m: f"{case} {name}: {m}"
+                    gradient, grads[name], msg=lambda m, p=place: f"{p}: {m}"
                 )
         assert seen.keys() == grads.keys()
     dropped = sum(int(r["skewed"]["dropped"]) for r in results)

@@ -1,36 +1,30 @@
-"""A step that must not be applied leaves everything as it was, on every rank; the next one goes on."""
+"""A step that must not be applied changes nothing on any rank, and the next one goes on."""
 
-from functools import partial
+import math
 
 import torch
 
-from data.shards.dataset import ShardDataset
-from data.stream.batches import open_stream
 from engine.config.load import load
 from engine.distributed import zero
-from engine.distributed.collectives import DistributedReducer
-from engine.distributed.teacher import EmaTeacher
-from engine.training.build import (
-    build_models,
-    embed_classes,
-    is_last_layer,
-    is_no_decay,
-    share_context,
-)
-from engine.training.objective import Objective
-from engine.training.schedules import Schedules
-from engine.training.step import Step
+from engine.training.assemble import assemble
+from engine.training.inputs import open_dataset
 from tests.commands import TINY
 from tests.dist.processes import run_processes
+
+NAN_PIXEL = 1  # step whose batch has a valid pixel that is not a number, on rank 1
+NAN_GRADIENT = 2  # step with a finite loss whose gradient is not finite, on rank 1
 
 
 def state(step):
     """Everything that a step may change, copied."""
     step.ema.wait()
-    tensors = (
-        zero.partitions(step.engine) + step.ema.shards + [step.student.trunk.context.prototypes]
-    )
-    tensors += list(step.student.parameters()) + list(step.teacher.parameters())
+    tensors = [
+        *zero.partitions(step.engine),
+        *step.ema.shards,
+        step.student.trunk.context.prototypes,
+        *step.student.parameters(),
+        *step.teacher.parameters(),
+    ]
     return [tensor.detach().clone() for tensor in tensors]
 
 
@@ -39,72 +33,50 @@ def same(a, b) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
+def to_nan(tensor):
+    return tensor * torch.nan
+
+
+def spoil_pixels(batch):
+    """Make every pixel of a batch NaN."""
+    for views in batch.views.values():
+        for name, image in views.images.items():
+            views.images[name] = to_nan(image)
+
+
 def worker(shards):
-    """Good step, step with a NaN loss on rank 1, step with NaN gradients on rank 1 alone, good
-    step, step whose prototypes are not finite."""
-    zero.init_distributed()
-    rank, world, _ = zero.ranks()
-    config = load(TINY, [f"skysense.data.shards={shards}"], world_size=world)
-    settings, reducer = config.settings, DistributedReducer()
-    student, teacher = build_models(settings, reducer)
-    optimizer = config.deepspeed["optimizer"]["params"]
-    groups = zero.parameter_groups(
-        student,
-        weight_decay=optimizer["weight_decay"],
-        is_no_decay=partial(is_no_decay, spec=student.spec),
-        is_last_layer=is_last_layer,
-    )
-    engine = zero.initialize(student, config.deepspeed, groups)
-    zero.join_expert_groups(teacher)
-    share_context(engine.module, teacher)
-    dataset = ShardDataset.open(settings.data.shards)
-    text, _ = embed_classes(settings, dataset)
-    objective = Objective(settings.loss, engine.module, teacher, text, reducer)
-    step = Step(
-        engine,
-        EmaTeacher(engine, teacher),
-        teacher,
-        objective,
-        Schedules(settings, optimizer),
-        reducer,
-        torch.device("cpu"),
-    )
-    batches = list(
-        open_stream(
-            dataset,
-            settings.data,
-            seed=0,
-            batch_size=config.deepspeed["train_batch_size"],
-            steps=range(5),
-            rank=rank,
-            world_size=world,
-        )
-    )
+    """Four steps, of which two must be skipped, and one whose prototypes are not finite."""
+    device = zero.init_distributed()
+    rank, world_size, _ = zero.ranks()
+    config = load(TINY, [f"skysense.data.shards={shards}"], world_size=world_size)
+    run = assemble(config, open_dataset(config.settings), device)
+    step = run.step
+    batches = list(run.batches(5))
     results = []
-    for k, batch in enumerate(batches[:4]):
+    for number, batch in enumerate(batches[:4]):
         hook = None
-        if rank == 1 and k == 1:  # a valid pixel that is not a number
-            for views in batch.views.values():
-                for name, image in views.images.items():
-                    views.images[name] = image * torch.nan
-        if rank == 1 and k == 2:  # a finite loss with a gradient that is not
-            hook = engine.module.text_projection.weight.register_hook(
-                lambda gradient: gradient * torch.nan
-            )
+        if rank == 1 and number == NAN_PIXEL:
+            spoil_pixels(batch)
+        if rank == 1 and number == NAN_GRADIENT:
+            hook = step.student.text_projection.weight.register_hook(to_nan)
         before = state(step)
         report = step(batch)
         if hook is not None:
             hook.remove()
-        results.append(
-            (report.applied, same(before, state(step)), report.skipped_keys == batch.keys)
-        )
+        unchanged = same(before, state(step))
+        results.append((report.applied, unchanged, report.skipped_keys == batch.keys))
+    return results, *refused_prototypes(step, batches[4])
+
+
+def refused_prototypes(step, batch):
+    """What a step says whose prototypes are not finite, and whether it kept the old ones."""
     context = step.student.trunk.context
-    context.momentum, before = float("nan"), context.prototypes.clone()
+    context.momentum = math.nan
+    before = context.prototypes.clone()
     try:
-        step(batches[4])
+        step(batch)
     except FloatingPointError as error:
-        refusal = str(error)
-    return results, refusal, torch.equal(context.prototypes, before)
+        return str(error), torch.equal(context.prototypes, before)
 
 
 def test_a_nan_on_one_rank_changes_nothing_on_any(shards):
@@ -113,4 +85,5 @@ def test_a_nan_on_one_rank_changes_nothing_on_any(shards):
         assert applied == (True, False, False, True)
         assert unchanged == (False, True, True, False)
         assert recorded == (False, True, True, False)
-        assert refusal.startswith("geo context: expected finite new prototypes") and kept
+        assert refusal.startswith("geo context: expected finite new prototypes")
+        assert kept

@@ -28,9 +28,9 @@ SETTINGS = ((0.0, 2), (1.0, 2), (1.0, 1))  # capacity factor, ep_size
 # Tutel on a CPU computes in float32, whatever it is given: gates are rounded once more, sums go in
 # another order.
 CLOSE = {
-    torch.float32: dict(rtol=1e-5, atol=1e-5),
-    torch.float64: dict(rtol=1e-5, atol=1e-5),
-    torch.bfloat16: dict(rtol=2**-7, atol=2**-6),
+    torch.float32: {"rtol": 1e-5, "atol": 1e-5},
+    torch.float64: {"rtol": 1e-5, "atol": 1e-5},
+    torch.bfloat16: {"rtol": 2**-7, "atol": 2**-6},
 }
 
 

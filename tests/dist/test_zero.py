@@ -107,11 +107,18 @@ def test_norm_clipping_and_skipping_do_not_depend_on_the_split(world):
             continue
         torch.testing.assert_close(results[0]["norms"], norms, rtol=1e-5, atol=0)
         for key, expected in (("moments", moments), ("weights", weights)):
-            merged = {name: value for result in results for name, value in result[key].items()}
+            merged = {}
+            for result in results:
+                merged |= result[key]
             assert merged.keys() == expected.keys()
             for name, value in merged.items():
+                place = f"{case} {name}"
                 torch.testing.assert_close(
-                    value, expected[name], rtol=2e-4, atol=2e-5, msg=lambda m: f"{case} {name}: {m}"
+                    value,
+                    expected[name],
+                    rtol=2e-4,
+                    atol=2e-5,
+                    msg=lambda m, place=place: f"{place}: {m}",
                 )
 
 

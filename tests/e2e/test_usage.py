@@ -10,7 +10,8 @@ import sys
 import pytest
 import torch
 
-from engine.pretrained.weights import load, read
+from engine.pretrained.source import read
+from engine.pretrained.weights import load
 from models.initialise import generator, truncated_normal
 from tests.commands import ROOT, environment, pretrain, skysense, trained
 

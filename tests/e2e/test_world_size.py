@@ -6,32 +6,32 @@ from engine.training.metrics import read
 from tests.commands import trained
 
 STEPS = 4
+ALONE = (1, 1)  # ranks, ep_size
+SPREAD = ((2, 2), (4, 2))
 
 
 @pytest.fixture(scope="module")
 def runs(shards, tmp_path_factory):
     """Metrics of the same run at 1, 2 and 4 ranks; the global batch is 4."""
     folder = tmp_path_factory.mktemp("worlds")
-    return {
-        (world, ep): read(
-            trained(
-                world,
-                shards,
-                folder / f"world-{world}-{ep}",
-                "--stop_at",
-                STEPS,
-                "--set",
-                f"skysense.ep_size={ep}",
-            )
-        )
-        for world, ep in ((1, 1), (2, 2), (4, 2))
-    }
+    records = {}
+    for world, ep_size in (ALONE, *SPREAD):
+        run_dir = folder / f"world-{world}-{ep_size}"
+        experts = f"skysense.ep_size={ep_size}"
+        trained(world, shards, run_dir, "--stop_at", STEPS, "--set", experts)
+        records[world, ep_size] = read(run_dir)
+    return records
+
+
+def terms(record: dict) -> list[str]:
+    """Names of the total and of all loss terms."""
+    return [name for name in record if name.startswith("loss")]
 
 
 def test_every_loss_term_agrees(runs):
-    reference = runs[1, 1]
+    reference = runs[ALONE]
     assert len(reference) == STEPS
-    terms = [name for name in reference[0] if name.startswith("loss")]
+    names = terms(reference[0])
     assert {
         "loss",
         "loss/qsacl",
@@ -41,25 +41,23 @@ def test_every_loss_term_agrees(runs):
         "loss/mgcl/fused/object",
         "loss/mgcl/ms/image",
         "loss/mgcl/sar/pixel",
-    } <= set(terms)
-    for run in (runs[2, 2], runs[4, 2]):
-        for ours, theirs in zip(run, reference, strict=True):
-            for name in terms:
-                assert ours[name] == pytest.approx(theirs[name], rel=1e-5, abs=1e-5), (
-                    name,
-                    ours["step"],
-                )
-            assert ours["gradient_norm"] == pytest.approx(theirs["gradient_norm"], rel=1e-3)
+    } <= set(names)
+    for spread in SPREAD:
+        for ours, expected in zip(runs[spread], reference, strict=True):
+            for name in names:
+                tolerance = pytest.approx(expected[name], rel=1e-5, abs=1e-5)
+                assert ours[name] == tolerance, (spread, name, ours["step"])
+            assert ours["gradient_norm"] == pytest.approx(expected["gradient_norm"], rel=1e-3)
 
 
 def test_experts_get_the_same_tokens(runs):
-    for run in (runs[2, 2], runs[4, 2]):
-        assert run[0]["expert_load"] == runs[1, 1][0]["expert_load"]
+    for spread in SPREAD:
+        assert runs[spread][0]["expert_load"] == runs[ALONE][0]["expert_load"]
 
 
 def test_terms_are_alive(runs):
-    first, last = runs[1, 1][0], runs[1, 1][-1]
-    assert all(
-        record[name] > 0 for record in (first, last) for name in first if name.startswith("loss/")
-    )
-    assert any(first[name] != last[name] for name in first if name.startswith("loss/"))
+    first = runs[ALONE][0]
+    last = runs[ALONE][-1]
+    names = terms(first)
+    assert all(record[name] > 0 for record in (first, last) for name in names)
+    assert any(first[name] != last[name] for name in names)

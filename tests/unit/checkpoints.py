@@ -18,7 +18,7 @@ PLACES = [(8.0, 52.0), (9.5, 52.0), (32.6, 0.3)]  # lon, lat of three regions
 def write_checkpoint(
     folder: Path, model: Pretraining, step: int = 12, world_size: int = 1, ep_size: int = 1, **state
 ) -> Path:
-    """A folder that ``engine.pretrained.weights`` reads; ``state`` adds to state.json."""
+    """A folder that ``engine.pretrained.source`` reads; ``state`` adds to state.json."""
     (folder / "ema").mkdir(parents=True)
     parameters, flat, place = [], [], 0
     for name, parameter in model.named_parameters():

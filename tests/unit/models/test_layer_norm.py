@@ -10,7 +10,7 @@ from torch import nn
 
 from engine.config.load import load
 from engine.errors import ConfigError
-from engine.training.build import build_models
+from engine.training.models import build_pair
 from models.backbone.swin_v2 import BlockNorm
 from models.layer_norm import apex_obstacle, layer_norm_class, use_layer_norm
 from models.reducer import Reducer
@@ -61,7 +61,7 @@ def test_a_finished_model_keeps_parameters_names_and_values():
 
 def test_every_norm_of_the_whole_model_is_reached():
     settings = load(TINY, ["skysense.data.shards=x", "skysense.ep_size=1"]).settings
-    model, _ = build_models(settings, Reducer())
+    model = build_pair(settings, Reducer()).student
     names, count = (
         list(model.state_dict()),
         sum(isinstance(part, nn.LayerNorm) for part in model.modules()),
@@ -87,18 +87,18 @@ def test_apex_that_is_not_here_is_one_error_before_a_model_is_built(monkeypatch)
     settings = load(
         TINY, ["skysense.data.shards=x", "skysense.layer_norm=apex"]
     ).settings  # readable without Apex
-    monkeypatch.setattr("engine.training.build.Pretraining", None)
+    monkeypatch.setattr("engine.training.models.Pretraining", None)
     with pytest.raises(
         ValueError,
         match="layer_norm: expected Apex with its CUDA extensions for 'apex', found no "
         "apex.*; install it .* or set 'torch'",
     ):
-        build_models(settings, Reducer())
+        build_pair(settings, Reducer())
 
 
 def test_an_unknown_implementation_is_refused():
     with pytest.raises(
-        ConfigError, match="skysense.layer_norm: expected one of torch, apex, found 'appex'"
+        ConfigError, match="skysense.layer_norm: expected 'torch' or 'apex', found 'appex'"
     ):
         load(TINY, ["skysense.data.shards=x", "skysense.layer_norm=appex"])
 

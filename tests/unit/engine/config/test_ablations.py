@@ -14,18 +14,16 @@ from torch.testing import assert_close
 from data.shards.dataset import ShardDataset
 from data.stream.batches import open_stream
 from engine.config.load import load
-from engine.training.build import build_models, embed_classes, share_context
-from engine.training.objective import Objective
 from models.backbone.packing import Group, Layout
 from models.initialise import initialise
 from models.pretrained.adapt import adapt
 from models.pretrained.choice import Choice, Sensor
 from models.pretraining.model import Pretraining
-from models.reducer import Reducer
 from models.spec import ContextSpec, FusionSpec, HeadSpec, ModelSpec
 from models.variants import named
 from tests.commands import ROOT, TINY
 from tests.unit.engine.training.test_absent import outcome
+from tests.unit.objectives import build_objective
 
 FOLDER = ROOT / "ds_configs" / "ablations"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
@@ -141,18 +139,11 @@ def test_table_7_without_image_text_alignment(shards):
             world_size=1,
         ).settings
         dataset = ShardDataset.open(shards)
-        student, teacher = build_models(settings, Reducer())
-        share_context(student, teacher)
-        objective = Objective(
-            settings.loss, student, teacher, embed_classes(settings, dataset)[0], Reducer()
-        )
-        batch = next(
-            batch
-            for batch in open_stream(dataset, settings.data, seed=0, batch_size=8, steps=range(20))
-            if (batch.views["global"].labels >= 0).any()
-        )
-        results.append(outcome(student, teacher, objective, batch)[:2])
-    (terms, gradients), (terms_off, gradients_off) = results
+        stream = open_stream(dataset, settings.data, seed=0, batch_size=8, steps=range(20))
+        batch = next(batch for batch in stream if (batch.views["global"].labels >= 0).any())
+        results.append(outcome(build_objective(settings, dataset), batch))
+    terms, gradients, _ = results[0]
+    terms_off, gradients_off, _ = results[1]
     assert terms["ita"] > 0 and torch.equal(terms["ita"], terms_off["ita"])  # still measured
     assert_close(terms_off["total"], terms["total"] - terms["ita"])
     assert (
@@ -171,7 +162,7 @@ def test_table_7_without_image_text_alignment(shards):
     ],
 )
 def test_table_8_feature_resolution(name, sides):
-    """1/32 of the pixels, as in training, up to 1/4, that of the tokens; the weights are the same."""
+    """From 1/32 of the pixels, as in training, to 1/4, that of the tokens, with the same weights."""
     spec = settings_of(name).model if name else ModelSpec.skysense_v2()
     other = with_weights_of(PAPER, spec)
     stages, _, _ = run_backbone(other)

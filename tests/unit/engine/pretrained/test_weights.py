@@ -9,7 +9,7 @@ import torch
 from data.tiles.regions import RegionTable, cell_of
 from engine.config.settings import InitSettings, Settings
 from engine.pretrained.weights import load, load_pretraining, regions
-from engine.training.build import PROTOTYPES, take_trained
+from engine.training.first_weights import PROTOTYPES, take_trained
 from models.initialise import initialise
 from models.pretraining.model import Pretraining
 from tests.unit.checkpoints import PLACES, write_checkpoint

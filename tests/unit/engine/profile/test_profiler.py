@@ -196,7 +196,15 @@ def test_figures_of_a_gpu():
 
 
 def report(loss, applied=True):
-    return StepReport(applied, None, {"total": loss, "ita": 1.0}, {}, 1.0, None)
+    return StepReport(
+        applied=applied,
+        schedule=None,
+        terms={"total": loss, "ita": 1.0},
+        weights={"ita": 1.0},
+        statistics={},
+        gradient_norm=1.0,
+        expert_load=None,
+    )
 
 
 def test_training_says_what_was_not_trained():

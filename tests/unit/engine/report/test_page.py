@@ -16,12 +16,13 @@ from engine.config.load import load
 from engine.config.settings import GuardSettings
 from engine.errors import USER_ERRORS, ConfigError
 from engine.report.expert_maps import expert_shares
-from engine.report.history import History, LossTerm, TeacherHead
+from engine.report.history import History
 from engine.report.page import untrained, write
 from engine.report.panels import group_means, running_mean
 from engine.report.run_files import read
 from engine.report.sections import TEMPLATES
 from engine.report.verdicts import Verdict, verdicts
+from engine.training.loss_terms import LossTerm, TeacherHead
 from tests.commands import TINY, skysense
 from tests.pages import Page
 from tests.unit.checkpoints import write_checkpoint
@@ -246,15 +247,15 @@ def test_a_missing_modality_is_no_fault():
     assert np.isnan(history.total()).nonzero()[0].tolist() == [0, 19]
     head = TeacherHead("sar/object")
     assert np.isnan(history.teacher(head, head.entropy)).sum() == 2
-    assert np.isnan(history.term(LossTerm("loss/mgcl/sar/object"))).sum() == 2
-    assert np.isfinite(history.term(LossTerm("loss/mgcl/hr/pixel"))).all()
+    assert np.isnan(history.term(LossTerm("mgcl/sar/object"))).sum() == 2
+    assert np.isfinite(history.term(LossTerm("mgcl/hr/pixel"))).all()
 
 
 def test_a_run_without_any_complete_step_still_has_a_total():
     records = [record(step, loss__ita=0.0) for step in range(10)]
     history = History(records)
     assert np.isfinite(history.total()).all()
-    assert np.isnan(history.term(LossTerm("loss/ita"))).all()
+    assert np.isnan(history.term(LossTerm("ita"))).all()
     assert judge(records)[1] is True
 
 
@@ -263,13 +264,13 @@ def test_one_step_has_nothing_to_compare():
 
 
 def test_a_term_knows_its_head():
-    assert LossTerm("loss/mgcl/hr/pixel").head == TeacherHead("hr/pixel")
-    assert LossTerm("loss/qsacl").head == TeacherHead("queries")
-    assert LossTerm("loss/moe_balance").head is None
+    assert LossTerm("mgcl/hr/pixel").head == TeacherHead("hr/pixel")
+    assert LossTerm("qsacl").head == TeacherHead("queries")
+    assert LossTerm("moe_balance").head is None
     assert TeacherHead("hr/pixel").used == "teacher/hr/pixel/used"
     assert TeacherHead("hr/pixel").level == "pixel"
     assert TeacherHead("queries").level == "queries"
-    names = [term.title for term in History([record(0)]).loss_terms()]
+    names = [term.name for term in History([record(0)]).loss_terms()]
     assert names[:3] == ["qsacl", "ita", "moe_balance"]
     assert History([record(0)]).teacher_heads() == [
         TeacherHead(name) for name in [*HEADS, "queries"]

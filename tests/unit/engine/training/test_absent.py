@@ -6,17 +6,17 @@ import torch
 from data.shards.dataset import ShardDataset
 from data.stream.batches import open_stream
 from engine.config.load import load
-from engine.training.build import build_models, embed_classes, share_context
-from engine.training.objective import Objective, to_views
-from models.reducer import Reducer
+from engine.training.loss_terms import TOTAL
+from engine.training.objective import to_views
 from tests.commands import TINY
+from tests.unit.objectives import build_objective
 
 BATCH = 8
 
 
 @pytest.fixture(scope="module")
 def parts(shards):
-    """Student, teacher, objective and a batch in which each modality is absent somewhere."""
+    """An objective with its models, and a batch in which each modality is absent somewhere."""
     settings = load(
         TINY,
         [
@@ -28,36 +28,33 @@ def parts(shards):
         world_size=1,
     ).settings
     dataset = ShardDataset.open(shards)
-    student, teacher = build_models(settings, Reducer())
-    share_context(student, teacher)
-    text, _ = embed_classes(settings, dataset)
-    objective = Objective(settings.loss, student, teacher, text, Reducer())
+    objective = build_objective(settings, dataset)
     for batch in open_stream(dataset, settings.data, seed=0, batch_size=BATCH, steps=range(20)):
-        lacks = [
-            ~valid.flatten(1).any(1) for valid in batch.views["global"].valid.values()
-        ]  # B each
-        if all(lack.any() for lack in lacks):
-            return student, teacher, objective, batch
+        present = [valid.flatten(1).any(1) for valid in batch.views["global"].valid.values()]  # B
+        if not any(samples.all() for samples in present):
+            return objective, batch
     raise AssertionError("no batch lacks each modality somewhere; the bundled samples should")
 
 
-def outcome(student, teacher, objective, batch):
-    """Loss terms, gradients and what the prototypes would become."""
+def outcome(objective, batch):
+    """Loss terms with their total, gradients, and what the prototypes would become."""
+    student = objective.student
     student.zero_grad()
     views = to_views(batch, torch.device("cpu"))
     with torch.no_grad():
-        targets = teacher(views)
+        targets = objective.teacher(views)
     outputs = student(views)
-    losses = objective(outputs, targets, batch, 0.05)
+    losses = objective(outputs, targets, batch, temperature=0.05)
     losses.total.backward()
-    found = outputs.features["global"]
+    features = outputs.features["global"]
     moved = student.trunk.context.assignments(
-        found.query.flatten(1, 3), found.valid["fused"].flatten(1, 4), outputs.region
+        features.query.flatten(1, 3), features.valid["fused"].flatten(1, 4), outputs.region
     )
-    gradients = {
-        name: p.grad.clone() for name, p in student.named_parameters() if p.grad is not None
-    }
-    return losses.terms, gradients, moved.detach()
+    gradients = {}
+    for name, parameter in student.named_parameters():
+        if parameter.grad is not None:
+            gradients[name] = parameter.grad.clone()
+    return {**losses.terms, TOTAL: losses.total}, gradients, moved.detach()
 
 
 def pixels(valid, image):
@@ -68,8 +65,8 @@ def pixels(valid, image):
 
 @pytest.mark.parametrize("fill", [1e3, float("nan")])
 def test_what_stands_in_absent_pixels_moves_nothing(parts, fill):
-    student, teacher, objective, batch = parts
-    terms, gradients, moved = outcome(student, teacher, objective, batch)
+    objective, batch = parts
+    terms, gradients, moved = outcome(objective, batch)
     kept = {size: dict(views.images) for size, views in batch.views.items()}
     changed = 0
     try:
@@ -78,7 +75,7 @@ def test_what_stands_in_absent_pixels_moves_nothing(parts, fill):
                 absent = ~pixels(views.valid[name], image)
                 changed += int(absent.sum())
                 views.images[name] = image.masked_fill(absent, fill)
-        other_terms, other_gradients, other_moved = outcome(student, teacher, objective, batch)
+        other_terms, other_gradients, other_moved = outcome(objective, batch)
     finally:
         for size, images in kept.items():
             batch.views[size].images = images
@@ -92,28 +89,28 @@ def test_what_stands_in_absent_pixels_moves_nothing(parts, fill):
 
 
 def test_present_pixels_do_move_the_losses(parts):
-    student, teacher, objective, batch = parts
-    terms, _, _ = outcome(student, teacher, objective, batch)
+    objective, batch = parts
+    terms, _, _ = outcome(objective, batch)
     for modality in ("hr", "ms", "sar"):
         image = batch.views["global"].images[modality]
         present = pixels(batch.views["global"].valid[modality], image)
         batch.views["global"].images[modality] = torch.where(present, image.flip(-1), image)
-        other, _, _ = outcome(student, teacher, objective, batch)
+        other, _, _ = outcome(objective, batch)
         batch.views["global"].images[modality] = image
         assert other[f"mgcl/{modality}/image"] != terms[f"mgcl/{modality}/image"]
         assert other["mgcl/fused/image"] != terms["mgcl/fused/image"]
 
 
 def test_dates_of_absent_frames_move_nothing(parts):
-    student, teacher, objective, batch = parts
-    terms, gradients, _ = outcome(student, teacher, objective, batch)
+    objective, batch = parts
+    terms, gradients, _ = outcome(objective, batch)
     kept = dict(batch.days)
     for name, days in kept.items():
-        frames = batch.views["global"].valid[name].flatten(3).any(3).any(1) | batch.views[
-            "local"
-        ].valid[name].flatten(3).any(3).any(1)  # B T
+        frames = torch.zeros_like(days, dtype=torch.bool)  # B T
+        for views in batch.views.values():
+            frames |= views.valid[name].flatten(3).any(3).any(1)
         batch.days[name] = torch.where(frames, days, 200)
-    other_terms, other_gradients, _ = outcome(student, teacher, objective, batch)
+    other_terms, other_gradients, _ = outcome(objective, batch)
     batch.days.update(kept)
     assert all(torch.equal(value, other_terms[name]) for name, value in terms.items())
     assert all(torch.equal(value, other_gradients[name]) for name, value in gradients.items())

@@ -14,28 +14,31 @@ from tests.unit.host_waits import HostWaits
 
 COUNTED = "rows are counted on the host: shapes of the loss depend on the data"
 NO_WAIT = "the tensor is on the device already"
+LOADED = "as the loader gave it, in the host's memory"
+CONSTANT = "a constant is copied to the device"
+LARGEST = "the teacher drops no token: its exchange is as large as the fullest expert"
 DEEPSPEED = "deepspeed/runtime/zero/stage_1_and_2.py:"
 
 PERMITTED = {
     # meant
-    "engine/resilience/guard.py:all_finite": "the vote: nothing of a step that is not finite may reach a gradient",
+    "engine/resilience/guard.py:all_finite": "the vote, before any gradient",
     "engine/training/step.py:_fetch": "the report: one transfer at the end of the step",
-    "engine/distributed/zero.py:gradient_norm": "the report: DeepSpeed's own number, fetched when the step is over",
+    "engine/distributed/zero.py:gradient_norm": "the report: DeepSpeed's number, after the step",
     # no wait on a GPU
-    "data/stream/collate.py:apply_colours": "validity as the loader gave it, in the host's memory",
-    "models/pretraining/losses/image_text.py:check_labels": "labels as the loader gave them, in the host's memory",
+    "data/stream/collate.py:apply_colours": LOADED,
+    "models/pretraining/losses/image_text.py:check_labels": LOADED,
     f"{DEEPSPEED}_average_expert_grad_norms": NO_WAIT,
     f"{DEEPSPEED}get_grad_norm_direct": NO_WAIT,
     f"{DEEPSPEED}_optimizer_step": "torch's AdamW counts its steps in the host's memory",
     # DeepSpeed's own
     f"{DEEPSPEED}has_overflow": "whether to skip the update; with bf16 alone",
-    "deepspeed/runtime/utils.py:is_invalid_grad_norm": "whether to skip the update; asked once a group, for clipping",
-    "deepspeed/runtime/utils.py:mask_nan_or_inf_with_val_inplace": "a constant is copied to the device",
+    "deepspeed/runtime/utils.py:is_invalid_grad_norm": "whether to skip the update, once a group",
+    "deepspeed/runtime/utils.py:mask_nan_or_inf_with_val_inplace": CONSTANT,
     # shapes that depend on data
     "deepspeed/runtime/engine.py:backward": COUNTED,
     "models/pretraining/losses/multi_granularity.py:_object": COUNTED,
     "models/pretraining/losses/multi_granularity.py:_pixel": COUNTED,
-    "models/moe/layer.py:_largest": "the teacher drops no token: its exchange is as large as the fullest expert",
+    "models/moe/layer.py:_largest": LARGEST,
 }
 
 CASES = {

@@ -1,4 +1,4 @@
-"""Records of a run: one line a step, cut where a continued run takes over, readable by TensorBoard."""
+"""Records of a run: a line a step, cut where a continued run takes over, also for TensorBoard."""
 
 import json
 import math
@@ -22,10 +22,8 @@ def test_every_step_is_a_whole_line_at_once(tmp_path, capsys):
     kept = json.loads(line)
     assert kept["step"] == 0 and kept["loss"] == 4.5 and kept["experts"] == {"ms": [0.25, 0.75]}
     assert kept["samples_per_second"] == 4.0 and kept["data_wait"] == 0.25
-    assert (
-        capsys.readouterr().out
-        == "step 1/3  loss 4.5000  4.00 samples/s  data wait 25 %  left 0:00:04\n"
-    )
+    line = "step 1/3  loss 4.5000  4.00 samples/s  data wait 25 %  left 0:00:04\n"
+    assert capsys.readouterr().out == line
     metrics.close()
 
 

@@ -5,17 +5,18 @@ import math
 import numpy as np
 import pytest
 
-from engine.config.settings import LossSettings, ScheduleSettings, Settings
+from engine.config.settings import LossSettings, OptimizerSettings, ScheduleSettings, Settings
 from engine.training.schedules import Schedules
 
-STEPS, WARMUP = 200, 20
+STEPS = 200
+WARMUP = 20
 SETTINGS = Settings(
     schedule=ScheduleSettings(
         steps=STEPS, warmup=WARMUP, final_lr=1e-6, final_weight_decay=0.2, ema_start=0.996
     ),
     loss=LossSettings(teacher_temperature_warmup=50, freeze_last_layer=7),
 )
-SCHEDULES = Schedules(SETTINGS, {"lr": 2e-4, "weight_decay": 0.04})
+SCHEDULES = Schedules(SETTINGS, OptimizerSettings(lr=2e-4, weight_decay=0.04))
 
 
 def column(name: str) -> np.ndarray:
@@ -61,7 +62,7 @@ def test_last_layer_is_frozen_for_its_first_steps_only():
 def test_runs_of_a_step_or_two_have_values(steps, warmup):
     schedules = Schedules(
         Settings(schedule=ScheduleSettings(steps=steps, warmup=warmup)),
-        {"lr": 1e-3, "weight_decay": 0.1},
+        OptimizerSettings(lr=1e-3, weight_decay=0.1),
     )
     for step in range(steps):
         assert all(math.isfinite(value) for value in vars(schedules.at(step)).values())
@@ -69,6 +70,6 @@ def test_runs_of_a_step_or_two_have_values(steps, warmup):
 
 
 def test_no_warmup_starts_at_the_peak():
-    assert Schedules(
-        Settings(schedule=ScheduleSettings(steps=9, warmup=0)), {"lr": 1e-3, "weight_decay": 0}
-    ).at(0).lr == pytest.approx(1e-3)
+    settings = Settings(schedule=ScheduleSettings(steps=9, warmup=0))
+    schedules = Schedules(settings, OptimizerSettings(lr=1e-3, weight_decay=0))
+    assert schedules.at(0).lr == pytest.approx(1e-3)
