@@ -78,11 +78,13 @@ def saved(request, tmp_path_factory):
     world, ep_size, bf16 = request.param
     folder = tmp_path_factory.mktemp("run")
     ranks = run_processes(world, "tests.dist.test_export:worker", [str(folder), ep_size, bf16])
-    whole = {
-        kind: {name: x for found, _ in ranks for name, x in found[kind].items()}
-        for kind in ranks[0][0]
-    }
-    return folder, whole, {name: x for _, shown in ranks for name, x in shown.items()}
+    whole = {"teacher": {}, "student": {}}
+    shown = {}
+    for whole_of_rank, shown_of_rank in ranks:
+        for kind, weights in whole_of_rank.items():
+            whole[kind] |= weights
+        shown |= shown_of_rank
+    return folder, whole, shown
 
 
 @pytest.mark.parametrize("weights", ["teacher", "student"])
@@ -91,9 +93,8 @@ def test_export_and_load_keep_every_bit(saved, tmp_path, weights):
     export(folder, tmp_path / "out", weights)
     model = load(tmp_path / "out", weights)
     parameters = dict(model.trunk.named_parameters())
-    assert {f"trunk.{name}" for name in parameters} == {
-        name for name in whole[weights] if name.startswith("trunk.")
-    }
+    trunk = {name for name in whole[weights] if name.startswith("trunk.")}
+    assert {f"trunk.{name}" for name in parameters} == trunk
     for name, x in parameters.items():
         assert torch.equal(x, whole[weights][f"trunk.{name}"]), name
     assert torch.equal(model.trunk.context.prototypes, shown["trunk.context.prototypes"])

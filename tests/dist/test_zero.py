@@ -1,6 +1,7 @@
 """ZeRO-2 with experts against plain PyTorch in one process: gradient norm, clipping, schedule,
 groups."""
 
+import math
 import os
 from pathlib import Path
 
@@ -26,7 +27,8 @@ def worker(cases):
     results = {"skipped": [skip(bf16) for bf16 in (False, True)]}
     for case, (ep_size, keys) in cases.items():
         engine = start(ep_size, **keys)
-        norms, first = [], None
+        norms = []
+        first = None
         for step in range(STEPS):
             norms.append(train_step(engine, step))
             if first is None:
@@ -44,7 +46,10 @@ def skip(bf16):
     train_step(engine, 0)
     before = [shard.clone() for shard in zero.partitions(engine)]
     rank, world, _ = zero.ranks()
-    engine.backward(engine(*batch(1, rank, world)) * (float("nan") if rank == 1 else 1.0))
+    factor = 1.0
+    if rank == 1:
+        factor = math.nan
+    engine.backward(engine(*batch(1, rank, world)) * factor)
     engine.step()
     same = all(torch.equal(x, y) for x, y in zip(before, zero.partitions(engine), strict=True))
     found = zero.was_applied(engine), same, zero.gradient_norm(engine)
@@ -63,18 +68,21 @@ def plain(clip):
     model = Small(None, Reducer())
     groups = parameter_groups(model)
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999))
-    norms, first = [], None
+    norms = []
+    first = None
     for step in range(STEPS):
         for group in groups:
-            group["lr"] = 0.0 if group["last_layer"] and step == 0 else 1e-2
+            group["lr"] = 1e-2
+            if group["last_layer"] and step == 0:
+                group["lr"] = 0.0
         optimizer.zero_grad()
         model(*batch(step, 0, 1)).backward()
         norms.append(float(nn.utils.clip_grad_norm_(model.parameters(), clip)))
         optimizer.step()
         if first is None:
-            first = {
-                name: optimizer.state[p]["exp_avg"].clone() for name, p in model.named_parameters()
-            }
+            first = {}
+            for name, parameter in model.named_parameters():
+                first[name] = optimizer.state[parameter]["exp_avg"].clone()
     return norms, first, named(model)
 
 

@@ -52,9 +52,18 @@ def settings_of(name: str):
     return load(FOLDER / f"{name}.json", world_size=128).settings
 
 
+def spec_of(name: str | None) -> ModelSpec:
+    """The model of an ablation's file; None is the paper's."""
+    if name is None:
+        return ModelSpec.skysense_v2()
+    return settings_of(name).model
+
+
 def thin(spec: ModelSpec) -> ModelSpec:
     """The same model with few channels, so that it runs here."""
-    moe = replace(spec.moe, capacity_factor=0.0) if spec.moe else None  # nothing dropped
+    moe = None
+    if spec.moe is not None:
+        moe = replace(spec.moe, capacity_factor=0.0)  # nothing dropped
     return spec.variant(
         widths=(16, 32, 64, 128),
         head_dim=16,
@@ -110,15 +119,12 @@ PAPER = model(ModelSpec.skysense_v2())
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_file_is_a_run_of_its_own_that_changes_the_paper_preset(name):
-    settings, paper = (
-        settings_of(name),
-        load(ROOT / "ds_configs/paper_128gpu.json", world_size=128).settings,
-    )
+    settings = settings_of(name)
+    paper = load(ROOT / "ds_configs/paper_128gpu.json", world_size=128).settings
     assert settings.run_dir == f"runs/ablations/{name}"
     same = replace(settings, run_dir=paper.run_dir, description=paper.description)
-    assert (same == paper) == (
-        name == "table_16_random_initialisation"
-    )  # the paper preset itself starts at random
+    # The paper preset itself starts at random.
+    assert (same == paper) == (name == "table_16_random_initialisation")
     if name in VARIANT:
         assert settings.model == named(VARIANT[name])
 
@@ -162,8 +168,8 @@ def test_table_7_without_image_text_alignment(shards):
     ],
 )
 def test_table_8_feature_resolution(name, sides):
-    """From 1/32 of the pixels, as in training, to 1/4, that of the tokens, with the same weights."""
-    spec = settings_of(name).model if name else ModelSpec.skysense_v2()
+    """From 1/32 of the pixels, as in training, to 1/4, as of the tokens, with the same weights."""
+    spec = spec_of(name)
     other = with_weights_of(PAPER, spec)
     stages, _, _ = run_backbone(other)
     assert [layout.groups[0].height for _, layout in stages] == sides
@@ -177,15 +183,29 @@ def test_table_8_feature_resolution(name, sides):
     assert loaded == spec  # the same choice when a trained model is loaded
 
 
+def prefixes(layouts) -> set[int]:
+    """Numbers of prompt tokens in front of the images of some layouts."""
+    numbers = set()
+    for layout in layouts:
+        numbers |= {group.prefix for group in layout.groups}
+    return numbers
+
+
+def blocks_of(pretraining: Pretraining) -> list:
+    """All blocks of the backbone, first to last."""
+    blocks = []
+    for stage in pretraining.trunk.backbone.stages:
+        blocks += stage.blocks
+    return blocks
+
+
 def test_table_10_without_prompts():
     spec = settings_of("table_10_without_prompts").model
     assert Choice(prompts=False).specification(ModelSpec.skysense_v2()) == spec
-    plain, prompted = run_backbone(with_weights_of(PAPER, spec)), run_backbone(PAPER)
-    assert {group.prefix for layout in plain[2] for group in layout.groups} == {0}
-    assert {group.prefix for layout in prompted[2] for group in layout.groups} == {
-        4,
-        0,
-    }  # dropped in the last blocks
+    plain = run_backbone(with_weights_of(PAPER, spec))
+    prompted = run_backbone(PAPER)
+    assert prefixes(plain[2]) == {0}
+    assert prefixes(prompted[2]) == {4, 0}  # dropped in the last blocks
     for i, (a, b) in enumerate(zip(plain[0], prompted[0])):
         assert a[0].shape == b[0].shape and torch.equal(a[0], b[0]) == (i < 2)
 
@@ -194,7 +214,7 @@ def test_table_10_without_prompts():
     "name, experts", [(None, 8), ("table_11_experts_4", 4), ("table_11_experts_16", 16)]
 )
 def test_table_11_number_of_experts(name, experts):
-    made = model(settings_of(name).model if name else ModelSpec.skysense_v2())
+    made = model(spec_of(name))
     _, routings, _ = run_backbone(made)
     assert len(routings) == 6
     chosen = torch.cat([routing.expert for routing in routings])
@@ -215,10 +235,11 @@ def test_table_11_number_of_experts(name, experts):
     ],
 )
 def test_tables_12_to_14_where_the_experts_are(name, blocks):
-    made = model(settings_of(name).model if name else ModelSpec.skysense_v2())
+    made = model(spec_of(name))
     _, routings, _ = run_backbone(made)
-    flat = [block for stage in made.trunk.backbone.stages for block in stage.blocks]
-    assert [i for i, block in enumerate(flat) if hasattr(block.ffn, "layer")] == list(blocks)
+    assert [i for i, block in enumerate(blocks_of(made)) if hasattr(block.ffn, "layer")] == list(
+        blocks
+    )
     assert len(routings) == len(blocks)
 
 
@@ -240,12 +261,8 @@ def test_table_14_one_expert():
     settings = settings_of("table_14_one_expert")
     other = with_weights_of(PAPER, settings.model, settings.init.expert)
     assert not run_backbone(other)[1]
-    flat = [
-        [block for stage in made.trunk.backbone.stages for block in stage.blocks]
-        for made in (PAPER, other)
-    ]
     kept = []
-    for block, plain in zip(*flat):
+    for block, plain in zip(blocks_of(PAPER), blocks_of(other), strict=True):
         if hasattr(block.ffn, "layer"):
             experts = block.ffn.layer.deepspeed_moe.experts.deepspeed_experts
             found = [
@@ -263,7 +280,7 @@ def test_table_14_one_expert():
     [(None, 16), ("table_15_queries_4", 4), ("table_15_queries_8", 8), ("table_15_queries_24", 24)],
 )
 def test_table_15_number_of_queries(name, queries):
-    made = model(settings_of(name).model if name else ModelSpec.skysense_v2())
+    made = model(spec_of(name))
     cells = torch.randn(3, 5, 48, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         answers = made.decoder(cells, torch.ones(3, 5, dtype=torch.bool))  # B m D
