@@ -76,7 +76,7 @@ def prepare(settings: Settings) -> None:
         )
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Deterministic mode also fills every new tensor. Nothing here reads what it has not written,
-    # and the filling costs a quarter of a step on a CPU.
+    # and the filling costs a quarter of a step on a CPU. Torch's types do not know the setting.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if settings.threads:
         torch.set_num_threads(settings.threads)

@@ -7,6 +7,7 @@ pytest.importorskip("triton")
 
 from data.tiles.classes import NAMES
 from engine.config.load import load
+from engine.training.loss_terms import TOTAL
 from engine.training.objective import Objective, to_views
 from models.initialise import initialise
 from models.kernels import dispatch
@@ -40,10 +41,10 @@ def step(device):
     torch.manual_seed(0)
     objective = Objective(
         settings.loss,
-        student,
-        teacher,
-        torch.randn(len(NAMES), settings.model.text_width, device=device),
-        Reducer(),
+        student=student,
+        teacher=teacher,
+        text=torch.randn(len(NAMES), settings.model.text_width, device=device),
+        reducer=Reducer(),
     )
     batch = whole_batch(settings)
     views = to_views(batch, device)
@@ -52,10 +53,11 @@ def step(device):
         student.zero_grad()
         with torch.no_grad():
             targets = teacher(views)
-        losses = objective(student(views), targets, batch, 0.05)
+        losses = objective(student(views), targets, batch, temperature=0.05)
         losses.total.backward()
+        terms = {**losses.terms, TOTAL: losses.total}
         return (
-            {name: float(value) for name, value in losses.terms.items()},
+            {name: float(value) for name, value in terms.items()},
             {name: p.grad.clone() for name, p in student.named_parameters() if p.grad is not None},
         )
 

@@ -140,9 +140,10 @@ def test_small_trains_every_weight():
         assert set(found.maps) == {"hr", "ms", "sar", "fused"}
         assert all(maps.isfinite().all() for maps in found.maps.values())
     assert len(outputs.routings) == 4 and all(routing.balance > 0 for routing in outputs.routings)
-    losses = Objective(settings.loss, student, teacher, text, Reducer())(
-        outputs, targets, batch, 0.07
+    objective = Objective(
+        settings.loss, student=student, teacher=teacher, text=text, reducer=Reducer()
     )
+    losses = objective(outputs, targets, batch, temperature=0.07)
     assert losses.total.isfinite() and all(value.isfinite() for value in losses.terms.values())
     losses.total.backward()
     gradients = {name: parameter.grad for name, parameter in student.named_parameters()}

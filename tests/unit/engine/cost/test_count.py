@@ -62,7 +62,9 @@ def test_a_real_step_equals_the_count(overrides):
         initialise(model, settings.seed)
     teacher.eval().requires_grad_(False)
     text = torch.randn(len(NAMES), settings.model.text_width)
-    objective = Objective(settings.loss, student, teacher, text, Reducer())
+    objective = Objective(
+        settings.loss, student=student, teacher=teacher, text=text, reducer=Reducer()
+    )
     batch = whole_batch(settings)
     views = to_views(batch, torch.device("cpu"))
 
@@ -70,7 +72,7 @@ def test_a_real_step_equals_the_count(overrides):
     assert flops == expected.teacher_forward
     flops, outputs = counted(lambda: student(views))
     assert flops == expected.student_forward
-    flops, losses = counted(lambda: objective(outputs, targets, batch, 0.07))
+    flops, losses = counted(lambda: objective(outputs, targets, batch, temperature=0.07))
     update, _ = counted(lambda: student.update_context(outputs, Reducer()))
     assert flops + update == expected.heads + early
     flops, _ = counted(losses.total.backward)
