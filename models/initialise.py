@@ -1,20 +1,22 @@
-"""First values of all parameters, the same whatever the order, the device, the precision or the
-spread of experts.
+"""First values of all parameters.
 
-Every parameter has a random stream of its own, seeded by its name. All are NaN before, so that a
-forgotten one shows.
+They do not depend on the order of the modules, the device, the precision or the ranks that hold the
+experts: every parameter has a random stream of its own, seeded by its name. Before that, all
+parameters are NaN, so that a forgotten one shows.
 
 Rules, by the module that owns the parameter:
-- ``init_parameter(name, tensor, generator)``, if the owner has it, or if the owner is a ParameterDict or ParameterList
-  and the module around it has it (``name`` is then dotted). It fills ``tensor``, float32 on the
-  CPU.
+- ``init_parameter(name, tensor, generator)``, if the owner has this method. It fills ``tensor``,
+  which is float32 on the CPU. For an owner that is a ParameterDict or ParameterList, the module
+  around it is asked, with a dotted ``name``.
 - Linear, convolution and Embedding: truncated normal of std 0.02, biases zero. Norms: one and zero.
-- ``derive_parameters()`` of any module runs at the end, for values that follow from other parameters.
+- ``derive_parameters()`` of any module runs at the end, for values that follow from other
+  parameters.
 Persistent buffers that hold NaN are filled like parameters.
 """
 
 import hashlib
 from collections.abc import Callable, Iterator
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -27,45 +29,56 @@ STD = 0.02
 # parameters.
 BOUND = 3 * STD
 NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
-WEIGHTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding)
+WEIGHTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding, nn.MultiheadAttention)
 CONTAINERS = (nn.ParameterDict, nn.ParameterList)
 
 Rule = Callable[[str, Tensor, torch.Generator], None]
+
+
+@runtime_checkable
+class _Derives(Protocol):
+    """A module some of whose values follow from others."""
+
+    def derive_parameters(self) -> None: ...
 
 
 @torch.no_grad()
 def initialise(module: nn.Module, seed: int, canonical: Callable[[str], str] = str) -> None:
     """Fill all parameters of a module from ``seed``.
 
-    ``canonical`` maps a parameter's name here to its name in the whole model, for experts that live
-    elsewhere too. Raises ModelError, naming it, for a parameter without a rule or without a finite
-    first value.
+    Args:
+        module: Its parameters and the persistent buffers that hold NaN are filled in place.
+        seed: The run's seed.
+        canonical: Maps a parameter's name here to its name in the whole model. Experts that are
+            spread over ranks need it.
+
+    Raises:
+        ModelError: A parameter has no rule, or no finite first value.
     """
     tensors = dict(_uninitialised(module))
     for tensor in tensors.values():
         tensor.fill_(torch.nan)
     for name, tensor in tensors.items():
-        rule, local = _rule(module, name)
+        rule, local_name = _rule(module, name)
         value = torch.full(tensor.shape, torch.nan, dtype=torch.float32)
-        rule(local, value, generator(seed, canonical(name)))
+        rule(local_name, value, generator(seed, canonical(name)))
         tensor.copy_(value)
     for part in module.modules():
-        if hasattr(part, "derive_parameters"):
+        if isinstance(part, _Derives):
             part.derive_parameters()
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise ModelError(
-                f"initialise: expected finite values in {name}, found NaN or infinity after its rule; "
-                "correct init_parameter or derive_parameters of the module that owns it"
+                f"initialise: expected finite values in {name}, found NaN or infinity after its "
+                "rule; correct init_parameter or derive_parameters of the module that owns it"
             )
 
 
 def generator(seed: int, name: str) -> torch.Generator:
     """The random stream of one name, on the CPU so that all devices start alike."""
     digest = hashlib.blake2b(repr((seed, name)).encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(
-        int.from_bytes(digest, "big") >> 1
-    )  # 63 bits: a signed seed
+    bits = int.from_bytes(digest, "big") >> 1  # 63 bits: torch takes a signed seed
+    return torch.Generator().manual_seed(bits)
 
 
 def truncated_normal(tensor: Tensor, generator: torch.Generator) -> None:
@@ -83,20 +96,19 @@ def _uninitialised(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _rule(module: nn.Module, name: str) -> tuple[Rule, str]:
-    """What fills the named parameter, and the name it goes by there."""
-    path, _, local = name.rpartition(".")
+    """What fills the named parameter, and the name that this rule knows it by."""
+    path, _, local_name = name.rpartition(".")
     owner = module.get_submodule(path)
     while isinstance(owner, CONTAINERS) and path:
         path, _, key = path.rpartition(".")
-        owner, local = module.get_submodule(path), f"{key}.{local}"
+        owner = module.get_submodule(path)
+        local_name = f"{key}.{local_name}"
     if hasattr(owner, "init_parameter"):
-        return owner.init_parameter, local
+        return cast(Rule, owner.init_parameter), local_name
     if isinstance(owner, NORMS):
-        return _fill_norm, local
+        return _fill_norm, local_name
     if isinstance(owner, WEIGHTS):
-        return _fill_linear, local
-    if isinstance(owner, nn.MultiheadAttention):
-        return _fill_linear, local
+        return _fill_linear, local_name
     raise ModelError(
         f"initialise: expected a rule for {name}, found none; "
         f"give {type(owner).__name__} a method init_parameter(name, tensor, generator)"
@@ -104,7 +116,10 @@ def _rule(module: nn.Module, name: str) -> tuple[Rule, str]:
 
 
 def _fill_norm(name: str, tensor: Tensor, generator: torch.Generator) -> None:
-    tensor.fill_(1.0 if name == "weight" else 0.0)
+    if name == "weight":
+        tensor.fill_(1.0)
+    else:
+        tensor.zero_()
 
 
 def _fill_linear(name: str, tensor: Tensor, generator: torch.Generator) -> None:

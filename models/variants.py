@@ -1,5 +1,4 @@
-"""Named models: the paper's, those of its ablations, and two smaller ones that are this project's
-own."""
+"""Named models: the paper's, those of its ablations, and two smaller ones of this project."""
 
 import difflib
 from dataclasses import replace
@@ -18,36 +17,37 @@ class Variant(NamedTuple):
     spec: ModelSpec
 
 
-def _experts(about: str, **changes) -> Variant:
-    """The paper's model with another mixture of experts."""
-    return Variant(about, PAPER.variant(moe=replace(PAPER.moe, **changes)))
+def _with_moe(about: str, **changes) -> Variant:
+    """The paper's model with some fields of its MoE changed."""
+    return Variant(about, PAPER.variant(moe=replace(MoESpec(), **changes)))
 
 
-def _last(blocks: int) -> Variant:
-    """Experts in the last blocks only; the paper's own is 6."""
+def _with_last_blocks(count: int) -> Variant:
+    """The paper's model with MoE in its last ``count`` blocks; the paper itself has 6."""
     depth = sum(PAPER.depths)
-    return _experts(
-        f"experts in the last {blocks} blocks (table 12)",
-        blocks=tuple(range(depth - blocks, depth)),
+    return _with_moe(
+        f"experts in the last {count} blocks (table 12)",
+        blocks=tuple(range(depth - count, depth)),
     )
 
 
 VARIANTS = {
     "skysense_v2": Variant("the paper's model", PAPER),
     "dense": Variant("without experts (table 6)", PAPER.variant(moe=None)),
-    "experts_4": _experts("4 experts a mixture (table 11)", experts=4),
-    "experts_16": _experts("16 experts a mixture (table 11)", experts=16),
-    "moe_last_2": _last(2),
-    "moe_last_4": _last(4),
-    "moe_last_8": _last(8),
-    "moe_spread": _experts(
+    "experts_4": _with_moe("4 experts in each MoE layer (table 11)", experts=4),
+    "experts_16": _with_moe("16 experts in each MoE layer (table 11)", experts=16),
+    "moe_last_2": _with_last_blocks(2),
+    "moe_last_4": _with_last_blocks(4),
+    "moe_last_8": _with_last_blocks(8),
+    "moe_spread": _with_moe(
         "experts spread over all blocks (table 13)", blocks=(3, 7, 11, 15, 19, 23)
     ),
     "queries_4": Variant("4 queries (table 15)", PAPER.variant(queries=4)),
     "queries_8": Variant("8 queries (table 15)", PAPER.variant(queries=8)),
     "queries_24": Variant("24 queries (table 15)", PAPER.variant(queries=24)),
-    # Not in the paper. Every mechanism is on, and what the data delivers (bands, frames, view
-    # sizes, class embeddings) is as there; widths, depths, prototypes and regions shrink.
+    # Not in the paper. Every mechanism is on, and what depends on the data (bands, frames, view
+    # sizes, class embeddings) is as in the paper. Widths, depths, prototypes and regions are
+    # smaller.
     "base": Variant(
         "not the paper's: for one GPU",
         PAPER.variant(
@@ -74,14 +74,23 @@ VARIANTS = {
 
 
 def named(name: str) -> ModelSpec:
-    """The specification of a name in ``VARIANTS``. Raises ModelError for any other name."""
-    if name not in VARIANTS:
-        near = difflib.get_close_matches(name, VARIANTS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(VARIANTS)}"
-        raise ModelError(f"model: there is no variant {name!r}; {hint}")
-    return VARIANTS[name].spec
+    """The specification of a name in ``VARIANTS``.
+
+    Raises:
+        ModelError: There is no such name.
+    """
+    if name in VARIANTS:
+        return VARIANTS[name].spec
+    hint = f"known: {', '.join(VARIANTS)}"
+    similar = difflib.get_close_matches(name, VARIANTS, n=1)
+    if similar:
+        hint = f"did you mean {similar[0]!r}?"
+    raise ModelError(f"model: there is no variant {name!r}; {hint}")
 
 
 def name_of(spec: ModelSpec) -> str | None:
     """The name of a specification; None if none of the variants equals it."""
-    return next((name for name, variant in VARIANTS.items() if variant.spec == spec), None)
+    for name, variant in VARIANTS.items():
+        if variant.spec == spec:
+            return name
+    return None

@@ -167,7 +167,7 @@ def _encode_images(
 
 def _encode(model: SkySense, size: str, inputs: Views) -> Features:
     """Backbone features of some images of one view size."""
-    stages, _, _ = model.encode({size: inputs})
+    stages, _ = model.encode({size: inputs})
     return model.unpack({size: inputs}, *stages[-1])[size]
 
 

@@ -28,7 +28,7 @@ from engine.training.assemble import Run
 from engine.training.loss_terms import TOTAL
 from engine.training.step import StepReport, part
 from engine.training.trainer import open_run, prepare
-from models.moe.layer import expert_parameters
+from models.moe.names import expert_parameters
 
 TRACED = 2  # steps with the profiler on: the first pays for its start, the second is read
 OPERATORS = 40  # rows kept of the table

@@ -221,5 +221,5 @@ class Step:
         if spec.moe is None or not outputs.routings:
             return None
         return expert_load(
-            outputs.routings, outputs.layouts, spec.moe.experts, list(spec.modalities)
+            outputs.routings, experts=spec.moe.experts, modalities=list(spec.modalities)
         )

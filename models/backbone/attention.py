@@ -1,40 +1,43 @@
-"""What window attention and global attention share: one call for neighbouring groups of the same
-shape."""
+"""What window attention and global attention share: one call for neighbouring groups alike."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import replace
 
+import torch
 from torch import Tensor
 
-from models.backbone.packing import Group, Layout
+from models.packing import Group, Layout
 
 # CUDA attention kernels put batch and heads on grid axes limited to 65535.
 MAX_GRID = 32768
 
 
-def alike(layout: Layout) -> list[tuple[Group, int]]:
-    """Runs of neighbouring groups with the same grid and prompts, as (one of them, images of all of
-    them).
+def merge_alike(layout: Layout) -> Layout:
+    """Merge neighbouring groups of the same grid and prompts; the merged one is named as the first.
 
-    Attention does not care for the modality, so two Sentinel groups that lie side by side are one
-    batch.
+    Attention does not depend on the modality, so two Sentinel groups side by side are one batch.
     """
-    runs: list[tuple[Group, int]] = []
+    merged: list[Group] = []
     for group in layout.groups:
-        if runs and _shape(runs[-1][0]) == _shape(group):
-            runs[-1] = (group, runs[-1][1] + group.images)
+        if merged and _image_shape(merged[-1]) == _image_shape(group):
+            merged[-1] = replace(merged[-1], images=merged[-1].images + group.images)
         else:
-            runs.append((group, group.images))
-    return runs
+            merged.append(group)
+    return Layout(tuple(merged))
 
 
-def split_alike(x: Tensor, layout: Layout) -> Iterator[tuple[Group, Tensor]]:
-    """Packed (N, ...) -> for every run of ``alike`` one of its groups and its tokens (images,
-    length, ...)."""
-    runs = alike(layout)
-    parts = x.split([images * group.length for group, images in runs])
-    for (group, images), part in zip(runs, parts):
-        yield group, part.view(images, group.length, *x.shape[1:])
+def split_alike(x: Tensor, layout: Layout) -> list[tuple[Group, Tensor]]:
+    """Split a packed tensor (N, ...) by the groups of ``merge_alike``: (images, length, ...)."""
+    merged = merge_alike(layout)
+    return list(zip(merged.groups, merged.split(x)))
 
 
-def _shape(group: Group) -> tuple[int, int, int]:
+def join(chunks: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Concatenate chunks, without a copy if there is one only."""
+    if len(chunks) == 1:
+        return chunks[0]
+    return torch.cat(list(chunks), dim)
+
+
+def _image_shape(group: Group) -> tuple[int, int, int]:
     return group.height, group.width, group.prefix

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbone.packing import Group, Layout, pack
+from models.packing import Group, Layout, pack
 
 
 class PatchMerging(nn.Module):
@@ -27,48 +27,65 @@ class PatchMerging(nn.Module):
     def derive_parameters(self) -> None:
         """Start the keep path as the average of the four sub-blocks of the merge path.
 
-        On four equal neighbours both paths then agree, since the norm behind them takes out the
+        On four equal neighbours both paths then agree, because the norm behind them removes the
         factor of four.
         """
         with torch.no_grad():
             self.keep.weight.copy_(self.merge.weight.unflatten(1, (4, -1)).mean(1))
 
     def forward(self, x: Tensor, layout: Layout, merge: Sequence[bool]) -> tuple[Tensor, Layout]:
-        """Packed (N, d) without prompts -> packed (M, 2d) and its layout.
+        """Merge or keep the grid of each group.
 
-        ``merge``: for every group whether its grid halves. Odd grids are padded with zeros at the
-            bottom and right.
+        Args:
+            x: Packed tokens (N, d) without prompts.
+            layout: Their table.
+            merge: For every group whether its grid halves. Odd grids are padded with zeros at the
+                bottom and right.
+
+        Returns:
+            Packed tokens (M, 2d) and their table.
         """
-        parts = layout.split(x)
-        merged = [
-            neighbours(part, group)
-            for part, group, m in zip(parts, layout.groups, merge, strict=True)
-            if m
-        ]
-        kept = [part for part, m in zip(parts, merge) if not m]
+        merge_inputs = []
+        keep_inputs = []
+        groups = []
+        for tokens, group, halve in zip(layout.split(x), layout.groups, merge, strict=True):
+            if halve:
+                merge_inputs.append(neighbours(tokens, group))
+                groups.append(_halved(group))
+            else:
+                keep_inputs.append(tokens)
+                groups.append(group)
         # one product a path, then back to the order of the groups
-        outputs = iter(self._project(self.merge, merged)), iter(self._project(self.keep, kept))
-        x = pack([next(outputs[0 if m else 1]) for m in merge])  # M 2d
-        groups = [_halved(group) if m else group for group, m in zip(layout.groups, merge)]
-        return self.norm(x), Layout(tuple(groups))
-
-    @staticmethod
-    def _project(linear: nn.Linear, parts: list[Tensor]) -> list[Tensor]:
-        """The same layer on several (images, tokens, channels) at once."""
-        if not parts:
-            return []
-        x = linear(pack(parts))
-        sizes = [part.shape[0] * part.shape[1] for part in parts]
-        return [y.unflatten(0, part.shape[:2]) for y, part in zip(x.split(sizes), parts)]
+        merged = iter(_project(self.merge, merge_inputs))
+        kept = iter(_project(self.keep, keep_inputs))
+        outputs = []
+        for halve in merge:
+            if halve:
+                outputs.append(next(merged))
+            else:
+                outputs.append(next(kept))
+        return self.norm(pack(outputs)), Layout(tuple(groups))  # M 2d
 
 
 def neighbours(x: Tensor, group: Group) -> Tensor:
-    """(images, hw, d) -> (images, h/2 w/2, 4d): upper left, lower left, upper right, lower right."""
+    """Join the channels of 2 x 2 neighbours: (images, hw, d) -> (images, h/2 w/2, 4d).
+
+    Their order is upper left, lower left, upper right, lower right.
+    """
     x = x.unflatten(1, (group.height, group.width))  # images h w d
     if group.height % 2 or group.width % 2:
         x = F.pad(x, (0, 0, 0, group.width % 2, 0, group.height % 2))
     x = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # images h/2 2 w/2 2 d
-    return x.permute(0, 1, 3, 4, 2, 5).flatten(3).flatten(1, 2)
+    return x.permute(0, 1, 3, 4, 2, 5).flatten(3).flatten(1, 2)  # images h/2w/2 4d
+
+
+def _project(linear: nn.Linear, groups: list[Tensor]) -> list[Tensor]:
+    """Apply one layer to several (images, tokens, channels) by one product."""
+    if not groups:
+        return []
+    x = linear(pack(groups))
+    parts = x.split([group.shape[0] * group.shape[1] for group in groups])
+    return [part.unflatten(0, group.shape[:2]) for part, group in zip(parts, groups)]
 
 
 def _halved(group: Group) -> Group:

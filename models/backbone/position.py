@@ -1,4 +1,4 @@
-"""Learned position tables at the entry of the global stages, resized to whatever grid comes."""
+"""Learned position tables at the entry of the global stages, resized to the grid of each group."""
 
 from functools import lru_cache
 
@@ -6,50 +6,53 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbone.packing import Layout, pack
 from models.initialise import truncated_normal
+from models.packing import Group, Layout, pack
 from models.spec import ModalitySpec
 
 
 class Positions(nn.Module):
-    """One table a native grid: modalities whose grids agree through all stages (the Sentinels)
-    share theirs.
+    """One table a native grid.
 
-    ``stage``: 0 for the first global stage, 1 for the second, as in
-        ``ModalitySpec.position_grids``.
+    Modalities whose grids agree through all stages (the Sentinels) share theirs.
     """
 
-    def __init__(self, modalities: dict[str, ModalitySpec], stage: int, width: int):
+    def __init__(self, modalities: dict[str, ModalitySpec], *, stage: int, width: int):
+        """Args: ``stage`` is the place in ``ModalitySpec.position_grids``, ``width`` is D."""
         super().__init__()
         self.table_of = {name: table_name(spec) for name, spec in modalities.items()}
-        sides = {table_name(spec): spec.position_grids[stage] for spec in modalities.values()}
-        self.tables = nn.ParameterDict(
-            {key: nn.Parameter(torch.zeros(side, side, width)) for key, side in sides.items()}
-        )
+        tables = {}
+        for name, spec in modalities.items():
+            side = spec.position_grids[stage]
+            tables[self.table_of[name]] = nn.Parameter(torch.zeros(side, side, width))
+        self.tables = nn.ParameterDict(tables)
 
     def init_parameter(self, name: str, tensor: Tensor, generator: torch.Generator) -> None:
         """Fill one table."""
         truncated_normal(tensor, generator)
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
-        """Packed (N, D) without prompts -> (N, D) with the position of every token added."""
+        """Add the position of every token to packed tokens (N, D) without prompts."""
         resized: dict[tuple[str, int, int], Tensor] = {}
-        parts = []
-        for part, group in zip(layout.split(x), layout.groups):
-            key = self.table_of[group.modality], group.height, group.width
+        outputs = []
+        for tokens, group in zip(layout.split(x), layout.groups):
+            key = (self.table_of[group.modality], group.height, group.width)
             if key not in resized:
-                resized[key] = (
-                    resize(self.tables[key[0]], *key[1:]).flatten(0, 1).to(x.dtype)
-                )  # hw D
-            parts.append(part + resized[key])  # images hw D
-        return pack(parts)  # N D
+                resized[key] = self._resized(group).to(x.dtype)  # hw D
+            outputs.append(tokens + resized[key])  # images hw D
+        return pack(outputs)  # N D
+
+    def _resized(self, group: Group) -> Tensor:
+        """The table of a group at its grid, (hw, D)."""
+        table = self.tables[self.table_of[group.modality]]
+        return resize(table, group.height, group.width).flatten(0, 1)
 
 
 def resize(table: Tensor, height: int, width: int) -> Tensor:
-    """(s, s, D) -> (h, w, D), bicubic with averaging towards coarser grids; the same table if the
-    grid is native.
+    """Resize a table (s, s, D) to (height, width, D).
 
-    As two matrix products: unlike interpolation on CUDA they have a deterministic backward.
+    Bicubic, with averaging towards coarser grids; a table of the right size is returned as it is.
+    The two matrix products have a deterministic backward, unlike interpolation on CUDA.
     """
     side = table.shape[0]
     if height != side:
@@ -62,10 +65,12 @@ def resize(table: Tensor, height: int, width: int) -> Tensor:
 
 
 @lru_cache(maxsize=256)
-@torch.inference_mode(False)  # what is kept must serve training too
+@torch.inference_mode(False)  # the cached tensor must also serve training
 def bicubic_matrix(size: int, side: int, device: torch.device) -> Tensor:
-    """Weights (side, size) float64 of ``size`` samples in ``side`` samples over the same length;
-    rows sum to one."""
+    """Weights (side, size) float64 that resample ``size`` samples to ``side`` over one length.
+
+    Rows sum to one.
+    """
     identity = torch.eye(size, dtype=torch.float64, device="cpu")[None, None]  # 1 1 size size
     weights = F.interpolate(
         identity, size=(side, size), mode="bicubic", antialias=True, align_corners=False
@@ -74,5 +79,5 @@ def bicubic_matrix(size: int, side: int, device: torch.device) -> Tensor:
 
 
 def table_name(spec: ModalitySpec) -> str:
-    """Name of a table in the state dict; no dots, they are separators there."""
-    return "x".join(map(str, spec.position_grids))
+    """Name of a table in the state dict. It has no dots, which are separators there."""
+    return "x".join(str(side) for side in spec.position_grids)

@@ -6,27 +6,29 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from models.backbone.packing import Layout, token_mask
+from models.backbone.feed_forward import FeedForward
 from models.backbone.patch_merging import PatchMerging
 from models.backbone.position import Positions
 from models.backbone.prompts import Prompts
 from models.backbone.stochastic_depth import Draw, choose, run_on_some
 from models.backbone.swin_v2 import SwinBlock
-from models.backbone.transformer import FeedForward, TransformerBlock
+from models.backbone.transformer import TransformerBlock
 from models.errors import ModelError
 from models.moe.layer import Routing
+from models.packing import Layout, token_mask
 from models.recompute import NONE, WINDOWS, check_policy, run_block
 from models.spec import ModelSpec
 
-Stages = list[tuple[Tensor, Layout]]
+Stages = list[tuple[Tensor, Layout]]  # by stage: packed tokens and their table
 
 
 class Stage(nn.Module):
     """Blocks of one width; with global attention also a position table and prompts."""
 
     def __init__(
-        self, spec: ModelSpec, index: int, ffns: list[nn.Module], *, recompute: str = NONE
+        self, spec: ModelSpec, index: int, ffns: Sequence[nn.Module], *, recompute: str = NONE
     ):
+        """Args: ``index`` counts stages from 0, ``ffns`` are the networks of the blocks."""
         super().__init__()
         self.index = index
         self.recompute = recompute
@@ -34,59 +36,57 @@ class Stage(nn.Module):
             self.recompute = NONE
         self.drop_path = spec.drop_path
         width = spec.widths[index]
-        entry = index - spec.window_stages  # global stages before this one
-        if entry < 0:
-            shifts = [(i % 2) * (spec.window // 2) for i in range(len(ffns))]
-            blocks = [
-                SwinBlock(width, spec.head_dim, spec.window, shift, ffn)
-                for shift, ffn in zip(shifts, ffns)
-            ]
-        else:
-            blocks = [
-                TransformerBlock(width, spec.head_dim, ffn, last=ffn is ffns[-1]) for ffn in ffns
-            ]
-        self.positions = Positions(spec.modalities, entry, width) if entry >= 0 else None
-        self.prompts = (
-            Prompts(tuple(spec.modalities), width, spec.prompts[index])
-            if spec.prompts[index]
-            else None
-        )
-        self.blocks = nn.ModuleList(blocks)
+        self.positions: Positions | None = None
+        if index >= spec.window_stages:
+            self.positions = Positions(
+                spec.modalities, stage=index - spec.window_stages, width=width
+            )
+        self.prompts: Prompts | None = None
+        if spec.prompts[index]:
+            self.prompts = Prompts(tuple(spec.modalities), width=width, count=spec.prompts[index])
+        self.blocks = nn.ModuleList()
+        for number, ffn in enumerate(ffns):
+            last = number == len(ffns) - 1
+            self.blocks.append(_block(spec, index, ffn, shifted=number % 2 == 1, last=last))
 
     def forward(
         self, x: Tensor, layout: Layout, present: Sequence[Tensor], draw: Draw | None = None
-    ) -> tuple[Tensor, list[Routing], list[Layout]]:
-        """Packed (N, D) -> (N, D), the routing of each expert layer, and the layout it saw: with
-        the prompts, but for the last block, which drops them; with the images that the layer's
-        block ran on."""
+    ) -> tuple[Tensor, list[Routing]]:
+        """Run the blocks.
+
+        Args:
+            x: Packed tokens (N, D) without prompts.
+            layout: Their table.
+            present: One tensor (images,) bool a group: False for images without a valid pixel.
+            draw: In training mode each block leaves out some images; None: it runs on all.
+
+        Returns:
+            Packed (N, D) without prompts, and the routing of each MoE layer.
+        """
         if self.positions is not None:
             x = self.positions(x, layout)  # N D
         if self.prompts is not None:
             x, layout = self.prompts(x, layout)  # N D
         mask = token_mask(layout, present)  # N
-        routings, layouts = [], []
-        run = partial(run_block, policy=self.recompute)
+        routings = []
         for number, block in enumerate(self.blocks):
-            seen = layout
-            if draw is not None and self.drop_path and self.training:
-                images = choose(layout, self.drop_path, draw, f"stage {self.index}, block {number}")
-                x, routing, seen = run_on_some(partial(run, block), x, layout, mask, images)
+            run = partial(run_block, block, policy=self.recompute)
+            if draw is not None and self.drop_path > 0 and self.training:
+                name = f"stage {self.index}, block {number}"
+                images = choose(layout, rate=self.drop_path, draw=draw, block=name)
+                x, routing = run_on_some(run, x, layout, mask, images=images)  # N D
             else:
-                x, routing = run(block, x, layout, mask)
+                x, routing = run(x, layout, mask)  # N D
             if routing is not None:
                 routings.append(routing)
-                layouts.append(seen.with_prefix(0) if block is self.blocks[-1] else seen)
-        return x, routings, layouts
+        return x, routings
 
 
 class Backbone(nn.Module):
-    """Swin V2 blocks, then plain transformer blocks, with adaptive patch merging between the
-    stages.
+    """Swin V2 blocks, then plain transformer blocks, with patch merging between the stages.
 
-    ``moe_factory(width, block)`` builds the mixture of experts of a block (counted over all stages)
-    in ``spec.moe``; see ``models.moe.layer`` for its contract. It is needed only if the spec has
-    one. ``recompute``: one of ``models.recompute.POLICIES``. 661.40 M parameters without experts, 1994.10 M
-    with them, prompts not counted (table 6).
+    It has 661.40 M parameters without experts and 1994.10 M with them, prompts not counted
+    (table 6).
     """
 
     def __init__(
@@ -96,106 +96,147 @@ class Backbone(nn.Module):
         *,
         recompute: str = NONE,
     ):
+        """Build all stages.
+
+        Args:
+            spec: The sizes.
+            moe_factory: Builds a MoE layer from its width and the hidden width of its experts; see
+                ``models.moe.layer.MoE``. Needed only if the specification has experts.
+            recompute: One of ``models.recompute.POLICIES``.
+
+        Raises:
+            ModelError: The factory is missing, or the policy is unknown.
+        """
         super().__init__()
-        if spec.moe is not None and moe_factory is None:
-            raise ModelError(
-                f"backbone: expected a moe_factory for the experts in blocks {spec.moe.blocks}, found "
-                "none; pass one, or a spec with moe=None"
-            )
         check_policy(recompute)
         self.halving = {name: modality.merge for name, modality in spec.modalities.items()}
         self.stages = nn.ModuleList()
-        block = 0
+        first_block = 0
         for index, (width, depth) in enumerate(zip(spec.widths, spec.depths)):
-            ffns = [_ffn(spec, width, block + i, moe_factory) for i in range(depth)]
+            ffns = []
+            for block in range(first_block, first_block + depth):
+                ffns.append(_ffn(spec, block, width=width, moe_factory=moe_factory))
             self.stages.append(Stage(spec, index, ffns, recompute=recompute))
-            block += depth
+            first_block += depth
         self.merges = nn.ModuleList(PatchMerging(width) for width in spec.widths[:-1])
         self.norm = nn.LayerNorm(spec.widths[-1])
 
     def forward(
         self, tokens: Tensor, layout: Layout, present: Sequence[Tensor], draw: Draw | None = None
-    ) -> tuple[Stages, list[Routing], list[Layout]]:
+    ) -> tuple[Stages, list[Routing]]:
         """One pass over the images of all groups.
 
-        ``tokens`` (N, widths[0]) packed, ``layout`` its table without prompts, ``present`` one
-        (images,) bool a group: False for an image without any valid pixel, whose tokens no expert
-        serves. ``draw``: in training mode each block leaves out the share ``spec.drop_path`` of the
-        images; None: every block runs on all of them.
+        Args:
+            tokens: Packed (N, widths[0]).
+            layout: Their table, without prompts.
+            present: One tensor (images,) bool a group: False for an image without any valid pixel,
+                whose tokens no expert serves.
+            draw: In training mode each block leaves out the share ``spec.drop_path`` of the images;
+                None: every block runs on all of them.
 
-        Returns the packed output and layout of every stage, the last one normalised, prompts
-        dropped; the routing of every expert layer; and the layout that each of these layers saw.
-        Raises ModelError where the arguments do not fit each other.
+        Returns:
+            The packed output and table of every stage without prompts, the last one normalised; and
+            the routing of every MoE layer.
+
+        Raises:
+            ModelError: The arguments do not fit each other.
         """
         self._check(tokens, layout, present)
-        x, stages, routings, layouts = tokens, [], [], []
+        x = tokens
+        stages: Stages = []
+        routings = []
         for index, stage in enumerate(self.stages):
-            if index:
+            if index > 0:
                 halve = [self.halving[group.modality][index - 1] for group in layout.groups]
                 x, layout = self.merges[index - 1](x, layout, halve)  # N D
-            x, found, seen = stage(x, layout, present, draw)  # N D
-            routings += found
-            layouts += seen
+            x, stage_routings = stage(x, layout, present, draw)  # N D
+            routings += stage_routings
             stages.append((x, layout))
         stages[-1] = (self.norm(x), layout)
-        return stages, routings, layouts
+        return stages, routings
 
     def _check(self, tokens: Tensor, layout: Layout, present: Sequence[Tensor]) -> None:
         """The table must describe the tensors."""
-        unknown = sorted({group.modality for group in layout.groups} - set(self.halving))
+        unknown = {group.modality for group in layout.groups} - set(self.halving)
         if unknown:
             raise ModelError(
-                f"backbone: expected modalities among {list(self.halving)}, found {unknown}"
+                f"backbone: expected modalities among {list(self.halving)}, found {sorted(unknown)}"
             )
-        if tokens.shape[0] != layout.tokens or any(group.prefix for group in layout.groups):
+        prefixes = [group.prefix for group in layout.groups]
+        if tokens.shape[0] != layout.tokens or any(prefixes):
             raise ModelError(
-                f"backbone: expected {layout.tokens} tokens as in the layout, without prompts, found "
-                f"{tokens.shape[0]} tokens and prompts {[group.prefix for group in layout.groups]}"
+                f"backbone: expected {layout.tokens} tokens as in the layout, without prompts, "
+                f"found {tokens.shape[0]} tokens and prompts {prefixes}"
             )
         images = [group.images for group in layout.groups]
-        if [tuple(p.shape) for p in present] != [(n,) for n in images]:
+        shapes = [tuple(flags.shape) for flags in present]
+        if shapes != [(count,) for count in images]:
             raise ModelError(
-                f"backbone: expected present to have one flag an image, {images} by group, found shapes "
-                f"{[tuple(p.shape) for p in present]}"
+                f"backbone: expected present to have one flag an image, {images} by group, found "
+                f"shapes {shapes}"
             )
+
+
+def _block(
+    spec: ModelSpec, stage: int, ffn: nn.Module, *, shifted: bool, last: bool
+) -> SwinBlock | TransformerBlock:
+    """One block of a stage. Window blocks shift their windows if ``shifted``."""
+    width = spec.widths[stage]
+    if stage >= spec.window_stages:
+        return TransformerBlock(width, ffn, head_dim=spec.head_dim, last=last)
+    shift = spec.window // 2 if shifted else 0
+    return SwinBlock(width, ffn, head_dim=spec.head_dim, window=spec.window, shift=shift)
 
 
 def _ffn(
-    spec: ModelSpec, width: int, block: int, moe_factory: Callable[[int, int], nn.Module] | None
+    spec: ModelSpec,
+    block: int,
+    *,
+    width: int,
+    moe_factory: Callable[[int, int], nn.Module] | None,
 ) -> nn.Module:
-    """The feed-forward network of a block, dense or a mixture."""
-    if spec.moe is not None and block in spec.moe.blocks:
-        return moe_factory(width, block)
-    return FeedForward(width, spec.mlp_ratio * width)
+    """The feed-forward network of a block, dense or MoE; blocks are counted over all stages."""
+    hidden = spec.mlp_ratio * width
+    if spec.moe is None or block not in spec.moe.blocks:
+        return FeedForward(width, hidden)
+    if moe_factory is None:
+        raise ModelError(
+            f"backbone: expected a moe_factory for the experts in blocks {spec.moe.blocks}, found "
+            "none; pass one, or a spec with moe=None"
+        )
+    return moe_factory(width, hidden)
 
 
-def expert_load(
-    routings: Sequence[Routing], layouts: Sequence[Layout], experts: int, modalities: Sequence[str]
-) -> Tensor:
-    """Tokens that chose each expert, by layer and modality: (layers, modalities, E) int64. Prompts
-    count too.
+def expert_load(routings: Sequence[Routing], *, experts: int, modalities: Sequence[str]) -> Tensor:
+    """Count the tokens that chose each expert. Prompts count too.
 
-    ``modalities`` gives the order of the second axis. The shape depends on the arguments' lengths
-    alone, so that ranks can add theirs. Raises ModelError without routings.
+    Args:
+        routings: One a MoE layer.
+        experts: E, the experts of each layer.
+        modalities: The order of the second axis of the result.
+
+    Returns:
+        (layers, modalities, E) int64. The shape depends on the numbers of layers, modalities and
+        experts alone, so that ranks can add theirs.
+
+    Raises:
+        ModelError: There is no routing.
     """
     if not routings:
-        raise ModelError(
-            "expert_load: expected the routing of at least one expert layer, found none"
-        )
-    load = []
-    for routing, layout in zip(routings, layouts, strict=True):
-        modality = torch.cat(
-            [
-                routing.expert.new_full((group.tokens,), modalities.index(group.modality))
-                for group in layout.groups
-            ]
-        )  # N
+        raise ModelError("expert_load: expected the routing of at least one MoE layer, found none")
+    layers = []
+    for routing in routings:
+        rows = []
+        for group in routing.layout.groups:
+            number = modalities.index(group.modality)
+            rows.append(routing.expert.new_full((group.tokens,), number))
+        modality = torch.cat(rows)  # N
         valid = routing.expert >= 0  # N, masked tokens chose none
         # masked tokens fall into a last bin of their own, which keeps the shapes fixed
-        bins = (modality * experts + routing.expert).where(valid, len(modalities) * experts)  # N
-        counts = bins.new_zeros(len(modalities) * experts + 1)  # modalities x E + 1
-        counts.scatter_add_(
-            0, bins, torch.ones_like(bins)
-        )  # unlike bincount it need not wait for the device
-        load.append(counts[:-1].view(len(modalities), experts))
-    return torch.stack(load)
+        last_bin = len(modalities) * experts
+        bins = (modality * experts + routing.expert).where(valid, last_bin)  # N
+        counts = bins.new_zeros(last_bin + 1)  # modalities x E + 1
+        # unlike bincount, scatter_add_ need not wait for the device
+        counts.scatter_add_(0, bins, torch.ones_like(bins))
+        layers.append(counts[:-1].view(len(modalities), experts))
+    return torch.stack(layers)  # layers modalities E

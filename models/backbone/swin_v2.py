@@ -5,47 +5,46 @@ other block shifts its windows by half their side, so that neighbours meet.
 """
 
 import math
-from functools import lru_cache
-from typing import NamedTuple
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbone.attention import MAX_GRID, split_alike
-from models.backbone.packing import Layout, pack
+from models.backbone.attention import MAX_GRID, join, split_alike
+from models.backbone.feed_forward import run_ffn
+from models.backbone.windows import (
+    Windows,
+    from_windows,
+    log_coordinates,
+    to_windows,
+    window_tables,
+    windows_of,
+)
 from models.errors import ModelError
 from models.kernels.dispatch import kernel_path
+from models.moe.layer import Routing
+from models.packing import Layout, pack
 
 MAX_LOGIT_SCALE = math.log(100)  # Swin V2: the learned temperature stays above 0.01
 FIRST_LOGIT_SCALE = math.log(10)
 BIAS_HIDDEN = 512  # hidden units of the position-bias network
 BIAS_RANGE = 16  # the bias lies in (0, 16)
 # Shortest query or key that counts as a direction; at the start they have a norm of about 0.3. A
-# blank patch may give the zero vector exactly, whose gradient is 1 / this: torch's default of 1e-12
-# makes that of q_bias 1e10.
+# blank patch may give exactly the zero vector, whose gradient is 1 / this: torch's default of 1e-12
+# would make that of q_bias 1e10.
 MIN_NORM = 1e-2
 
-
-class Windows(NamedTuple):
-    """How one grid is cut. A side shorter than the window is one window of that side, without
-    shift."""
-
-    side: tuple[int, int]  # rows and columns of a window
-    shift: tuple[int, int]
-    count: tuple[int, int]  # windows down and across, after padding at the bottom and right
-
-
-def windows_of(height: int, width: int, window: int, shift: int) -> Windows:
-    """Windows of a height x width grid."""
-    side = min(height, window), min(width, window)
-    shifts = shift if height > window else 0, shift if width > window else 0
-    return Windows(side, shifts, (math.ceil(height / side[0]), math.ceil(width / side[1])))
+KERNEL_TYPES = (torch.bfloat16, torch.float16, torch.float32)
+KERNEL_TOKENS = 64  # most tokens of a window that the kernel takes
+KERNEL_HEAD_DIMS = (16, 32, 64)
 
 
 class BlockNorm(nn.LayerNorm):
-    """The norm at the end of a branch. It starts at zero, so that the block starts as the identity
-    (Swin V2)."""
+    """The norm at the end of a branch.
+
+    It starts at zero, so that the block starts as the identity (Swin V2).
+    """
 
     def init_parameter(self, name: str, tensor: Tensor, generator: torch.Generator) -> None:
         """Fill weight or bias with zeros."""
@@ -55,17 +54,16 @@ class BlockNorm(nn.LayerNorm):
 class WindowAttention(nn.Module):
     """Scaled cosine attention inside windows, with the position bias of the pair of tokens."""
 
-    def __init__(self, width: int, head_dim: int, window: int, shift: int):
+    def __init__(self, width: int, *, head_dim: int, window: int, shift: int):
         super().__init__()
         self.head_dim = head_dim
         self.window = window
         self.shift = shift
         heads = width // head_dim
         self.qkv = nn.Linear(width, 3 * width, bias=False)
+        # A bias of the keys would cancel in the softmax of plain dot products.
         self.q_bias = nn.Parameter(torch.zeros(width))
-        self.v_bias = nn.Parameter(
-            torch.zeros(width)
-        )  # a bias of the keys would cancel in the softmax of plain dots
+        self.v_bias = nn.Parameter(torch.zeros(width))
         self.logit_scale = nn.Parameter(torch.full((heads,), FIRST_LOGIT_SCALE))
         self.bias_net = nn.Sequential(
             nn.Linear(2, BIAS_HIDDEN), nn.ReLU(), nn.Linear(BIAS_HIDDEN, heads, bias=False)
@@ -74,181 +72,169 @@ class WindowAttention(nn.Module):
 
     def init_parameter(self, name: str, tensor: Tensor, generator: torch.Generator) -> None:
         """Fill the parameters that no standard layer owns."""
-        tensor.fill_(FIRST_LOGIT_SCALE if name == "logit_scale" else 0.0)
+        if name == "logit_scale":
+            tensor.fill_(FIRST_LOGIT_SCALE)
+        else:
+            tensor.zero_()
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
-        """Packed (N, D) -> (N, D); projections once over the packed axis, attention by grid."""
+        """Attend inside the windows of every image.
+
+        Args:
+            x: Packed tokens (N, D) without prompts. They are projected all at once.
+            layout: Their table.
+
+        Returns:
+            Packed (N, D).
+
+        Raises:
+            ModelError: A group has prompt tokens.
+        """
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])  # 3D
-        qkv = F.linear(x, self.qkv.weight, bias).unflatten(
-            -1, (3, -1, self.head_dim)
-        )  # N 3 heads d
-        scale = self._exact(self.logit_scale).clamp(max=MAX_LOGIT_SCALE).exp()  # heads
+        qkv = F.linear(x, self.qkv.weight, bias)  # N 3D
+        qkv = qkv.unflatten(-1, (3, -1, self.head_dim))  # N 3 heads d
+        scale = _exact(self.logit_scale).clamp(max=MAX_LOGIT_SCALE).exp()  # heads
         table = self._bias_table()  # (2w-1)^2 heads
-        parts = []
+        outputs = []
         for group, part in split_alike(qkv, layout):
             if group.prefix:
                 raise ModelError(
                     f"window attention: expected no prompt tokens, found {group.prefix} in {group}; "
                     "prompts belong to the stages with global attention"
                 )
-            parts.append(self._attend(part.unflatten(1, (group.height, group.width)), scale, table))
-        return self.out(pack(parts))  # N D
-
-    def _exact(self, x: Tensor) -> Tensor:
-        """Exponentials and the bias network are computed in float32 or better: they are small, and
-        bf16 is coarse."""
-        return x.to(torch.promote_types(x.dtype, torch.float32))
+            images = part.unflatten(1, (group.height, group.width))  # images h w 3 heads d
+            outputs.append(self.attend(images, scale, table))
+        return self.out(pack(outputs))  # N D
 
     def _bias_table(self) -> Tensor:
         """Bias of every relative position inside the nominal window: ((2w-1)^2, heads)."""
-        first, _, last = self.bias_net
-        coordinates = log_coordinates(self.window, first.weight.device).to(
-            self._exact(first.weight).dtype
-        )
-        hidden = F.relu(
-            F.linear(coordinates, self._exact(first.weight), self._exact(first.bias))
-        )  # (2w-1)^2 hidden
-        return BIAS_RANGE * F.linear(hidden, self._exact(last.weight)).sigmoid()
+        first = cast(nn.Linear, self.bias_net[0])
+        last = cast(nn.Linear, self.bias_net[2])
+        weight = _exact(first.weight)
+        coordinates = log_coordinates(self.window, weight.device).to(weight.dtype)  # (2w-1)^2 2
+        hidden = F.relu(F.linear(coordinates, weight, _exact(first.bias)))  # (2w-1)^2 hidden
+        return BIAS_RANGE * F.linear(hidden, _exact(last.weight)).sigmoid()
 
-    def _attend(self, qkv: Tensor, scale: Tensor, table: Tensor) -> Tensor:
-        """(images, h, w, 3, heads, d) -> (images, hw, D)."""
-        images, height, width, _, heads, _ = qkv.shape
-        cut = windows_of(height, width, self.window, self.shift)
-        if kernel_path("window_attention", qkv, why_not=_beyond_kernel(qkv, cut)):
+    def attend(self, qkv: Tensor, scale: Tensor, table: Tensor) -> Tensor:
+        """Attention inside the windows of images of one grid.
+
+        Args:
+            qkv: Queries, keys and values (images, h, w, 3, heads, d).
+            scale: Factor of the cosines (heads,).
+            table: Position bias ((2w-1)^2, heads).
+
+        Returns:
+            (images, hw, D).
+        """
+        height, width = qkv.shape[1:3]
+        cut = windows_of(height, width, window=self.window, shift=self.shift)
+        if kernel_path("window_attention", qkv, why_not=_kernel_obstacle(qkv, cut)):
             from models.kernels.window_attention import window_attention  # needs triton
 
-            return window_attention(qkv, scale, table, *cut, MIN_NORM)
-        index, mask = window_tables(height, width, self.window, self.shift, qkv.device)
+            return window_attention(
+                qkv,
+                scale,
+                table,
+                side=cut.side,
+                shift=cut.shift,
+                count=cut.count,
+                min_norm=MIN_NORM,
+            )
+        index, mask = window_tables(
+            height, width, window=self.window, shift=self.shift, device=qkv.device
+        )
         # embedding, unlike indexing, has a deterministic and fast backward on every device
         bias = F.embedding(index, table).permute(2, 0, 1).to(qkv.dtype)  # heads L L
-        q, k, v = _to_windows(qkv, cut)  # images windows heads L d
-        q = F.normalize(q, dim=-1, eps=MIN_NORM) * scale[:, None, None].to(
-            q.dtype
-        )  # images windows heads L d
-        k = F.normalize(k, dim=-1, eps=MIN_NORM)  # images windows heads L d
-        if mask is None:
-            fold = 0  # images x windows, heads L d
-        # windows differ in their mask: they count as heads, so that the bias is stored once for all
-        # images
-        else:
-            fold = 1  # images, windows x heads, L d
-            bias = bias.masked_fill(~mask[:, None], -torch.inf).flatten(
-                0, 1
-            )  # windows x heads, L L
-        out = _biased_attention(*(t.flatten(fold, fold + 1) for t in (q, k, v)), bias[None])
-        out = out.reshape(
-            images, math.prod(cut.count), heads, *out.shape[-2:]
-        )  # images windows heads L d
-        return _from_windows(out, cut, height, width)  # images hw D
+        x = _cosine_attention(to_windows(qkv, cut), scale, bias, mask)  # images windows heads L d
+        return from_windows(x, cut, height=height, width=width)  # images hw D
 
 
 class SwinBlock(nn.Module):
     """x + norm(attention(x)), then x + norm(ffn(x))."""
 
-    def __init__(self, width: int, head_dim: int, window: int, shift: int, ffn: nn.Module):
+    def __init__(self, width: int, ffn: nn.Module, *, head_dim: int, window: int, shift: int):
         super().__init__()
-        self.attention = WindowAttention(width, head_dim, window, shift)
+        self.attention = WindowAttention(width, head_dim=head_dim, window=window, shift=shift)
         self.norm1 = BlockNorm(width)
         self.ffn = ffn
         self.norm2 = BlockNorm(width)
 
-    def forward(self, x: Tensor, layout: Layout, mask: Tensor) -> tuple[Tensor, object]:
-        """Packed (N, D), mask (N,) bool of the tokens that experts serve -> (N, D) and the routing,
-        or None."""
+    def forward(self, x: Tensor, layout: Layout, mask: Tensor) -> tuple[Tensor, Routing | None]:
+        """Run the block.
+
+        Args:
+            x: Packed tokens (N, D) without prompts.
+            layout: Their table.
+            mask: (N,) bool, the tokens that experts serve.
+
+        Returns:
+            Packed (N, D), and the routing of a MoE layer or None.
+        """
         x = x + self.norm1(self.attention(x, layout))  # N D
-        y, routing = self.ffn(x, mask)  # N D
+        y, routing = run_ffn(self.ffn, x, layout, mask)  # N D
         return x + self.norm2(y), routing
 
 
-@lru_cache(maxsize=32)
-@torch.inference_mode(False)  # what is kept must serve training too
-def log_coordinates(window: int, device: torch.device) -> Tensor:
-    """Relative positions inside a window, log-spaced (Swin V2, equation 4): ((2w-1)^2, 2) float64."""
-    offset = (
-        torch.arange(1 - window, window, dtype=torch.float64, device="cpu") / max(window - 1, 1) * 8
-    )
-    offset = offset.sign() * (offset.abs() + 1).log2() / 3  # log2(8) = 3
-    return torch.cartesian_prod(offset, offset).to(device)
+def _exact(x: Tensor) -> Tensor:
+    """``x`` in float32 or better.
 
-
-@lru_cache(maxsize=256)
-@torch.inference_mode(False)
-def window_tables(
-    height: int, width: int, window: int, shift: int, device: torch.device
-) -> tuple[Tensor, Tensor | None]:
-    """For a grid: the index (L, L) of each pair of tokens in the bias table, and the mask (windows,
-    L, L) bool.
-
-    The mask is True where the query may attend to the key: both lie in the same window of the
-    unrolled grid and the key is no padding. None if that holds everywhere. Queries that are padding
-    attend to anything, their result is cut.
+    Exponentials and the bias network are computed so: they are small, and bf16 is coarse.
     """
-    cut = windows_of(height, width, window, shift)
-    place = torch.cartesian_prod(*(torch.arange(n, device="cpu") for n in cut.side)).view(
-        -1, 2
-    )  # L 2
-    relative = place[:, None] - place[None] + window - 1  # L L 2
-    index = relative[..., 0] * (2 * window - 1) + relative[..., 1]  # L L
-    regions = []
-    for size, side, moved, count in zip((height, width), *cut):
-        row = (torch.arange(side * count, device="cpu") + moved) % (
-            side * count
-        )  # grid row behind each rolled row
-        region = torch.where(row < moved, 1, 0).where(
-            row < size, -1
-        )  # rolled in from the far side: another region
-        regions.append(region.view(count, side))
-    down, across = regions
-    shape = down.shape[0], across.shape[0], down.shape[1], across.shape[1]
-    down, across = down[:, None, :, None].expand(shape), across[None, :, None, :].expand(shape)
-    padding = ((down < 0) | (across < 0)).reshape(-1, len(place))  # windows L
-    region = (2 * down + across).reshape(-1, len(place))  # windows L
-    mask = (region[:, :, None] == region[:, None]) & ~padding[:, None] | padding[
-        :, :, None
-    ]  # windows L L
-    return index.to(device), None if mask.all() else mask.to(device)
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def _beyond_kernel(qkv: Tensor, cut: Windows) -> str | None:
-    """What the kernel does not take, if anything."""
-    if qkv.dtype not in (torch.bfloat16, torch.float16, torch.float32):
+def _kernel_obstacle(qkv: Tensor, cut: Windows) -> str | None:
+    """Why the kernel does not take these windows, or None."""
+    if qkv.dtype not in KERNEL_TYPES:
         return f"the type is {qkv.dtype}, it takes bfloat16, float16 and float32"
-    if math.prod(cut.side) > 64:
-        return f"a window has {math.prod(cut.side)} tokens, it takes 64"
-    if qkv.shape[-1] not in (16, 32, 64):
+    if cut.tokens > KERNEL_TOKENS:
+        return f"a window has {cut.tokens} tokens, it takes {KERNEL_TOKENS}"
+    if qkv.shape[-1] not in KERNEL_HEAD_DIMS:
         return f"a head has {qkv.shape[-1]} channels, it takes 16, 32 and 64"
     return None
 
 
-def _to_windows(qkv: Tensor, cut: Windows) -> Tensor:
-    """(images, h, w, 3, heads, d) -> (3, images, windows, heads, L, d)."""
-    down, across = (n * side for n, side in zip(cut.count, cut.side))
-    _, height, width = qkv.shape[:3]
-    if (down, across) != (height, width):
-        qkv = F.pad(qkv, (0, 0, 0, 0, 0, 0, 0, across - width, 0, down - height))
-    if any(cut.shift):
-        qkv = qkv.roll((-cut.shift[0], -cut.shift[1]), (1, 2))
-    qkv = qkv.unflatten(2, (cut.count[1], cut.side[1])).unflatten(1, (cut.count[0], cut.side[0]))
-    # images down rows across columns 3 heads d
-    return qkv.permute(5, 0, 1, 3, 6, 2, 4, 7).flatten(5, 6).flatten(2, 3)
+def _cosine_attention(qkv: Tensor, scale: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
+    """Scaled cosine attention inside each window.
 
-
-def _from_windows(x: Tensor, cut: Windows, height: int, width: int) -> Tensor:
-    """(images, windows, heads, L, d) -> (images, hw, D)."""
-    x = x.unflatten(3, cut.side).unflatten(1, cut.count)  # images down across heads rows columns d
-    x = x.permute(0, 1, 4, 2, 5, 3, 6).flatten(5, 6).flatten(3, 4).flatten(1, 2)  # images h w D
-    if any(cut.shift):
-        x = x.roll(cut.shift, (1, 2))
-    return x[:, :height, :width].flatten(1, 2)  # images hw D
+    ``qkv`` is (3, images, windows, heads, L, d), ``scale`` (heads,), ``bias`` (heads, L, L),
+    ``mask`` (windows, L, L) bool or None. Returns (images, windows, heads, L, d).
+    """
+    q, k, v = qkv  # images windows heads L d
+    images, windows, heads = q.shape[:3]
+    q = F.normalize(q, dim=-1, eps=MIN_NORM) * scale[:, None, None].to(q.dtype)
+    k = F.normalize(k, dim=-1, eps=MIN_NORM)
+    if mask is None:
+        fold = 0  # images x windows, heads L d
+    else:
+        # Windows differ in their mask. They count as heads, so that the bias is stored once for all
+        # images.
+        fold = 1  # images, windows x heads, L d
+        bias = bias.masked_fill(~mask[:, None], -torch.inf)  # windows heads L L
+        bias = bias.flatten(0, 1)  # windows x heads, L L
+    x = _biased_attention(
+        q.flatten(fold, fold + 1),
+        k.flatten(fold, fold + 1),
+        v.flatten(fold, fold + 1),
+        bias[None],
+    )
+    return x.reshape(images, windows, heads, *x.shape[-2:])
 
 
 def _biased_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    """(A, B, L, d) with bias (1, B, L, L) -> (A, B, L, d), in parts that fit the kernels' grid."""
-    rows = []
-    for q, k, v in zip(*(t.split(MAX_GRID) for t in (q, k, v))):
-        heads = zip(*(t.split(MAX_GRID, dim=1) for t in (q, k, v, bias)))
-        parts = [
-            F.scaled_dot_product_attention(q, k, v, attn_mask=b, scale=1.0) for q, k, v, b in heads
-        ]
-        rows.append(parts[0] if len(parts) == 1 else torch.cat(parts, dim=1))
-    return rows[0] if len(rows) == 1 else torch.cat(rows)
+    """(A, B, L, d) with bias (1, B, L, L) -> (A, B, L, d), in parts that fit the CUDA grid."""
+    outputs = []
+    for q_part, k_part, v_part in zip(q.split(MAX_GRID), k.split(MAX_GRID), v.split(MAX_GRID)):
+        by_head = zip(
+            q_part.split(MAX_GRID, dim=1),
+            k_part.split(MAX_GRID, dim=1),
+            v_part.split(MAX_GRID, dim=1),
+            bias.split(MAX_GRID, dim=1),
+        )
+        heads = []
+        for q_heads, k_heads, v_heads, mask in by_head:
+            heads.append(
+                F.scaled_dot_product_attention(q_heads, k_heads, v_heads, attn_mask=mask, scale=1.0)
+            )
+        outputs.append(join(heads, dim=1))
+    return join(outputs)

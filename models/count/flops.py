@@ -16,10 +16,11 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import NamedTuple
 
-from models.backbone.packing import Group
-from models.backbone.swin_v2 import BIAS_HIDDEN, windows_of
+from models.backbone.swin_v2 import BIAS_HIDDEN
+from models.backbone.windows import windows_of
 from models.errors import ModelError
 from models.features import FUSED
+from models.packing import Group
 from models.pretraining.losses.clusters import ROUNDS, cluster_count
 from models.pretraining.losses.semantic_aggregation import SYMMETRIC
 from models.spec import CELL_METRES, HeadSpec, ModelSpec
@@ -346,7 +347,7 @@ def _block(
     tokens = replace(group, prefix=kept).tokens
     pairs = tokens * group.length
     if windows:
-        cut = windows_of(group.height, group.width, spec.window, 0)
+        cut = windows_of(group.height, group.width, window=spec.window, shift=0)
         pairs = group.images * prod(cut.count) * prod(cut.side) ** 2  # padding included
     attention = 2 * (
         (2 * tokens + 2 * group.tokens) * width**2 + 2 * pairs * width

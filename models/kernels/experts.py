@@ -37,7 +37,7 @@ STEP = 1024  # channels of a token that a program moves at once: 16 bytes a thre
 
 
 def run_experts(
-    x: Tensor, row: Tensor, ends: Tensor, weight: Tensor, experts: Sequence[nn.Module]
+    x: Tensor, experts: Sequence[nn.Module], *, row: Tensor, ends: Tensor, weight: Tensor
 ) -> Tensor:
     """See models.experts.run_experts. x and the experts are bf16, fp16 or fp32, of one type; N is
     at least 1."""

@@ -43,6 +43,7 @@ def window_attention(
     qkv: Tensor,
     scale: Tensor,
     table: Tensor,
+    *,
     side: tuple[int, int],
     shift: tuple[int, int],
     count: tuple[int, int],

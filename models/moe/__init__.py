@@ -1,1 +1,1 @@
-"""Mixture of experts: the gated layer and its expert networks."""
+"""Mixture of experts (MoE): the gated layer and its expert networks."""

@@ -1,11 +1,13 @@
-"""The experts' work once each token has its expert: sort, two linear layers, back to the tokens'
-places, weighted.
+"""The experts' work once each token has its expert.
 
-On a GPU ``run_experts`` is the kernels of models/kernels/experts.py; ``_reference`` is what these
-compute.
+Tokens are sorted by expert, pass two linear layers, and go back to their places, weighted. On a GPU
+``run_experts`` runs the kernels of models/kernels/experts.py; ``_reference`` is what these compute.
 """
 
+import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +15,11 @@ from torch import Tensor, nn
 
 from models.kernels.dispatch import kernel_path
 
+KERNEL_TYPES = frozenset({torch.bfloat16, torch.float16, torch.float32})
+
 
 class ExpertFFN(nn.Module):
-    """Feed-forward network of a transformer block: linear, GELU, linear; (..., D) -> (..., D)."""
+    """Feed-forward network of a transformer block: linear, GELU, linear."""
 
     def __init__(self, width: int, hidden: int):
         super().__init__()
@@ -27,69 +31,89 @@ class ExpertFFN(nn.Module):
         return self.fc2(F.gelu(self.fc1(x)))  # ... D
 
 
-def sort_by_expert(
-    expert: Tensor, place: Tensor, kept: Tensor, sizes: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Where each token's row lies among those of all experts, one expert after another, and where
-    each expert ends.
+@dataclass
+class ExpertOrder:
+    """The order of N tokens by their experts, one expert after another."""
 
-    ``expert`` (N,) int64, ``place`` (N,) int64 among the tokens of the same expert, ``kept`` (N,)
-    bool, ``sizes`` (E,) int64 kept tokens of each expert -> row (N,) int64, -1 where not kept, and
-    ends (E,) int64. Nothing is fetched from the device.
+    # N int64: the row of each token in that order, -1 for tokens that no expert serves
+    row: Tensor
+    # E int64: where the rows of each expert end
+    ends: Tensor
+
+
+def sort_by_expert(expert: Tensor, place: Tensor, *, kept: Tensor, sizes: Tensor) -> ExpertOrder:
+    """Order tokens by expert. The host does not wait for the device.
+
+    Args:
+        expert: (N,) int64, the expert of each token.
+        place: (N,) int64, position among the tokens of the same expert.
+        kept: (N,) bool, whether the expert serves the token.
+        sizes: (E,) int64, kept tokens of each expert.
     """
     ends = sizes.cumsum(0)  # E
     row = (ends - sizes).gather(0, expert.clamp(min=0)) + place  # N
-    return row.masked_fill(~kept, -1), ends
+    return ExpertOrder(row.masked_fill(~kept, -1), ends)
 
 
 def run_experts(
     x: Tensor,
-    row: Tensor,
-    ends: Tensor,
+    order: ExpertOrder,
     weight: Tensor,
-    experts: Sequence[ExpertFFN],
+    experts: Sequence[nn.Module],
+    *,
     fused: bool = True,
 ) -> Tensor:
-    """weight[n] x expert(x[n]) for each token with a row, zero for the others: (N, D) -> (N, D).
+    """Compute weight[n] x expert(x[n]) for each token with a row, and zero for the others.
 
-    ``row`` (N,) and ``ends`` (E,) as from ``sort_by_expert``, ``weight`` (N,). Differentiable in x,
-    weight and the experts; what has no row takes no part, NaN included. ``fused``: with the
-    kernels, where they run.
+    Args:
+        x: Tokens (N, D). Tokens without a row give 0, even if NaN.
+        order: As of ``sort_by_expert``.
+        weight: (N,).
+        experts: E networks of the kind ``ExpertFFN``.
+        fused: Whether the kernels may run.
+
+    Returns:
+        (N, D), differentiable in ``x``, ``weight`` and the experts.
     """
-    if fused and len(x) and kernel_path("experts", x, why_not=_beyond_kernel(x, experts)):
-        from models.kernels import (
-            experts as kernel,  # imports triton, which a machine without a GPU may lack
+    networks = cast(Sequence[ExpertFFN], experts)
+    if fused and len(x) and kernel_path("experts", x, why_not=_kernel_obstacle(x, networks)):
+        # imports triton, which a machine without a GPU may lack
+        from models.kernels import experts as kernel
+
+        return kernel.run_experts(x, networks, row=order.row, ends=order.ends, weight=weight)
+    return _reference(x, order, weight, networks)
+
+
+def _kernel_obstacle(x: Tensor, experts: Sequence[ExpertFFN]) -> str | None:
+    """Why the kernels do not take these tokens and experts, or None."""
+    types = {x.dtype}
+    for expert in experts:
+        types |= {parameter.dtype for parameter in expert.parameters()}
+    if len(types) > 1 or not types <= KERNEL_TYPES:
+        names = " and ".join(sorted(str(dtype) for dtype in types))
+        return (
+            f"the types of tokens and experts are {names}, they take one of bfloat16, float16 and "
+            "float32"
         )
-
-        return kernel.run_experts(x, row, ends, weight, experts)
-    return _reference(x, row, ends, weight, experts)
-
-
-def _beyond_kernel(x: Tensor, experts: Sequence[ExpertFFN]) -> str | None:
-    """What the kernels do not take, if anything."""
-    types = {x.dtype, *(p.dtype for expert in experts for p in expert.parameters())}
-    if len(types) > 1 or not types <= {torch.bfloat16, torch.float16, torch.float32}:
-        found = " and ".join(sorted(map(str, types)))
-        return f"the types of tokens and experts are {found}, they take one of bfloat16, float16 and float32"
     if torch.is_autocast_enabled(x.device.type):
         return "they do not change types, as autocast asks for"
     return None
 
 
 def _reference(
-    x: Tensor, row: Tensor, ends: Tensor, weight: Tensor, experts: Sequence[ExpertFFN]
+    x: Tensor, order: ExpertOrder, weight: Tensor, experts: Sequence[ExpertFFN]
 ) -> Tensor:
-    """What ``run_experts`` gives, in PyTorch: one expert after another, each on exactly its own
-    tokens.
+    """What ``run_experts`` gives, in PyTorch: each expert on exactly its own tokens.
 
     On a GPU the host waits for the sizes.
     """
-    cuts = [0, *ends.tolist()]
-    order = row.where(row >= 0, len(x)).argsort()[: cuts[-1]]  # rows, the token of each
-    parts = x[order].split([end - start for start, end in zip(cuts, cuts[1:])])
+    cuts = [0, *order.ends.tolist()]
+    # rows, the token of each
+    tokens = order.row.where(order.row >= 0, len(x)).argsort()[: cuts[-1]]
+    parts = x[tokens].split([end - start for start, end in itertools.pairwise(cuts)])
     # experts without tokens run too: their gradient is zero, not missing
     outputs = torch.cat(
         [expert(part) for expert, part in zip(experts, parts, strict=True)]
     )  # rows D
-    weighted = (outputs * weight[order][:, None]).to(outputs.dtype)  # rows D
-    return weighted.new_zeros(x.shape).index_copy(0, order, weighted)  # N D
+    weighted = (outputs * weight[tokens][:, None]).to(outputs.dtype)  # rows D
+    return weighted.new_zeros(x.shape).index_copy(0, tokens, weighted)  # N D

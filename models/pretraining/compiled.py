@@ -8,7 +8,7 @@ and all layers of that width share the result.
 import torch
 from torch import nn
 
-from models.backbone.transformer import FeedForward
+from models.backbone.feed_forward import FeedForward
 from models.fusion.transformer import FusionLayer
 
 REGIONS = (FeedForward, FusionLayer)

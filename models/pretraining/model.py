@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.backbone.packing import Layout
 from models.backbone.stochastic_depth import Draw
 from models.errors import ModelError
 from models.features import FUSED, Features, Views
@@ -25,8 +24,7 @@ class Outputs:
     features: dict[str, Features]  # by view size
     queries: dict[str, Tensor]  # view size -> B V m D, for semantic aggregation
     region: Tensor  # B int64
-    routings: list[Routing]  # one for each mixture-of-experts block
-    layouts: list[Layout]  # the packed layout of the tokens in each of these blocks
+    routings: list[Routing]  # one for each MoE layer
 
 
 class Pretraining(nn.Module):
@@ -72,10 +70,10 @@ class Pretraining(nn.Module):
             views: by view size.
             draw: as in ``Backbone``; only the student has one.
         """
-        features, routings, layouts = self.trunk(views, draw)
+        features, routings = self.trunk(views, draw)
         queries = {size: self._aggregate(maps) for size, maps in features.items()}
         region = next(iter(views.values())).region
-        return Outputs(features, queries, region, routings, layouts)
+        return Outputs(features, queries, region, routings)
 
     def _aggregate(self, features: Features) -> Tensor:
         """Read the fused map of each view with the queries: (B, V, m, D)."""

@@ -12,6 +12,7 @@ from engine.distributed.collectives import DistributedReducer
 from models.moe.layer import MoE, canonical_names
 from models.reducer import Reducer
 from models.spec import MoESpec
+from tests.unit.layouts import run_moe
 
 WIDTH = 8
 TOKENS = 12  # of one half of the global batch
@@ -45,7 +46,7 @@ class Small(nn.Module):
         """Loss of this rank's tokens; the buffer follows the mean of the global batch."""
         x = x.to(self.embed.weight.dtype)
         h = self.norm(self.embed(x)) + self.token
-        y, routing = self.moe(h, torch.ones(len(h), dtype=torch.bool))
+        y, routing = run_moe(self.moe, h, torch.ones(len(h), dtype=torch.bool))
         out = self.last_layer(h + y).float()
         if self.training:
             mean = self.reducer.sum(out.detach().mean(0)) / self.reducer.world_size

@@ -12,6 +12,7 @@ from models.moe.layer import MoE, canonical_names
 from models.reducer import Reducer
 from models.spec import MoESpec
 from tests.dist.processes import ProcessesFailed, run_processes
+from tests.unit.layouts import run_moe
 
 WIDTH, HIDDEN, EXPERTS, TOKENS = 12, 20, 4, 30
 CASES = ("plain", "skewed", "half absent", "absent")
@@ -88,7 +89,7 @@ def one_setting(factor, ep_size, implementation):
         x, mask, target = batch(case, rank)
         moe.zero_grad()
         moe.train()
-        y, routing = moe(x, mask)
+        y, routing = run_moe(moe, x, mask)
         ((y * target).sum() + 3 * routing.balance).backward()
         grads = {}
         for name, p in moe.named_parameters():
@@ -97,7 +98,7 @@ def one_setting(factor, ep_size, implementation):
             if ep_size == 1 or getattr(p, "allreduce", True):
                 dist.all_reduce(p.grad)
             grads[names[name]] = p.grad / world
-        teacher = moe.eval()(x, mask)[0].detach()
+        teacher = run_moe(moe.eval(), x, mask)[0].detach()
         results[case] = {
             "y": y.detach(),
             "balance": routing.balance.detach(),
@@ -113,12 +114,12 @@ def alone(case, factor):
     balance for all."""
     moe = build(factor, None, "deepspeed", None)
     batches = [batch(case, rank) for rank in range(2)]
-    outputs = [moe(x, mask)[0] for x, mask, _ in batches]
+    outputs = [run_moe(moe, x, mask)[0] for x, mask, _ in batches]
     x, mask = (torch.cat([b[i] for b in batches]) for i in range(2))
-    balance = moe(x, mask)[1].balance
+    balance = run_moe(moe, x, mask)[1].balance
     (sum((y * b[2]).sum() for y, b in zip(outputs, batches)) / 2 + 3 * balance).backward()
     grads = {name: p.grad for name, p in moe.named_parameters()}
-    teacher = [y.detach() for y in moe.eval()(x, mask)[0].split(TOKENS)]
+    teacher = [y.detach() for y in run_moe(moe.eval(), x, mask)[0].split(TOKENS)]
     return [y.detach() for y in outputs], balance.detach(), grads, teacher
 
 
@@ -151,7 +152,7 @@ def test_two_ranks_equal_one(two_ranks, setting):
 
 
 class Stack(nn.Module):
-    """A dense layer and a mixture, the smallest model with both kinds of gradient."""
+    """A dense layer and a MoE layer, the smallest model with both kinds of gradient."""
 
     def __init__(self, ep_size, implementation, reducer):
         super().__init__()
@@ -167,7 +168,7 @@ class Stack(nn.Module):
 
     def forward(self, x, mask, target):
         """Loss of one rank."""
-        y, routing = self.moe(self.dense(x), mask)
+        y, routing = run_moe(self.moe, self.dense(x), mask)
         return (y * target).sum() / len(x) + 3 * routing.balance
 
 

@@ -17,6 +17,7 @@ from tests.dist.test_moe_parallel import (
     batch,
     parameters,
 )
+from tests.unit.layouts import run_moe
 
 pytest.importorskip(
     "tutel.moe",
@@ -52,12 +53,12 @@ def one_call(implementation, factor, ep_size, dtype, case):
     moe = build(implementation, factor, ep_size, dtype)
     x, mask, target = batch(case, dist.get_rank())
     x, target = x.to(dtype).requires_grad_(), target.to(dtype)
-    y, routing = moe.train()(x, mask)
+    y, routing = run_moe(moe.train(), x, mask)
     ((y * target).sum() + 3 * routing.balance).backward()
     found = {
         "y": y.detach(),
         "x": x.grad,
-        "teacher": moe.eval()(x, mask)[0].detach(),
+        "teacher": run_moe(moe.eval(), x, mask)[0].detach(),
         "dropped": routing.dropped,
     }
     return found | {name: p.grad for name, p in moe.named_parameters()}
@@ -69,7 +70,7 @@ def two_calls(implementation):
     moe = build(implementation, 0.0, 2, torch.float32)
     inputs = [batch(case, 1)[0].float().requires_grad_() for case in ("plain", "skewed")]
     mask = torch.ones(len(inputs[0]), dtype=torch.bool)
-    sum(moe(x, mask)[0].square().sum() for x in inputs).backward()
+    sum(run_moe(moe, x, mask)[0].square().sum() for x in inputs).backward()
     return {
         "first": inputs[0].grad,
         "second": inputs[1].grad,

@@ -10,10 +10,11 @@ pytest.importorskip("triton")
 import models.kernels.experts as module
 import models.kernels.grouped_product as product
 from models.kernels.dispatch import active
-from models.moe.experts import ExpertFFN, run_experts, sort_by_expert
+from models.moe.experts import ExpertFFN, ExpertOrder, run_experts, sort_by_expert
 from models.moe.layer import MoE
 from models.spec import MoESpec
 from tests.unit.host_waits import HostWaits
+from tests.unit.layouts import run_moe
 
 # The interpreter computes in NumPy, which warns of what is masked later.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton.runtime.interpreter")
@@ -53,7 +54,12 @@ def order(expert, experts=4):
     """Row of each token and ends of the experts, one token after another."""
     hit = expert[:, None] == torch.arange(experts, device=expert.device)  # N E
     place = ((hit.cumsum(0) - 1) * hit).sum(1)  # N
-    return sort_by_expert(expert, place, expert >= 0, hit.sum(0))
+    return sort_by_expert(expert, place, kept=expert >= 0, sizes=hit.sum(0))
+
+
+def kernel(x, order, weight, networks):
+    """The kernels, whatever SKYSENSE_KERNELS says."""
+    return module.run_experts(x, networks, row=order.row, ends=order.ends, weight=weight)
 
 
 def formula(x, expert, weight, networks):
@@ -81,9 +87,9 @@ def close(found, expected, limit):
     return (found.double() - expected.double()).norm() <= limit * expected.double().norm()
 
 
-def check(x, expert, weight, networks, run=module.run_experts):
+def check(x, expert, weight, networks, run=kernel):
     """Values and gradients of ``run``."""
-    y, expected = run(x, *order(expert), weight, networks), formula(x, expert, weight, networks)
+    y, expected = run(x, order(expert), weight, networks), formula(x, expert, weight, networks)
     limit = LIMITS[x.dtype]
     assert y.dtype == x.dtype and y.shape == x.shape and close(y, expected, limit)
     assert not y[expert < 0].any()
@@ -130,9 +136,9 @@ def test_several_spans_and_steps(device, monkeypatch):
 def test_number_of_experts(device, experts):
     x, expert, weight, networks = scene(device=device)
     expert, networks = expert.clamp(max=experts - 1), networks[:experts]
-    row, ends = order(expert, experts)
+    sorted_tokens = order(expert, experts)
     y, expected = (
-        module.run_experts(x, row, ends, weight, networks),
+        kernel(x, sorted_tokens, weight, networks),
         formula(x, expert, weight, networks),
     )
     assert close(y, expected, 3e-6)
@@ -148,7 +154,7 @@ def test_tokens_without_an_expert_change_nothing(device, monkeypatch, wish, junk
     y, found = check(x, expert, weight, networks, run_experts)
     loud = x.detach().where((expert >= 0)[:, None], junk).requires_grad_()
     weights = weight.detach().where(expert >= 0, junk).requires_grad_()
-    again = run_experts(loud, *order(expert), weights, networks)
+    again = run_experts(loud, order(expert), weights, networks)
     assert torch.equal(again, y)
     for name, gradient in gradients(again, loud, weights, networks).items():
         assert torch.equal(gradient, found[name]), name
@@ -158,7 +164,7 @@ def test_a_token_that_is_not_finite_is_not_hidden(device):
     x, expert, weight, networks = scene(device=device)
     with torch.no_grad():
         x[int((expert == 1).nonzero()[0]), 3] = torch.nan
-    y = module.run_experts(x, *order(expert), weight, networks)
+    y = kernel(x, order(expert), weight, networks)
     assert y.isnan().any(dim=1).sum() == 1
     found = gradients(y, x, weight, networks)
     assert found["1.fc1.weight"].isnan().any() and found["0.fc1.weight"].isfinite().all()
@@ -172,14 +178,14 @@ def test_small_and_large_activations(device, scale):
 
 def test_strides(device):
     x, expert, weight, networks = scene(device=device)
-    expected = module.run_experts(x, *order(expert), weight, networks)
+    expected = kernel(x, order(expert), weight, networks)
     wanted = gradients(expected, x, weight, networks)
     wide = torch.full((len(x), 2 * x.shape[1]), torch.nan, device=device)
     for view in (x.detach().mT.contiguous().mT, wide[:, ::2].copy_(x.detach())):
         view.requires_grad_()
         weights = torch.stack([weight.detach()] * 2, dim=1)[:, 0].requires_grad_()
         assert not view.is_contiguous() and not weights.is_contiguous()
-        y = module.run_experts(view, *order(expert), weights, networks)
+        y = kernel(view, order(expert), weights, networks)
         torch.testing.assert_close(y, expected)
         target = torch.randn(y.shape, generator=torch.Generator().manual_seed(9)).to(y)
         # the gradient that comes in has strides of its own
@@ -194,7 +200,7 @@ def test_runs_repeat_and_leave_the_input_alone(device):
     before = x.detach().clone()
     y, first = check(x, expert, weight, networks)
     for _ in range(2):
-        again = module.run_experts(x, *order(expert), weight, networks)
+        again = kernel(x, order(expert), weight, networks)
         assert torch.equal(again, y)
         found = gradients(again, x, weight, networks)
         assert all(torch.equal(found[name], first[name]) for name in first)
@@ -253,7 +259,7 @@ def test_no_step_waits_for_the_device(device, monkeypatch):
         torch.rand(30, device=device) < 0.8,
     )
     with HostWaits() as waits:
-        y, routing = moe(x, mask)
+        y, routing = run_moe(moe, x, mask)
         (y.sum() + routing.balance).backward()
     assert "Triton" in active()["experts"] and not waits.found
 
@@ -273,10 +279,12 @@ def test_the_mixture_is_the_same_with_and_without(device, monkeypatch, ep_size, 
         torch.rand(60, device=device) < 0.8,
     )
     used, run, results = [], module.run_experts, []
-    monkeypatch.setattr(module, "run_experts", lambda *args: used.append(args) or run(*args))
+    monkeypatch.setattr(
+        module, "run_experts", lambda *args, **more: used.append(args) or run(*args, **more)
+    )
     for wish in ("on", "off"):
         monkeypatch.setenv("SKYSENSE_KERNELS", wish)
-        y, routing = moe(x, mask)
+        y, routing = run_moe(moe, x, mask)
         loss = (y * y.detach().roll(1)).sum() + routing.balance
         results.append([y, routing.balance, *torch.autograd.grad(loss, [x, *moe.parameters()])])
         assert (routing.dropped > 0) == (factor > 0)
@@ -288,14 +296,16 @@ def test_the_mixture_is_the_same_with_and_without(device, monkeypatch, ep_size, 
 def test_what_the_kernels_do_not_take_goes_to_the_reference(device):
     x, expert, weight, networks = scene(device=device)
     place = order(expert)
-    run_experts(x.double(), *place, weight.double(), networks.double())
+    run_experts(x.double(), place, weight.double(), networks.double())
     assert "PyTorch (the types of tokens and experts are torch.float64" in active()["experts"]
     with pytest.raises(RuntimeError, match="dtype"):
-        run_experts(x.bfloat16(), *place, weight, networks.float())
+        run_experts(x.bfloat16(), place, weight, networks.float())
     with torch.autocast(device.type, torch.bfloat16):
-        assert run_experts(x, *place, weight, networks.float()).dtype == torch.bfloat16
+        assert run_experts(x, place, weight, networks.float()).dtype == torch.bfloat16
     assert "autocast" in active()["experts"]
-    empty = run_experts(x[:0], place[0][:0], 0 * place[1], weight[:0], networks.float())
+    empty = run_experts(
+        x[:0], ExpertOrder(place.row[:0], 0 * place.ends), weight[:0], networks.float()
+    )
     assert empty.shape == (0, 20) and empty.requires_grad
 
 
@@ -319,7 +329,7 @@ def test_real_sizes(device, dtype, load):
     inputs, runs, place = [x, weight, *networks.parameters()], [], order(expert, experts)
 
     def once():
-        y = module.run_experts(x, *place, weight, networks)
+        y = kernel(x, place, weight, networks)
         return y.detach(), *torch.autograd.grad(y, inputs, target)
 
     runs.append(once())  # compiles

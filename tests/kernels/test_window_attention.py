@@ -7,12 +7,13 @@ from torch.utils.checkpoint import checkpoint
 
 pytest.importorskip("triton")
 
-from models.backbone.packing import Group, Layout
-from models.backbone.swin_v2 import MIN_NORM, SwinBlock, WindowAttention, windows_of
-from models.backbone.transformer import FeedForward
+from models.backbone.feed_forward import FeedForward
+from models.backbone.swin_v2 import MIN_NORM, SwinBlock, WindowAttention
+from models.backbone.windows import windows_of
 from models.initialise import initialise
 from models.kernels import dispatch
 from models.kernels.window_attention import window_attention
+from models.packing import Group, Layout
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:divide by zero:RuntimeWarning"
@@ -43,15 +44,22 @@ def inputs(images, height, width, device, *, heads=HEADS, dim=DIM, dtype=torch.f
 
 
 def kernel(qkv, scale, table, shift):
+    cut = windows_of(*qkv.shape[1:3], window=WINDOW, shift=shift)
     return window_attention(
-        qkv, scale, table, *windows_of(*qkv.shape[1:3], WINDOW, shift), MIN_NORM
+        qkv,
+        scale,
+        table,
+        side=cut.side,
+        shift=cut.shift,
+        count=cut.count,
+        min_norm=MIN_NORM,
     )
 
 
 def reference(qkv, scale, table, shift):
-    return WindowAttention(qkv.shape[-2] * qkv.shape[-1], qkv.shape[-1], WINDOW, shift)._attend(
-        qkv, scale, table
-    )
+    heads, dim = qkv.shape[-2:]
+    attention = WindowAttention(heads * dim, head_dim=dim, window=WINDOW, shift=shift)
+    return attention.attend(qkv, scale, table)
 
 
 def value_and_gradients(function, tensors, gradient, shift):
@@ -145,7 +153,9 @@ def test_no_images(device):
 def random_block(device):
     """A block that is no identity, and a packed batch of two grids with their mask."""
     layout = Layout((Group("a", "global", 2, 9, 12), Group("b", "local", 1, 4, 4)))
-    block = SwinBlock(HEADS * DIM, DIM, WINDOW, 4, FeedForward(HEADS * DIM, HEADS * DIM))
+    block = SwinBlock(
+        HEADS * DIM, FeedForward(HEADS * DIM, HEADS * DIM), head_dim=DIM, window=WINDOW, shift=4
+    )
     initialise(block, seed=0)
     source = torch.Generator().manual_seed(1)
     with torch.no_grad():

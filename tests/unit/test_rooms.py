@@ -39,19 +39,22 @@ ROOMS = {
     "models": "",
     "models/errors": "",
     "models/spec": "",
-    "models/features": "",
+    "models/packing": "",
+    "models/features": "models/spec",
     "models/reducer": "",
     "models/initialise": "",
     "models/recompute": "",
     "models/layer_norm": "",
     "models/variants": "models/spec",
     "models/kernels": "",
-    "models/moe": "models/spec models/reducer models/kernels",
-    "models/backbone": "models/spec models/initialise models/recompute models/kernels models/moe",
+    "models/moe": "models/spec models/packing models/reducer models/kernels",
+    "models/backbone": (
+        "models/spec models/packing models/initialise models/recompute models/kernels models/moe"
+    ),
     "models/fusion": "models/spec models/reducer models/initialise models/recompute models/kernels",
     "models/skysense": (
-        "models/spec models/features models/reducer models/recompute models/backbone models/fusion"
-        " models/moe"
+        "models/spec models/packing models/features models/reducer models/recompute"
+        " models/backbone models/fusion models/moe"
     ),
     "models/pretraining/losses": "models/reducer models/kernels models/fusion",
     "models/pretraining": (
@@ -60,7 +63,8 @@ ROOMS = {
     ),
     "models/pretrained": "models/spec models/features models/backbone models/skysense",
     "models/count": (
-        "models/spec models/features models/backbone models/pretraining models/pretraining/losses"
+        "models/spec models/packing models/features models/backbone models/pretraining"
+        " models/pretraining/losses"
     ),
     "engine": "",
     "engine/errors": "",
@@ -228,7 +232,7 @@ def test_no_script_shadows_a_standard_module():
         # from room to room
         ("data/tiles/a.py", "from data.shards import dataset"),
         ("data/prepare/readers/a.py", "from data.prepare.run import prepare"),
-        ("models/moe/a.py", "from models.backbone.packing import Layout"),
+        ("models/moe/a.py", "from models.backbone.windows import Windows"),
         ("models/fusion/a.py", "from ..pretraining.losses import dino"),
         ("engine/distributed/a.py", "from engine.checkpoint.files import MANIFEST"),
         ("engine/training/a.py", "from engine.doctor.report import banner"),

@@ -12,6 +12,7 @@ from torch import Tensor
 from engine.bench.case import BACKWARD, BOTH, FORWARD, Case, Goal, Way, Work
 from engine.bench.cases.ways import NO_GPU, compiled, draw, precise, switched, with_kernels
 from models.moe.layer import MoE
+from models.packing import Group, Layout
 from models.spec import MoESpec
 
 
@@ -113,7 +114,10 @@ def _way(
     for key, parameter in parameters.items():
         parameter.data.copy_(first[key])
     leaf = x.clone().requires_grad_()
-    return Way(name, wrap(lambda: module(leaf, mask)[0]), (leaf, *parameters.values()), ours)
+    layout = Layout((Group("any", "any", len(x), height=1, width=1),))
+    return Way(
+        name, wrap(lambda: module(leaf, layout, mask)[0]), (leaf, *parameters.values()), ours
+    )
 
 
 def _of_formula(name: str, function, x: Tensor, first: dict[str, Tensor], size: Size) -> Way:

@@ -11,8 +11,8 @@ from torch import Tensor
 from engine.bench.case import BACKWARD, FORWARD, Case, Work, exact, leaves
 from engine.bench.cases.ways import built_later, compiled, draw, precise, way
 from models.backbone.attention import split_alike
-from models.backbone.packing import Group, Layout, pack
 from models.backbone.transformer import GlobalAttention
+from models.packing import Group, Layout, pack
 
 DIM = 32
 NEEDS_GPU = "flash attention, a GPU's"
@@ -57,7 +57,9 @@ def case(size: Size, device: torch.device) -> Case:
     attention."""
     dtype, layout = precise(device), size.layout()
     qkv = draw(layout.tokens, 3, size.heads, DIM, device=device, seed=0).to(dtype)  # N 3 heads d
-    by_group = partial(_by_group, attention=GlobalAttention(size.heads * DIM, DIM), layout=layout)
+    by_group = partial(
+        _by_group, attention=GlobalAttention(size.heads * DIM, head_dim=DIM), layout=layout
+    )
     plain = partial(formula, layout=layout)
     # what the model uses is the base: the question is whether another call should take its place
     ways = [
@@ -99,7 +101,7 @@ def formula(qkv: Tensor, layout: Layout) -> Tensor:
 def _by_group(qkv: Tensor, attention: GlobalAttention, layout: Layout) -> Tensor:
     """As ``GlobalAttention.forward`` between its projections."""
     return pack(
-        [attention._attend(part[:, :, 0], part[:, :, 1:]) for _, part in split_alike(qkv, layout)]
+        [attention.attend(part[:, :, 0], part[:, :, 1:]) for _, part in split_alike(qkv, layout)]
     )  # N D
 
 

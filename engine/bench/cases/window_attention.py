@@ -9,7 +9,8 @@ from torch import Tensor
 
 from engine.bench.case import BACKWARD, FORWARD, Case, Goal, Way, Work, exact, leaves
 from engine.bench.cases.ways import NO_GPU, compiled, draw, precise, switched, way
-from models.backbone.swin_v2 import MIN_NORM, WindowAttention, window_tables, windows_of
+from models.backbone.swin_v2 import MIN_NORM, WindowAttention
+from models.backbone.windows import window_tables, windows_of
 
 WINDOW, DIM = 8, 32
 
@@ -57,16 +58,16 @@ def case(size: Size, device: torch.device) -> Case:
     table = 2 * draw((2 * WINDOW - 1) ** 2, heads, device=device, seed=1)
     # made beforehand, as public code does: a compiled formula is not to make them again
     index, mask = window_tables(
-        size.side, size.side, WINDOW, size.shift, device
+        size.side, size.side, window=WINDOW, shift=size.shift, device=device
     )  # L L, windows L L
     plain = partial(formula, index=index, mask=mask, shift=size.shift)
-    module = WindowAttention(heads * DIM, DIM, WINDOW, size.shift)
+    module = WindowAttention(heads * DIM, head_dim=DIM, window=WINDOW, shift=size.shift)
     library = leaves(qkv, scale, table)
     ways = [
         way("eager", plain, leaves(qkv, scale, table)),
         way("torch.compile", compiled(plain), leaves(qkv, scale, table)),
         # the path of the model without kernels
-        Way("SDPA with bias", switched("off", lambda: module._attend(*library)), library),
+        Way("SDPA with bias", switched("off", lambda: module.attend(*library)), library),
     ]
     if device.type == "cuda":
         ways.append(
@@ -117,6 +118,13 @@ def formula(
 def _kernel(qkv: Tensor, scale: Tensor, table: Tensor, shift: int) -> Tensor:
     from models.kernels.window_attention import window_attention  # needs triton
 
+    cut = windows_of(*qkv.shape[1:3], window=WINDOW, shift=shift)
     return window_attention(
-        qkv, scale, table, *windows_of(*qkv.shape[1:3], WINDOW, shift), MIN_NORM
+        qkv,
+        scale,
+        table,
+        side=cut.side,
+        shift=cut.shift,
+        count=cut.count,
+        min_norm=MIN_NORM,
     )

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from models.backbone.packing import Group, Layout
+from models.backbone.feed_forward import FeedForward
 from models.backbone.position import Positions, resize
 from models.backbone.swin_v2 import SwinBlock
-from models.backbone.transformer import FeedForward
 from models.initialise import BOUND, initialise
+from models.packing import Group, Layout
 from models.spec import ModelSpec
 
 
@@ -102,7 +102,7 @@ def test_forgotten_parameters_show():
 
 
 def test_swin_block_starts_as_identity():
-    block = SwinBlock(16, 8, 4, 0, FeedForward(16, 64))
+    block = SwinBlock(16, FeedForward(16, 64), head_dim=8, window=4, shift=0)
     initialise(block, seed=0)
     assert torch.allclose(block.attention.logit_scale, torch.full((2,), math.log(10)))
     assert not block.attention.q_bias.any() and not block.attention.v_bias.any()
@@ -113,7 +113,7 @@ def test_swin_block_starts_as_identity():
 
 def test_position_tables():
     modalities = ModelSpec().modalities
-    positions = Positions(modalities, 1, 8)
+    positions = Positions(modalities, stage=1, width=8)
     initialise(positions, seed=0)
     assert {name: tuple(t.shape) for name, t in positions.tables.items()} == {
         "14x7": (7, 7, 8),

@@ -80,7 +80,7 @@ def gradients(policy) -> list[torch.Tensor]:
     initialise(model, 2)
     for norm in (m for m in model.modules() if type(m).__name__ == "BlockNorm"):
         torch.nn.init.constant_(norm.weight, 0.5)
-    features, routings, _ = model({"global": views(SMALL, 8, 2)})
+    features, routings = model({"global": views(SMALL, 8, 2)})
     loss = features["global"].maps["fused"].square().mean() + sum(r.balance for r in routings)
     loss.backward()
     return [loss.detach(), *(p.grad for p in model.parameters() if p.grad is not None)]
@@ -116,7 +116,7 @@ def cost(spec: ModelSpec, sizes: dict[str, tuple[int, int]], policy) -> tuple[in
             for size, (count, cells) in sizes.items()
         }
         with Storages() as storages, FlopCounterMode(display=False) as forward:
-            features, _, _ = model(inputs)
+            features, _ = model(inputs)
             loss = sum(found.maps["fused"].sum() for found in features.values())
         kept = storages.alive()
         with FlopCounterMode(display=False) as backward:

@@ -14,8 +14,8 @@ from torch.testing import assert_close
 from data.shards.dataset import ShardDataset
 from data.stream.batches import open_stream
 from engine.config.load import load
-from models.backbone.packing import Group, Layout
 from models.initialise import initialise
+from models.packing import Group, Layout
 from models.pretrained.adapt import adapt
 from models.pretrained.choice import Choice, Sensor
 from models.pretraining.model import Pretraining
@@ -109,7 +109,7 @@ def with_weights_of(
 
 @torch.no_grad()
 def run_backbone(pretraining: Pretraining):
-    """Stages, routings and layouts of the same random tokens."""
+    """Stages and routings of the same random tokens."""
     tokens = torch.randn(LAYOUT.tokens, 16, generator=torch.Generator().manual_seed(1))
     return pretraining.trunk.backbone(tokens, LAYOUT, PRESENT)
 
@@ -215,7 +215,7 @@ def test_table_10_without_prompts():
 )
 def test_table_11_number_of_experts(name, experts):
     made = model(spec_of(name))
-    _, routings, _ = run_backbone(made)
+    _, routings = run_backbone(made)
     assert len(routings) == 6
     chosen = torch.cat([routing.expert for routing in routings])
     assert chosen.unique().tolist() == list(range(experts))  # each gets tokens somewhere
@@ -236,7 +236,7 @@ def test_table_11_number_of_experts(name, experts):
 )
 def test_tables_12_to_14_where_the_experts_are(name, blocks):
     made = model(spec_of(name))
-    _, routings, _ = run_backbone(made)
+    _, routings = run_backbone(made)
     assert [i for i, block in enumerate(blocks_of(made)) if hasattr(block.ffn, "layer")] == list(
         blocks
     )
@@ -246,7 +246,7 @@ def test_tables_12_to_14_where_the_experts_are(name, blocks):
 def test_table_14_fixed_gate():
     made = model(settings_of("table_14_fixed_gate").model).train()
     tokens = torch.randn(LAYOUT.tokens, 16, generator=torch.Generator().manual_seed(1))
-    stages, routings, _ = made.trunk.backbone(tokens, LAYOUT, PRESENT)
+    stages, routings = made.trunk.backbone(tokens, LAYOUT, PRESENT)
     (stages[-1][0].square().sum() + sum(routing.balance for routing in routings)).backward()
     gradients = {name: p.grad for name, p in made.trunk.backbone.named_parameters()}
     assert all(

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from timm.models.swin_transformer_v2 import PatchMerging as TimmMerging
 from torch import nn
 
-from models.backbone.packing import Group, Layout, pack
 from models.backbone.stages import Backbone
+from models.packing import Group, Layout, pack
 from models.spec import ModalitySpec, ModelSpec
 from tests.unit.models.backbone.test_swin_v2 import timm_block
 from tests.unit.models.backbone.test_transformer import torch_layer
@@ -135,7 +135,7 @@ def test_two_modalities_in_one_pass_equal_others_modules_one_by_one():
     source = torch.Generator().manual_seed(1)
     x = torch.randn(LAYOUT.tokens, 16, dtype=torch.float64, generator=source)
     ours = x.clone().requires_grad_()
-    stages, _, _ = backbone(ours, LAYOUT, PRESENT)
+    stages, _ = backbone(ours, LAYOUT, PRESENT)
     upstream = [torch.randn(y.shape, dtype=torch.float64, generator=source) for y, _ in stages]
     torch.autograd.backward([y for y, _ in stages], upstream)
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from timm.models.swin_transformer_v2 import PatchMerging as TimmMerging
 
-from models.backbone.packing import Group, Layout
 from models.backbone.patch_merging import PatchMerging
 from models.initialise import initialise
+from models.packing import Group, Layout
 
 WIDTH = 6
 

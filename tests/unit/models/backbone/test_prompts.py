@@ -5,11 +5,11 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 from torch import nn
 
-from models.backbone.packing import Group, Layout
+from models.backbone.feed_forward import FeedForward
 from models.backbone.prompts import Prompts, drop_prefix
 from models.backbone.stages import Stage
-from models.backbone.transformer import FeedForward
 from models.initialise import initialise
+from models.packing import Group, Layout
 from models.spec import ModelSpec
 
 LAYOUT = Layout(
@@ -22,7 +22,7 @@ LAYOUT = Layout(
 
 
 def test_projected_tokens_of_the_modality_stand_in_front_of_every_image():
-    prompts = Prompts(("hr", "ms", "sar"), 8, 4).double()
+    prompts = Prompts(("hr", "ms", "sar"), width=8, count=4).double()
     initialise(prompts, seed=0)
     x = torch.randn(
         LAYOUT.tokens, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
@@ -77,7 +77,7 @@ def test_a_stage_equals_timm_blocks_on_prompts_and_tokens_with_the_prompts_cut_o
     blocks, theirs = timm_blocks(stage, 16, 8)
     x = torch.randn(LAYOUT.tokens, 16, dtype=torch.float64, generator=source)
     ours, expected = x.clone().requires_grad_(), x.clone().requires_grad_()
-    y, _, _ = stage(
+    y, _ = stage(
         ours, LAYOUT, [torch.ones(group.images, dtype=torch.bool) for group in LAYOUT.groups]
     )
     prompts = {
@@ -108,7 +108,7 @@ def test_a_stage_equals_timm_blocks_on_prompts_and_tokens_with_the_prompts_cut_o
 
 
 def test_only_the_modalities_present_get_a_gradient_that_is_not_zero():
-    prompts = Prompts(("hr", "ms", "sar"), 8, 4)
+    prompts = Prompts(("hr", "ms", "sar"), width=8, count=4)
     initialise(prompts, seed=0)
     y, _ = prompts(torch.zeros(LAYOUT.tokens, 8), LAYOUT)
     y.sum().backward()
@@ -123,7 +123,7 @@ def test_size_of_table_6():
     spec = ModelSpec()
     with torch.device("meta"):
         stages = [
-            Prompts(tuple(spec.modalities), width, count)
+            Prompts(tuple(spec.modalities), width=width, count=count)
             for width, count in zip(spec.widths, spec.prompts)
             if count
         ]

@@ -1,14 +1,15 @@
 """The whole backbone: sizes of the paper, packing, masks, switches."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
-from models.backbone.packing import Group, Layout, pack
 from models.backbone.stages import Backbone, expert_load
 from models.initialise import initialise
 from models.moe.layer import MoE, Routing
+from models.packing import Group, Layout, pack
 from models.recompute import BLOCKS, NONE
 from models.spec import ModelSpec, MoESpec
 
@@ -33,9 +34,7 @@ ALL_PRESENT = [torch.ones(group.images, dtype=torch.bool) for group in LAYOUT.gr
 
 
 def build(spec: ModelSpec, seed: int = 0, **options) -> Backbone:
-    backbone = Backbone(
-        spec, lambda width, block: MoE(width, width * spec.mlp_ratio, spec.moe), **options
-    )
+    backbone = Backbone(spec, partial(MoE, spec=spec.moe), **options)
     initialise(backbone, seed)
     with torch.no_grad():  # Swin branches start at zero: open them, else they test nothing
         for name, parameter in backbone.named_parameters():
@@ -66,7 +65,7 @@ def random_tokens(layout: Layout, seed: int = 0) -> torch.Tensor:
 def test_parameters_of_the_paper(moe, millions):
     spec = ModelSpec(moe=moe)
     with torch.device("meta"):
-        backbone = Backbone(spec, lambda width, block: MoE(width, width * spec.mlp_ratio, moe))
+        backbone = Backbone(spec, partial(MoE, spec=moe))
     sizes = {name: p.numel() for name, p in backbone.named_parameters()}
     prompts = sum(size for name, size in sizes.items() if ".prompts." in name)
     assert (sum(sizes.values()) - prompts) / 1e6 == pytest.approx(millions, abs=0.01)
@@ -75,7 +74,7 @@ def test_parameters_of_the_paper(moe, millions):
 
 def test_stage_outputs_and_routings():
     backbone = build(SMALL)
-    stages, routings, layouts = backbone(random_tokens(LAYOUT), LAYOUT, ALL_PRESENT)
+    stages, routings = backbone(random_tokens(LAYOUT), LAYOUT, ALL_PRESENT)
     sides = [[(g.height, g.width) for g in layout.groups] for _, layout in stages]
     hr, local = [(16, 16), (8, 8), (4, 4), (2, 2)], [(10, 6), (5, 3), (3, 2), (2, 1)]
     assert sides == [[hr[i], (2, 2), (2, 2), local[i], (1, 1)] for i in range(4)]
@@ -86,9 +85,9 @@ def test_stage_outputs_and_routings():
         last.mean(1), torch.zeros(len(last)), atol=1e-5, rtol=0
     )  # normalised
     assert [routing.expert.shape[0] for routing in routings] == [
-        layout.tokens for layout in layouts
+        routing.layout.tokens for routing in routings
     ]
-    assert [layout.groups[0].prefix for layout in layouts] == [
+    assert [routing.layout.groups[0].prefix for routing in routings] == [
         0,
         2,
         0,
@@ -105,7 +104,7 @@ def test_images_alone_equal_images_packed():
     for i, group in enumerate(LAYOUT.groups):
         for image in (0, group.images - 1):
             alone = Layout((Group(group.modality, "any", 1, group.height, group.width),))
-            stages, _, _ = backbone(
+            stages, _ = backbone(
                 LAYOUT.split(x)[i][image], alone, [torch.ones(1, dtype=torch.bool)]
             )
             for (found, _), parts in zip(stages, together):
@@ -121,13 +120,13 @@ def test_absent_images_change_nobody_and_reach_no_expert():
     parts = LAYOUT.split(random_tokens(LAYOUT))
     noise = LAYOUT.split(random_tokens(LAYOUT, seed=9))
     swapped = pack([torch.where(p[:, None, None], a, b) for a, b, p in zip(parts, noise, present)])
-    first, routings, layouts = backbone(pack(parts), LAYOUT, present)
-    second, again, _ = backbone(swapped, LAYOUT, present)
+    first, routings = backbone(pack(parts), LAYOUT, present)
+    second, again = backbone(swapped, LAYOUT, present)
     for (a, layout), (b, _) in zip(first, second):
         for u, v, p in zip(layout.split(a), layout.split(b), present):
             torch.testing.assert_close(u[p], v[p], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(routings[0].balance, again[0].balance)
-    for rows, p in zip(layouts[0].split(routings[0].expert), present):
+    for rows, p in zip(routings[0].layout.split(routings[0].expert), present):
         assert rows[~p].eq(-1).all() and rows[p].ge(0).all()
 
 
@@ -155,21 +154,21 @@ def test_each_merge_is_a_setting_that_keeps_the_weights():
         ((True, False, False), [16, 8, 8, 8]),
         ((False, False, False), [16, 16, 16, 16]),
     ):
-        stages, _, _ = same_weights(backbone, merging(hr=flags))(x, LAYOUT, ALL_PRESENT)
+        stages, _ = same_weights(backbone, merging(hr=flags))(x, LAYOUT, ALL_PRESENT)
         assert [layout.groups[0].height for _, layout in stages] == sides
         assert [layout.groups[1].height for _, layout in stages] == [2, 2, 2, 2]
-    stages, _, _ = same_weights(backbone, merging(ms=(True, False, False)))(x, LAYOUT, ALL_PRESENT)
+    stages, _ = same_weights(backbone, merging(ms=(True, False, False)))(x, LAYOUT, ALL_PRESENT)
     assert [layout.groups[1].height for _, layout in stages] == [2, 1, 1, 1]
 
 
 def test_prompts_are_a_setting_that_changes_only_the_stages_that_have_them():
     backbone = build(SMALL)
     x = random_tokens(LAYOUT)
-    plain, _, layouts = same_weights(backbone, SMALL.variant(prompts=(0, 0, 0, 0)))(
+    plain, routings = same_weights(backbone, SMALL.variant(prompts=(0, 0, 0, 0)))(
         x, LAYOUT, ALL_PRESENT
     )
-    prompted, _, _ = backbone(x, LAYOUT, ALL_PRESENT)
-    assert all(group.prefix == 0 for layout in layouts for group in layout.groups)
+    prompted, _ = backbone(x, LAYOUT, ALL_PRESENT)
+    assert all(group.prefix == 0 for routing in routings for group in routing.layout.groups)
     torch.testing.assert_close(plain[1][0], prompted[1][0])  # before the first stage with prompts
     assert not torch.allclose(plain[2][0], prompted[2][0], atol=1e-4)
 
@@ -179,7 +178,7 @@ def test_checkpointing_changes_neither_values_nor_gradients():
     for recompute in (NONE, BLOCKS):
         backbone = build(SMALL, recompute=recompute)
         x = random_tokens(LAYOUT).requires_grad_()
-        stages, routings, _ = backbone(x, LAYOUT, ALL_PRESENT)
+        stages, routings = backbone(x, LAYOUT, ALL_PRESENT)
         loss = sum(stage.square().mean() for stage, _ in stages) + sum(r.balance for r in routings)
         loss.backward()
         results.append([loss.detach(), x.grad] + [p.grad for p in backbone.parameters()])
@@ -189,7 +188,7 @@ def test_checkpointing_changes_neither_values_nor_gradients():
 
 def test_every_parameter_gets_a_gradient():
     backbone = build(SMALL)
-    stages, routings, _ = backbone(random_tokens(LAYOUT), LAYOUT, ALL_PRESENT)
+    stages, routings = backbone(random_tokens(LAYOUT), LAYOUT, ALL_PRESENT)
     (stages[-1][0][:, ::3].square().sum() + sum(r.balance for r in routings)).backward()
     dead = [name for name, p in backbone.named_parameters() if p.grad is None or not p.grad.any()]
     assert dead == []
@@ -205,7 +204,7 @@ def test_bf16_stays_close():
         assert b.dtype == torch.bfloat16
         assert (a - b.double()).norm() < 0.05 * a.norm()
     mixture = build(SMALL).bfloat16()
-    stages, routings, _ = mixture(x.bfloat16(), LAYOUT, ALL_PRESENT)
+    stages, routings = mixture(x.bfloat16(), LAYOUT, ALL_PRESENT)
     (stages[-1][0].float().square().sum() + sum(r.balance for r in routings)).backward()
     assert all(p.grad.isfinite().all() for p in mixture.parameters())
 
@@ -214,15 +213,15 @@ def test_runs_on_the_meta_device():
     with torch.device("meta"):
         backbone = Backbone(SMALL.variant(moe=None))
     tokens = torch.empty(LAYOUT.tokens, SMALL.widths[0], device="meta")
-    stages, _, _ = backbone(tokens, LAYOUT, [p.to("meta") for p in ALL_PRESENT])
+    stages, _ = backbone(tokens, LAYOUT, [p.to("meta") for p in ALL_PRESENT])
     assert stages[-1][0].shape == (stages[-1][1].tokens, SMALL.widths[-1])
 
 
 def test_expert_load_counts_by_modality():
     layout = Layout((Group("ms", "global", 2, 1, 2), Group("hr", "global", 1, 1, 3)))
     chosen = torch.tensor([0, 2, -1, 2, 1, -1, 1])
-    routing = Routing(torch.zeros(()), chosen, torch.zeros((), dtype=torch.int64))
-    load = expert_load([routing, routing], [layout, layout], 3, ("hr", "ms", "sar"))
+    routing = Routing(torch.zeros(()), chosen, torch.zeros((), dtype=torch.int64), layout)
+    load = expert_load([routing, routing], experts=3, modalities=("hr", "ms", "sar"))
     assert load.tolist() == [[[0, 2, 0], [1, 0, 2], [0, 0, 0]]] * 2
 
 

@@ -9,22 +9,23 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from models import recompute
-from models.backbone.packing import Group, Layout
+from models.backbone.feed_forward import FeedForward
 from models.backbone.stages import Backbone, expert_load
-from models.backbone.stochastic_depth import Draw, _Move, choose, kept, run_on_some, subset
+from models.backbone.stochastic_depth import Draw, _Move, choose, images_kept, run_on_some, subset
 from models.backbone.swin_v2 import SwinBlock
-from models.backbone.transformer import FeedForward, TransformerBlock
+from models.backbone.transformer import TransformerBlock
 from models.initialise import initialise
 from models.moe.layer import MoE
+from models.packing import Group, Layout
 from models.spec import ModalitySpec, ModelSpec, MoESpec
 
 WIDTH = 16
 GLOBAL = Layout((Group("ms", "global", 3, 2, 3, prefix=2), Group("hr", "local", 4, 4, 4, prefix=2)))
 WINDOWS = GLOBAL.with_prefix(0)
 BLOCKS = {
-    "transformer": (partial(TransformerBlock, WIDTH, 8), GLOBAL),
-    "last of its stage": (partial(TransformerBlock, WIDTH, 8, last=True), GLOBAL),
-    "windows": (lambda ffn: SwinBlock(WIDTH, 8, 2, 1, ffn), WINDOWS),
+    "transformer": (partial(TransformerBlock, WIDTH, head_dim=8), GLOBAL),
+    "last of its stage": (partial(TransformerBlock, WIDTH, head_dim=8, last=True), GLOBAL),
+    "windows": (partial(SwinBlock, WIDTH, head_dim=8, window=2, shift=1), WINDOWS),
 }
 
 
@@ -45,7 +46,8 @@ def test_the_mean_over_all_draws_is_the_full_output(name):
     full, _ = block(x, layout, mask)
     sums, draws = torch.zeros_like(full), 0
     for images in product(combinations(range(3), 2), combinations(range(4), 3)):
-        y, _, _ = run_on_some(block, x, layout, mask, [torch.tensor(chosen) for chosen in images])
+        chosen = [torch.tensor(numbers) for numbers in images]
+        y, _ = run_on_some(block, x, layout, mask, images=chosen)
         sums, draws = sums + y, draws + 1
     assert draws == 12
     torch.testing.assert_close(sums / draws, full, rtol=1e-12, atol=1e-12)
@@ -55,9 +57,15 @@ def test_the_mean_over_all_draws_is_the_full_output(name):
 def test_images_that_are_left_out_pass_by_untouched_and_unseen(name):
     block, layout, x, mask = make(name)
     images = [torch.tensor([0, 2]), torch.tensor([1, 2])]
-    y, _, seen = run_on_some(block, x, layout, mask, images)
+    seen = []
+
+    def watched(x, layout, mask):
+        seen.append(layout)
+        return block(x, layout, mask)
+
+    y, _ = run_on_some(watched, x, layout, mask, images=images)
     after = layout.with_prefix(0) if name == "last of its stage" else layout
-    assert [group.images for group in seen.groups] == [2, 2]
+    assert [group.images for group in seen[0].groups] == [2, 2]
     for out, part, chosen, group in zip(after.split(y), layout.split(x), images, layout.groups):
         part = part[:, -out.shape[1] :]
         others = [image for image in range(group.images) if image not in chosen]
@@ -73,16 +81,15 @@ def test_images_that_are_left_out_pass_by_untouched_and_unseen(name):
 def test_what_is_left_out_costs_nothing():
     layout = Layout((Group("ms", "global", 8, 4, 4), Group("hr", "local", 16, 2, 2)))
     block, mask = (
-        TransformerBlock(WIDTH, 8, FeedForward(WIDTH, 32)),
+        TransformerBlock(WIDTH, FeedForward(WIDTH, 32), head_dim=8),
         torch.ones(layout.tokens, dtype=torch.bool),
     )
     flops = []
     for rate in (0.0, 0.25, 0.5):
         x = torch.randn(layout.tokens, WIDTH, requires_grad=True)
         with FlopCounterMode(display=False) as counter:
-            run_on_some(block, x, layout, mask, choose(layout, rate, Draw(0, 0), ""))[
-                0
-            ].sum().backward()
+            images = choose(layout, rate=rate, draw=Draw(0, 0), block="")
+            run_on_some(block, x, layout, mask, images=images)[0].sum().backward()
         flops.append(counter.get_total_flops())
     assert flops[0] > 0 and [f / flops[0] for f in flops] == [1.0, 0.75, 0.5]
 
@@ -96,15 +103,21 @@ def test_the_choice_follows_from_seed_step_and_block_and_its_size_from_nothing()
         )
     )
     keys = list(product(range(2), range(3), ("a", "b")))
-    drawn = [choose(layout, 0.3, Draw(seed, step), block) for seed, step, block in keys]
-    again = [choose(layout, 0.3, Draw(seed, step), block) for seed, step, block in keys]
+    drawn = [
+        choose(layout, rate=0.3, draw=Draw(seed, step), block=block) for seed, step, block in keys
+    ]
+    again = [
+        choose(layout, rate=0.3, draw=Draw(seed, step), block=block) for seed, step, block in keys
+    ]
     assert all(torch.equal(a, b) for one, two in zip(drawn, again) for a, b in zip(one, two))
     assert len({tuple(images[0].tolist()) for images in drawn}) > 8
     assert all([len(chosen) for chosen in images] == [7, 1, 2] for images in drawn)
-    assert [kept(n, 0.2) for n in (1, 2, 5, 160)] == [1, 2, 4, 128] and kept(1, 0.9) == 1
+    assert [images_kept(n, 0.2) for n in (1, 2, 5, 160)] == [1, 2, 4, 128] and images_kept(
+        1, 0.9
+    ) == 1
     often = torch.zeros(10)
     for step in range(2000):
-        often[choose(layout, 0.3, Draw(0, step), "a")[0]] += 1
+        often[choose(layout, rate=0.3, draw=Draw(0, step), block="a")[0]] += 1
     assert (often / 2000 - 0.7).abs().max() < 0.06  # six deviations
 
 
@@ -139,7 +152,7 @@ PRESENT = [torch.ones(4, dtype=torch.bool), torch.ones(8, dtype=torch.bool)]
 
 
 def backbone(**options) -> Backbone:
-    model = Backbone(SPEC, lambda width, block: MoE(width, 4 * width, SPEC.moe), **options)
+    model = Backbone(SPEC, partial(MoE, spec=SPEC.moe), **options)
     initialise(model, 3)
     for norm in (m for m in model.modules() if type(m).__name__ == "BlockNorm"):
         nn.init.constant_(norm.weight, 0.5)
@@ -150,9 +163,9 @@ def outcome(model: Backbone, draw: Draw | None) -> list[torch.Tensor]:
     """Output, routing of the experts, gradients of input and weights."""
     model.zero_grad()
     x = torch.randn(LAYOUT.tokens, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    stages, routings, layouts = model(x, LAYOUT, PRESENT, draw)
+    stages, routings = model(x, LAYOUT, PRESENT, draw)
     (stages[-1][0].square().sum() + sum(r.balance for r in routings)).backward()
-    load = expert_load(routings, layouts, 2, ["hr", "ms"])
+    load = expert_load(routings, experts=2, modalities=["hr", "ms"])
     return [
         stages[-1][0].detach(),
         load,

@@ -6,17 +6,20 @@ import torch
 import torch.nn.functional as F
 from timm.models.swin_transformer_v2 import SwinTransformerV2Block
 
-from models.backbone.packing import Group, Layout
-from models.backbone.swin_v2 import SwinBlock, WindowAttention, log_coordinates
-from models.backbone.transformer import FeedForward
+from models.backbone.feed_forward import FeedForward
+from models.backbone.swin_v2 import SwinBlock, WindowAttention
+from models.backbone.windows import log_coordinates
 from models.initialise import initialise
+from models.packing import Group, Layout
 
 WIDTH, HEAD_DIM = 16, 8
 TIGHT = {"rtol": 1e-10, "atol": 1e-10}
 
 
 def random_block(window: int, shift: int, seed: int = 0) -> SwinBlock:
-    block = SwinBlock(WIDTH, HEAD_DIM, window, shift, FeedForward(WIDTH, 4 * WIDTH)).double()
+    block = SwinBlock(
+        WIDTH, FeedForward(WIDTH, 4 * WIDTH), head_dim=HEAD_DIM, window=window, shift=shift
+    ).double()
     source = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in block.parameters():
@@ -182,7 +185,7 @@ def test_parts_of_a_large_batch_equal_the_whole(monkeypatch):
 
 def test_blank_patches_keep_gradients_bounded():
     """Zero tokens give zero keys, whose direction has no derivative."""
-    attention = WindowAttention(WIDTH, HEAD_DIM, 4, 0)
+    attention = WindowAttention(WIDTH, head_dim=HEAD_DIM, window=4, shift=0)
     initialise(attention, seed=4)
     source = torch.Generator().manual_seed(5)
     x = torch.randn(16, WIDTH, generator=source)
@@ -207,14 +210,14 @@ def test_bf16_stays_close_and_keeps_its_type():
 
 def test_prompts_are_refused():
     with pytest.raises(ValueError, match="expected no prompt tokens"):
-        WindowAttention(WIDTH, HEAD_DIM, 4, 0)(
-            torch.zeros(5, WIDTH), Layout((Group("hr", "global", 1, 1, 1, 4),))
+        WindowAttention(WIDTH, head_dim=HEAD_DIM, window=4, shift=0)(
+            torch.zeros(5, WIDTH), Layout((Group("hr", "global", 1, 1, 1, prefix=4),))
         )
 
 
 def test_tables_made_under_inference_mode_serve_training():
     log_coordinates.cache_clear()
-    attention = WindowAttention(WIDTH, HEAD_DIM, 3, 0)
+    attention = WindowAttention(WIDTH, head_dim=HEAD_DIM, window=3, shift=0)
     layout = Layout((Group("hr", "global", 1, 3, 5),))
     with torch.inference_mode():
         attention(torch.zeros(15, WIDTH), layout)

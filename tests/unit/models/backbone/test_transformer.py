@@ -3,9 +3,10 @@
 import torch
 from torch import nn
 
-from models.backbone.attention import alike
-from models.backbone.packing import Group, Layout
-from models.backbone.transformer import FeedForward, TransformerBlock
+from models.backbone.attention import merge_alike
+from models.backbone.feed_forward import FeedForward
+from models.backbone.transformer import TransformerBlock
+from models.packing import Group, Layout
 
 WIDTH, HEAD_DIM = 16, 8
 NAMES = {
@@ -28,7 +29,7 @@ LAYOUT = Layout(
 
 
 def random_block() -> TransformerBlock:
-    block = TransformerBlock(WIDTH, HEAD_DIM, FeedForward(WIDTH, 4 * WIDTH)).double()
+    block = TransformerBlock(WIDTH, FeedForward(WIDTH, 4 * WIDTH), head_dim=HEAD_DIM).double()
     source = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in block.parameters():
@@ -79,7 +80,7 @@ def test_the_last_block_of_a_stage_equals_torch_with_the_prompts_cut_off():
     """Values, and all gradients of whatever reads the tokens that are left; those of the prompts
     included."""
     block = random_block()
-    last = TransformerBlock(WIDTH, HEAD_DIM, block.ffn, last=True).double()
+    last = TransformerBlock(WIDTH, block.ffn, head_dim=HEAD_DIM, last=True).double()
     last.load_state_dict(block.state_dict())
     layer, theirs = torch_layer(block)
     source = torch.Generator().manual_seed(4)
@@ -104,7 +105,8 @@ def test_the_last_block_of_a_stage_equals_torch_with_the_prompts_cut_off():
 
 
 def test_neighbours_of_one_shape_are_one_batch():
-    assert [(group.length, images) for group, images in alike(LAYOUT)] == [(14, 2), (3, 7), (2, 1)]
+    merged = merge_alike(LAYOUT).groups
+    assert [(group.length, group.images) for group in merged] == [(14, 2), (3, 7), (2, 1)]
 
 
 def test_parts_of_a_large_batch_equal_the_whole(monkeypatch):

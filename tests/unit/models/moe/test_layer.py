@@ -12,9 +12,12 @@ from torch.utils.checkpoint import checkpoint
 from engine.config.load import load
 from engine.errors import ConfigError
 from models.moe.experts import ExpertFFN, sort_by_expert
-from models.moe.layer import MoE, canonical_name, canonical_names, capacity_limit, expert_parameters
+from models.moe.gate import capacity_limit
+from models.moe.layer import MoE, canonical_names
+from models.moe.names import canonical_name, expert_parameters
 from models.spec import ModelSpec, MoESpec
 from tests.paths import CONFIGS
+from tests.unit.layouts import run_moe
 
 WIDTH, HIDDEN = 12, 20
 LOCAL, DEEP, GROUPED = (None, "deepspeed"), (1, "deepspeed"), (1, "grouped")
@@ -88,7 +91,7 @@ def test_one_expert_is_the_plain_network(path):
     x, mask = tokens(7)
     ffn = ExpertFFN(WIDTH, HIDDEN).double()
     ffn.load_state_dict(moe.layer.deepspeed_moe.experts.deepspeed_experts[0].state_dict())
-    y, routing = moe(x, mask)
+    y, routing = run_moe(moe, x, mask)
     expected = F.gelu(x @ ffn.fc1.weight.T + ffn.fc1.bias) @ ffn.fc2.weight.T + ffn.fc2.bias
     torch.testing.assert_close(y, expected, **TIGHT)
     torch.testing.assert_close(y, ffn(x), **TIGHT)
@@ -108,7 +111,7 @@ def test_experts_equal_a_loop_over_tokens(path, number, factor):
     x, mask = tokens(number, absent=(1,))
     capacity = min(max(-int(-factor * number // 4), 2), number) if factor else None
     expected, balance = loop(moe, x, mask, capacity)
-    y, routing = moe(x, mask)
+    y, routing = run_moe(moe, x, mask)
     torch.testing.assert_close(y, expected, **TIGHT)
     torch.testing.assert_close(routing.balance, balance, **TIGHT)
     found, wanted = gradients(moe, x, y + routing.balance), gradients(moe, x, expected + balance)
@@ -124,12 +127,12 @@ def test_capacity_serves_in_packed_order_and_eval_never_drops(path):
     moe = build(path, factor=1.0, min_capacity=1)
     x, mask = tokens(16, absent=(0, 5))
     x = x[:1].detach().expand(16, -1).clone()  # all tokens want the same expert
-    y, routing = moe(x, mask)
+    y, routing = run_moe(moe, x, mask)
     served = mask.nonzero()[:4, 0]  # ceil(1.0 x 16 / 4)
     assert y.abs().sum(1).nonzero()[:, 0].tolist() == served.tolist()
     assert routing.dropped.item() == 14 - 4
     assert routing.expert[mask].unique().numel() == 1 and (routing.expert[~mask] == -1).all()
-    y, routing = moe.eval()(x, mask)
+    y, routing = run_moe(moe.eval(), x, mask)
     assert routing.dropped.item() == 0 and (y.abs().sum(1) > 0).equal(mask)
     assert routing.balance.item() == 0
 
@@ -156,7 +159,7 @@ def test_values_and_gradients_equal_the_stock_layer(path):
     stock.load_state_dict(moe.layer.state_dict())
     x, mask = tokens(50)
     x = x.detach().float().requires_grad_()
-    y, routing = moe(x, mask)
+    y, routing = run_moe(moe, x, mask)
     expected, balance, counts = stock(x)
     torch.testing.assert_close(y, expected)
     torch.testing.assert_close(routing.balance, balance)
@@ -172,7 +175,7 @@ def test_local_and_deepspeed_paths_share_checkpoints_and_results(first, factor):
     local, deep = build(first, factor=factor), build(DEEP, factor=factor, seed=5)
     deep.load_state_dict(local.state_dict())
     x, mask = tokens(33, absent=(2, 3, 30))
-    results = [moe(x, mask) for moe in (local, deep)]
+    results = [run_moe(moe, x, mask) for moe in (local, deep)]
     torch.testing.assert_close(results[0][0], results[1][0])
     assert results[0][1].expert.equal(results[1][1].expert)
     assert results[0][1].dropped.equal(results[1][1].dropped)
@@ -188,7 +191,7 @@ def test_masked_tokens_influence_nothing(path):
     moe = build(path, factor=0.6, min_capacity=1)
     x, mask = tokens(24, absent=(0, 1, 2, 11, 23))
     loud = x.detach().where(mask[:, None], torch.nan).requires_grad_()
-    results = [moe(v, mask) for v in (x, loud)]
+    results = [run_moe(moe, v, mask) for v in (x, loud)]
     assert results[0][0].equal(results[1][0]) and (results[1][0][~mask] == 0).all()
     assert results[0][1].balance.equal(results[1][1].balance)
     quiet, noisy = (gradients(moe, v, y + r.balance) for v, (y, r) in zip((x, loud), results))
@@ -205,7 +208,7 @@ def test_masked_tokens_influence_nothing(path):
 def test_no_valid_token_gives_zeros_and_zero_gradients(path, factor):
     moe = build(path, factor=factor)
     x, mask = tokens(6, absent=range(6))
-    y, routing = moe(x, mask)
+    y, routing = run_moe(moe, x, mask)
     assert not y.any() and routing.balance.item() == 0 and (routing.expert == -1).all()
     for name, gradient in gradients(moe, x, y + routing.balance).items():
         assert gradient is not None and not gradient.any(), name
@@ -216,12 +219,12 @@ def test_bfloat16_routes_in_float32(path):
     moe = build(path, dtype=torch.bfloat16, factor=1.25)
     x, mask = tokens(40)
     x = x.detach().bfloat16().requires_grad_()
-    y, routing = moe(x, mask)
+    y, routing = run_moe(moe, x, mask)
     logits = x.double() @ moe.layer.deepspeed_moe.gate.wg.weight.double().T
     assert y.dtype == torch.bfloat16 and routing.balance.dtype == torch.float32
     assert routing.expert.equal(logits.argmax(1))
     with torch.autocast("cpu", torch.bfloat16):
-        again = build(path, dtype=torch.float32)(x.float(), mask)[1]
+        again = run_moe(build(path, dtype=torch.float32), x.float(), mask)[1]
     assert again.balance.dtype == torch.float32
     (y.float().sum() + routing.balance).backward()
     assert all(p.grad.isfinite().all() and p.grad.dtype == torch.bfloat16 for p in moe.parameters())
@@ -231,8 +234,8 @@ def test_bfloat16_routes_in_float32(path):
 def test_activation_checkpointing_changes_nothing(path):
     moe = build(path, factor=0.8)
     x, mask = tokens(30, absent=(4,))
-    plain, routing = moe(x, mask)
-    saved, again = checkpoint(moe, x, mask, use_reentrant=False)
+    plain, routing = run_moe(moe, x, mask)
+    saved, again = checkpoint(run_moe, moe, x, mask, use_reentrant=False)
     assert plain.equal(saved) and routing.balance.equal(again.balance)
     expected = gradients(moe, x, plain + routing.balance)
     for parameter in (x, *moe.parameters()):
@@ -248,7 +251,7 @@ def test_activation_checkpointing_changes_nothing(path):
 def test_one_token(path, valid):
     moe = build(path, factor=1.25)
     x, mask = tokens(1, absent=() if valid else (0,))
-    y, routing = moe(x, mask)
+    y, routing = run_moe(moe, x, mask)
     expected, balance = (
         loop(moe, x, mask) if valid else (torch.zeros_like(x), torch.zeros(()).double())
     )
@@ -264,7 +267,7 @@ def test_one_token(path, valid):
 def test_no_tokens(path, factor):
     moe = build(path, factor=factor)
     x, mask = tokens(0)
-    y, routing = moe(x, mask)
+    y, routing = run_moe(moe, x, mask)
     assert y.shape == (0, WIDTH) and routing.balance.item() == 0 and routing.dropped.item() == 0
     for name, gradient in gradients(moe, x, y.sum() + routing.balance).items():
         assert gradient is not None and not gradient.any(), name
@@ -274,24 +277,27 @@ def test_tokens_are_sorted_by_expert():
     expert = torch.tensor([2, 0, -1, 2, 0, 2, 3])
     place = torch.tensor([0, 0, 0, 1, 1, 2, 0])
     kept = torch.tensor([True, True, False, True, True, False, True])  # expert 2 has room for two
-    row, ends = sort_by_expert(expert, place, kept, torch.tensor([2, 0, 2, 1]))
-    assert row.tolist() == [2, 0, -1, 3, 1, -1, 4] and ends.tolist() == [2, 2, 4, 5]
+    order = sort_by_expert(expert, place, kept=kept, sizes=torch.tensor([2, 0, 2, 1]))
+    assert order.row.tolist() == [2, 0, -1, 3, 1, -1, 4]
+    assert order.ends.tolist() == [2, 2, 4, 5]
 
 
 def test_layer_keeps_no_graph_and_can_be_copied():
     for path in (LOCAL, DEEP, GROUPED):
         moe = build(path)
         x, mask = tokens(9)
-        y = moe(x, mask)[0]
-        assert copy.deepcopy(moe)(x, mask)[0].equal(y)  # a held graph could not be copied
+        y = run_moe(moe, x, mask)[0]
+        assert run_moe(copy.deepcopy(moe), x, mask)[0].equal(y)  # a held graph could not be copied
 
 
 def test_canonical_names_number_experts_over_ranks():
     name = "blocks.3.ffn.layer.deepspeed_moe.experts.deepspeed_experts.1.fc1.weight"
-    assert canonical_name(name, 0, 2) == name
-    assert canonical_name(name, 3, 2) == name.replace("experts.1.", "experts.7.")
+    assert canonical_name(name, ep_rank=0, local_experts=2) == name
+    assert canonical_name(name, ep_rank=3, local_experts=2) == name.replace(
+        "experts.1.", "experts.7."
+    )
     gate = "blocks.3.ffn.layer.deepspeed_moe.gate.wg.weight"
-    assert canonical_name(gate, 3, 2) == gate
+    assert canonical_name(gate, ep_rank=3, local_experts=2) == gate
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), build(LOCAL))
     model[1].ep_rank = 1  # as rank 1 of 2 with 4 experts each
     names = canonical_names(model)
@@ -355,8 +361,9 @@ def test_grouped_needs_all_experts_on_every_rank():
 def test_local_path_never_imports_deepspeed_nor_triton(implementation):
     code = (
         "import sys, torch; from models.moe.layer import MoE; from models.spec import MoESpec; "
+        "from tests.unit.layouts import run_moe; "
         f"moe = MoE(4, 8, MoESpec(experts=2, implementation={implementation!r})); "
-        "moe(torch.randn(5, 4), torch.ones(5, dtype=torch.bool))[0].sum().backward(); "
+        "run_moe(moe, torch.randn(5, 4), torch.ones(5, dtype=torch.bool))[0].sum().backward(); "
         "sys.exit(bool({'deepspeed', 'triton'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

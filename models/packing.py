@@ -1,8 +1,8 @@
 """The packed batch: tokens of all modalities, views and frames along one axis.
 
-The backbone's weights are shared by all modalities, so every linear layer and every expert exchange
-runs once on the whole packed axis. Only attention and patch merging look at the table that says
-where each image lies.
+The backbone's weights are shared by all modalities, so every linear layer and every exchange of
+tokens between experts runs once on the whole packed axis. Only attention and patch merging look at
+the table that says where each image lies.
 """
 
 from collections.abc import Sequence
@@ -49,27 +49,40 @@ class Layout:
         return sum(group.tokens for group in self.groups)
 
     def split(self, x: Tensor) -> list[Tensor]:
-        """Views of the packed tensor by group: (N, D) -> list of (images, length, D)."""
-        parts = x.split([group.tokens for group in self.groups])
-        return [
-            part.view(group.images, group.length, *x.shape[1:])
-            for part, group in zip(parts, self.groups)
-        ]
+        """Split a packed tensor by group.
+
+        Args:
+            x: (N, ...).
+
+        Returns:
+            One view of ``x`` a group, (images, length, ...) each.
+        """
+        views = []
+        for part, group in zip(x.split([group.tokens for group in self.groups]), self.groups):
+            views.append(part.view(group.images, group.length, *x.shape[1:]))
+        return views
 
     def with_prefix(self, prefix: int) -> "Layout":
         """The same images with another number of prompt tokens in front."""
         return Layout(tuple(replace(group, prefix=prefix) for group in self.groups))
 
 
-def pack(parts: Sequence[Tensor]) -> Tensor:
-    """Join groups, list of (images, length, D), to the packed (N, D)."""
-    return torch.cat([part.reshape(-1, *part.shape[2:]) for part in parts])  # N D
+def pack(groups: Sequence[Tensor]) -> Tensor:
+    """Join the tokens of several groups, (images, length, D) each, to the packed (N, D)."""
+    return torch.cat([tokens.reshape(-1, *tokens.shape[2:]) for tokens in groups])  # N D
 
 
 def token_mask(layout: Layout, present: Sequence[Tensor]) -> Tensor:
-    """Per-token mask (N,) bool from per-image presence, a list of (images,) bool, one a group."""
-    rows = [
-        p[:, None].expand(group.images, group.length).reshape(-1)
-        for p, group in zip(present, layout.groups)
-    ]
+    """Repeat one flag an image for each of its tokens.
+
+    Args:
+        layout: The table of the packed batch.
+        present: One tensor (images,) bool a group.
+
+    Returns:
+        The flags of the tokens, (N,) bool.
+    """
+    rows = []
+    for flags, group in zip(present, layout.groups):
+        rows.append(flags[:, None].expand(group.images, group.length).reshape(-1))
     return torch.cat(rows)  # N

@@ -2,7 +2,7 @@
 
 import torch
 
-from models.backbone.packing import Group, Layout, pack, token_mask
+from models.packing import Group, Layout, pack, token_mask
 
 LAYOUT = Layout(
     (

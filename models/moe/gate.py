@@ -1,0 +1,98 @@
+"""The gate of a MoE layer: which expert each token goes to, and whether the expert has room."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.spec import MoESpec
+
+
+@dataclass
+class Choice:
+    """The gate's answer for N tokens, before and after the capacity limit."""
+
+    probabilities: Tensor  # N E, at least float32, zero rows for masked tokens
+    expert: Tensor  # N int64, -1 for masked tokens
+    place: Tensor  # N int64, position among the tokens of the same expert
+    counts: Tensor  # E int64, tokens that chose each expert
+    capacity: int  # slots of an expert
+    kept: Tensor  # N bool, valid and within the capacity
+    weight: Tensor  # N gate value, zero where not kept
+
+
+def capacity_limit(tokens: int, spec: MoESpec) -> int:
+    """Slots of an expert for a number of tokens.
+
+    Returns:
+        factor x tokens / experts rounded up, at least min_capacity, at most ``tokens``. At least 1:
+        DeepSpeed's layer cannot exchange empty buffers.
+    """
+    slots = math.ceil(spec.capacity_factor * tokens / spec.experts)
+    slots = max(slots, spec.min_capacity)
+    return max(min(slots, tokens), 1)
+
+
+def choose(
+    x: Tensor, weight: Tensor, mask: Tensor, *, capacity: int | None, group: Any = None
+) -> Choice:
+    """Choose one expert for each token, first come first served in packed order.
+
+    Computed in float32 or better.
+
+    Args:
+        x: Tokens (N, D).
+        weight: The gate matrix (E, D).
+        mask: (N,) bool, False for tokens that no expert serves.
+        capacity: Slots of an expert. None drops nothing: the capacity becomes the largest load over
+            the ranks of ``group``, which must agree on the shape of their exchange.
+        group: DeepSpeed's process group of the ranks that share the experts; None for one rank.
+    """
+    exact = torch.promote_types(x.dtype, torch.float32)
+    absent = ~mask  # N
+    with torch.autocast(x.device.type, enabled=False):
+        # The fill comes before the product. Otherwise a NaN in an absent token would reach the
+        # gradient of the gate.
+        present = x.to(exact).masked_fill(absent[:, None], 0)  # N D
+        logits = F.linear(present, weight.to(exact))  # N E
+        probabilities = logits.softmax(1).masked_fill(absent[:, None], 0)  # N E
+    expert = probabilities.argmax(1).masked_fill(absent, -1)  # N
+    hit = expert[:, None] == torch.arange(len(weight), device=x.device)  # N E
+    counts = hit.sum(0)  # E
+    place = ((hit.cumsum(0) - 1) * hit).sum(1)  # N
+    if capacity is None:
+        capacity = _largest(counts, group)
+    kept = mask & (place < capacity)  # N
+    value = probabilities.gather(1, expert.clamp(min=0)[:, None])[:, 0]  # N
+    return Choice(
+        probabilities=probabilities,
+        expert=expert,
+        place=place,
+        counts=counts,
+        capacity=capacity,
+        kept=kept,
+        weight=value.masked_fill(~kept, 0),
+    )
+
+
+def gate_matrix(gate: nn.Linear, spec: MoESpec) -> Tensor:
+    """The gate's weight (E, D), detached if the gate is fixed.
+
+    A fixed gate stays a parameter, so that all models save alike.
+    """
+    if spec.fixed_gate:
+        return gate.weight.detach()
+    return gate.weight
+
+
+def _largest(counts: Tensor, group: Any) -> int:
+    """The largest load (E,) over all ranks of the group, at least 1."""
+    largest = counts.max()
+    if group is not None:
+        from deepspeed import comm
+
+        comm.all_reduce(largest, op=comm.ReduceOp.MAX, group=group)
+    return max(int(largest), 1)
