@@ -171,7 +171,7 @@ def test_table_8_feature_resolution(name, sides):
     """From 1/32 of the pixels, as in training, to 1/4, as of the tokens, with the same weights."""
     spec = spec_of(name)
     other = with_weights_of(PAPER, spec)
-    stages, _, _ = run_backbone(other)
+    stages, _ = run_backbone(other)
     assert [layout.groups[0].height for _, layout in stages] == sides
     assert [layout.groups[1].height for _, layout in stages] == [2, 2, 2, 2]
     off = next((i for i in range(3) if sides[i + 1] == sides[i]), 3)
@@ -183,11 +183,11 @@ def test_table_8_feature_resolution(name, sides):
     assert loaded == spec  # the same choice when a trained model is loaded
 
 
-def prefixes(layouts) -> set[int]:
-    """Numbers of prompt tokens in front of the images of some layouts."""
+def prefixes(routings) -> set[int]:
+    """Numbers of prompt tokens in front of the images that the MoE layers saw."""
     numbers = set()
-    for layout in layouts:
-        numbers |= {group.prefix for group in layout.groups}
+    for routing in routings:
+        numbers |= {group.prefix for group in routing.layout.groups}
     return numbers
 
 
@@ -202,11 +202,11 @@ def blocks_of(pretraining: Pretraining) -> list:
 def test_table_10_without_prompts():
     spec = settings_of("table_10_without_prompts").model
     assert Choice(prompts=False).specification(ModelSpec.skysense_v2()) == spec
-    plain = run_backbone(with_weights_of(PAPER, spec))
-    prompted = run_backbone(PAPER)
-    assert prefixes(plain[2]) == {0}
-    assert prefixes(prompted[2]) == {4, 0}  # dropped in the last blocks
-    for i, (a, b) in enumerate(zip(plain[0], prompted[0])):
+    plain, plain_routings = run_backbone(with_weights_of(PAPER, spec))
+    prompted, routings = run_backbone(PAPER)
+    assert prefixes(plain_routings) == {0}
+    assert prefixes(routings) == {4, 0}  # dropped in the last blocks
+    for i, (a, b) in enumerate(zip(plain, prompted)):
         assert a[0].shape == b[0].shape and torch.equal(a[0], b[0]) == (i < 2)
 
 
