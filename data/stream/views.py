@@ -5,7 +5,7 @@ A view is cut, resized to its fixed size, mirrored (left-right), then turned by 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -28,8 +28,8 @@ class View:
     y0: int
     w: int
     h: int
-    flip: bool = False  # left-right, before turning
-    turns: int = 0  # quarter turns, counter-clockwise, 0..3
+    flip: bool = field(default=False, kw_only=True)  # left-right, before turning
+    turns: int = field(default=0, kw_only=True)  # quarter turns, counter-clockwise, 0..3
 
     def window(self, pixels: int) -> tuple[slice, slice]:
         """Rows and columns of the rectangle in an image with ``pixels`` pixels a cell."""

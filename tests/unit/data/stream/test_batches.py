@@ -65,9 +65,10 @@ def assert_equal(left, right):
     ]
     for one, two in zip(left, right, strict=True):
         assert one.quarantined == two.quarantined
-        one, two = flat(one), flat(two)
-        assert one.keys() == two.keys()
-        assert all(torch.equal(one[name], two[name]) for name in one)
+        tensors = flat(one)
+        others = flat(two)
+        assert tensors.keys() == others.keys()
+        assert all(torch.equal(tensors[name], others[name]) for name in tensors)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
@@ -80,7 +81,8 @@ def test_threads_of_the_main_process_change_nothing(dataset):
     views = replace(
         SETTINGS.views, global_cells=16
     )  # large enough for torch to split a mean over threads
-    expected, threads = batches(dataset, stop=2, views=views), torch.get_num_threads()
+    expected = batches(dataset, stop=2, views=views)
+    threads = torch.get_num_threads()
     torch.set_num_threads(2 if threads == 1 else 1)
     try:
         assert_equal(expected, batches(dataset, stop=2, views=views))
@@ -120,8 +122,9 @@ def test_each_use_of_a_sample_is_cut_anew(dataset):
 
 
 def test_the_seed_of_the_run_changes_order_and_views(dataset):
-    one, two = batches(dataset, stop=2), batches(dataset, stop=2, seed=2)
-    assert [b.keys for b in one] != [b.keys for b in two]
+    one = batches(dataset, stop=2)
+    two = batches(dataset, stop=2, seed=2)
+    assert [batch.keys for batch in one] != [batch.keys for batch in two]
 
 
 def test_all_views_show_the_same_frames(dataset):
@@ -166,10 +169,8 @@ def damaged(tmp_path):
     dataset = ShardDataset.open(tmp_path)
     for key in ("t2", "t5"):
         sample = dataset.keys().index(key)
-        member, tar = (
-            dataset.entry(sample)["members"]["sar"],
-            tmp_path / f"shard-{sample // 3:06d}.tar",
-        )
+        member = dataset.entry(sample)["members"]["sar"]
+        tar = tmp_path / f"shard-{sample // 3:06d}.tar"
         data = bytearray(tar.read_bytes())
         for offset, _, _ in member["frames"]:
             data[member["offset"] + offset + 5] ^= 1
@@ -217,8 +218,9 @@ def test_good_samples_do_not_feel_the_bad_ones(damaged, dataset):
     for good, mixed in zip(batches(dataset), batches(damaged, max_bad_samples=2)):
         same = [slot for slot, key in enumerate(good.keys) if key not in ("t2", "t5")]
         assert [good.keys[slot] for slot in same] == [mixed.keys[slot] for slot in same]
-        good, mixed = flat(good), flat(mixed)
-        assert all(torch.equal(good[name][same], mixed[name][same]) for name in good)
+        tensors = flat(good)
+        others = flat(mixed)
+        assert all(torch.equal(tensors[name][same], others[name][same]) for name in tensors)
 
 
 def test_a_dataset_without_any_good_sample_ends_with_one_line(tmp_path):

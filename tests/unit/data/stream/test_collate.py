@@ -15,8 +15,8 @@ from data.tiles.modalities import MODALITIES
 from tests.unit.tiles import SETTINGS, make_tile
 
 VIEWS = {
-    GLOBAL: [View(1, 0, 4, 4), View(0, 2, 4, 4, True, 1)],
-    LOCAL: [View(2, 2, 4, 4), View(0, 0, 4, 4, False, 3)],
+    GLOBAL: [View(1, 0, 4, 4), View(0, 2, 4, 4, flip=True, turns=1)],
+    LOCAL: [View(2, 2, 4, 4), View(0, 0, 4, 4, flip=False, turns=3)],
 }
 
 

@@ -28,7 +28,8 @@ def ramp(cells: int, pixels: int, axis: int) -> np.ndarray:
 def tile(cells: int, level: int) -> Decoded:
     """A tile whose values say where they are: x in the first band, y in the second."""
     p = HR_PIXELS >> level
-    x, y = ramp(cells, p, 1), ramp(cells, p, 0)
+    x = ramp(cells, p, 1)
+    y = ramp(cells, p, 0)
     hr = np.stack([x, y, y]) / cells * 255
     series = {}
     for name in ("ms", "sar"):
@@ -58,14 +59,14 @@ def cases(draw):
     """Tile, size of the view, rectangle, mirror and turns, level of the image."""
     cells = draw(st.integers(4, 24))
     n = draw(st.sampled_from([4, 8]))
-    w, h = draw(st.integers(4, cells)), draw(st.integers(4, cells))
-    x0, y0 = draw(st.integers(0, cells - w)), draw(st.integers(0, cells - h))
-    return (
-        cells,
-        n,
-        View(x0, y0, w, h, draw(st.booleans()), draw(st.integers(0, 3))),
-        draw(st.integers(0, 2)),
-    )
+    w = draw(st.integers(4, cells))
+    h = draw(st.integers(4, cells))
+    x0 = draw(st.integers(0, cells - w))
+    y0 = draw(st.integers(0, cells - h))
+    flip = draw(st.booleans())
+    turns = draw(st.integers(0, 3))
+    level = draw(st.integers(0, 2))
+    return cells, n, View(x0, y0, w, h, flip=flip, turns=turns), level
 
 
 @settings(max_examples=60, deadline=None)

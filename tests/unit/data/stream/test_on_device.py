@@ -41,7 +41,8 @@ def test_the_model_sees_the_same(dataset, device, workers):
     ):
         assert all(views.images["hr"].dtype == torch.uint8 for views in later.views.values())
         assert later.keys == loader.keys
-        one, two = (to_views(batch, torch.device(device)) for batch in (loader, later))
+        one = to_views(loader, torch.device(device))
+        two = to_views(later, torch.device(device))
         for size in one:
             for name, image in one[size].images.items():
                 torch.testing.assert_close(two[size].images[name], image, atol=tolerance, rtol=0)

@@ -96,7 +96,8 @@ def test_a_mixture_keeps_its_weights_in_every_cycle_and_each_dataset_its_own_ord
 
 
 def test_random_access_equals_reading_on():
-    one, two = Order(9, [Part(11, "f")], 4), Order(9, [Part(11, "f")], 4)
+    one = Order(9, [Part(11, "f")], 4)
+    two = Order(9, [Part(11, "f")], 4)
     forward = [one.step(k) for k in range(30)]
     assert [two.step(k) for k in reversed(range(30))] == forward[::-1]
 
@@ -113,7 +114,8 @@ def test_seed_fingerprint_and_epoch_change_the_order():
 
 
 def test_batch_size_only_cuts_the_same_list():
-    small, large = Order(4, [Part(23, "f")], 3), Order(4, [Part(23, "f")], 12)
+    small = Order(4, [Part(23, "f")], 3)
+    large = Order(4, [Part(23, "f")], 12)
     drawn = [slot for k in range(8) for slot in small.step(k)]
     assert drawn == large.step(0) + large.step(1)
 

@@ -22,7 +22,8 @@ def test_resizing_equals_pillow(h, w, side):
 
 def test_masked_resizing_is_normalised_convolution():
     rng = np.random.default_rng(2)
-    x, mask = rng.normal(size=(21, 17)).astype(np.float32), rng.random((21, 17)) > 0.3
+    x = rng.normal(size=(21, 17)).astype(np.float32)
+    mask = rng.random((21, 17)) > 0.3
     out, good = masked_bicubic(
         torch.from_numpy(x * mask)[None, None], torch.from_numpy(mask)[None], 8
     )

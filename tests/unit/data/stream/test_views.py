@@ -40,10 +40,10 @@ def test_affine_says_where_series_pixels_come_from(flip, turns):
     # an antialiased bicubic kernel keeps a ramp to a few hundredths of a cell, except at the edges
     # of the cut
     for view, margin, error in (
-        (View(5, 3, 8, 8, flip, turns), 0, 1e-5),
-        (View(2, 4, 12, 8, flip, turns), 2, 0.05),
-        (View(1, 0, 10, 16, flip, turns), 2, 0.05),
-        (View(6, 6, 4, 4, flip, turns), 2, 0.05),
+        (View(5, 3, 8, 8, flip=flip, turns=turns), 0, 1e-5),
+        (View(2, 4, 12, 8, flip=flip, turns=turns), 2, 0.05),
+        (View(1, 0, 10, 16, flip=flip, turns=turns), 2, 0.05),
+        (View(6, 6, 4, 4, flip=flip, turns=turns), 2, 0.05),
     ):
         cut, _ = cut_series(ramp, mask, view, 8)
         found = cut[0].permute(1, 2, 0).double().numpy()
@@ -56,9 +56,9 @@ def test_affine_says_where_labels_come_from(flip, turns):
     y, x = np.mgrid[: 8 * N, : 8 * N]
     labels = torch.from_numpy((y // 8 * N + x // 8).astype(np.uint8))  # value = cell number
     for view in (
-        View(5, 3, 8, 8, flip, turns),
-        View(2, 4, 12, 6, flip, turns),
-        View(9, 1, 3, 4, flip, turns),
+        View(5, 3, 8, 8, flip=flip, turns=turns),
+        View(2, 4, 12, 6, flip=flip, turns=turns),
+        View(9, 1, 3, 4, flip=flip, turns=turns),
     ):
         x, y = np.floor(places(view, 64)).astype(int).transpose(2, 0, 1)
         assert (cut_labels(labels, view, 8).numpy() == y * N + x).all()
@@ -69,11 +69,11 @@ def test_affine_says_where_hr_pixels_come_from(flip, turns):
     y, x = np.mgrid[: 32 * N, : 32 * N]
     image = torch.from_numpy(np.stack([x // 4, y // 4, 0 * x]).astype(np.uint8))  # 1/8 cells
     mask = torch.ones(N, N, dtype=torch.bool)
-    view = View(5, 3, 8, 8, flip, turns)
+    view = View(5, 3, 8, 8, flip=flip, turns=turns)
     cut, _ = cut_hr(image, mask, view, 8)
     expected = np.floor(places(view, 256) * 8)
     assert (cut[:2].permute(1, 2, 0).numpy() == expected).all()
-    view = View(2, 4, 12, 8, flip, turns)
+    view = View(2, 4, 12, 8, flip=flip, turns=turns)
     cut, _ = cut_hr(image, mask, view, 8)
     np.testing.assert_allclose(
         cut[:2].permute(1, 2, 0).numpy(), places(view, 256) * 8 - 0.5, atol=1.6
@@ -83,7 +83,7 @@ def test_affine_says_where_hr_pixels_come_from(flip, turns):
 def test_all_modalities_show_the_same_ground():
     rng = np.random.default_rng(0)
     field = rng.random((N, N)) > 0.5
-    view = View(3, 2, 8, 8, True, 3)
+    view = View(3, 2, 8, 8, flip=True, turns=3)
     ones = torch.ones(N, N, dtype=torch.bool)
     hr, _ = cut_hr(
         torch.from_numpy(np.kron(field, np.full((32, 32), 200)).astype(np.uint8))[None].expand(
@@ -102,13 +102,11 @@ def test_all_modalities_show_the_same_ground():
 
 def test_invalid_hr_cells_have_no_influence_and_become_zero():
     rng = np.random.default_rng(4)
-    image, mask = (
-        torch.from_numpy(rng.integers(1, 256, (3, 192, 192), dtype=np.uint8)),
-        torch.ones(6, 6).bool(),
-    )
-    mask[1, 2] = mask[4, 4] = mask[5, 0] = False
+    image = torch.from_numpy(rng.integers(1, 256, (3, 192, 192), dtype=np.uint8))
+    mask = torch.ones(6, 6, dtype=torch.bool)
+    mask[[1, 4, 5], [2, 4, 0]] = False
     pixels = mask.repeat_interleave(32, 0).repeat_interleave(32, 1)
-    for view in (View(0, 0, 6, 6, True, 2), View(1, 0, 4, 5, False, 1)):
+    for view in (View(0, 0, 6, 6, flip=True, turns=2), View(1, 0, 4, 5, flip=False, turns=1)):
         clean, dirty = (
             cut_hr(image.masked_fill(~pixels, fill), mask, view, 4) for fill in (0, 255)
         )
@@ -121,7 +119,7 @@ def test_invalid_hr_cells_have_no_influence_and_become_zero():
 @pytest.mark.parametrize("flip,turns", DIHEDRAL)
 def test_masks_turn_with_the_image(flip, turns):
     mask = torch.from_numpy(np.random.default_rng(5).random((N, N)) > 0.4)
-    view = View(4, 5, 8, 8, flip, turns)
+    view = View(4, 5, 8, 8, flip=flip, turns=turns)
     x, y = np.floor(places(view, 8)).astype(int).transpose(2, 0, 1)
     expected = mask.numpy()[y, x]
     assert (

@@ -128,7 +128,8 @@ def plain_knn(features, labels, groups, k):
 def test_knn_is_a_plain_vote(monkeypatch, k, rows):
     monkeypatch.setattr(probes, "ROWS", rows)
     rng = np.random.default_rng(3)
-    labels, groups = rng.integers(0, 4, 40), rng.integers(0, 5, 40)
+    labels = rng.integers(0, 4, 40)
+    groups = rng.integers(0, 5, 40)
     features = rng.normal(size=(40, 8)) + np.eye(4, 8)[labels] * 1.5
     found = knn(*map(torch.from_numpy, (features, labels, groups)), k=k, classes=4)
     assert found == pytest.approx(plain_knn(features, labels, groups, k))
@@ -137,7 +138,8 @@ def test_knn_is_a_plain_vote(monkeypatch, k, rows):
 
 def test_knn_does_not_ask_the_own_group():
     features = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]])
-    labels, groups = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 1, 1])
+    labels = torch.tensor([0, 0, 1, 1])
+    groups = torch.tensor([0, 0, 1, 1])
     assert knn(features, labels, groups, k=1, classes=2) == 0.0  # each class lies in one group only
     assert knn(features, labels, torch.arange(4), k=1, classes=2) == 1.0
     with pytest.raises(InputError, match="at least two tiles"):
@@ -259,7 +261,8 @@ def test_evaluate_reports_plain_numbers():
         torch.from_numpy(rng.integers(-1, 3, (6, 4))),
     )
     found = evaluate(made(cells, labels), 3)
-    flat, kept = labels.flatten(), labels.flatten() >= 0
+    flat = labels.flatten()
+    kept = flat >= 0
     groups = np.repeat(np.arange(6), 4)[kept]
     assert found["labelled_cells"] == int(kept.sum()) and found["samples_of"] == {
         "hr": 1,

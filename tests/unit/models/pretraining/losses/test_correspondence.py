@@ -25,7 +25,7 @@ def cell_places(affines, height, width):
 @pytest.mark.parametrize("turns", range(4))
 def test_the_affine_of_the_scenes_is_that_of_the_data(flip, turns):
     np.testing.assert_allclose(
-        place(3, 5, 7, 2, flip, turns), affine(View(3, 5, 7, 2, flip, turns)), atol=1e-12
+        place(3, 5, 7, 2, flip, turns), affine(View(3, 5, 7, 2, flip=flip, turns=turns)), atol=1e-12
     )
 
 
