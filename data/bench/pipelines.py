@@ -30,7 +30,7 @@ from data.stream.mixture import Mixture
 from data.stream.order import Order
 from data.stream.sample import Batch
 from data.stream.settings import DataSettings
-from data.stream.views import View, affine, shown
+from data.stream.views import View, affine, orient
 from data.tiles.modalities import MODALITIES, observed
 
 SEED = 0
@@ -143,11 +143,11 @@ def _read_views(
             valid = observed(images, sensor)[
                 :, sensor.pixels // 2 :: sensor.pixels, sensor.pixels // 2 :: sensor.pixels
             ]
-            mask = shown(torch.from_numpy(np.ascontiguousarray(valid)), view)  # T n n
+            mask = orient(torch.from_numpy(np.ascontiguousarray(valid)), view)  # T n n
             image = torch.from_numpy(np.nan_to_num(images.astype(np.float32)))  # T C H W
             if name == "hr":
                 image = recolour(image[0].byte(), mask[0], chosen.colours[size][v])[None]  # 1 3 H W
-            place_image(target, name, shown(image, view), mask, slot=0, number=v)
+            place_image(target, name, orient(image, view), mask, slot=0, number=v)
     for file in (file for files in dates for file in files):
         file.close()
 
@@ -159,7 +159,7 @@ def _read_labels(path: Path, chosen: SampleDraw, batch: Batch) -> None:
             target = batch.views[size]
             for v, view in enumerate(views):
                 labels = _window(file, view, target.labels.shape[-1], Resampling.nearest)[0]
-                place_labels(target, shown(torch.from_numpy(labels), view), slot=0, number=v)
+                place_labels(target, orient(torch.from_numpy(labels), view), slot=0, number=v)
 
 
 def _window(

@@ -51,14 +51,14 @@ def hue(x: Tensor, turns: float) -> Tensor:
     difference of two hues, stays within 6 either way, where u = 3 - ||t'| - 3|.
     """
     thirds = round(3 * turns)
-    rest = 6 * turns - 2 * thirds  # sixths, in [-1, 1]
+    sixths = 6 * turns - 2 * thirds  # left to turn, in [-1, 1]
     for rows in _blocks(x):
         red, green, blue = rows
         least = torch.minimum(red, green).minimum(blue)
         spread = torch.maximum(red, green).maximum(blue).sub_(least)
         t = (green + blue).sub_(red).sub_(least)
         t.div_(spread.clamp(min=1e-6)).add_(1)  # of grey pixels any number: their spread is 0
-        t.copysign_(green - blue).add_(rest)
+        t.copysign_(green - blue).add_(sixths)
         for channel, own in enumerate((0, 2, -2)):
             weight = t.sub(own).abs_().sub_(3).abs_().sub_(1).clamp_(0, 1)  # clamp(2 - u, 0, 1)
             torch.addcmul(least, spread, weight, out=rows[(channel + thirds) % 3])

@@ -118,7 +118,7 @@ def unpack(raw: Raw) -> Decoded:
     if ("labels", None) in raw.data:
         labels = _image(raw.data["labels", None], ImageReadMode.GRAY)[0]  # 8N 8N
         side = LABEL_PIXELS * cells
-        _check_shape(raw, "labels", "rows x columns", expected=(side, side), found=labels.shape)
+        _check_shape(raw, "labels", "rows x columns", expected=(side, side), actual=labels.shape)
         decoded.labels = labels
     return decoded
 
@@ -129,7 +129,7 @@ def _masks(raw: Raw, modality: str) -> np.ndarray:
     masks = decode_masks(raw.entry["members"][name], raw.data[name, None])
     cells = raw.entry["cells"]
     expected = (len(raw.entry["dates"][modality]), cells, cells)
-    _check_shape(raw, name, "frames x rows x columns", expected=expected, found=masks.shape)
+    _check_shape(raw, name, "frames x rows x columns", expected=expected, actual=masks.shape)
     return masks
 
 
@@ -139,7 +139,7 @@ def _hr_image(raw: Raw) -> Tensor:
     image = _image(raw.data[name, None], ImageReadMode.RGB)
     side = (HR_PIXELS * raw.entry["cells"]) >> raw.level
     expected = (3, side, side)
-    _check_shape(raw, name, "bands x rows x columns", expected=expected, found=image.shape)
+    _check_shape(raw, name, "bands x rows x columns", expected=expected, actual=image.shape)
     return image
 
 
@@ -150,21 +150,21 @@ def _series(raw: Raw, modality: str, frames: np.ndarray) -> Tensor:
     cells = raw.entry["cells"]
     expected = (len(frames), len(MODALITIES[modality].bands), cells, cells)
     axes = "frames x bands x rows x columns"
-    _check_shape(raw, modality, axes, expected=expected, found=series.shape)
+    _check_shape(raw, modality, axes, expected=expected, actual=series.shape)
     return torch.from_numpy(series)
 
 
 def _check_shape(
-    raw: Raw, member: str, axes: str, *, expected: tuple[int, ...], found: tuple[int, ...]
+    raw: Raw, member: str, axes: str, *, expected: tuple[int, ...], actual: tuple[int, ...]
 ) -> None:
     """Raise InputError if a decoded member has another shape than the index and sensor say."""
-    if tuple(found) == expected:
+    if tuple(actual) == expected:
         return
-    wanted = " x ".join(map(str, expected))
-    actual = " x ".join(map(str, found))
+    expected_sides = " x ".join(map(str, expected))
+    actual_sides = " x ".join(map(str, actual))
     raise InputError(
-        f"sample {raw.entry['key']!r}, field {member!r}: expected {axes} of {wanted}, "
-        f"found {actual}; build the shards again"
+        f"sample {raw.entry['key']!r}, field {member!r}: expected {axes} of {expected_sides}, "
+        f"found {actual_sides}; build the shards again"
     )
 
 

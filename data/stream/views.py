@@ -144,13 +144,13 @@ def cut_hr(image: Tensor, mask: Tensor, view: View, cells: int) -> tuple[Tensor,
     mask = mask[view.window(1)]  # h w
     if mask.all():  # the common case; torch has a fast uint8 kernel for it
         out = bicubic(crop[None], side)[0]  # 3 32n 32n
-        return shown(out, view), torch.ones(cells, cells, dtype=torch.bool)
+        return orient(out, view), torch.ones(cells, cells, dtype=torch.bool)
     pixels = mask.repeat_interleave(p, 0).repeat_interleave(p, 1)  # ph pw
     resized, pixel_valid = masked_bicubic((crop * pixels)[None].float(), pixels[None], side)
     valid = pixel_valid.view(cells, HR_PIXELS, cells, HR_PIXELS).all(3).all(1)  # n n
     pixels = valid.repeat_interleave(HR_PIXELS, 0).repeat_interleave(HR_PIXELS, 1)  # 32n 32n
     out = (resized[0].round().clamp(0, 255) * pixels).to(torch.uint8)  # 3 32n 32n
-    return shown(out, view), shown(valid, view)
+    return orient(out, view), orient(valid, view)
 
 
 def cut_series(series: Tensor, mask: Tensor, view: View, cells: int) -> tuple[Tensor, Tensor]:
@@ -167,7 +167,7 @@ def cut_series(series: Tensor, mask: Tensor, view: View, cells: int) -> tuple[Te
     """
     rows, columns = view.window(1)
     out, valid = masked_bicubic(series[:, :, rows, columns], mask[:, rows, columns], cells)
-    return shown(out, view), shown(valid, view)
+    return orient(out, view), orient(valid, view)
 
 
 def cut_labels(labels: Tensor, view: View, cells: int) -> Tensor:
@@ -175,10 +175,10 @@ def cut_labels(labels: Tensor, view: View, cells: int) -> Tensor:
     crop = labels[view.window(LABEL_PIXELS)]  # 8h 8w
     side = LABEL_PIXELS * cells
     out = interpolate(crop[None, None], size=(side, side), mode="nearest-exact")[0, 0]  # 8n 8n
-    return shown(out, view)
+    return orient(out, view)
 
 
-def shown(x: Tensor, view: View) -> Tensor:
+def orient(x: Tensor, view: View) -> Tensor:
     """Mirror, then turn, the last two axes (square) as the view says."""
     if view.flip:
         x = x.flip(-1)

@@ -56,7 +56,7 @@ def pick(
 
     Args:
         dataset: where to look.
-        kinds: wanted.
+        kinds: of samples to find.
         sensors: of the run; others do not count.
         seed: of the run.
         batch_size: global samples a step.
@@ -70,7 +70,7 @@ def pick(
         present = {name for name in sensors if usable.get(name)}
         kind = Kind(hr="hr" in present, series=bool(present - {"hr"}))
         first.setdefault(kind, Pick(sample, use, step))
-        if all(wanted in first for wanted in kinds):
+        if all(kind in first for kind in kinds):
             break
     return [first[kind] for kind in kinds if kind in first]
 
@@ -111,8 +111,8 @@ def draw_views(
         student_axis, teacher_axis = axes[3 * number : 3 * number + 2]
         _draw_view(student_axis, images[student], f"student: {student}", colours[student])
         _draw_view(teacher_axis, images[teacher], f"teacher: {teacher}", colours[teacher])
-        found = correspondence(cut.view(student), cut.view(teacher), spec)
-        _join(student_axis, teacher_axis, found)
+        matches = correspondence(cut.view(student), cut.view(teacher), spec)
+        _join(student_axis, teacher_axis, matches)
     return figure
 
 
@@ -210,9 +210,9 @@ def _seen(view: CutView, spec: ModelSpec) -> Tensor:
     return seen
 
 
-def _join(student: Axes, teacher: Axes, found: Correspondence) -> None:
+def _join(student: Axes, teacher: Axes, matches: Correspondence) -> None:
     """Join the same ground in two views by a line; a cross where the teacher sees nothing."""
-    for (u, v), place, meets in zip(found.centres, found.places, found.meets):
+    for (u, v), place, meets in zip(matches.centres, matches.places, matches.meets):
         if not meets:
             _mark(student, (u, v), "X", "white", size=6)
             continue
