@@ -15,7 +15,7 @@ from data.stream.cut import cut_sample
 from data.stream.mixture import Mixture
 from data.stream.sample import CutSample
 from data.stream.settings import GLOBAL, DataSettings
-from engine.evaluate.probes import undistorted, whole_tiles
+from engine.evaluate.features import undistorted, whole_tiles
 from engine.report.training_views import clearest_view_frame
 from models.features import FUSED
 from models.pretraining.model import Pretraining

@@ -10,7 +10,8 @@ from data.files import write_whole
 from data.pages.style import STYLE
 from engine.config.load import Config
 from engine.errors import ConfigError
-from engine.evaluate.probes import evaluate, extract
+from engine.evaluate.features import extract
+from engine.evaluate.probes import evaluate
 from engine.pretrained.weights import load_pretraining
 from engine.report.evaluation import Evaluation
 from engine.report.feature_maps import Maps, feature_maps
