@@ -20,6 +20,12 @@ def test_resizing_equals_pillow(h, w, side):
     assert good.all()
 
 
+def by_pillow(image):
+    """An image resized to 8 x 8 pixels."""
+    resized = Image.fromarray(image.astype(np.float32)).resize((8, 8), Image.BICUBIC)
+    return np.asarray(resized)
+
+
 def test_masked_resizing_is_normalised_convolution():
     rng = np.random.default_rng(2)
     x = rng.normal(size=(21, 17)).astype(np.float32)
@@ -27,10 +33,8 @@ def test_masked_resizing_is_normalised_convolution():
     out, good = masked_bicubic(
         torch.from_numpy(x * mask)[None, None], torch.from_numpy(mask)[None], 8
     )
-    top, bottom = (
-        np.asarray(Image.fromarray(a.astype(np.float32)).resize((8, 8), Image.BICUBIC))
-        for a in (x * mask, mask)
-    )
+    top = by_pillow(x * mask)
+    bottom = by_pillow(mask)
     expected = bottom >= 0.5
     assert 0 < expected.sum() < 64 and (good[0].numpy() == expected).all()
     np.testing.assert_allclose(out[0, 0].numpy()[expected], (top / bottom)[expected], atol=1e-4)

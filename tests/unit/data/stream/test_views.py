@@ -150,23 +150,20 @@ def test_drawn_views_keep_the_settings(cells):
 
 
 def test_large_tiles_use_the_whole_range():
-    shares = [
-        view.w * view.h / 64**2
-        for seed in range(300)
-        for view in draw_views(generator(seed), 64, ViewSettings())[GLOBAL]
-    ]
+    shares = []
+    for seed in range(300):
+        views = draw_views(generator(seed), 64, ViewSettings())
+        shares += [view.w * view.h / 64**2 for view in views[GLOBAL]]
     counts, _ = np.histogram(shares, bins=4, range=(0.32, 1.0))
     assert counts.min() > 30  # of 600; long rectangles do not fit when the share is near 1
 
 
 def test_flips_and_turns_can_be_switched_off():
     settings = ViewSettings(flips=False, quarter_turns=False)
-    views = [
-        view
-        for seed in range(20)
-        for group in draw_views(generator(seed), 32, settings).values()
-        for view in group
-    ]
+    views = []
+    for seed in range(20):
+        for group in draw_views(generator(seed), 32, settings).values():
+            views += group
     assert {(view.flip, view.turns) for view in views} == {(False, 0)}
 
 
@@ -175,11 +172,9 @@ def test_the_reduction_is_the_coarsest_that_no_view_magnifies():
     for rng in map(np.random.default_rng, range(50)):
         views = draw_views(rng, 64, settings)
         level = hr_level(views, settings, 6)
-        sides = [
-            min(view.w, view.h) / n
-            for name, n in ((GLOBAL, 16), (LOCAL, 4))
-            for view in views[name]
-        ]
+        sides = []
+        for name, cells in ((GLOBAL, 16), (LOCAL, 4)):
+            sides += [min(view.w, view.h) / cells for view in views[name]]
         assert min(sides) >= 2**level or level == 0
         assert min(sides) < 2 ** (level + 1)
         assert [hr_level(views, settings, levels) for levels in (0, 1, 2)] == [0, 0, min(1, level)]
