@@ -1,9 +1,12 @@
-"""Which path a function takes, its Triton kernel or its PyTorch reference: decided and said in one
-place.
+"""Which path a function takes, its Triton kernel or its PyTorch reference.
 
-``SKYSENSE_KERNELS``: ``off`` (default, see below) never runs kernels; ``auto`` on CUDA tensors;
-``on`` also on other tensors through Triton's interpreter (``TRITON_INTERPRET=1``, set before triton
-is imported), and warns where a kernel cannot run.
+This is decided and logged in one place. The environment variable ``SKYSENSE_KERNELS`` says what is
+wanted:
+
+- ``off`` (default, see below): no kernels;
+- ``auto``: kernels for CUDA tensors;
+- ``on``: also for other tensors, through Triton's interpreter (``TRITON_INTERPRET=1``, set before
+  triton is imported), and with a warning where a kernel cannot run.
 """
 
 import importlib.util
@@ -18,91 +21,98 @@ from models.errors import ModelError
 
 log = logging.getLogger(__name__)
 
-# The kernels pass their tests in the interpreter and compile, but nobody has run them on a GPU yet:
-# until the tests marked ``gpu`` have passed on one, they run only where they are asked for
-# (docs/performance.md).
-DEFAULT = "off"
+VARIABLE = "SKYSENSE_KERNELS"
+OFF = "off"
+AUTO = "auto"
+ON = "on"
 
-KERNELS = (
-    "window_attention",
-    "sinkhorn",
-    "head_loss",
-    "experts",
-)  # all names that kernel_path is asked for
+# The kernels pass their tests in the interpreter and compile, but nobody has run them on a GPU yet.
+# Until the tests marked ``gpu`` have passed on one, they run only where they are asked for
+# (docs/performance.md).
+DEFAULT = OFF
+
+# All names that kernel_path is asked for.
+KERNELS = ("window_attention", "sinkhorn", "head_loss", "experts")
 
 _decisions: dict[str, list[str]] = {}
 
 
 def kernel_path(name: str, tensor: Tensor, *, why_not: str | None = None) -> bool:
-    """Whether the Triton kernel ``name`` runs for ``tensor``, an input of the call.
+    """Decide whether a Triton kernel runs. Each new outcome of a kernel is logged once.
 
-    ``why_not`` is the caller's own reason against it, such as a size the kernel does not take. Each
-    new outcome of a kernel is logged once. Raises ModelError if SKYSENSE_KERNELS is none of off,
-    on, auto.
+    Args:
+        name: One of ``KERNELS``.
+        tensor: An input of the call.
+        why_not: The caller's own reason against the kernel, such as a size that it does not take.
+
+    Raises:
+        ModelError: SKYSENSE_KERNELS is none of off, on, auto.
     """
-    wish = _wish()
-    obstacle = _obstacle(wish, tensor.device) or why_not
-    outcome = _outcome(obstacle)
-    known = _decisions.setdefault(name, [])
-    if outcome not in known:
-        known.append(outcome)
-        log.log(
-            logging.WARNING if obstacle and wish == "on" else logging.INFO,
-            "kernel %s: %s",
-            name,
-            outcome,
-        )
-    return not obstacle
+    wanted = _wanted()
+    obstacle = _obstacle(wanted, tensor.device)
+    if obstacle is None:
+        obstacle = why_not
+    outcome = _describe(obstacle)
+    outcomes = _decisions.setdefault(name, [])
+    if outcome not in outcomes:
+        outcomes.append(outcome)
+        level = logging.INFO
+        if obstacle is not None and wanted == ON:
+            level = logging.WARNING
+        log.log(level, "kernel %s: %s", name, outcome)
+    return obstacle is None
 
 
 def active() -> dict[str, str]:
-    """Kernel -> what was decided so far in this process and why; several outcomes are parted by
-    semicolons."""
+    """Kernel -> what was decided so far in this process and why, separated by semicolons."""
     return {name: "; ".join(outcomes) for name, outcomes in _decisions.items()}
 
 
 def survey(device: torch.device) -> dict[str, str]:
-    """Kernel -> what would be decided for a tensor on ``device`` that the kernel takes; nothing is
-    logged.
+    """Kernel -> what would be decided for a tensor on ``device`` that the kernel takes.
 
-    Raises ModelError as ``kernel_path`` does.
+    Nothing is logged.
+
+    Raises:
+        ModelError: As of ``kernel_path``.
     """
-    outcome = _outcome(_obstacle(_wish(), device))
+    outcome = _describe(_obstacle(_wanted(), device))
     return dict.fromkeys(KERNELS, outcome)
 
 
-def _wish() -> str:
+def _wanted() -> str:
     """The value of SKYSENSE_KERNELS."""
-    wish = os.environ.get("SKYSENSE_KERNELS", DEFAULT)
-    if wish not in ("off", "on", "auto"):
-        raise ModelError(f"SKYSENSE_KERNELS: expected off, on or auto, found {wish!r}")
-    return wish
+    wanted = os.environ.get(VARIABLE, DEFAULT)
+    if wanted not in (OFF, ON, AUTO):
+        raise ModelError(f"{VARIABLE}: expected off, on or auto, found {wanted!r}; set one of them")
+    return wanted
 
 
-def _outcome(obstacle: str | None) -> str:
-    """How the log names a decision."""
-    return (
-        f"PyTorch ({obstacle})"
-        if obstacle
-        else "Triton, interpreted"
-        if _interpreted()
-        else "Triton"
-    )
+def _describe(obstacle: str | None) -> str:
+    """A decision in words."""
+    if obstacle is not None:
+        return f"PyTorch ({obstacle})"
+    if _interpreted():
+        return "Triton, interpreted"
+    return "Triton"
 
 
-def _obstacle(wish: str, device: torch.device) -> str | None:
-    if wish == "off":
-        return (
-            "SKYSENSE_KERNELS=off"
-            if "SKYSENSE_KERNELS" in os.environ
-            else "not asked for by SKYSENSE_KERNELS"
-        )
+def _obstacle(wanted: str, device: torch.device) -> str | None:
+    """Why kernels do not run for tensors on ``device``, or None."""
+    if wanted == OFF:
+        if VARIABLE in os.environ:
+            return f"{VARIABLE}=off"
+        return f"not asked for by {VARIABLE}"
     if not _has_triton():
         return "triton is not installed"
     if _interpreted() and device.type in ("cpu", "cuda"):
+        if wanted == ON:
+            return None
         # far slower than the reference: only when asked for
-        return None if wish == "on" else "TRITON_INTERPRET=1 without SKYSENSE_KERNELS=on"
-    return None if device.type == "cuda" else f"no CUDA device: the tensor is on {device.type}"
+        return f"TRITON_INTERPRET=1 without {VARIABLE}=on"
+    if device.type != "cuda":
+        return f"no CUDA device: the tensor is on {device.type}"
+    return None
 
 
 def _interpreted() -> bool:

@@ -1,14 +1,16 @@
-"""Products of rows sorted by group, each with its group's matrix; where the groups end is known on
-the device alone.
+"""Products of rows sorted by group, each with its group's matrix.
 
-The library's ``torch.nn.functional.grouped_mm`` (CUTLASS, warp-specialised, copies by TMA) is used
-where it fits: bf16, compute capability 9, rows of whole 16 bytes. Elsewhere it does not. By its
-source (release 2.11) other types and older cards take a loop in C++ that copies the ends to the
-host and waits; on capability 10 the weight gradient of an empty group is not written (pytorch issue
-172439); it takes no float64 and no bias. The kernels here serve these cases.
+Only the device knows where the groups end. The library's ``torch.nn.functional.grouped_mm``
+(CUTLASS, warp-specialised, copies by TMA) is used where it fits: bf16, compute capability 9, rows
+of whole 16 bytes. Elsewhere it does not fit. By its source (release 2.11) other types and older
+cards take a loop in C++ that copies the ends to the host and waits; on capability 10 the weight
+gradient of an empty group is not written (pytorch issue 172439); it takes no float64 and no bias.
+The kernels here serve these cases.
 
 Sums are in float32 and in a fixed order. Rows behind the last group are neither read nor written.
 """
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -17,20 +19,47 @@ import triton.language as tl
 from torch import Tensor
 
 
-def rows_times(x: Tensor, ends: Tensor, matrices: Tensor) -> Tensor:
-    """y[n] = x[n] @ matrices[e] for the rows n of group e: (N, K), (E,) int32, (E, K, M) -> (N, M).
+@dataclass(frozen=True)
+class Tile:
+    """The shape of a program's part of a product."""
 
-    ``ends``: where each group ends, not decreasing, the last at most N. ``matrices`` may have any
-        strides.
+    rows: int
+    columns: int
+    inner: int  # summed at once
+    precision: str
+    options: dict[str, int]  # of the launch
+
+    def arguments(self) -> dict[str, int | str]:
+        """Keyword arguments of a launch."""
+        return dict(
+            ROWS=self.rows,
+            COLUMNS=self.columns,
+            INNER=self.inner,
+            PRECISION=self.precision,
+            **self.options,
+        )
+
+
+def rows_times(x: Tensor, ends: Tensor, matrices: Tensor) -> Tensor:
+    """Compute y[n] = x[n] @ matrices[e] for the rows n of each group e.
+
+    Args:
+        x: (N, K).
+        ends: (E,) int32, where each group ends: not decreasing, the last at most N.
+        matrices: (E, K, M) of any strides.
+
+    Returns:
+        (N, M).
     """
-    (rows, inner), (groups, _, columns) = x.shape, matrices.shape
+    rows, inner = x.shape
+    groups, _, columns = matrices.shape
     if _library_fits(x, inner, columns):
         return F.grouped_mm(x, matrices, offs=ends)
     y = x.new_empty(rows, columns)  # N M
-    block = _block(x)
+    tile = _tile(x)
     # a group has at most one tile that is not full
-    tiles = rows // block["ROWS"] + groups
-    _rows_times[(triton.cdiv(columns, block["COLUMNS"]), tiles)](
+    tiles = rows // tile.rows + groups
+    _rows_times[(triton.cdiv(columns, tile.columns), tiles)](
         x,
         matrices,
         ends,
@@ -41,49 +70,57 @@ def rows_times(x: Tensor, ends: Tensor, matrices: Tensor) -> Tensor:
         *matrices.stride(),
         GROUPS=groups,
         GROUPS_PADDED=triton.next_power_of_2(groups),
-        **block,
+        **tile.arguments(),
     )
     return y
 
 
 def outer_sums(x: Tensor, y: Tensor, ends: Tensor) -> Tensor:
-    """The sum of outer products x[n] y[n] over the rows of each group: (N, K), (N, M), (E,) int32
-    -> (E, K, M).
+    """Sum the outer products x[n] y[n] over the rows of each group.
 
-    Zeros for an empty group.
+    Args:
+        x: (N, K).
+        y: (N, M).
+        ends: (E,) int32, as of ``rows_times``.
+
+    Returns:
+        (E, K, M), zeros for an empty group.
     """
-    left, right, groups = x.shape[1], y.shape[1], len(ends)
+    left = x.shape[1]
+    right = y.shape[1]
+    groups = len(ends)
     if _library_fits(x, left, right):
         return F.grouped_mm(x.mT, y, offs=ends)
     sums = x.new_empty(groups, left, right)  # E K M
-    block = _block(x)
-    grid = triton.cdiv(right, block["COLUMNS"]), triton.cdiv(left, block["ROWS"]), groups
-    _outer_sums[grid](x, y, ends, sums, left, right, *x.stride(), *y.stride(), **block)
+    tile = _tile(x)
+    grid = (triton.cdiv(right, tile.columns), triton.cdiv(left, tile.rows), groups)
+    _outer_sums[grid](x, y, ends, sums, left, right, *x.stride(), *y.stride(), **tile.arguments())
     return sums
 
 
 def _library_fits(x: Tensor, *widths: int) -> bool:
-    """Whether the library multiplies these without a wait, also for empty groups. ``widths``: of
-    all three tensors."""
-    return (
-        x.is_cuda
-        and x.dtype == torch.bfloat16
-        and torch.cuda.get_device_capability(x.device)[0] == 9
-        and all(width % 8 == 0 for width in widths)
-    )
+    """Whether the library multiplies without a wait, also for empty groups.
+
+    ``widths`` are those of all three tensors.
+    """
+    if not x.is_cuda or x.dtype != torch.bfloat16:
+        return False
+    if torch.cuda.get_device_capability(x.device)[0] != 9:
+        return False
+    return all(width % 8 == 0 for width in widths)
 
 
-def _block(x: Tensor) -> dict[str, int | str]:
-    """Shape of a tile. float32 has no matrix unit of its own precision; TF32 only where torch may
-    use it."""
+def _tile(x: Tensor) -> Tile:
+    """The tile for the type and device of x."""
     if x.dtype == torch.float32:
+        # float32 has no matrix unit of its own precision; TF32 only where torch may use it
         precision = "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"
-        return dict(ROWS=64, COLUMNS=64, INNER=32, PRECISION=precision, num_warps=4, num_stages=3)
+        return Tile(64, 64, inner=32, precision=precision, options=dict(num_warps=4, num_stages=3))
     if x.is_cuda:
-        return dict(ROWS=128, COLUMNS=128, INNER=64, PRECISION="ieee", num_warps=8, num_stages=3)
-    return dict(
-        ROWS=32, COLUMNS=32, INNER=16, PRECISION="ieee"
-    )  # interpreted: several tiles in small tests too
+        options = dict(num_warps=8, num_stages=3)
+        return Tile(128, 128, inner=64, precision="ieee", options=options)
+    # interpreted: several tiles in small tests too
+    return Tile(32, 32, inner=16, precision="ieee", options={})
 
 
 @triton.jit
@@ -106,16 +143,15 @@ def _rows_times(
     INNER: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """One tile of y. The tiles of all groups are numbered through; each program finds its group."""
+    """Compute one tile of y. The tiles of all groups have one numbering; a program finds its group."""
     tile = tl.program_id(1)
     g = tl.arange(0, GROUPS_PADDED)
     end = tl.load(ends + g, g < GROUPS, other=0)
     start = tl.load(ends + g - 1, (g > 0) & (g < GROUPS), other=0)
     tiles = tl.where(g < GROUPS, tl.cdiv(end - start, ROWS), 0)
     last = tl.cumsum(tiles, 0)  # one behind the group's tiles
-    mine = (tile >= last - tiles) & (
-        tile < last
-    )  # one group, or none: then nothing is read or written
+    # one group, or none: then nothing is read or written
+    mine = (tile >= last - tiles) & (tile < last)
     group = tl.sum(tl.where(mine, g, 0), 0).to(tl.int64)
     row = tl.sum(tl.where(mine, start + (tile - last + tiles) * ROWS, 0), 0) + tl.arange(0, ROWS)
     inside = row < tl.sum(tl.where(mine, end, 0), 0)
@@ -153,7 +189,7 @@ def _outer_sums(
     INNER: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """One tile of one group's sum: down all rows of the group."""
+    """Compute one tile of one group's sum over all rows of the group."""
     group = tl.program_id(2)
     start = tl.load(ends + group - 1, group > 0, other=0)
     end = tl.load(ends + group)

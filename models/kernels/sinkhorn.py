@@ -1,8 +1,9 @@
-"""Sinkhorn-Knopp in Triton; the reference, whose semantics these kernels keep, is
-models/fusion/sinkhorn.py.
+"""Sinkhorn-Knopp in Triton.
 
-A problem whose padded size is at most ``WHOLE`` is one program's: read once, kept in registers,
-written once. Larger ones, and those whose rows are spread over ranks, take two launches an
+The reference, whose semantics these kernels keep, is models/fusion/sinkhorn.py.
+
+One program solves a problem whose padded size is at most ``WHOLE``: it reads the problem once,
+keeps it in registers and writes it once. Larger ones, and those whose rows are spread over ranks, take two launches an
 iteration with the scores left as they are:
 
     c_k = log sum_n exp(x_nk + u_n)    over ranks too, between the launches
@@ -19,58 +20,73 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-WHOLE = (
-    32768  # entries, float32: half the registers of a multiprocessor of compute capability 8 or 9
-)
+# Entries of the largest problem of one program, float32: half the registers of a multiprocessor of
+# compute capability 8 or 9.
+WHOLE = 32768
 SPAN = 512  # rows of a partial column sum
-LOWEST = tl.constexpr(
-    -3e38
-)  # below every score; finite, so that the difference of two such is not NaN
-# Range of x up to which products of exponentials do for logarithms. The logarithms of the scalings
-# stay within 1.5 ranges of zero if x is centred (the iteration is nonexpansive, and its fixed point
-# varies by one range at most), so a sum is at least exp(-66), and what underflows at exp(-87) is
-# lost to its rounding. Cosines / 0.05 span 40.
+COLUMN_TILE = 256  # columns of a program that sums the rows of a span
+NARROW_TILE = 64  # columns of a program that adds spans
+# Below every score, but finite: the difference of two infinities would be NaN.
+LOWEST = tl.constexpr(-3e38)
+# Range of x up to which products of exponentials can replace logarithms. The logarithms of the
+# scalings stay within 1.5 ranges of zero if x is centred (the iteration is nonexpansive, and its
+# fixed point varies by one range at most). So a sum is at least exp(-66), and what underflows at
+# exp(-87) is lost to its rounding. Cosines / 0.05 span 40.
 NARROW = tl.constexpr(44.0)
 
 
 def assign(
     scores: Tensor,
     mask: Tensor,
+    *,
     epsilon: float,
     iterations: int,
     over_ranks: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """``scores`` (..., N, M) of any float type and strides, ``mask`` (..., N) bool -> (..., N, M)
-    float32.
+    """Assign rows to columns; no gradient.
 
-    ``over_ranks`` turns the logarithms (..., M) of local column sums into those of the global ones;
-    None: each problem is this rank's alone. No gradient. Leading axes that do not collapse into one
-    are copied.
+    Args:
+        scores: (..., N, M) of any float type and strides. Leading axes that do not collapse into
+            one are copied.
+        mask: (..., N) bool, the valid rows.
+        epsilon: Temperature.
+        iterations: At least 1.
+        over_ranks: Turns the logarithms (..., M) of local column sums into those of the global
+            ones. None: each problem is this rank's alone.
+
+    Returns:
+        (..., N, M) float32.
     """
     rows, columns = scores.shape[-2:]
     out = torch.empty(scores.shape, dtype=torch.float32, device=scores.device)
-    if columns == 0 or out.numel() == 0 and over_ranks is None:
+    if columns == 0:
+        return out
+    if out.numel() == 0 and over_ranks is None:
         return out
     problems = scores.shape[:-2].numel()
-    x, used = scores.reshape(problems, rows, columns), mask.reshape(problems, rows)
+    x = scores.reshape(problems, rows, columns)
+    used = mask.reshape(problems, rows)
+    padded_size = triton.next_power_of_2(rows) * triton.next_power_of_2(columns)
     with torch.cuda.device_of(scores):  # triton launches on the current device
-        if (
-            over_ranks is None
-            and triton.next_power_of_2(rows) * triton.next_power_of_2(columns) <= WHOLE
-        ):
-            _assign_whole(x, used, out, epsilon, iterations)
+        if over_ranks is None and padded_size <= WHOLE:
+            _assign_whole(x, used, out, epsilon=epsilon, iterations=iterations)
         else:
-            _assign_by_passes(x, used, out, epsilon, iterations, over_ranks or (lambda sums: sums))
+            _assign_by_passes(
+                x, used, out, epsilon=epsilon, iterations=iterations, over_ranks=over_ranks
+            )
     return out
 
 
-def _assign_whole(x: Tensor, mask: Tensor, out: Tensor, epsilon: float, iterations: int) -> None:
+def _assign_whole(x: Tensor, mask: Tensor, out: Tensor, *, epsilon: float, iterations: int) -> None:
+    """Write the assignments of problems that fit into one program each to ``out``."""
     problems, rows, columns = x.shape
-    block = triton.next_power_of_2(rows), triton.next_power_of_2(columns)
-    size = block[0] * block[1]
-    # 64 entries a thread, hence 128 registers with the largest size and up to 250 with fewer
-    # threads: a multiprocessor holds half as many programs as the entries alone would allow
-    programs = min(problems, _multiprocessors(x.device) * min(32, max(1, WHOLE // 2 // size)))
+    block_rows = triton.next_power_of_2(rows)
+    block_columns = triton.next_power_of_2(columns)
+    size = block_rows * block_columns
+    # A thread has 64 entries, hence 128 registers with the largest size and up to 250 with fewer
+    # threads. So a multiprocessor holds half as many programs as the entries alone would allow.
+    programs_each = min(32, max(1, WHOLE // 2 // size))
+    programs = min(problems, _multiprocessors(x.device) * programs_each)
     _whole[(programs,)](
         x,
         mask,
@@ -84,75 +100,46 @@ def _assign_whole(x: Tensor, mask: Tensor, out: Tensor, epsilon: float, iteratio
         ROW_STRIDE=x.stride(1),
         COLUMN_STRIDE=x.stride(2),
         ITERATIONS=iterations,
-        ROWS=block[0],
-        COLUMNS=block[1],
+        ROWS=block_rows,
+        COLUMNS=block_columns,
         EACH=triton.cdiv(problems, programs),
         num_warps=min(16, max(1, size // 2048)),
     )
 
 
 def _multiprocessors(device: torch.device) -> int:
-    # interpreted, the number only has to be small: then a program takes several problems in small
-    # tests too
-    return (
-        torch.cuda.get_device_properties(device).multi_processor_count
-        if device.type == "cuda"
-        else 1
-    )
+    """Multiprocessors of a device.
+
+    Interpreted, the number is small, so that a program takes several problems in small tests too.
+    """
+    if device.type != "cuda":
+        return 1
+    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def _assign_by_passes(
     x: Tensor,
     mask: Tensor,
     out: Tensor,
+    *,
     epsilon: float,
     iterations: int,
-    over_ranks: Callable[[Tensor], Tensor],
+    over_ranks: Callable[[Tensor], Tensor] | None,
 ) -> None:
+    """Write the assignments of large problems, or those spread over ranks, to ``out``."""
     problems, rows, columns = x.shape
-    span = min(SPAN, max(8, triton.next_power_of_2(rows)))
-    spans, tiles, narrow = (
-        max(1, triton.cdiv(rows, span)),
-        triton.cdiv(columns, 256),
-        triton.cdiv(columns, 64),
-    )
     scalings = torch.zeros(mask.shape, device=x.device).masked_fill(~mask, -torch.inf)  # problems N
-    partial = torch.empty(
-        2, problems, spans, columns, device=x.device
-    )  # peak, and sum over exp(peak)
-    sums = torch.empty(*out.shape[:-2], columns, device=x.device)  # ... M
     for step in range(iterations):
-        _columns[(problems * spans * tiles,)](
-            x,
-            scalings,
-            *partial,
-            rows,
-            columns,
-            spans,
-            tiles,
-            1 / epsilon,
-            *x.stride(),
-            SPAN=span,
-            ROWS=8,
-            COLUMNS=256,
-            num_warps=4,
-        )
-        _add_spans[(problems * narrow,)](
-            *partial,
-            sums,
-            columns,
-            spans,
-            narrow,
-            SPANS=triton.next_power_of_2(spans),
-            COLUMNS=64,
-            num_warps=4,
-        )
-        total = over_ranks(sums).contiguous()  # ... M
+        sums = _sum_columns(x, scalings, epsilon)  # problems M
+        sums = sums.view(*out.shape[:-2], columns)  # ... M
+        if over_ranks is not None:
+            sums = over_ranks(sums)  # ... M
+        total = sums.contiguous()  # ... M
         if not rows:
             continue  # this rank has nothing to write, but takes part in the collectives
         last = step == iterations - 1
-        # four rows share a read of the sums; the last time scores are read twice, and a single row
-        # stays in the cache
+        # Four rows share a read of the sums. The last time scores are read twice, and a single row
+        # stays in the cache.
         height = 1 if last else 4
         _rows[(problems * triton.cdiv(rows, height),)](
             x,
@@ -169,6 +156,44 @@ def _assign_by_passes(
             COLUMNS=min(4096 // height, triton.next_power_of_2(columns)),
             num_warps=8,
         )
+
+
+def _sum_columns(x: Tensor, scalings: Tensor, epsilon: float) -> Tensor:
+    """Logarithms (problems, M) of the sums over the rows of x (problems, N, M), scaled."""
+    problems, rows, columns = x.shape
+    span = min(SPAN, max(8, triton.next_power_of_2(rows)))
+    spans = max(1, triton.cdiv(rows, span))
+    tiles = triton.cdiv(columns, COLUMN_TILE)
+    narrow_tiles = triton.cdiv(columns, NARROW_TILE)
+    # peaks, and sums over exp(peak)
+    partial = torch.empty(2, problems, spans, columns, device=x.device)
+    sums = torch.empty(problems, columns, device=x.device)  # problems M
+    _columns[(problems * spans * tiles,)](
+        x,
+        scalings,
+        *partial,
+        rows,
+        columns,
+        spans,
+        tiles,
+        1 / epsilon,
+        *x.stride(),
+        SPAN=span,
+        ROWS=8,
+        COLUMNS=COLUMN_TILE,
+        num_warps=4,
+    )
+    _add_spans[(problems * narrow_tiles,)](
+        *partial,
+        sums,
+        columns,
+        spans,
+        narrow_tiles,
+        SPANS=triton.next_power_of_2(spans),
+        COLUMNS=NARROW_TILE,
+        num_warps=4,
+    )
+    return sums
 
 
 @triton.jit
@@ -190,8 +215,7 @@ def _whole(
     COLUMNS: tl.constexpr,
     EACH: tl.constexpr,
 ):
-    """A program takes EACH problems, one after another; the next one's scores are on their way
-    meanwhile.
+    """Solve EACH problems, one after another, while the scores of the next one are loaded.
 
     M and the strides are constants: the compiler sees how wide a load may be.
     """
@@ -224,8 +248,10 @@ def _whole(
 
 @triton.jit
 def _by_products(k, valid, there, M: tl.constexpr, ITERATIONS: tl.constexpr):
-    """Scalings u, v of k: one exponential an entry in all. u is kept near one, whatever N, M and
-    the iterations."""
+    """Scalings u, v of k, with one exponential an entry.
+
+    u is kept near one, whatever N, M and the iterations.
+    """
     ratio = M / tl.sum(valid.to(tl.float32), 0)
     u = tl.where(valid, 1.0, 0.0)
     for _ in range(ITERATIONS - 1):
@@ -257,8 +283,10 @@ def _logsumexp(x, AXIS: tl.constexpr):
 
 @triton.jit
 def _include(peak, total, z):
-    """Running sum of exponentials, ``total`` exp(``peak``), and one more, z, with one exponential.
-    NaN stays."""
+    """Add z to a running sum of exponentials, ``total`` exp(``peak``), with one exponential.
+
+    NaN stays.
+    """
     gap = z - peak
     e = tl.exp(-tl.abs(gap))
     total = tl.where(gap > 0, total * e + 1, total + e)

@@ -101,7 +101,7 @@ class Pretraining(nn.Module):
         assert features.query is not None  # a trunk with a context always computes it
         query = features.query.detach().flatten(1, 3)  # B G D, global views of a sample together
         mask = features.valid[FUSED].flatten(1, 4)  # B G
-        return self.trunk.context.update(query, mask, outputs.region, reducer)
+        return self.trunk.context.update(query, mask, outputs.region, reducer=reducer)
 
 
 def _feature_heads(width: int, spec: ModelSpec) -> nn.ModuleDict:

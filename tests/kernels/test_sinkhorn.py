@@ -66,26 +66,33 @@ def test_the_formula_is_the_textbook():
 @pytest.mark.parametrize("shape", [(12, 7), (1, 1), (1, 5), (9, 1), (2, 1, 17, 33)])
 def test_values(way, device, shape):
     scores, mask = (x.to(device) for x in draw(*shape))
-    check(assign(scores, mask, 0.05, 3, way), scores, mask, 0.05, 3)
+    check(assign(scores, mask, epsilon=0.05, iterations=3, over_ranks=way), scores, mask, 0.05, 3)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_types(way, device, dtype):
     scores, mask = (x.to(device) for x in draw(12, 20))
     scores = scores.to(dtype)
-    check(assign(scores, mask, 0.05, 3, way), scores, mask, 0.05, 3)
+    check(assign(scores, mask, epsilon=0.05, iterations=3, over_ranks=way), scores, mask, 0.05, 3)
 
 
 @pytest.mark.parametrize("iterations, shape", [(1, (2, 12, 7)), (6, (24, 2)), (6, (2, 24))])
 def test_iterations(way, device, iterations, shape):
     scores, mask = (x.to(device) for x in draw(*shape))
-    check(assign(scores, mask, 0.1, iterations, way), scores, mask, 0.1, iterations, atol=1e-5)
+    check(
+        assign(scores, mask, epsilon=0.1, iterations=iterations, over_ranks=way),
+        scores,
+        mask,
+        0.1,
+        iterations,
+        atol=1e-5,
+    )
 
 
 @pytest.mark.parametrize("shape", [(24, 2), (2, 24)])
 def test_many_iterations(device, shape):
     scores, mask = (x.to(device) for x in draw(*shape))
-    check(assign(scores, mask, 0.1, 60), scores, mask, 0.1, 60, atol=1e-5)
+    check(assign(scores, mask, epsilon=0.1, iterations=60), scores, mask, 0.1, 60, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -97,13 +104,13 @@ def test_products_and_logarithms_agree(device, scale):
     scores[1] = (
         torch.ones(33, 20).tril().to(device) * 2 * scale - scale
     )  # scalings that vary as much as they can
-    check(assign(scores, mask, 0.05, 10), scores, mask, 0.05, 10)
+    check(assign(scores, mask, epsilon=0.05, iterations=10), scores, mask, 0.05, 10)
 
 
 @pytest.mark.parametrize("scale", [1e2, 1e4])
 def test_large_scores(way, device, scale):
     scores, mask = (x.to(device) for x in draw(2, 32, 6, scale=scale))
-    found = assign(scores, mask, 0.05, 3, way)
+    found = assign(scores, mask, epsilon=0.05, iterations=3, over_ranks=way)
     check(found, scores, mask, 0.05, 3, atol=4 * scale / 0.05 * 2**-24)
     torch.testing.assert_close(found.sum(dim=-1), mask.float())
 
@@ -113,16 +120,23 @@ def test_a_row_far_below_the_others_and_a_column_far_below_the_others(way, devic
     mask[:] = True
     scores[3] -= 1e3
     scores[:, 2] -= 1e3
-    check(assign(scores, mask, 0.05, 3, way), scores, mask, 0.05, 3, atol=4e3 / 0.05 * 2**-24)
+    check(
+        assign(scores, mask, epsilon=0.05, iterations=3, over_ranks=way),
+        scores,
+        mask,
+        0.05,
+        3,
+        atol=4e3 / 0.05 * 2**-24,
+    )
 
 
 @pytest.mark.parametrize("junk", [1e30, float("nan"), float("inf"), -float("inf")])
 def test_masked_rows_change_nothing(way, device, junk):
     scores, mask = (x.to(device) for x in draw(3, 12, 7))
     mask[1] = False
-    expected = assign(scores, mask, 0.1, 2, way)
+    expected = assign(scores, mask, epsilon=0.1, iterations=2, over_ranks=way)
     scores[~mask] = junk
-    assert torch.equal(assign(scores, mask, 0.1, 2, way), expected)
+    assert torch.equal(assign(scores, mask, epsilon=0.1, iterations=2, over_ranks=way), expected)
     assert (expected[1] == 0).all()
     check(expected[::2].contiguous(), scores[::2].where(mask[::2, :, None], 0.0), mask[::2], 0.1, 2)
 
@@ -130,9 +144,9 @@ def test_masked_rows_change_nothing(way, device, junk):
 @pytest.mark.parametrize("junk", [float("nan"), float("inf")])
 def test_a_valid_row_that_is_not_finite_is_not_hidden(way, device, junk):
     scores, mask = (x.to(device) for x in draw(2, 12, 7))
-    expected = assign(scores[:1], mask[:1], 0.1, 3, way)
+    expected = assign(scores[:1], mask[:1], epsilon=0.1, iterations=3, over_ranks=way)
     scores[1, 0, 4] = junk
-    found = assign(scores, mask, 0.1, 3, way)
+    found = assign(scores, mask, epsilon=0.1, iterations=3, over_ranks=way)
     assert found[1, 0].isnan().any()
     torch.testing.assert_close(found[:1], expected)  # and stays in its problem
 
@@ -149,9 +163,12 @@ def test_strides(way, device):
     ]
     for view, valid in views:
         assert not (view.is_contiguous() and valid.is_contiguous())
-        expected = assign(view.contiguous(), valid.contiguous(), 0.1, 2, way)
+        expected = assign(
+            view.contiguous(), valid.contiguous(), epsilon=0.1, iterations=2, over_ranks=way
+        )
         assert (
-            torch.equal(assign(view, valid, 0.1, 2, way), expected) and (expected[valid] > 0).any()
+            torch.equal(assign(view, valid, epsilon=0.1, iterations=2, over_ranks=way), expected)
+            and (expected[valid] > 0).any()
         )
 
 
@@ -162,24 +179,30 @@ def test_spans_and_tiles(device, monkeypatch):
         (2, 5000),
     ):  # three spans and two tiles of columns; two steps along a row
         scores, mask = (x.to(device) for x in draw(*shape))
-        check(assign(scores, mask, 0.1, 2, WAYS["passes"]), scores, mask, 0.1, 2)
+        check(
+            assign(scores, mask, epsilon=0.1, iterations=2, over_ranks=WAYS["passes"]),
+            scores,
+            mask,
+            0.1,
+            2,
+        )
 
 
 def test_a_problem_that_does_not_fit_takes_passes(device, monkeypatch):
     scores, mask = (x.to(device) for x in draw(2, 24, 10))
     monkeypatch.setattr(module, "WHOLE", 32 * 16 - 1)
-    expected = assign(scores, mask, 0.1, 3, WAYS["passes"])
-    assert torch.equal(assign(scores, mask, 0.1, 3), expected)
+    expected = assign(scores, mask, epsilon=0.1, iterations=3, over_ranks=WAYS["passes"])
+    assert torch.equal(assign(scores, mask, epsilon=0.1, iterations=3), expected)
 
 
 def test_a_program_takes_several_problems(device, monkeypatch):
     scores, mask = (x.to(device) for x in draw(5, 24, 10))
-    expected = assign(scores, mask, 0.1, 3)
+    expected = assign(scores, mask, epsilon=0.1, iterations=3)
     check(expected, scores, mask, 0.1, 3)
     monkeypatch.setattr(module, "WHOLE", 32 * 16)  # one program fits on a multiprocessor
     for programs in (1, 2, 4):  # with two and four, some have nothing to do in the last turn
         monkeypatch.setattr(module, "_multiprocessors", lambda _, programs=programs: programs)
-        assert torch.equal(assign(scores, mask, 0.1, 3), expected)
+        assert torch.equal(assign(scores, mask, epsilon=0.1, iterations=3), expected)
 
 
 def test_no_rows_and_no_problems(way, device):
@@ -188,17 +211,17 @@ def test_no_rows_and_no_problems(way, device):
             torch.zeros(shape, device=device),
             torch.ones(shape[:-1], dtype=torch.bool, device=device),
         )
-        assert assign(scores, mask, 0.1, 3, way).shape == shape
+        assert assign(scores, mask, epsilon=0.1, iterations=3, over_ranks=way).shape == shape
 
 
 def test_runs_repeat_and_leave_the_scores_alone(way, device):
     scores, mask = (x.to(device) for x in draw(2, 9, 20))
     scores.requires_grad_()
     before = scores.detach().clone()
-    first = assign(scores, mask, 0.05, 3, way)
+    first = assign(scores, mask, epsilon=0.05, iterations=3, over_ranks=way)
     assert not first.requires_grad
     for _ in range(2):
-        assert torch.equal(assign(scores, mask, 0.05, 3, way), first)
+        assert torch.equal(assign(scores, mask, epsilon=0.05, iterations=3, over_ranks=way), first)
     assert torch.equal(scores, before)
 
 
@@ -210,7 +233,9 @@ def test_rows_spread_over_ranks(device, cuts):
 
     def work(rank, reducer):
         with turn:
-            return sinkhorn(parts[rank], 0.07, 3, masks[rank], Turns(reducer, turn))
+            return sinkhorn(
+                parts[rank], masks[rank], epsilon=0.07, iterations=3, reducer=Turns(reducer, turn)
+            )
 
     found = torch.cat(run_ranks(len(cuts), work))
     check(found, scores, mask, 0.07, 3)
@@ -219,11 +244,13 @@ def test_rows_spread_over_ranks(device, cuts):
 def test_the_losses_take_the_kernel(device, monkeypatch):
     scores, mask = (x.to(device) for x in draw(2, 12, 7))
     both = lambda: (
-        sinkhorn_many(scores, mask, 0.1, 3),
-        sinkhorn(scores[0], 0.1, 3, mask[0], Reducer()),
+        sinkhorn_many(scores, mask, epsilon=0.1, iterations=3),
+        sinkhorn(scores[0], mask[0], epsilon=0.1, iterations=3, reducer=Reducer()),
     )
     used = []
-    monkeypatch.setattr(module, "assign", lambda *args: used.append(args) or assign(*args))
+    monkeypatch.setattr(
+        module, "assign", lambda *args, **more: used.append(args) or assign(*args, **more)
+    )
     found = both()
     assert len(used) == 2 and "Triton" in active()["sinkhorn"]
     monkeypatch.setenv("SKYSENSE_KERNELS", "off")
@@ -240,7 +267,9 @@ def test_multi_granularity_is_the_same_with_and_without(device, monkeypatch):
         for seed in (5, 6)
     ]
     used, results = [], {}
-    monkeypatch.setattr(module, "assign", lambda *args: used.append(args) or assign(*args))
+    monkeypatch.setattr(
+        module, "assign", lambda *args, **more: used.append(args) or assign(*args, **more)
+    )
     # Only this kernel, not that of the head loss.
     monkeypatch.setattr(row_blocks, "kernel_path", lambda *_, **__: False)
     for wish in ("on", "off"):
@@ -272,9 +301,11 @@ def test_real_sizes(device, shape):
     for dtype in (torch.float32, torch.bfloat16):
         scores, mask = (x.to(device) for x in draw(*shape, seed=shape[1]))
         scores = scores.to(dtype)
-        found = assign(scores, mask, 0.05, 3)
+        found = assign(scores, mask, epsilon=0.05, iterations=3)
         check(found, scores, mask, 0.05, 3)
-        assert all(torch.equal(assign(scores, mask, 0.05, 3), found) for _ in range(5))
+        assert all(
+            torch.equal(assign(scores, mask, epsilon=0.05, iterations=3), found) for _ in range(5)
+        )
 
 
 @pytest.mark.gpu
@@ -282,6 +313,9 @@ def test_real_sizes(device, shape):
 def test_real_size_of_the_prototypes(device, dtype):
     scores, mask = (x.to(device) for x in draw(2051, 65536, seed=1))
     scores = scores.to(dtype)
-    found = sinkhorn(scores, 0.05, 3, mask, Reducer())
+    found = sinkhorn(scores, mask, epsilon=0.05, iterations=3, reducer=Reducer())
     check(found, scores, mask, 0.05, 3)
-    assert all(torch.equal(sinkhorn(scores, 0.05, 3, mask, Reducer()), found) for _ in range(5))
+    assert all(
+        torch.equal(sinkhorn(scores, mask, epsilon=0.05, iterations=3, reducer=Reducer()), found)
+        for _ in range(5)
+    )

@@ -43,8 +43,10 @@ def case(size: Size, device: torch.device) -> Case:
 
     def call():
         if alone:
-            return sinkhorn(scores[0], EPSILON, ITERATIONS, mask[0], reducer)
-        return sinkhorn_many(scores, mask, EPSILON, ITERATIONS)
+            return sinkhorn(
+                scores[0], mask[0], epsilon=EPSILON, iterations=ITERATIONS, reducer=reducer
+            )
+        return sinkhorn_many(scores, mask, epsilon=EPSILON, iterations=ITERATIONS)
 
     ways = [
         Way("eager", switched("off", call)),
@@ -82,5 +84,7 @@ def _kernel(scores: Tensor, mask: Tensor, alone: bool) -> Tensor:
     from models.kernels.sinkhorn import assign  # needs triton
 
     if alone:
-        return assign(scores[0], mask[0], EPSILON, ITERATIONS, lambda sums: sums)
-    return assign(scores, mask, EPSILON, ITERATIONS)
+        return assign(
+            scores[0], mask[0], epsilon=EPSILON, iterations=ITERATIONS, over_ranks=lambda sums: sums
+        )
+    return assign(scores, mask, epsilon=EPSILON, iterations=ITERATIONS)

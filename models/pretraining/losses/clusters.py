@@ -52,10 +52,14 @@ def _assign(features: Tensor, mask: Tensor, seed_matrix: Tensor, spec: ClusterSp
     """Shares (..., n, C) of the cells in the clusters; features are zero where masked."""
     directions = F.normalize(features, dim=-1)  # ... n D
     seeds = F.normalize(seed_matrix @ features, dim=-1)  # ... C D
-    shares = sinkhorn_many(directions @ seeds.mT, mask, spec.epsilon, spec.iterations)  # ... n C
+    shares = sinkhorn_many(
+        directions @ seeds.mT, mask, epsilon=spec.epsilon, iterations=spec.iterations
+    )  # ... n C
     for _ in range(ROUNDS):
         seeds = F.normalize(shares.mT @ features, dim=-1)  # ... C D
-        shares = sinkhorn_many(directions @ seeds.mT, mask, spec.epsilon, spec.iterations)
+        shares = sinkhorn_many(
+            directions @ seeds.mT, mask, epsilon=spec.epsilon, iterations=spec.iterations
+        )
     return shares
 
 

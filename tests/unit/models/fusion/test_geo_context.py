@@ -94,7 +94,7 @@ def test_read_is_attention_over_the_region():
 def test_update_is_an_average_per_region_then_a_moving_average():
     context, (query, mask, region) = make(), draw()
     before = context.prototypes.clone()
-    assert context.update(query, mask, region, Reducer()) == 0
+    assert context.update(query, mask, region, reducer=Reducer()) == 0
     members = {2: [0, 2], 5: [1], 0: [3]}
     for r in range(SPEC.regions):
         if r not in members:
@@ -110,14 +110,17 @@ def test_update_does_not_depend_on_the_number_of_ranks(world_size):
     query, mask, region = draw(samples=8)
     mask[3] = False  # a rank may hold a sample that says nothing
     alone = make()
-    alone.update(query, mask, region, Reducer())
+    alone.update(query, mask, region, reducer=Reducer())
     shared, barrier = {}, threading.Barrier(world_size)
     ranks = [make() for _ in range(world_size)]
 
     def work(rank):
         own = slice(rank * 8 // world_size, (rank + 1) * 8 // world_size)
         ranks[rank].update(
-            query[own], mask[own], region[own], ThreadReducer(rank, world_size, shared, barrier)
+            query[own],
+            mask[own],
+            region[own],
+            reducer=ThreadReducer(rank, world_size, shared, barrier),
         )
 
     with ThreadPoolExecutor(world_size) as pool:
@@ -131,16 +134,16 @@ def test_update_does_not_depend_on_the_number_of_ranks(world_size):
 def test_masked_cells_and_samples_without_region_or_cells_have_no_influence():
     query, mask, region = draw()
     expected = make()
-    expected.update(query[:2], mask[:2], region[:2], Reducer())
+    expected.update(query[:2], mask[:2], region[:2], reducer=Reducer())
     spoilt = query.where(mask[..., None], torch.nan)
     spoilt[2] = torch.nan
     region = torch.tensor([2, 5, -1, 0])
     mask[3] = False
     context = make()
-    context.update(spoilt, mask, region, Reducer())
+    context.update(spoilt, mask, region, reducer=Reducer())
     torch.testing.assert_close(context.prototypes, expected.prototypes)
     assert torch.equal(context.prototypes[0], make().prototypes[0])
-    context.update(spoilt, mask, torch.full((4,), -1), Reducer())
+    context.update(spoilt, mask, torch.full((4,), -1), reducer=Reducer())
     torch.testing.assert_close(context.prototypes, expected.prototypes)
 
 
@@ -149,7 +152,7 @@ def test_values_that_are_not_finite_are_refused_and_nothing_is_written(bad):
     context, (query, mask, region) = make(), draw()
     mask[1, 4] = True
     query[1, 4, 3] = bad
-    assert context.update(query, mask, region, Reducer()) == 1
+    assert context.update(query, mask, region, reducer=Reducer()) == 1
     assert torch.equal(context.prototypes, make().prototypes)
 
 
@@ -170,7 +173,7 @@ def test_prototypes_stay_float32_and_move_in_a_bf16_module():
     query, mask, region = draw()
     query = query.bfloat16()
     assert context.read(query, region).dtype == torch.bfloat16
-    context.update(query, mask, region, Reducer())
+    context.update(query, mask, region, reducer=Reducer())
     # a change of one in ten thousand: rounded to bf16 it would be lost
     assert (context.prototypes[[0, 2, 5]] != before[[0, 2, 5]]).float().mean() > 0.9
     assert torch.equal(copy.deepcopy(context).prototypes, context.prototypes)

@@ -63,7 +63,13 @@ def targets_of(teacher, mask, centre=None):
     """The teacher's distributions (N, K) and its logits."""
     logits = teacher[0] @ teacher[1].T
     if centre is None:
-        return sinkhorn(logits, SPEC.teacher_temperature, SPEC.iterations, mask, Reducer()), logits
+        return sinkhorn(
+            logits,
+            mask,
+            epsilon=SPEC.teacher_temperature,
+            iterations=SPEC.iterations,
+            reducer=Reducer(),
+        ), logits
     return ((logits - centre.value) / SPEC.teacher_temperature).softmax(dim=-1).where(
         mask[:, None], 0.0
     ), logits
