@@ -1,30 +1,24 @@
-"""What one training step costs in matrix-multiply FLOPs, pass by pass, from a run's settings alone.
+"""FLOPs of the matrix products of one training step, pass by pass, from a run's settings alone.
 
-Each pass is counted by ``models/count/flops.py`` for a batch of one sample with every modality and
-frame. How many rows the pixel and object levels send through the heads depends on how views
-overlap: it is the mean over samples whose views are drawn as training draws them.
+Each pass is counted by ``models/count`` for a batch of one sample with every modality and frame.
+How many rows the pixel and object levels send through the heads depends on how views overlap: it is
+the mean over samples whose views are drawn as training draws them.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from data.seeded import generator
 from data.stream.settings import ViewSettings
 from data.stream.views import affine, draw_views
 from data.tiles.classes import NAMES
 from engine.config.settings import Settings
-from models.count.flops import (
-    TEACHER,
-    Cost,
-    Rows,
-    ViewSize,
-    losses,
-    map_sides,
-    pretraining,
-    recomputed,
-)
+from models.count.cost import TEACHER, Cost, ViewSize, Workload, add_up, map_sides, recomputed
+from models.count.losses import LossSizes, Rows, losses
+from models.count.trunk import pretraining
 from models.features import FUSED
 from models.pretraining.losses.clusters import cluster_count
 from models.pretraining.losses.correspondence import match
@@ -48,27 +42,25 @@ class StepFlops:
 
     student_forward: float  # trunk and query decoder over all views
     teacher_forward: float  # the same: the teacher sees all views too
-    heads: (
-        float  # forward: heads of both models, losses, text projection, update of the geo context
-    )
+    heads: float  # forward: both models' heads, losses, text projection, update of the geo context
     backward: float  # of the student, its heads and the losses
     # what is computed again to save memory: by the head loss, by activation checkpointing
     recomputation: float
 
     @property
     def model(self) -> float:
-        """What the step needs, however it is run: the numerator of model FLOPs utilisation."""
+        """What the step needs, however it runs: the numerator of model FLOPs utilisation."""
         return self.student_forward + self.teacher_forward + self.heads + self.backward
 
     @property
     def hardware(self) -> float:
-        """What the device computes, but for empty slots of the experts' buffers."""
+        """What the device computes, except for empty slots of the experts' buffers."""
         return self.model + self.recomputation
 
 
 @dataclass(frozen=True)
 class StepCosts:
-    """Every entry of one step, per sample."""
+    """All costs of one step, per sample."""
 
     forward: list[Cost]  # of one model over all views
     losses: list[Cost]  # heads of both models and all losses
@@ -76,13 +68,14 @@ class StepCosts:
     @property
     def flops(self) -> StepFlops:
         """The sums by pass."""
-        forward = sum(cost.flops for cost in self.forward)
+        forward = add_up(self.forward)
+        student = add_up(self.forward + self.losses)
         return StepFlops(
-            student_forward=forward,
-            teacher_forward=forward,
-            heads=sum(cost.flops for cost in self.losses),
-            backward=sum(cost.backward for cost in self.forward + self.losses),
-            recomputation=sum(cost.recomputed for cost in self.forward + self.losses),
+            student_forward=forward.flops,
+            teacher_forward=forward.flops,
+            heads=add_up(self.losses).flops,
+            backward=student.backward,
+            recomputation=student.recomputed,
         )
 
 
@@ -92,14 +85,26 @@ def step_flops(settings: Settings) -> StepFlops:
 
 
 def step_costs(settings: Settings, samples: int = SAMPLES) -> StepCosts:
-    """All entries, with the mean rows of ``samples`` samples."""
-    sizes = view_sizes(settings.data.views)
-    rows = expected_rows(settings, samples)
-    iterations = settings.loss.sinkhorn_iterations if settings.loss.centring == "sinkhorn" else 0
+    """All costs of one step.
+
+    Args:
+        settings: of the run.
+        samples: whose views are drawn for the mean number of rows.
+    """
+    work = workload(settings)
+    iterations = 0
+    if settings.loss.centring == "sinkhorn":
+        iterations = settings.loss.sinkhorn_iterations
+    sizes = LossSizes(settings.loss.clusters, classes=len(NAMES), iterations=iterations)
     return StepCosts(
-        forward=recomputed(settings.model, pretraining(settings.model, sizes), settings.recompute),
-        losses=losses(settings.model, sizes, rows, settings.loss.clusters, len(NAMES), iterations),
+        forward=recomputed(settings.model, pretraining(work), settings.recompute),
+        losses=losses(work, expected_rows(settings, samples), sizes),
     )
+
+
+def workload(settings: Settings) -> Workload:
+    """The model of a run and the views of one sample."""
+    return Workload(settings.model, view_sizes(settings.data.views))
 
 
 def view_sizes(views: ViewSettings) -> dict[str, ViewSize]:
@@ -108,29 +113,38 @@ def view_sizes(views: ViewSettings) -> dict[str, ViewSize]:
 
 
 def expected_rows(settings: Settings, samples: int = SAMPLES) -> dict[str, dict[str, Rows]]:
-    """Feature -> view size -> mean rows of a sample on a full tile without gaps, views drawn with
-    the run's seed."""
-    model, views = settings.model, settings.data.views
-    frames = {name: modality.frames for name, modality in model.modalities.items()} | {FUSED: 1}
-    drawn = [
-        draw_views(generator(settings.seed, f"sample {i}", 0, "views"), TILE_CELLS, views)
-        for i in range(samples)
-    ]
-    sizes = view_sizes(views)
-    affines = {
-        size: torch.from_numpy(np.array([[affine(view) for view in one[size]] for one in drawn]))
-        for size in sizes
-    }  # samples V 2 3
-    rows = {feature: {} for feature in frames}
+    """Mean rows of a sample on a full tile without gaps; views are drawn with the run's seed.
+
+    Returns:
+        feature -> view size -> rows.
+    """
+    sizes = view_sizes(settings.data.views)
+    affines = _drawn_affines(settings, samples)
+    frames = {FUSED: 1}
+    for name, modality in settings.model.modalities.items():
+        frames[name] = modality.frames
+    rows: dict[str, dict[str, Rows]] = {}
     for size, (count, cells) in sizes.items():
-        partners = partner_views(count, sizes[TEACHER].views, same=size == TEACHER)  # Vs Vt
-        for feature, side in map_sides(model, cells).items():
-            _, inside = match(affines[size], affines[TEACHER], (side, side))
-            met = inside & partners[:, :, None, None]  # samples Vs Vt h w
+        pairs = partner_views(count, sizes[TEACHER].views, same=size == TEACHER)  # Vs Vt
+        for feature, side in map_sides(settings.model, cells).items():
+            places = match(affines[size], affines[TEACHER], (side, side))
+            inside = places.inside & pairs[:, :, None, None]  # samples Vs Vt h w
             objects = cluster_count(settings.loss.clusters, side**2)
-            pairs = met.sum(dim=(3, 4))  # samples Vs Vt
-            totals = (met.any(dim=2).sum(), pairs.sum(), objects * (pairs >= objects).sum())
-            rows[feature][size] = Rows(
-                *(frames[feature] * int(total) / samples for total in totals)
+            cells_of_pair = inside.sum(dim=(3, 4))  # samples Vs Vt
+            with_objects = (cells_of_pair >= objects).sum()
+            rows.setdefault(feature, {})[size] = Rows(
+                pixel=frames[feature] * int(inside.any(dim=2).sum()) / samples,
+                pairs=frames[feature] * int(cells_of_pair.sum()) / samples,
+                objects=frames[feature] * int(objects * with_objects) / samples,
             )
     return rows
+
+
+def _drawn_affines(settings: Settings, samples: int) -> dict[str, Tensor]:
+    """View size -> affines (samples, V, 2, 3) of drawn views."""
+    affines: dict[str, list[list[np.ndarray]]] = {}
+    for index in range(samples):
+        source = generator(settings.seed, f"sample {index}", 0, "views")
+        for size, views in draw_views(source, TILE_CELLS, settings.data.views).items():
+            affines.setdefault(size, []).append([affine(view) for view in views])
+    return {size: torch.from_numpy(np.array(drawn)) for size, drawn in affines.items()}

@@ -1,7 +1,6 @@
-"""The cost of a training step as a picture: what the forward pass consists of, and how the passes
-compare."""
+"""The FLOPs of a training step as a picture: the forward pass by module, and the passes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -10,7 +9,7 @@ from matplotlib.patches import Patch
 from data.pages.style import WIDTH
 from engine.config.settings import Settings
 from engine.cost.count import GIGA, PASSES, StepCosts, view_sizes
-from models.count.flops import Cost
+from models.count.cost import Cost, add_up, of_images
 from models.features import FUSED
 
 # Families of modules; a module belongs to the one whose name it begins with.
@@ -24,13 +23,17 @@ COLOURS = {
     "other": "#b8c4cc",
     "heads and losses": "#d1495b",
 }
+HEADS = "heads and losses"
 
 
 def family(module: str) -> str:
-    """What a module of the forward pass is drawn as."""
+    """The key of ``COLOURS`` that a module of the forward pass is drawn in."""
     if module.endswith(("experts", "gate")):
         return "experts"
-    return next((name for name in COLOURS if module.startswith(name)), "other")
+    for name in COLOURS:
+        if module.startswith(name):
+            return name
+    return "other"
 
 
 def picture(name: str, settings: Settings, costs: StepCosts) -> Figure:
@@ -55,31 +58,17 @@ def picture(name: str, settings: Settings, costs: StepCosts) -> Figure:
 
 def _forward_bars(axis: Axes, settings: Settings, costs: StepCosts) -> None:
     """One bar for each view size and modality."""
-    sizes, names = view_sizes(settings.data.views), [*settings.model.modalities, FUSED]
-    for group, (size, (views, cells)) in enumerate(sizes.items()):
+    names = [*settings.model.modalities, FUSED]
+    for group, (size, (views, cells)) in enumerate(view_sizes(settings.data.views).items()):
         first = group * (len(names) + 0.8)
-        for place, modality in enumerate(names):
-            mine = [
-                cost for cost in costs.forward if (cost.view, cost.modality) == (size, modality)
-            ]
-            _stack(axis.bar, first + place, _by_family(mine, "flops"))
-            value = sum(cost.flops for cost in mine) / GIGA
-            axis.annotate(
-                short(value),
-                (first + place, value),
-                (0, 2),
-                textcoords="offset points",
-                ha="center",
-            )
-            axis.annotate(
-                modality, (first + place, 0), (0, -11), textcoords="offset points", ha="center"
-            )
-        axis.annotate(
+        for number, modality in enumerate(names):
+            entries = of_images(costs.forward, size, modality)
+            _forward_bar(axis, first + number, modality, entries)
+        _below(
+            axis,
             f"{size}: {views} views of {cells} x {cells} cells",
-            (first + (len(names) - 1) / 2, 0),
-            (0, -25),
-            textcoords="offset points",
-            ha="center",
+            first + (len(names) - 1) / 2,
+            offset=-25,
             weight="bold",
         )
     axis.set(xticks=[], ylabel="GFLOPs", title="Forward of one model")
@@ -88,45 +77,67 @@ def _forward_bars(axis: Axes, settings: Settings, costs: StepCosts) -> None:
     axis.grid(False, axis="x")
 
 
+def _forward_bar(axis: Axes, place: float, modality: str, costs: Sequence[Cost]) -> None:
+    """One stacked bar with its height above and its modality below."""
+    _stack(axis.bar, place, _by_family(costs, "flops"))
+    value = add_up(costs).flops / GIGA
+    axis.annotate(short(value), (place, value), (0, 2), textcoords="offset points", ha="center")
+    _below(axis, modality, place, offset=-11)
+
+
+def _below(axis: Axes, text: str, place: float, *, offset: int, weight: str = "normal") -> None:
+    """Text below the axis, ``offset`` points from it."""
+    axis.annotate(
+        text, (place, 0), (0, offset), textcoords="offset points", ha="center", weight=weight
+    )
+
+
 def _pass_bars(axis: Axes, costs: StepCosts) -> None:
-    """One bar a pass, the first on top."""
+    """One bar for each pass, the first on top."""
     flops = costs.flops
+    losses = add_up(costs.losses)
+    forward = _by_family(costs.forward, "flops")
+    backward = _by_family(costs.forward, "backward")
+    backward[HEADS] = losses.backward
+    recomputation = _by_family(costs.forward, "recomputed")
+    recomputation[HEADS] = losses.recomputed
     parts = {
-        "student_forward": _by_family(costs.forward, "flops"),
-        "teacher_forward": _by_family(costs.forward, "flops"),
-        "heads": {"heads and losses": flops.heads},
-        "backward": _by_family(costs.forward, "backward")
-        | {"heads and losses": sum(cost.backward for cost in costs.losses)},
-        "recomputation": _by_family(costs.forward, "recomputed")
-        | {"heads and losses": sum(cost.recomputed for cost in costs.losses)},
+        "student_forward": forward,
+        "teacher_forward": forward,
+        "heads": {HEADS: flops.heads},
+        "backward": backward,
+        "recomputation": recomputation,
     }
-    for place, (key, values) in enumerate(parts.items()):
-        _stack(axis.barh, -place, values)
+    for number, (key, values) in enumerate(parts.items()):
+        _stack(axis.barh, -number, values)
         value = getattr(flops, key)
-        label = f"{short(value / GIGA)} ({100 * value / flops.hardware:.1f} %)" if value else "none"
+        label = "none"
+        if value:
+            label = f"{short(value / GIGA)} ({100 * value / flops.hardware:.1f} %)"
         axis.annotate(
-            label, (value / GIGA, -place), (4, 0), textcoords="offset points", va="center"
+            label, (value / GIGA, -number), (4, 0), textcoords="offset points", va="center"
         )
-    axis.set_yticks([-place for place in range(len(PASSES))], PASSES.values())
+    axis.set_yticks(range(0, -len(PASSES), -1), PASSES.values())
     axis.set(
         xlabel="GFLOPs",
         title=f"Passes of a training step: {short(flops.model / GIGA)} GFLOPs of the model",
+        xlim=(0, 1.4 * flops.backward / GIGA),
+        ylim=(0.4 - len(parts), 0.6),
     )
-    axis.set(xlim=(0, 1.4 * flops.backward / GIGA), ylim=(0.4 - len(parts), 0.6))
     axis.xaxis.set_major_formatter("{x:,g}")
     axis.grid(False, axis="y")
 
 
-def _by_family(costs: Sequence[Cost], what: str) -> dict[str, float]:
-    """Family -> FLOPs, in the order of the colours."""
+def _by_family(costs: Iterable[Cost], field: str) -> dict[str, float]:
+    """Family -> sum of one field of the costs, in the order of the colours."""
     totals = dict.fromkeys(COLOURS, 0.0)
     for cost in costs:
-        totals[family(cost.module)] += getattr(cost, what)
+        totals[family(cost.module)] += getattr(cost, field)
     return {name: value for name, value in totals.items() if value}
 
 
 def _stack(bar: Callable, place: float, values: dict[str, float]) -> None:
-    """One stacked bar, by ``Axes.bar`` or ``Axes.barh``."""
+    """One stacked bar, drawn by ``Axes.bar`` or ``Axes.barh``."""
     edge = "bottom" if bar.__name__ == "bar" else "left"
     below = 0.0
     for name, value in values.items():
@@ -136,4 +147,6 @@ def _stack(bar: Callable, place: float, values: dict[str, float]) -> None:
 
 def short(value: float) -> str:
     """Few digits, thousands apart."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"

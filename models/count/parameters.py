@@ -21,31 +21,36 @@ class Count:
 
 
 def count(spec: ModelSpec) -> list[Count]:
-    """Every parameter of ``Pretraining`` in exactly one part, module after module.
+    """Count every parameter of ``Pretraining`` in exactly one part, module after module.
 
-    The geo-context prototypes count too: a buffer, but learned. The model is built on torch's meta
-    device, which has shapes and no memory. The specification needs a fusion transformer, as
-    pre-training does.
+    The geo-context prototypes count too: they are a buffer, but learned. The model is built on
+    torch's meta device, which has shapes and no memory.
+
+    Raises:
+        ModelError: the specification has no fusion transformer, which pre-training needs.
     """
     with torch.device("meta"):
         model = Pretraining(spec)
     sizes: dict[tuple[str, str], int] = {}
     for name, tensor in model.state_dict().items():
-        where = place(name)
-        sizes[where] = sizes.get(where, 0) + tensor.numel()
-    counts = [
-        Count(module, part, size, size // spec.moe.experts if part.endswith("experts") else size)
-        for (module, part), size in sizes.items()
-    ]
-    return sorted(counts, key=lambda found: MODULES.index(found.module))
+        module_and_part = place(name)
+        sizes[module_and_part] = sizes.get(module_and_part, 0) + tensor.numel()
+    counts = []
+    for (module, part), size in sizes.items():
+        activated = size
+        if spec.moe is not None and part.endswith("experts"):
+            activated = size // spec.moe.experts
+        counts.append(Count(module, part, parameters=size, activated=activated))
+    return sorted(counts, key=lambda entry: MODULES.index(entry.module))
 
 
 def place(name: str) -> tuple[str, str]:
-    """Module and part of a parameter, by its name in the state dict; stages and merges count from
-    1.
+    """Module and part of a parameter, by its name in the state dict.
 
-    Raises ValueError for a name that belongs nowhere: then the model has something that this file
-        must learn.
+    Stages and merges are counted from 1.
+
+    Raises:
+        ValueError: no module has this name; the model has something that this function must learn.
     """
     match name.split("."):
         case ["trunk", "tokenizers", modality, *_]:
@@ -53,8 +58,7 @@ def place(name: str) -> tuple[str, str]:
         case ["trunk", "backbone", "stages", stage, "prompts", *_]:
             return "prompts", f"stage {int(stage) + 1}"
         case ["trunk", "backbone", "stages", stage, *rest]:
-            kind = " experts" if "experts" in rest else " gates" if "gate" in rest else ""
-            return "backbone", f"stage {int(stage) + 1}{kind}"
+            return "backbone", f"stage {int(stage) + 1}{_kind(rest)}"
         case ["trunk", "backbone", "merges", stage, *_]:
             return "backbone", f"merging {int(stage) + 1}"
         case ["trunk", "backbone", "norm", _]:
@@ -80,5 +84,15 @@ def place(name: str) -> tuple[str, str]:
         case ["text_projection", _]:
             return "others", "text projection"
     raise ValueError(
-        f"parameters: expected a name of a known module, found {name}; add it to models/count/parameters.py"
+        f"parameters: expected a name of a known module, found {name}; "
+        "add it to models/count/parameters.py"
     )
+
+
+def _kind(names: list[str]) -> str:
+    """Suffix of the parts of a mixture of experts."""
+    if "experts" in names:
+        return " experts"
+    if "gate" in names:
+        return " gates"
+    return ""

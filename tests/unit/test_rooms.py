@@ -63,8 +63,8 @@ ROOMS = {
     ),
     "models/pretrained": "models/spec models/features models/backbone models/skysense",
     "models/count": (
-        "models/spec models/packing models/features models/backbone models/pretraining"
-        " models/pretraining/losses"
+        "models/spec models/packing models/features models/recompute models/backbone"
+        " models/pretraining models/pretraining/losses"
     ),
     "engine": "",
     "engine/errors": "",

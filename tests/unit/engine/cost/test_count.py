@@ -18,7 +18,7 @@ from engine.config.load import load
 from engine.cost.count import expected_rows, step_costs, step_flops
 from engine.cost.figure import COLOURS, family
 from engine.training.objective import Objective, to_views
-from models.count.flops import map_sides
+from models.count.cost import map_sides
 from models.features import FUSED
 from models.initialise import initialise
 from models.pretraining.model import Pretraining
@@ -130,7 +130,7 @@ def test_every_module_has_a_colour_of_its_kind():
     ] == ["experts", "stage 3", "fusion", "other"]
 
 
-# ---------------------------------------------------------------------------------------------------- the command
+# ------------------------------------------------------------------------------------ the command
 
 
 def flops(*arguments) -> subprocess.CompletedProcess:

@@ -1,4 +1,4 @@
-"""Counts of every module against formulas, the paper's numbers, and the command that prints them."""
+"""Counts of every module against formulas and the paper, and the command that prints them."""
 
 import json
 import subprocess
@@ -13,7 +13,8 @@ import pytest
 
 from engine.config.load import load
 from engine.cost.parameter_figure import COLOURS
-from engine.cost.parameter_table import Row, model_text
+from engine.cost.parameter_rows import Row
+from engine.cost.parameter_text import model_text
 from models.count.parameters import MODULES, count, place
 from models.spec import ModelSpec
 from models.variants import VARIANTS, named
@@ -147,7 +148,7 @@ def test_a_parameter_without_a_place_is_an_error():
         place("trunk.novelty.weight")
 
 
-# ---------------------------------------------------------------------------------------------------- the command
+# ------------------------------------------------------------------------------------ the command
 
 
 def params(*arguments) -> subprocess.CompletedProcess:
