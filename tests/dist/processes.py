@@ -95,7 +95,9 @@ def _command(target: str, args: Sequence, folder: Path) -> list[str]:
     if ":" in target:
         torch.save(tuple(args), folder / "args")
         return [sys.executable, "-m", "tests.dist.processes", target, str(folder)]
-    script = [target] if target.endswith(".py") else ["-m", target]
+    script = ["-m", target]
+    if target.endswith(".py"):
+        script = [target]
     return [sys.executable, *script, *map(str, args)]
 
 

@@ -14,9 +14,15 @@ from models.spec import MoESpec
 from tests.dist.processes import ProcessesFailed, run_processes
 from tests.unit.layouts import run_moe
 
-WIDTH, HIDDEN, EXPERTS, TOKENS = 12, 20, 4, 30
+WIDTH = 12
+HIDDEN = 20
+EXPERTS = 4
+TOKENS = 30
 CASES = ("plain", "skewed", "half absent", "absent")
-ONE, TWO, GROUPED = (1, "deepspeed"), (2, "deepspeed"), (1, "grouped")  # ep_size, implementation
+# ep_size, implementation
+ONE = (1, "deepspeed")
+TWO = (2, "deepspeed")
+GROUPED = (1, "grouped")
 # capacity factor, path
 SETTINGS = ((0.0, *TWO), (1.0, *TWO), (0.0, *ONE), (0.0, *GROUPED), (1.0, *GROUPED))
 
@@ -52,7 +58,8 @@ def build(factor, ep_size, implementation, reducer):
     """The layer of this rank with its own experts of the common weights."""
     spec = MoESpec(experts=EXPERTS, capacity_factor=factor, implementation=implementation)
     moe = MoE(WIDTH, HIDDEN, spec, ep_size=ep_size, reducer=reducer).double()
-    weights, names = parameters(), canonical_names(moe)
+    weights = parameters()
+    names = canonical_names(moe)
     for name, p in moe.named_parameters():
         p.data = weights[names[name]].clone()
     return moe
@@ -80,11 +87,13 @@ def worker(settings):
 
 def one_setting(factor, ep_size, implementation):
     """Every case on this rank: outputs, loss, and gradients averaged over the ranks."""
-    rank, world = dist.get_rank(), dist.get_world_size()
+    rank = dist.get_rank()
+    world = dist.get_world_size()
     moe = build(factor, ep_size, implementation, GlooReducer())
     moe.layer.set_deepspeed_parallelism()
     assert dist.get_rank(moe.layer.deepspeed_moe.ep_group) == moe.ep_rank
-    names, results = canonical_names(moe), {}
+    names = canonical_names(moe)
+    results = {}
     for case in CASES:
         x, mask, target = batch(case, rank)
         moe.zero_grad()
@@ -93,8 +102,7 @@ def one_setting(factor, ep_size, implementation):
         ((y * target).sum() + 3 * routing.balance).backward()
         grads = {}
         for name, p in moe.named_parameters():
-            # an expert on one rank has met every rank's tokens already; all others are summed over
-            # ranks
+            # An expert on one rank has had every rank's tokens already. All others are summed.
             if ep_size == 1 or getattr(p, "allreduce", True):
                 dist.all_reduce(p.grad)
             grads[names[name]] = p.grad / world
@@ -110,8 +118,11 @@ def one_setting(factor, ep_size, implementation):
 
 
 def alone(case, factor):
-    """The same in one process: capacity counts a rank's tokens, so each rank's output apart, one
-    balance for all."""
+    """The same in one process.
+
+    Capacity counts the tokens of a rank, so each rank's output is computed alone. The balance is
+    that of all tokens.
+    """
     moe = build(factor, None, "deepspeed", None)
     batches = [batch(case, rank) for rank in range(2)]
     outputs = [run_moe(moe, x, mask)[0] for x, mask, _ in batches]
@@ -132,11 +143,13 @@ def two_ranks():
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_two_ranks_equal_one(two_ranks, setting):
-    results, factor = two_ranks[setting], setting[0]
+    results = two_ranks[setting]
+    factor = setting[0]
     for case in CASES:
         outputs, balance, grads, teacher = alone(case, factor)
         seen = {}
-        for rank, result in enumerate(r[case] for r in results):
+        for rank, result_of_cases in enumerate(results):
+            result = result_of_cases[case]
             torch.testing.assert_close(result["y"], outputs[rank])
             torch.testing.assert_close(result["teacher"], teacher[rank])
             torch.testing.assert_close(result["balance"], balance)
@@ -159,7 +172,8 @@ class Stack(nn.Module):
         self.dense = nn.Linear(WIDTH, WIDTH)
         spec = MoESpec(experts=EXPERTS, capacity_factor=0.0, implementation=implementation)
         self.moe = MoE(WIDTH, HIDDEN, spec, ep_size=ep_size, reducer=reducer)
-        weights, names = parameters(), canonical_names(self.moe)
+        weights = parameters()
+        names = canonical_names(self.moe)
         for name, p in self.moe.named_parameters():
             p.data = weights[names[name]].float()
         torch.manual_seed(0)

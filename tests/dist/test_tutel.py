@@ -1,6 +1,8 @@
 """DeepSpeed's mixture layer with Tutel's dispatch, against the same layer with its own, on two gloo
 processes."""
 
+from itertools import product
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -41,7 +43,8 @@ def build(implementation, factor, ep_size, dtype):
     moe = MoE(WIDTH, HIDDEN, spec, ep_size=ep_size, reducer=GlooReducer()).to(dtype)
     moe.layer.set_deepspeed_parallelism()
     assert moe.layer.deepspeed_moe.use_tutel == (implementation == "tutel")
-    weights, names = parameters(), canonical_names(moe)
+    weights = parameters()
+    names = canonical_names(moe)
     for name, p in moe.named_parameters():
         p.data = weights[names[name]].to(dtype)
     return moe
@@ -52,7 +55,8 @@ def one_call(implementation, factor, ep_size, dtype, case):
     tokens dropped."""
     moe = build(implementation, factor, ep_size, dtype)
     x, mask, target = batch(case, dist.get_rank())
-    x, target = x.to(dtype).requires_grad_(), target.to(dtype)
+    x = x.to(dtype).requires_grad_()
+    target = target.to(dtype)
     y, routing = run_moe(moe.train(), x, mask)
     ((y * target).sum() + 3 * routing.balance).backward()
     found = {
@@ -102,16 +106,10 @@ def compare(found, expected, **close):
 @pytest.fixture(scope="module")
 def single():
     """Results of one call in all cases, by rank."""
-    return run(
-        "one_call",
-        [
-            (name, *setting, dtype, case)
-            for name in ("deepspeed", "tutel")
-            for setting in SETTINGS
-            for dtype in CLOSE
-            for case in CASES
-        ],
-    )
+    arguments = []
+    for name, setting, dtype, case in product(("deepspeed", "tutel"), SETTINGS, CLOSE, CASES):
+        arguments.append((name, *setting, dtype, case))
+    return run("one_call", arguments)
 
 
 @pytest.mark.parametrize("dtype", CLOSE)
@@ -121,9 +119,8 @@ def test_values_and_gradients_equal_those_of_deepspeed(single, factor, ep_size, 
         for case in CASES:
             given = factor, ep_size, dtype, case
             compare(results["tutel", *given], results["deepspeed", *given], **CLOSE[dtype])
-    dropped = sum(
-        int(results["tutel", factor, ep_size, dtype, "skewed"]["dropped"]) for results in single
-    )
+    case = "tutel", factor, ep_size, dtype, "skewed"
+    dropped = sum(int(results[case]["dropped"]) for results in single)
     assert (dropped > 0) == (factor > 0)
 
 
