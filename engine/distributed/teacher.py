@@ -104,12 +104,12 @@ class EmaTeacher:
         """Copy tensors into those of ``state()``. Raises InputError if they do not fit."""
         targets = self.state()
         expected = _shapes(targets)
-        given = _shapes(state)
-        for name in sorted(expected.keys() | given.keys()):
-            if expected.get(name) != given.get(name):
+        loaded = _shapes(state)
+        for name in sorted(expected.keys() | loaded.keys()):
+            if expected.get(name) != loaded.get(name):
                 raise InputError(
                     f"teacher: expected {name} of shape {expected.get(name)}, found "
-                    f"{given.get(name)}; the checkpoint is of another model"
+                    f"{loaded.get(name)}; the checkpoint is of another model"
                 )
         for name, tensor in targets.items():
             tensor.copy_(state[name])

@@ -119,12 +119,12 @@ def locate(path: Path) -> Path:
     checkpoint = newest(path)
     if checkpoint is not None:
         return checkpoint
-    found = "no such folder"
+    problem = "no such folder"
     if path.is_dir():
-        found = "none of them"
+        problem = "none of them"
     raise InputError(
         f"{path}: expected a run folder with a complete checkpoint, a checkpoint, or a folder of "
-        f"skysense export, found {found}"
+        f"skysense export, found {problem}"
     )
 
 
