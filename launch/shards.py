@@ -5,8 +5,9 @@ A run that was stopped or killed goes on when the same command is started again.
 
 import argparse
 
+from data.shards.encode import ShardOptions
 from data.shards.pack import pack
-from data.shards.writer import ShardOptions
+from data.shards.records import Manifest
 from launch.options import add_workers_option
 from launch.stoppable import stoppable
 
@@ -60,11 +61,10 @@ def run(options: argparse.Namespace) -> int:
     return stoppable(work)
 
 
-def describe(manifest: dict) -> str:
+def describe(manifest: Manifest) -> str:
     """A dataset in one line."""
-    size = sum(shard["size"] for shard in manifest["shards"])
     return (
-        f"{manifest['samples']} samples in {len(manifest['shards'])} shards, "
-        f"{size / 1e6:.1f} MB, {len(manifest['regions']['cells'])} regions, "
-        f"fingerprint {manifest['fingerprint']}"
+        f"{manifest.samples} samples in {len(manifest.shards)} shards, "
+        f"{manifest.size / 1e6:.1f} MB, {len(manifest.region_table())} regions, "
+        f"fingerprint {manifest.fingerprint}"
     )

@@ -3,10 +3,13 @@
 Equal hashes of the bytes mean the same files, similar hashes of the picture mean the same look.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from data.audit.masked_image import enlarge
 from data.hashing import hash_64
+from data.shards.records import Member
 
 FREQUENCIES = 8  # along an axis
 BITS = FREQUENCIES * FREQUENCIES - 1
@@ -14,7 +17,7 @@ LEAST_VALID = 0.5  # share of the cells
 LEAST_CONTRAST = 1e-6  # of the mean; an image with less is flat
 
 
-def content_hash(members: dict) -> int:
+def content_hash(members: Mapping[str, Member]) -> int:
     """Hash what the members of a sample hold.
 
     Args:
@@ -27,7 +30,7 @@ def content_hash(members: dict) -> int:
     parts = []
     for field, member in sorted(members.items()):
         if field != "meta":
-            parts.append((field, member["size"], member["crc32c"]))
+            parts.append((field, member.size, member.crc32c))
     return text_hash(repr(parts))
 
 

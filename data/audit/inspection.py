@@ -19,6 +19,7 @@ from data.audit.painting import (
 )
 from data.errors import InputError
 from data.pages.style import class_colour
+from data.shards.records import ClassRow, IndexEntry
 from data.stream.cut import cut_sample
 from data.stream.mixture import Mixture
 from data.stream.order import Order, SampleUse
@@ -85,16 +86,16 @@ def choose(dataset: Mixture, key: str | None, *, step: int, seed: int) -> Sample
     return SampleUse(keys.index(key), step)
 
 
-def title(entry: dict) -> str:
+def title(entry: IndexEntry) -> str:
     """Key, place and size of the sample, and how many frames are stored."""
-    counts = [f"{name} {len(entry['dates'][name])}" for name in entry["modalities"]]
+    counts = [f"{name} {len(entry.dates[name])}" for name in entry.modalities]
     return (
-        f"{entry['key']}   lon {entry['lon']:.4f} lat {entry['lat']:.4f}   "
-        f"{entry['cells'] * 10} m   stored frames: {', '.join(counts)}"
+        f"{entry.key}   lon {entry.lon:.4f} lat {entry.lat:.4f}   "
+        f"{entry.cells * 10} m   stored frames: {', '.join(counts)}"
     )
 
 
-def draw(sample: CutSample, classes: list[dict]) -> Figure:
+def draw(sample: CutSample, classes: list[ClassRow]) -> Figure:
     """The whole picture.
 
     The tile is on top, then one row for each series, then one row of crops for each sensor and for
@@ -123,7 +124,7 @@ def draw(sample: CutSample, classes: list[dict]) -> Figure:
 
 
 def _draw_tile_and_labels(
-    figure: SubFigure, sample: CutSample, colours: dict[ViewName, str], classes: list[dict]
+    figure: SubFigure, sample: CutSample, colours: dict[ViewName, str], classes: list[ClassRow]
 ) -> None:
     """The tile with the views' rectangles, and its labels."""
     whole, labels = figure.subplots(1, 2)
@@ -135,7 +136,7 @@ def _draw_tile_and_labels(
     _draw_labels(labels, sample, classes)
 
 
-def _draw_labels(axis: Axes, sample: CutSample, classes: list[dict]) -> None:
+def _draw_labels(axis: Axes, sample: CutSample, classes: list[ClassRow]) -> None:
     """The labels of the tile with a legend of their classes."""
     tile = sample.tile
     if tile.labels is None:
@@ -147,7 +148,7 @@ def _draw_labels(axis: Axes, sample: CutSample, classes: list[dict]) -> None:
     handles = []
     for index in tile.labels.unique().tolist():
         if index != UNLABELLED:
-            handles.append(Patch(color=class_colour(index), label=classes[index]["name"]))
+            handles.append(Patch(color=class_colour(index), label=classes[index].name))
     axis.legend(
         handles=handles, loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=9, frameon=False
     )

@@ -13,12 +13,10 @@ from data.pages.style import class_colour
 from data.stream.decode import Decoded
 from data.stream.sample import CutSample, CutView, ViewName
 from data.stream.settings import GLOBAL
+from data.tiles.modalities import MODALITIES, Modality
 from data.tiles.tile import UNLABELLED
 
-TRUE_COLOUR = [2, 1, 0]  # B04, B03, B02
 INVALID = np.array([0.93, 0.90, 0.95])  # a pale grey-violet that no land cover has
-# Least range of values that is stretched to black and white: reflectance x 1e4, dB.
-LEAST_SPAN = {"ms": 400.0, "sar": 4.0}
 VIEW_COLOURS = (
     "#e4572e",
     "#17a398",
@@ -67,12 +65,13 @@ def paint(modality: str, pictures: Sequence[Picture]) -> list[np.ndarray]:
     Series are stretched from their 2nd to their 98th percentile, all pictures alike. Red, green and
     blue of SAR are VV, VH and their difference. Invalid pixels are pale.
     """
-    colours = [_channels(modality, picture.pixels) for picture in pictures]  # 3 H W
+    sensor = MODALITIES[modality]
+    colours = [_channels(sensor, picture.pixels) for picture in pictures]  # 3 H W
     low = np.zeros(3)
     high = np.ones(3)
-    if modality in LEAST_SPAN:
+    if sensor.display.least_span is not None:
         valid_pixels = [image[:, picture.valid] for image, picture in zip(colours, pictures)]
-        low, high = _stretch(np.concatenate(valid_pixels, 1), least=LEAST_SPAN[modality])
+        low, high = _stretch(np.concatenate(valid_pixels, 1), least=sensor.display.least_span)
     painted = []
     for image, picture in zip(colours, pictures):
         shades = np.clip((image.transpose(1, 2, 0) - low) / (high - low), 0, 1)  # H W 3
@@ -80,13 +79,16 @@ def paint(modality: str, pictures: Sequence[Picture]) -> list[np.ndarray]:
     return painted
 
 
-def _channels(modality: str, pixels: np.ndarray) -> np.ndarray:
-    """Red, green and blue of a sensor's bands: C H W -> 3 H W."""
-    if modality == "sar":
-        return np.stack([pixels[0], pixels[1], pixels[0] - pixels[1]])
-    if modality == "ms":
-        return pixels[TRUE_COLOUR]
-    return pixels
+def _channels(sensor: Modality, pixels: np.ndarray) -> np.ndarray:
+    """Red, green and blue of a sensor's bands: C H W -> 3 H W.
+
+    Without a true colour they are the first two bands and their difference; one band is grey.
+    """
+    if sensor.display.true_colour is not None:
+        return pixels[[sensor.bands.index(band) for band in sensor.display.true_colour]]
+    if len(sensor.bands) == 1:
+        return np.repeat(pixels, 3, axis=0)
+    return np.stack([pixels[0], pixels[1], pixels[0] - pixels[1]])
 
 
 def _stretch(pixels: np.ndarray, *, least: float) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,8 @@ from data.errors import InputError
 from data.shards.dataset import ShardDataset
 from data.shards.files import hr_field, hr_levels
 from data.stream.decode import decode
-from data.tiles.tile import DAYS, HR_PIXELS, LABEL_PIXELS, UNLABELLED, day_index
+from data.tiles.modalities import HR_PIXELS
+from data.tiles.tile import DAYS, LABEL_PIXELS, UNLABELLED, day_index
 
 FRAMES = 32  # of a series decoded at a time: bounds the memory of long ones
 VISIBLE = slice(0, 3)  # bands B02 to B04 of Sentinel-2
@@ -85,21 +86,21 @@ def describe(dataset: ShardDataset, sample: int, record: Record) -> None:
         InputError: the dates are not written as YYYY-MM-DD or do not ascend.
     """
     entry = dataset.entry(sample)
-    record.key = entry["key"]
+    record.key = entry.key
     record.region = dataset.region(sample)
-    record.cells = entry["cells"]
-    record.lon = entry["lon"]
-    record.lat = entry["lat"]
-    record.usable = {name: len(frames) for name, frames in entry["usable"].items()}
-    record.sizes = {name: member["size"] for name, member in entry["members"].items()}
-    record.content_hash = content_hash(entry["members"])
-    for name, days in entry["dates"].items():
+    record.cells = entry.cells
+    record.lon = entry.lon
+    record.lat = entry.lat
+    record.usable = {name: len(frames) for name, frames in entry.usable.items()}
+    record.sizes = {name: member.size for name, member in entry.members.items()}
+    record.content_hash = content_hash(entry.members)
+    for name, days in entry.dates.items():
         normal = [date.fromisoformat(day).isoformat() for day in days]
         if normal != sorted(days):
             raise InputError(
                 f"dates of {name}: expected YYYY-MM-DD in ascending order, found {days}"
             )
-    record.dates = entry["dates"]
+    record.dates = entry.dates
 
 
 @dataclass

@@ -5,7 +5,6 @@ Blocks of samples go out, records and measurements come back in their order.
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from itertools import accumulate
 from multiprocessing import get_context
 
 import numpy as np
@@ -78,11 +77,6 @@ def spread(total: int, samples: int | None) -> np.ndarray:
     return np.arange(samples) * total // samples
 
 
-def _shard_ends(manifest: dict) -> list[int]:
-    """For each shard the number of samples in it and all earlier ones."""
-    return list(accumulate(shard["samples"] for shard in manifest["shards"]))
-
-
 def _results(dataset: ShardDataset, blocks: list[list[int]], workers: int) -> Iterator[Result]:
     """Results of the blocks, in order; at most ``AHEAD`` blocks a process are under way."""
     if not workers:
@@ -121,11 +115,9 @@ def _start(dataset: ShardDataset) -> None:
 
 def _read(block: list[int]) -> Result:
     """Read a block of samples."""
-    shards = _dataset.manifest["shards"]
-    ends = _shard_ends(_dataset.manifest)
     pixels = Pixels()
     records = []
     for sample in block:
-        shard = shards[int(np.searchsorted(ends, sample, "right"))]["name"]
+        shard = _dataset.shard_name(sample)
         records.append(read_sample(_dataset, sample, shard, pixels))
     return records, pixels

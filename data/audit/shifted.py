@@ -60,7 +60,7 @@ def draw_shifts(dataset: ShardDataset, worst: Sequence[TileShift]) -> Figure:
 def compared_images(dataset: ShardDataset, sample: int) -> tuple[MaskedImage, MaskedImage]:
     """The high-resolution and the Sentinel-2 image that the registration compared."""
     entry = dataset.entry(sample)
-    record = Record(sample, "", dates=entry["dates"], cells=entry["cells"])
+    record = Record(sample, "", dates=entry.dates, cells=entry.cells)
     reading = Reading(dataset, sample, record)
     reading.high_resolution()
     reading.series("ms")

@@ -63,7 +63,7 @@ def summarise(dataset: ShardDataset, tally: Tally, pixels: Pixels) -> Summary:
     summary = Summary(
         format=FORMAT,
         version=VERSION,
-        fingerprint=dataset.manifest["fingerprint"],
+        fingerprint=dataset.fingerprint,
         samples=len(dataset),
         audited=tally.samples,
         corrupt_samples=tally.corrupt,
@@ -82,7 +82,6 @@ def summarise(dataset: ShardDataset, tally: Tally, pixels: Pixels) -> Summary:
 
 def count_everything(dataset: ShardDataset, tally: Tally) -> Counts:
     """Count shards, bytes, sensors, sizes, licences."""
-    shards = dataset.manifest["shards"]
     modalities = {}
     for name in MODALITIES:
         if name in tally.series:
@@ -91,13 +90,13 @@ def count_everything(dataset: ShardDataset, tally: Tally) -> Counts:
     for names, samples in tally.combinations.most_common():
         combinations.append(Combination(list(names), samples))
     return Counts(
-        shards=len(shards),
-        bytes_on_disk=sum(shard["size"] for shard in shards),
+        shards=len(dataset.manifest.shards),
+        bytes_on_disk=dataset.manifest.size,
         bytes=ordered(tally.sizes),
         modalities=modalities,
         combinations=combinations,
         cells=ordered(tally.sides),
-        attribution=dataset.attribution,
+        attribution=[credit.model_dump() for credit in dataset.attribution],
     )
 
 
@@ -197,12 +196,12 @@ def class_findings(dataset: ShardDataset, tally: Tally, pixels: Pixels) -> Class
     labelled = total - int(pixels.classes[UNLABELLED])
     table = []
     for entry in dataset.classes:
-        index = entry["index"]
+        index = entry.index
         count = int(pixels.classes[index])
         table.append(
             ClassCount(
                 index=index,
-                name=entry["name"],
+                name=entry.name,
                 pixels=count,
                 share=share(count, labelled),
                 samples=tally.classes[index],

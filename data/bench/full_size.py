@@ -7,7 +7,8 @@ import numpy as np
 
 from data.bench.rasters import write_rasters, write_scenes
 from data.bench.scene import load_scene
-from data.shards.writer import ShardOptions, write_shards
+from data.shards.encode import ShardOptions
+from data.shards.writer import write_shards
 from data.tiles.tile import Tile
 
 SCENES = 2

@@ -20,7 +20,7 @@ from torch.nn.functional import interpolate
 from torchvision.io import ImageReadMode, decode_image
 
 from data.stream.views import View
-from data.tiles.tile import HR_PIXELS
+from data.tiles.modalities import HR_PIXELS
 
 LEVELS = 3  # full, half and quarter size
 

@@ -5,7 +5,7 @@ import numpy as np
 from data.bench.images import LEVELS, box, level_of, touched
 from data.stream.settings import ViewSettings
 from data.stream.views import View, draw_views
-from data.tiles.tile import HR_PIXELS
+from data.tiles.modalities import HR_PIXELS
 
 TILES = (256, 512)  # pixels a side of the squares whose use is counted
 

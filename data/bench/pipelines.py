@@ -103,7 +103,7 @@ def scenes(folder: Path, settings: DataSettings) -> Iterator[Batch]:
 def _windows(folder: Path, settings: DataSettings, kind: str) -> Iterator[Batch]:
     """Of every drawn file the window of every view, resampled by GDAL."""
     dataset = Mixture.open(replace(settings, shards=str(folder / "shards")))
-    numbers = [i for i in range(len(dataset)) if (folder / kind / dataset.entry(i)["key"]).is_dir()]
+    numbers = [i for i in range(len(dataset)) if (folder / kind / dataset.entry(i).key).is_dir()]
     position = 0
     while True:
         use, row = divmod(position, len(numbers))

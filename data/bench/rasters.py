@@ -6,8 +6,8 @@ import numpy as np
 import rasterio
 from rasterio import Affine
 
-from data.tiles.modalities import MODALITIES
-from data.tiles.tile import HR_PIXELS, LABEL_PIXELS, Tile
+from data.tiles.modalities import HR_PIXELS, MODALITIES
+from data.tiles.tile import LABEL_PIXELS, Tile
 
 # pixels of a scene's side and block; a real scene has 10,980, of which a window reads such blocks
 # too

@@ -8,7 +8,8 @@ import numpy as np
 
 from data.errors import InputError
 from data.tiles.archive import read_tile, tile_keys
-from data.tiles.tile import HR_PIXELS, LABEL_PIXELS, Tile
+from data.tiles.modalities import HR_PIXELS
+from data.tiles.tile import LABEL_PIXELS, Tile
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from data.pages.outlines import countries
-from data.pages.style import COLOURS, PLAIN, WIDTH
+from data.pages.style import PLAIN, WIDTH, colour
 from data.pages.words import number_of
 from data.tiles.regions import CELL, COLUMNS, ROWS, WEST, cell_centre
 
@@ -22,7 +22,7 @@ LEAST_HALF_HEIGHT = 0.8  # degrees of latitude, of an enlarged part
 WORLD_HEIGHT = 5.0  # inches
 PARTS_HEIGHT = 4.2  # inches
 LAND: dict[str, Any] = {"facecolor": "#eef1ea", "edgecolor": "#b9c2b4", "linewidth": 0.5}
-REGION = COLOURS["hr"]
+REGION = colour("hr")
 REGION_FILL = "#f6d9dc"
 SAMPLE = "#233d4d"
 

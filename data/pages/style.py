@@ -5,8 +5,10 @@ from typing import Any
 from matplotlib.colors import hsv_to_rgb
 from matplotlib.typing import RcKeyType
 
+from data.tiles.modalities import MODALITIES
+
 WIDTH = 11.0  # inches, the width of every figure
-COLOURS = {"hr": "#d1495b", "ms": "#2e8b57", "sar": "#3d6fb6", "fused": "#7b4fa3"}
+FUSED = "#7b4fa3"  # the fused feature
 PLAIN = "#37474f"
 FAINT = "#b8c4cc"
 WARNING = "#9a6200"
@@ -29,7 +31,11 @@ STYLE: dict[RcKeyType, Any] = {
 
 def colour(name: str) -> str:
     """The colour of a sensor or feature in all charts; plain for a name without one."""
-    return COLOURS.get(name, PLAIN)
+    if name == "fused":
+        return FUSED
+    if name in MODALITIES:
+        return MODALITIES[name].display.colour
+    return PLAIN
 
 
 def class_colour(index: int) -> tuple[float, float, float]:

@@ -9,7 +9,7 @@ from data.prepare.contract.faults import drop_bad_frames, one_frame_a_day, scram
 from data.prepare.contract.grid import MOST_CELLS, Grid, grid_inside, grid_of_pixels, is_on_earth
 from data.prepare.contract.source import Frames, Labels, Place, Reader, files_of
 from data.prepare.manifest.entry import Entry
-from data.tiles.archive import check_tile
+from data.tiles.check import check_tile
 from data.tiles.modalities import MODALITIES
 from data.tiles.tile import UNLABELLED, Tile
 

@@ -77,13 +77,13 @@ def prepare(
     out = Path(out)
     staging = _beside(out, ".partial")
     journal_path = _beside(out, ".partial.jsonl")
-    check_writable(out, overwrite or journal_path.exists())
+    check_writable(out, overwrite=overwrite or journal_path.exists())
     entries = read_manifest(manifest, tiles)
     if workers is None:
         workers = cores()
     with Journal(journal_path, _plan(manifest, tiles), restart=restart) as journal:
         if not _is_published(out, staging, journal):
-            check_writable(out, overwrite)
+            check_writable(out, overwrite=overwrite)
             _claim(staging, journal, restart=restart)
             earlier = _earlier_work(staging, journal, retry_rejected=retry_rejected)
             if earlier.records or earlier.doubtful:

@@ -1,5 +1,7 @@
-"""The reading side of the training format (``data/shards/writer.py``): any sample, any member, any
-frame, checked."""
+"""The reading side of the training format: any sample, any member, any frame, checked.
+
+The format is described in ``data/shards/writer.py``.
+"""
 
 import json
 from bisect import bisect_right
@@ -9,9 +11,18 @@ from itertools import accumulate
 from pathlib import Path
 
 from data.errors import InputError
-from data.shards.files import FORMAT, MANIFEST, VERSION, index_name, manifest_hash, tar_name
-from data.storage.store import Range, Store, StoreSettings
-from data.tiles.regions import RegionTable
+from data.shards.files import MANIFEST, index_name, tar_name
+from data.shards.records import (
+    FORMAT,
+    VERSION,
+    ClassRow,
+    Credit,
+    IndexEntry,
+    IndexHead,
+    Manifest,
+    manifest_hash,
+)
+from data.storage.store import Range, ReadError, Store, StoreSettings
 
 OPEN_HEADS = 4096  # index heads that one process keeps: some 20 bytes a sample
 OPEN_ENTRIES = 256  # samples: an entry is asked for several times while its sample is read
@@ -20,76 +31,63 @@ Want = tuple[str, int | None]  # field of a sample; frame of a stack, or None fo
 
 
 class ShardDataset:
-    """A folder of shards, local or behind a URL, opened with ``ShardDataset.open``. Samples are
-    numbered through all shards.
+    """A folder of shards, local or behind a URL, opened with ``ShardDataset.open``.
 
-    Only the manifest stays in memory; indexes and files are opened when asked for, in each process.
+    Samples are numbered through all shards. Only the manifest stays in memory. Indexes and files
+    are opened when asked for, in each process.
+
+    Attributes:
+        store: reads the files.
+        manifest: what the dataset says of itself.
+        path: the folder or URL.
+        fingerprint: of the content.
+        classes: table of the labels' classes.
+        attribution: licences, and how many samples each is for.
+        regions: table of the regions that hold samples.
     """
 
-    def __init__(self, store: Store, manifest: dict):
-        self.store, self.manifest = store, manifest
+    def __init__(self, store: Store, manifest: Manifest):
+        self.store = store
+        self.manifest = manifest
         self.path: str = store.root
-        self.fingerprint: str = manifest["fingerprint"]
-        self.classes: list[dict] = manifest["classes"]  # {"index", "name", "text"}
-        self.attribution: list[dict] = manifest["attribution"]
-        self.regions = RegionTable.from_json(manifest["regions"])
-        self._starts = list(
-            accumulate((shard["samples"] for shard in manifest["shards"]), initial=0)
-        )
+        self.fingerprint: str = manifest.fingerprint
+        self.classes: list[ClassRow] = manifest.classes
+        self.attribution: list[Credit] = manifest.attribution
+        self.regions = manifest.region_table()
+        counts = [shard.samples for shard in manifest.shards]
+        self._starts = list(accumulate(counts, initial=0))
         self._head = lru_cache(maxsize=OPEN_HEADS)(self._load_head)
         self._entry = lru_cache(maxsize=OPEN_ENTRIES)(self._load_entry)
-        store.keep(self.fingerprint, sum(shard["size"] for shard in manifest["shards"]))
+        store.keep(self.fingerprint, manifest.size)
 
     def __reduce__(self):  # caches stay behind when a worker process is spawned
         return ShardDataset, (self.store, self.manifest)
 
     @classmethod
     def open(cls, path: str | Path, settings: StoreSettings = StoreSettings()) -> "ShardDataset":
-        """Check the manifest and, of local shards, presence and exact size of every file (over a
-        network that would be one request a file; there a missing or short one is found when it is
-        read).
+        """Open a dataset and check its manifest and, of local shards, the sizes of all files.
 
-        Raises InputError with the first thing wrong."""
+        Over a network that would be one request a file. There a missing or short file is found
+        when it is read.
+
+        Args:
+            path: folder or URL.
+            settings: how files are read.
+
+        Raises:
+            InputError: there is no dataset, or it is damaged; names the first thing wrong.
+        """
         store = Store(path, settings)
         if store.size(MANIFEST) is None:
             raise InputError(
                 f"{path}: expected a sharded dataset, found no {MANIFEST}; "
-                f"run skysense shards (the same command continues an interrupted build)"
+                f"run launch/build_shards.py (the same command continues an interrupted build)"
             )
-        where = f"{store.root}/{MANIFEST}"
-        try:
-            manifest = json.loads(store.read(MANIFEST, _is_json if store.remote else None))
-        except ValueError as error:
-            raise InputError(
-                f"{where}: not valid JSON ({error}); build the shards again"
-            ) from error
-        found = (
-            (manifest.get("format"), manifest.get("version"))
-            if isinstance(manifest, dict)
-            else None
-        )
-        if found != (FORMAT, VERSION):
-            raise InputError(
-                f"{where}: expected format {FORMAT!r} version {VERSION}, found {found}; "
-                f"build the shards again"
-            )
-        if manifest.get("hash") != manifest_hash(manifest):
-            raise InputError(
-                f"{where}: its content does not fit its hash; it is damaged or was changed by hand, "
-                f"copy it again or build the shards again"
-            )
-        for shard in manifest["shards"] if not store.remote else ():
-            for name, size in (
-                (tar_name(shard["name"]), shard["size"]),
-                (index_name(shard["name"]), shard["index_size"]),
-            ):
-                there = store.size(name)
-                if there != size:
-                    raise InputError(
-                        f"{store.root}/{name}: expected {size} bytes, found "
-                        f"{'no such file' if there is None else f'{there} bytes'}; "
-                        f"copy the shard again or build the shards again"
-                    )
+        manifest = _read_manifest(store)
+        if not store.remote:
+            for shard in manifest.shards:
+                _check_size(store, tar_name(shard.name), shard.size)
+                _check_size(store, index_name(shard.name), shard.index_size)
         return cls(store, manifest)
 
     def __len__(self) -> int:
@@ -97,51 +95,69 @@ class ShardDataset:
 
     def keys(self) -> list[str]:
         """Keys of all samples, in order; reads every index."""
-        return [self.entry(sample)["key"] for sample in range(len(self))]
+        return [self.entry(sample).key for sample in range(len(self))]
 
-    def entry(self, sample: int) -> dict:
-        """The index entry: key, cells, lon, lat, modalities, dates, usable (frames with valid
-        pixels), members, block ([offset, size] of the sample in its tar). Raises InputError when
-        the index is damaged."""
+    def entry(self, sample: int) -> IndexEntry:
+        """What the index says of a sample.
+
+        Raises:
+            InputError: the index is damaged, or there is no such sample.
+        """
         return self._entry(sample)
 
     def region(self, sample: int) -> int:
-        """Index in the region table."""
+        """Index of a sample's region in the region table."""
         shard, row = self._locate(sample)
-        return self.manifest["shards"][shard]["regions"][row]
+        return self.manifest.shards[shard].regions[row]
+
+    def shard_name(self, sample: int) -> str:
+        """The shard that holds a sample."""
+        shard, _ = self._locate(sample)
+        return self.manifest.shards[shard].name
 
     def read(self, sample: int, wants: Sequence[Want]) -> list[bytes]:
-        """Bytes of several members or frames of one sample, each checked against its CRC32C, in as
-        few requests as lie close together. Raises InputError naming key, field and shard for what
-        is absent, cut short or damaged."""
-        shard, _ = self._locate(sample)
-        name, entry = tar_name(self.manifest["shards"][shard]["name"]), self.entry(sample)
-        ranges = [self._range(entry, name, field, frame) for field, frame in wants]
+        """Read members or frames of one sample, in as few requests as lie close together.
+
+        Args:
+            sample: its number.
+            wants: members and frames.
+
+        Returns:
+            The bytes of each, checked against their CRC32C.
+
+        Raises:
+            InputError: something is absent, cut short or damaged; names key, field and shard.
+        """
+        tar = tar_name(self.shard_name(sample))
+        entry = self.entry(sample)
+        ranges = [self._range(entry, tar, field, frame) for field, frame in wants]
         try:
-            return self.store.ranges(name, ranges, block=tuple(entry["block"]))
-        except InputError as error:
-            raise InputError(f"sample {entry['key']!r}, {_named(wants, error)}: {error}") from error
+            return self.store.ranges(tar, ranges, block=entry.block)
+        except ReadError as error:
+            fields = _fields_of(wants, error)
+            raise InputError(f"sample {entry.key!r}, {fields}: {error}") from error
 
     def read_member(self, sample: int, field: str) -> bytes:
         """Bytes of one member ("meta", "hr", "ms", "ms_valid", "labels", ...); see ``read``."""
         return self.read(sample, [(field, None)])[0]
 
     def read_frames(self, sample: int, field: str, frames: Sequence[int]) -> list[bytes]:
-        """Compressed bytes of some frames of a stack; the others are not touched. See ``read``."""
+        """Compressed bytes of some frames of a series; the others are not read. See ``read``."""
         return self.read(sample, [(field, int(frame)) for frame in frames])
 
-    def _range(self, entry: dict, tar: str, field: str, frame: int | None) -> Range:
+    def _range(self, entry: IndexEntry, tar: str, field: str, frame: int | None) -> Range:
         """Where a member or one of its frames lies."""
-        if field not in entry["members"]:
+        if field not in entry.members:
             raise InputError(
-                f"{self.path}/{tar}: sample {entry['key']!r} has no field {field!r}, "
-                f"only {sorted(entry['members'])}"
+                f"{self.path}/{tar}: sample {entry.key!r} has no field {field!r}, "
+                f"only {sorted(entry.members)}"
             )
-        member = entry["members"][field]
         if frame is None:
-            return Range(member["offset"], member["size"], member["crc32c"])
-        offset, size, crc = member["frames"][frame]
-        return Range(member["offset"] + offset, size, crc)
+            member = entry.members[field]
+            return Range(member.offset, member.size, member.crc32c)
+        series = entry.series(field)
+        offset, size, crc32c = series.frames[frame]
+        return Range(series.offset + offset, size, crc32c)
 
     def _locate(self, sample: int) -> tuple[int, int]:
         """Shard number and row of a sample."""
@@ -150,34 +166,82 @@ class ShardDataset:
         shard = bisect_right(self._starts, sample) - 1
         return shard, sample - self._starts[shard]
 
-    def _load_head(self, shard: int) -> list[list[int]]:
-        """Where the lines of a shard's index lie: [offset, size, crc32c] a sample."""
-        record = self.manifest["shards"][shard]
-        size, crc = record["head"]
-        (data,) = self.store.ranges(index_name(record["name"]), [Range(0, size, crc)])
-        return json.loads(data)["rows"]
+    def _load_head(self, shard: int) -> IndexHead:
+        """The first line of a shard's index."""
+        record = self.manifest.shards[shard]
+        size, crc32c = record.head
+        return IndexHead.parse(*self._index_line(record.name, Range(0, size, crc32c)))
 
-    def _load_entry(self, sample: int) -> dict:
-        """One line of an index."""
+    def _load_entry(self, sample: int) -> IndexEntry:
+        """A sample's line of its index."""
         shard, row = self._locate(sample)
-        record = self.manifest["shards"][shard]
-        offset, size, crc = self._head(shard)[row]
-        (data,) = self.store.ranges(
-            index_name(record["name"]), [Range(record["head"][0] + offset, size, crc)]
+        record = self.manifest.shards[shard]
+        head_size, _ = record.head
+        offset, size, crc32c = self._head(shard).rows[row]
+        line = Range(head_size + offset, size, crc32c)
+        return IndexEntry.parse(*self._index_line(record.name, line))
+
+    def _index_line(self, shard: str, line: Range) -> tuple[bytes, str]:
+        """One line of an index, and where it lies, for messages."""
+        name = index_name(shard)
+        (data,) = self.store.ranges(name, [line])
+        return data, f"{self.path}/{name}: line at byte {line.offset}"
+
+
+def _read_manifest(store: Store) -> Manifest:
+    """Read and check the manifest of a dataset."""
+    where = f"{store.root}/{MANIFEST}"
+    valid = None
+    if store.remote:
+        valid = _is_json
+    data = store.read(MANIFEST, valid)
+    try:
+        content = json.loads(data)
+    except ValueError as error:
+        raise InputError(f"{where}: not valid JSON ({error}); build the shards again") from error
+    found = None
+    if isinstance(content, dict):
+        found = (content.get("format"), content.get("version"))
+    if found != (FORMAT, VERSION):
+        raise InputError(
+            f"{where}: expected format {FORMAT!r} version {VERSION}, found {found}; "
+            f"build the shards again"
         )
-        return json.loads(data)
+    if content.get("hash") != manifest_hash(content):
+        raise InputError(
+            f"{where}: its content does not fit its hash; it is damaged or was changed by hand, "
+            f"copy it again or build the shards again"
+        )
+    return Manifest.parse(data, where)
+
+
+def _check_size(store: Store, name: str, size: int) -> None:
+    """Refuse a file that is missing or has another size than the manifest says."""
+    found = store.size(name)
+    if found == size:
+        return
+    actual = f"{found} bytes"
+    if found is None:
+        actual = "no such file"
+    raise InputError(
+        f"{store.root}/{name}: expected {size} bytes, found {actual}; "
+        f"copy the shard again or build the shards again"
+    )
 
 
 def _is_json(data: bytes) -> bool:
     """Whether a file arrived whole."""
     try:
         json.loads(data)
-        return True
     except ValueError:
         return False
+    return True
 
 
-def _named(wants: Sequence[Want], error: InputError) -> str:
-    """The field or fields that an error of the store speaks of."""
-    fields = sorted({wants[i][0] for i in getattr(error, "positions", range(len(wants)))})
-    return f"field {fields[0]!r}" if len(fields) == 1 else f"fields {fields}"
+def _fields_of(wants: Sequence[Want], error: ReadError) -> str:
+    """The field or fields that an error of the store is about."""
+    positions = error.positions or range(len(wants))
+    fields = sorted({wants[i][0] for i in positions})
+    if len(fields) == 1:
+        return f"field {fields[0]!r}"
+    return f"fields {fields}"

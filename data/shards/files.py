@@ -1,39 +1,31 @@
-"""What writers and readers of shards share: names of files and members, checksums."""
+"""Names of the files of a sharded dataset, and of the members in its tars."""
 
-import json
+from collections.abc import Container
 
-from data.hashing import content_hash
-
-FORMAT = "skysense-shards"
-VERSION = 2
 MANIFEST = "manifest.json"
-HR_SUFFIXES = {"jpeg": "jpg", "png": "png"}  # high-resolution codec -> name of the member
+HR_SUFFIXES = {"jpeg": "jpg", "png": "png"}  # codec of the high-resolution image -> suffix
 
 
 def tar_name(shard: str) -> str:
-    """The tar of a shard; also of a shard's record in the manifest."""
+    """The tar of a shard."""
     return f"{shard}.tar"
 
 
 def index_name(shard: str) -> str:
-    """The sidecar index beside a shard's tar."""
+    """The index beside a shard's tar."""
     return f"{shard}.index.jsonl"
 
 
 def hr_field(level: int) -> str:
     """Member that holds the high-resolution image at 1 / 2^level of its size."""
-    return f"hr_{1 << level}" if level else "hr"
+    if level == 0:
+        return "hr"
+    return f"hr_{1 << level}"
 
 
-def hr_levels(members: dict) -> int:
-    """How many levels of the high-resolution image a sample's index entry has."""
+def hr_levels(members: Container[str]) -> int:
+    """How many levels of the high-resolution image are among a sample's members."""
     levels = 0
     while hr_field(levels) in members:
         levels += 1
     return levels
-
-
-def manifest_hash(manifest: dict) -> str:
-    """Hash over everything in a manifest but its own ``hash``."""
-    rest = {name: value for name, value in manifest.items() if name != "hash"}
-    return content_hash(json.dumps(rest, sort_keys=True).encode())

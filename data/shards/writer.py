@@ -1,14 +1,10 @@
-"""The writing side of the training format: plain tars, a sidecar index beside each, and a manifest
-written last.
+"""The writing side of the training format: plain tars, an index beside each, a manifest at the end.
 
-``shard-000000.tar`` holds members ``<key>.<field>`` that stock ``webdataset`` reads: ``meta.json``,
-``labels.png``, ``hr.jpg`` (or ``hr.png``), of large tiles its reductions ``hr_2.jpg``,
-``hr_4.jpg``, ..., and the stacks ``ms.blosc``, ``ms_valid.zst``, ... (``data/shards/stacks.py``),
-so that only the drawn acquisitions are read and decoded. ``shard-000000.index.jsonl`` says where
-each member and acquisition lies and its
-CRC32C: the first line where the lines of the samples lie, then one line a sample, so that one is
-read without the others. Equal tiles and options give equal bytes. Without its manifest a folder is
-no dataset.
+``shard-000000.tar`` holds members ``<key>.<field>`` that stock ``webdataset`` reads
+(``data/shards/encode.py``). ``shard-000000.index.jsonl`` says where each member and acquisition
+lies and its CRC32C, so that only the drawn acquisitions are read and decoded. Its first line says
+where the lines of the samples lie, so that one is read without the others. Equal tiles and options
+give equal bytes. Without its manifest a folder is no dataset.
 """
 
 import io
@@ -16,86 +12,85 @@ import json
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import accumulate, islice
+from itertools import islice
 from pathlib import Path
-
-import numpy as np
-from PIL import Image
+from typing import IO
 
 from data.errors import InputError
 from data.files import PARTIAL, force, whole_file, write_whole
 from data.hashing import checksum, content_hash
 from data.seeded import generator
-from data.shards.files import (
+from data.shards.encode import Encoded, ShardOptions, describe, encode_tile
+from data.shards.files import MANIFEST, index_name, tar_name
+from data.shards.records import (
     FORMAT,
-    HR_SUFFIXES,
-    MANIFEST,
     VERSION,
-    hr_field,
-    index_name,
+    AnyMember,
+    ClassRow,
+    Credit,
+    IndexEntry,
+    IndexHead,
+    Manifest,
+    MaskMember,
+    Member,
+    SeriesLayout,
+    SeriesMember,
+    ShardFiles,
+    ShardRecord,
     manifest_hash,
-    tar_name,
 )
-from data.shards.stacks import MASKS, SERIES, encode_masks, encode_series
-from data.tiles.archive import check_tile
+from data.tiles.check import check_tile
 from data.tiles.classes import class_table
 from data.tiles.regions import RegionTable
-from data.tiles.tile import HR_PIXELS, Tile
+from data.tiles.tile import Tile
 
 KEY_LENGTH = 80  # a tar header has 100 bytes for key and field
-# pixels: a global view of 512 that shows a third of a tile needs no finer one (docs/codecs.md)
-LEAST_SIDE = 1024
-REDUCED_QUALITY = (
-    90  # of reductions, with colour at full size: fewer bytes and less loss than 95 with it halved
-)
 
 
-@dataclass(frozen=True)
-class ShardOptions:
-    """How tiles are packed; with the tiles it decides every byte."""
+class WrittenShard(ShardFiles):
+    """A shard that is written, with what the manifest will say of its samples.
 
-    samples_per_shard: int = 256
-    seed: int = 0  # of the order in which tiles are packed
-    hr_codec: str = "jpeg"
-    quality: int = 95
+    Attributes:
+        places: lon and lat of each sample.
+        credits: licence, attribution, number of samples.
+    """
 
-    def check(self) -> None:
-        """Raises InputError for what cannot be."""
-        if (
-            self.hr_codec not in HR_SUFFIXES
-            or not 1 <= self.quality <= 100
-            or self.samples_per_shard < 1
-        ):
-            raise InputError(
-                f"shards: expected hr_codec in {sorted(HR_SUFFIXES)}, quality in 1..100 and "
-                f"samples_per_shard >= 1, found {self.hr_codec!r}, {self.quality}, "
-                f"{self.samples_per_shard}"
-            )
+    places: list[tuple[float, float]]
+    credits: list[tuple[str, str, int]]
 
 
 def write_shards(
     tiles: Iterable[Tile],
     out: str | Path,
     options: ShardOptions = ShardOptions(),
+    *,
     overwrite: bool = False,
-) -> dict:
-    """Pack tiles, shuffled by the options' seed, into ``out`` and return the manifest.
+) -> Manifest:
+    """Pack tiles, shuffled by the options' seed.
 
-    A Sequence may load its tiles lazily and is asked for one at a time; any other iterable is held
-    in memory. Raises InputError for malformed tiles, repeated keys, or a folder that must not be
-    written."""
+    Args:
+        tiles: a Sequence may load its tiles lazily and is asked for one at a time; any other
+            iterable is held in memory.
+        out: folder of the dataset.
+        options: how they are packed.
+        overwrite: replace a dataset that is there.
+
+    Raises:
+        InputError: a tile is malformed, a key comes twice, or the folder must not be written.
+    """
     options.check()
-    out, tiles = Path(out), tiles if isinstance(tiles, Sequence) else list(tiles)
+    out = Path(out)
+    if not isinstance(tiles, Sequence):
+        tiles = list(tiles)
     if not tiles:
         raise InputError(f"{out}: no tiles to pack; prepare an archive first")
-    claim(out, overwrite)
-    sequence = _once(tiles[i] for i in packing_order(len(tiles), options.seed))
-    records = [
-        write_shard(out, number, islice(sequence, options.samples_per_shard), options)
-        for number in range(-(-len(tiles) // options.samples_per_shard))
-    ]
-    return write_manifest(out, records, options)
+    claim(out, overwrite=overwrite)
+    shuffled = _unique(tiles[i] for i in packing_order(len(tiles), options.seed))
+    shards = []
+    for number in range(-(-len(tiles) // options.samples_per_shard)):
+        part = islice(shuffled, options.samples_per_shard)
+        shards.append(write_shard(out, number, part, options))
+    return write_manifest(out, shards, options)
 
 
 def packing_order(count: int, seed: int) -> list[int]:
@@ -103,107 +98,113 @@ def packing_order(count: int, seed: int) -> list[int]:
     return [int(i) for i in generator(seed, "shards").permutation(count)]
 
 
-def claim(out: Path, overwrite: bool) -> None:
-    """Make ``out`` a folder without shards. Only files that carry our names are ever removed;
-    half-written ones always.
+def claim(out: Path, *, overwrite: bool) -> None:
+    """Make ``out`` a folder without shards.
 
-    Raises InputError when there are shards and ``overwrite`` is false, or a file lies at ``out``.
+    Only files with the names of a dataset are ever removed; half-written ones always.
+
+    Raises:
+        InputError: there are shards and ``overwrite`` is false, or a file lies at ``out``.
     """
     if out.exists() and not out.is_dir():
         raise InputError(
             f"{out}: expected a folder for the shards, found a file; choose another place"
         )
     out.mkdir(parents=True, exist_ok=True)
-    ours = [
-        out / MANIFEST,
-        *out.glob("shard-??????.tar"),
-        *out.glob("shard-??????.index.jsonl"),
-    ]  # manifest goes first
-    ours = [path for path in ours if path.exists()]
-    if ours and not overwrite:
+    shards = [*out.glob("shard-??????.tar"), *out.glob("shard-??????.index.jsonl")]
+    dataset = [path for path in (out / MANIFEST, *shards) if path.exists()]  # manifest goes first
+    if dataset and not overwrite:
         raise InputError(
-            f"{out}: holds shards already (found {ours[0].name}); pass --overwrite to replace them"
+            f"{out}: holds shards already (found {dataset[0].name}); pass --overwrite to replace "
+            f"them"
         )
-    for path in [*ours, *out.glob(MANIFEST + PARTIAL), *out.glob(f"shard-??????.*{PARTIAL}")]:
+    partial = [*out.glob(MANIFEST + PARTIAL), *out.glob(f"shard-??????.*{PARTIAL}")]
+    for path in [*dataset, *partial]:
         path.unlink()
 
 
-def write_shard(out: Path, number: int, tiles: Iterable[Tile], options: ShardOptions) -> dict:
-    """Write one tar and its index, each published by a rename, the index last. Returns the shard's
-    record:
+def write_shard(
+    out: Path, number: int, tiles: Iterable[Tile], options: ShardOptions
+) -> WrittenShard:
+    """Write one tar and its index, each published by a rename, the index last.
 
-    ``name``, ``size``, ``samples``, ``index_size``, ``index_hash``, ``head`` ([size, crc32c] of the
-    index's first line), ``places`` (lon, lat of each sample) and ``credits`` ([licence,
-    attribution, samples]). Raises InputError for a malformed tile."""
-    name, entries, credits = f"shard-{number:06d}", [], Counter()
+    Raises:
+        InputError: a tile is malformed.
+    """
+    name = f"shard-{number:06d}"
+    entries: list[IndexEntry] = []
+    credits: Counter[tuple[str, str]] = Counter()
     with whole_file(out / tar_name(name)) as scratch, open(scratch, "wb") as file:
         with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             for tile in tiles:
-                check_tile(tile)
-                if len(tile.key) > KEY_LENGTH:
-                    raise InputError(
-                        f"tile {tile.key!r}: a key in a shard has at most {KEY_LENGTH} characters"
-                    )
-                entries.append(_add(tar, file, tile, options))
+                _check_for_shard(tile)
+                entries.append(_append(tar, file, tile, options))
                 credits[tile.licence, tile.attribution] += 1
         force(file)
         size = file.tell()
     index, head = _index(name, entries)
     write_whole(out / index_name(name), index, durable=True)
-    return {
-        "name": name,
-        "size": size,
-        "samples": len(entries),
-        "index_size": len(index),
-        "index_hash": content_hash(index),
-        "head": head,
-        "places": [[entry["lon"], entry["lat"]] for entry in entries],
-        "credits": [[*credit, count] for credit, count in sorted(credits.items())],
-    }
-
-
-def write_manifest(out: Path, records: Sequence[dict], options: ShardOptions) -> dict:
-    """Make a dataset of shards that were written: give every sample its region, sum up credits,
-    write the manifest."""
-    regions = RegionTable.from_points(
-        [tuple(place) for record in records for place in record["places"]]
+    return WrittenShard(
+        name=name,
+        size=size,
+        samples=len(entries),
+        index_size=len(index),
+        index_hash=content_hash(index),
+        head=head,
+        places=[(entry.lon, entry.lat) for entry in entries],
+        credits=[(*credit, count) for credit, count in sorted(credits.items())],
     )
-    credits = Counter()
-    for record in records:
-        for licence, attribution, count in record["credits"]:
+
+
+def write_manifest(out: Path, shards: Sequence[WrittenShard], options: ShardOptions) -> Manifest:
+    """Make a dataset of written shards: give each sample its region, add up credits."""
+    places = []
+    credits: Counter[tuple[str, str]] = Counter()
+    for shard in shards:
+        places += shard.places
+        for licence, attribution, count in shard.credits:
             credits[licence, attribution] += count
-    shards = [
-        {
-            **{
-                name: record[name]
-                for name in ("name", "size", "samples", "index_size", "index_hash", "head")
-            },
-            "regions": [regions.lookup(*place) for place in record["places"]],
-        }
-        for record in records
-    ]
-    manifest = {
-        "format": FORMAT,
-        "version": VERSION,
-        "samples": sum(record["samples"] for record in records),
-        "seed": options.seed,
-        "shards": shards,
-        "regions": regions.to_json(),
-        "classes": class_table(),
-        "fingerprint": content_hash("".join(record["index_hash"] for record in records).encode()),
-        "attribution": [
-            {"licence": licence, "attribution": text, "samples": count}
-            for (licence, text), count in sorted(credits.items())
-        ],
-    }
-    manifest["hash"] = manifest_hash(manifest)
-    text = json.dumps(manifest, indent=1, sort_keys=True)
+    regions = RegionTable.from_points(places)
+    hashes = "".join(shard.index_hash for shard in shards)
+    unsigned = Manifest(
+        format=FORMAT,
+        version=VERSION,
+        samples=len(places),
+        seed=options.seed,
+        shards=[_with_regions(shard, regions) for shard in shards],
+        regions=regions.to_json(),
+        classes=[ClassRow(**row) for row in class_table()],
+        fingerprint=content_hash(hashes.encode()),
+        attribution=_credits(credits),
+        hash="",
+    )
+    manifest = unsigned.model_copy(update={"hash": manifest_hash(unsigned.model_dump())})
+    text = json.dumps(manifest.model_dump(), indent=1, sort_keys=True)
     write_whole(out / MANIFEST, text, durable=True)
     return manifest
 
 
-def _once(tiles: Iterable[Tile]) -> Iterator[Tile]:
-    """Pass tiles on, each key once."""
+def _with_regions(shard: WrittenShard, regions: RegionTable) -> ShardRecord:
+    """A shard as the manifest has it."""
+    indices = []
+    for place in shard.places:
+        region = regions.lookup(*place)
+        assert region is not None, "the table is made of these places"
+        indices.append(region)
+    files = {name: getattr(shard, name) for name in ShardFiles.model_fields}
+    return ShardRecord(**files, regions=indices)
+
+
+def _credits(samples: Counter[tuple[str, str]]) -> list[Credit]:
+    """Credits from (licence, attribution) -> samples, sorted."""
+    credits = []
+    for (licence, attribution), count in sorted(samples.items()):
+        credits.append(Credit(licence=licence, attribution=attribution, samples=count))
+    return credits
+
+
+def _unique(tiles: Iterable[Tile]) -> Iterator[Tile]:
+    """Pass tiles on, and refuse a key that comes twice."""
     keys = set()
     for tile in tiles:
         if tile.key in keys:
@@ -214,116 +215,45 @@ def _once(tiles: Iterable[Tile]) -> Iterator[Tile]:
         yield tile
 
 
-def _add(tar: tarfile.TarFile, file, tile: Tile, options: ShardOptions) -> dict:
-    """Append one tile; returns its index entry. ``block`` is the stretch of the tar that holds the
-    sample."""
-    entry, start = _describe(tile), file.tell()
-    for field, (suffix, data, extra) in _members(tile, options).items():
-        info = tarfile.TarInfo(
-            f"{tile.key}.{suffix}"
-        )  # mtime, uid and gid stay 0: equal bytes every time
-        info.size = len(data)
-        entry["members"][field] = {
-            "name": info.name,
-            "size": info.size,
-            "crc32c": checksum(data),
-            "offset": file.tell() + tarfile.BLOCKSIZE,
-            **extra,
-        }
-        tar.addfile(info, io.BytesIO(data))
-    entry["block"] = [start, file.tell() - start]
-    return entry
+def _check_for_shard(tile: Tile) -> None:
+    """Refuse a tile that is malformed or whose key is too long for a tar header."""
+    check_tile(tile)
+    if len(tile.key) > KEY_LENGTH:
+        raise InputError(f"tile {tile.key!r}: a key in a shard has at most {KEY_LENGTH} characters")
 
 
-def _describe(tile: Tile) -> dict:
-    """What the index says of a sample, members still missing."""
-    return {
-        "key": tile.key,
-        "cells": tile.cells,
-        "lon": tile.lon,
-        "lat": tile.lat,
-        "modalities": tile.modalities,
-        "dates": {name: tile.dates[name] for name in tile.modalities},
-        "members": {},
-        # frames with at least one valid pixel: the others are never drawn
-        "usable": {
-            name: np.flatnonzero(tile.valid[name].any((1, 2))).tolist() for name in tile.modalities
-        },
-    }
+def _append(tar: tarfile.TarFile, file: IO[bytes], tile: Tile, options: ShardOptions) -> IndexEntry:
+    """Append one tile to a tar; returns its index entry."""
+    start = file.tell()
+    members = {}
+    for field, encoded in encode_tile(tile, options).items():
+        info = tarfile.TarInfo(f"{tile.key}.{encoded.suffix}")
+        info.size = len(encoded.data)  # mtime, uid and gid stay 0: equal bytes every time
+        members[field] = _member(info, encoded, file.tell() + tarfile.BLOCKSIZE)
+        tar.addfile(info, io.BytesIO(encoded.data))
+    return IndexEntry(**describe(tile), members=members, block=(start, file.tell() - start))
 
 
-def _members(tile: Tile, options: ShardOptions) -> dict[str, tuple[str, bytes, dict]]:
-    """field -> (member suffix, bytes, what the index needs besides offset, size and checksum), in
-    the tar's order."""
-    found = {}
-    for name in tile.modalities:
-        array, valid = tile.arrays[name], tile.valid[name]
-        found[f"{name}_valid"] = (f"{name}_valid.{MASKS}", *encode_masks(valid))
-        if name == "hr":
-            for level, image in enumerate(_pyramid(array)):
-                quality = min(options.quality, REDUCED_QUALITY) if level else options.quality
-                data = _image(
-                    image.transpose(1, 2, 0), options.hr_codec, quality, whole_colour=level > 0
-                )
-                found[hr_field(level)] = (
-                    f"{hr_field(level)}.{HR_SUFFIXES[options.hr_codec]}",
-                    data,
-                    {},
-                )
-        else:
-            try:
-                found[name] = (f"{name}.{SERIES}", *encode_series(array, valid, name))
-            except InputError as error:
-                raise InputError(f"tile {tile.key!r}: {error}") from error
-    if "labels" in tile.arrays:
-        found["labels"] = ("labels.png", _image(tile.arrays["labels"], "png"), {})
-    meta = {
-        name: getattr(tile, name)
-        for name in ("crs", "transform", "source", "licence", "attribution")
-    }
-    meta |= {name: value for name, value in _describe(tile).items() if name != "members"}
-    meta["stacks"] = {field: extra for field, (_, _, extra) in found.items() if extra}
-    return {"meta": ("meta.json", json.dumps(meta, sort_keys=True).encode(), {}), **found}
+def _member(info: tarfile.TarInfo, encoded: Encoded, offset: int) -> AnyMember:
+    """The record of a member whose bytes begin at ``offset`` of the tar."""
+    member = Member(name=info.name, size=info.size, crc32c=checksum(encoded.data), offset=offset)
+    if encoded.layout is None:
+        return member
+    fields = {**member.model_dump(), **encoded.layout.model_dump()}
+    if isinstance(encoded.layout, SeriesLayout):
+        return SeriesMember(**fields)
+    return MaskMember(**fields)
 
 
-def _pyramid(image: np.ndarray) -> list[np.ndarray]:
-    """3 H W uint8 and its reductions by 2, 4, ... down to LEAST_SIDE.
-
-    Views that shrink the image are cut from the coarsest one that is still as fine as they are.
-    Means of 2 x 2 pixels in whole numbers: the same on every machine, and nothing crosses the
-    border of a cell."""
-    levels = [image]
-    while levels[-1].shape[-1] >= 2 * LEAST_SIDE and HR_PIXELS >> len(levels):
-        x = levels[-1].astype(np.uint16)
-        levels.append(
-            (
-                (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2] + 2) >> 2
-            ).astype(np.uint8)
-        )
-    return levels
-
-
-def _image(array: np.ndarray, codec: str, quality: int = 0, whole_colour: bool = False) -> bytes:
-    """Encode H W 3 or H W uint8. Cells are whole blocks of JPEG, so an invalid cell does not ring
-    into others."""
-    buffer = io.BytesIO()
-    options = (
-        {"quality": quality, "subsampling": 0 if whole_colour else 2} if codec == "jpeg" else {}
-    )
-    Image.fromarray(np.ascontiguousarray(array)).save(buffer, codec, **options)
-    return buffer.getvalue()
-
-
-def _index(name: str, entries: list[dict]) -> tuple[bytes, list[int]]:
-    """The sidecar's bytes, and [size, crc32c] of its first line, which says where the others lie
-    (from its own end)."""
-    lines = [
-        json.dumps(entry, sort_keys=True, separators=(",", ":")).encode() + b"\n"
-        for entry in entries
-    ]
-    offsets = accumulate(map(len, lines), initial=0)
-    rows = [[offset, len(line), checksum(line)] for offset, line in zip(offsets, lines)]
-    head = (
-        json.dumps({"shard": tar_name(name), "rows": rows}, separators=(",", ":")).encode() + b"\n"
-    )
-    return head + b"".join(lines), [len(head), checksum(head)]
+def _index(name: str, entries: Iterable[IndexEntry]) -> tuple[bytes, tuple[int, int]]:
+    """The bytes of an index; size and CRC32C of its first line."""
+    lines = []
+    rows = []
+    offset = 0
+    for entry in entries:
+        line = entry.line()
+        lines.append(line)
+        rows.append((offset, len(line), checksum(line)))
+        offset += len(line)
+    head = IndexHead(shard=tar_name(name), rows=rows).line()
+    return head + b"".join(lines), (len(head), checksum(head))

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from data.stream import colour
 from data.stream.settings import GLOBAL, LOCAL, AugmentSettings
-from data.tiles.tile import HR_PIXELS, day_index
+from data.tiles.modalities import HR_PIXELS
+from data.tiles.tile import day_index
 
 
 def draw_frames(rng: np.random.Generator, available: np.ndarray, count: int) -> np.ndarray:

@@ -243,6 +243,6 @@ class Steps(Dataset):
     def _key(self, sample: int) -> str:
         """Key of a sample, or its number if its index entry cannot be read."""
         try:
-            return self.dataset.entry(sample)["key"]
+            return self.dataset.entry(sample).key
         except InputError:
             return f"sample {sample}"

@@ -8,8 +8,8 @@ from torch import Tensor
 from data.stream.augment import Colours, recolour
 from data.stream.sample import Batch, CutSample, CutView, ViewSet
 from data.stream.settings import DataSettings, ViewSize
-from data.tiles.modalities import MODALITIES
-from data.tiles.tile import HR_PIXELS, LABEL_PIXELS, UNLABELLED
+from data.tiles.modalities import HR_PIXELS, MODALITIES
+from data.tiles.tile import LABEL_PIXELS, UNLABELLED
 
 
 def empty_batch(step: int, size: int, settings: DataSettings) -> Batch:

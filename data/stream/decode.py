@@ -10,10 +10,11 @@ from torchvision.io import ImageReadMode, decode_image
 from data.errors import InputError
 from data.shards.dataset import ShardDataset, Want
 from data.shards.files import hr_field
+from data.shards.records import IndexEntry
 from data.shards.stacks import decode_masks, decode_series
 from data.stream.mixture import Mixture
-from data.tiles.modalities import MODALITIES
-from data.tiles.tile import HR_PIXELS, LABEL_PIXELS
+from data.tiles.modalities import HR_PIXELS, MODALITIES
+from data.tiles.tile import LABEL_PIXELS
 
 Source = Mixture | ShardDataset
 
@@ -22,7 +23,7 @@ Source = Mixture | ShardDataset
 class Raw:
     """The drawn bytes of one sample, checked, not yet decoded."""
 
-    entry: dict  # of the index
+    entry: IndexEntry
     frames: dict[str, np.ndarray]  # modality -> indices of the drawn frames
     level: int  # of the high-resolution image
     data: dict[Want, bytes]
@@ -83,7 +84,7 @@ def read_raw(
     """Read the bytes that ``unpack`` needs, in one request; arguments and errors as ``decode``."""
     entry = dataset.entry(sample)
     wants: list[Want] = []
-    if labels and "labels" in entry["members"]:
+    if labels and "labels" in entry.members:
         wants.append(("labels", None))
     for modality, chosen in frames.items():
         if len(chosen) == 0:
@@ -103,7 +104,7 @@ def unpack(raw: Raw) -> Decoded:
     Raises:
         InputError: bands or sides are not those of the sensor and the sample's cells.
     """
-    cells = raw.entry["cells"]
+    cells = raw.entry.cells
     decoded = Decoded(cells)
     for modality, chosen in raw.frames.items():
         if len(chosen) == 0:
@@ -126,9 +127,9 @@ def unpack(raw: Raw) -> Decoded:
 def _masks(raw: Raw, modality: str) -> np.ndarray:
     """Masks of all stored frames of a sensor: T N N bool."""
     name = f"{modality}_valid"
-    masks = decode_masks(raw.entry["members"][name], raw.data[name, None])
-    cells = raw.entry["cells"]
-    expected = (len(raw.entry["dates"][modality]), cells, cells)
+    masks = decode_masks(raw.entry.masks(name), raw.data[name, None])
+    cells = raw.entry.cells
+    expected = (len(raw.entry.dates[modality]), cells, cells)
     _check_shape(raw, name, "frames x rows x columns", expected=expected, actual=masks.shape)
     return masks
 
@@ -137,7 +138,7 @@ def _hr_image(raw: Raw) -> Tensor:
     """The high-resolution image at the level that was read: 3 pN pN uint8."""
     name = hr_field(raw.level)
     image = _image(raw.data[name, None], ImageReadMode.RGB)
-    side = (HR_PIXELS * raw.entry["cells"]) >> raw.level
+    side = (HR_PIXELS * raw.entry.cells) >> raw.level
     expected = (3, side, side)
     _check_shape(raw, name, "bands x rows x columns", expected=expected, actual=image.shape)
     return image
@@ -146,8 +147,8 @@ def _hr_image(raw: Raw) -> Tensor:
 def _series(raw: Raw, modality: str, frames: np.ndarray) -> Tensor:
     """Some frames of a series: T C N N float32."""
     chunks = [raw.data[modality, int(frame)] for frame in frames]
-    series = decode_series(raw.entry["members"][modality], chunks)
-    cells = raw.entry["cells"]
+    series = decode_series(raw.entry.series(modality), chunks)
+    cells = raw.entry.cells
     expected = (len(frames), len(MODALITIES[modality].bands), cells, cells)
     axes = "frames x bands x rows x columns"
     _check_shape(raw, modality, axes, expected=expected, actual=series.shape)
@@ -163,7 +164,7 @@ def _check_shape(
     expected_sides = " x ".join(map(str, expected))
     actual_sides = " x ".join(map(str, actual))
     raise InputError(
-        f"sample {raw.entry['key']!r}, field {member!r}: expected {axes} of {expected_sides}, "
+        f"sample {raw.entry.key!r}, field {member!r}: expected {axes} of {expected_sides}, "
         f"found {actual_sides}; build the shards again"
     )
 

@@ -40,20 +40,20 @@ def draw_sample(
         InputError: the sample's index entry cannot be read.
     """
     entry = dataset.entry(sample)
-    random = partial(generator, seed, entry["key"], use)  # called with purpose and view
+    random = partial(generator, seed, entry.key, use)  # called with purpose and view
     frames: dict[str, np.ndarray] = {}
     dates: dict[str, list[str]] = {}
     days: dict[str, np.ndarray] = {}
     for modality, count in settings.frames.items():
-        usable = entry["usable"].get(modality, [])
+        usable = entry.usable.get(modality, [])
         frames[modality] = draw_frames(random("frames", modality), usable, count)
         if len(frames[modality]) == 0:
             continue
-        dates[modality] = [entry["dates"][modality][frame] for frame in frames[modality]]
+        dates[modality] = [entry.dates[modality][frame] for frame in frames[modality]]
         days[modality] = jitter_days(
             random("days", modality), dates[modality], settings.augment.date_jitter_days
         )
-    views = draw_views(random("views"), entry["cells"], settings.views)
+    views = draw_views(random("views"), entry.cells, settings.views)
     colours: dict[str, list[Colours]] = {}
     for size, group in views.items():
         colours[size] = []
@@ -63,12 +63,12 @@ def draw_sample(
     return SampleDraw(
         sample=sample,
         use=use,
-        key=entry["key"],
+        key=entry.key,
         region=dataset.region(sample),
         frames=frames,
         dates=dates,
         days=days,
         views=views,
         colours=colours,
-        level=hr_level(views, settings.views, hr_levels(entry["members"])),
+        level=hr_level(views, settings.views, hr_levels(entry.members)),
     )

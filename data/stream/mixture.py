@@ -8,6 +8,7 @@ from itertools import accumulate
 from data.errors import InputError
 from data.hashing import content_hash
 from data.shards.dataset import ShardDataset, Want
+from data.shards.records import ClassRow, Credit, IndexEntry
 from data.stream.order import Part
 from data.stream.settings import DataSettings
 from data.tiles.regions import RegionTable
@@ -63,15 +64,15 @@ class Mixture:
         return parts
 
     @property
-    def attribution(self) -> list[dict]:
+    def attribution(self) -> list[Credit]:
         """Licences and their number of samples: {"licence", "attribution", "samples"} each."""
         samples: Counter[tuple[str, str]] = Counter()
         for dataset in self.datasets:
             for record in dataset.attribution:
-                samples[record["licence"], record["attribution"]] += record["samples"]
+                samples[record.licence, record.attribution] += record.samples
         records = []
         for (licence, text), count in sorted(samples.items()):
-            records.append({"licence": licence, "attribution": text, "samples": count})
+            records.append(Credit(licence=licence, attribution=text, samples=count))
         return records
 
     @property
@@ -97,7 +98,7 @@ class Mixture:
             keys += dataset.keys()
         return keys
 
-    def entry(self, sample: int) -> dict:
+    def entry(self, sample: int) -> IndexEntry:
         """See ``ShardDataset.entry``."""
         dataset, row, _ = self._locate(sample)
         return dataset.entry(row)
@@ -120,7 +121,7 @@ class Mixture:
         return self.datasets[number], sample - self._starts[number], self._regions[number]
 
 
-def _common_classes(datasets: Sequence[ShardDataset]) -> list[dict]:
+def _common_classes(datasets: Sequence[ShardDataset]) -> list[ClassRow]:
     """The class table of all datasets. Raises InputError if they differ."""
     first = datasets[0]
     for other in datasets[1:]:

@@ -14,7 +14,8 @@ from torch.nn.functional import interpolate
 
 from data.stream.resize import bicubic, masked_bicubic
 from data.stream.settings import ViewSettings
-from data.tiles.tile import HR_PIXELS, LABEL_PIXELS
+from data.tiles.modalities import HR_PIXELS
+from data.tiles.tile import LABEL_PIXELS
 
 # Rectangles tried before a square is taken, as torchvision's RandomResizedCrop does.
 ATTEMPTS = 10

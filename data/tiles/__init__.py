@@ -1,1 +1,1 @@
-"""What a tile is: sensors, classes, regions, and the zarr archive that holds tiles."""
+"""What a tile is: sensors, classes, regions, and the zarr archive that stores tiles."""

@@ -1,16 +1,15 @@
-"""The zarr archive: one group a tile under ``<archive>/tiles/<key>``, each published whole or not
-at all.
+"""The zarr archive: one group a tile under ``<archive>/tiles/<key>``, each whole or not there.
 
-A tile is written under a temporary name that no key can have and moved to its place by one rename,
-so a killed job never leaves half a tile that a reader could meet. (Against a power cut see
-data/jobs/journal.py: to force every file of every tile to the disk takes longer than to write it.)
+A tile is written under a temporary name that no key can have and moved to its place by one rename.
+So a killed job never leaves half a tile that a reader could meet. Against a power cut see
+data/jobs/journal.py: to force every file of every tile to the disk takes longer than to write it.
 """
 
 import json
 import os
-import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
@@ -18,33 +17,46 @@ from zarr.codecs import ZstdCodec
 
 from data.errors import InputError
 from data.hashing import new_hash
+from data.tiles.check import KEY, check_tile
 from data.tiles.classes import class_table
-from data.tiles.tile import HR_PIXELS, LABEL_PIXELS, Tile
+from data.tiles.tile import Tile
 
 FORMAT = "skysense-archive"
 VERSION = 2
 CHUNK_BYTES = 4 * 2**20  # series are cut along time into chunks of about this size
 HR_CHUNK = 512  # pixels a side
 METADATA = ("crs", "transform", "cells", "lon", "lat", "dates", "source", "licence", "attribution")
-KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # no dot: tar members are named <key>.<field>
+MASK = "_valid"  # ends the name of a sensor's mask
 
 
-def create_archive(path: str | Path, overwrite: bool = False) -> Path:
-    """Make an empty archive. Raises InputError when ``path`` holds anything that is not an archive
-    of ours, or an archive while ``overwrite`` is false."""
+def create_archive(path: str | Path, *, overwrite: bool = False) -> Path:
+    """Make an empty archive.
+
+    Args:
+        path: a folder that is empty or not there.
+        overwrite: replace an archive that is there.
+
+    Raises:
+        InputError: ``path`` holds anything that is not an archive of this program, or an archive
+            while ``overwrite`` is false.
+    """
     path = Path(path)
-    check_writable(path, overwrite)
+    check_writable(path, overwrite=overwrite)
     if path.exists() and any(path.iterdir()):
         shutil.rmtree(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    attributes = {"format": FORMAT, "version": VERSION, "classes": class_table()}
+    attributes: dict[str, Any] = {"format": FORMAT, "version": VERSION, "classes": class_table()}
     zarr.open_group(str(path), mode="w", zarr_format=3, attributes=attributes)
     zarr.open_group(str(path / "tiles"), mode="w", zarr_format=3)
     return path
 
 
-def check_writable(path: str | Path, overwrite: bool) -> None:
-    """Raise InputError if an archive must not be written at ``path``; touches nothing."""
+def check_writable(path: str | Path, *, overwrite: bool) -> None:
+    """Check that an archive may be written at ``path``; touches nothing.
+
+    Raises:
+        InputError: it may not.
+    """
     path = Path(path)
     if not path.exists():
         return
@@ -63,45 +75,55 @@ def check_writable(path: str | Path, overwrite: bool) -> None:
 
 
 def is_archive(path: str | Path) -> bool:
-    """Whether ``path`` is a zarr group that create_archive made."""
+    """Whether ``path`` is a zarr group that ``create_archive`` made."""
     if not (Path(path) / "zarr.json").is_file():
         return False
     try:
-        return zarr.open_group(str(path), mode="r").attrs.get("format") == FORMAT
-    except (
-        ValueError,
-        KeyError,
-        FileNotFoundError,
-    ):  # a zarr.json that is no group, or no JSON at all
+        attributes = zarr.open_group(str(path), mode="r").attrs
+    except (ValueError, KeyError, FileNotFoundError):  # zarr.json is no group, or no JSON at all
         return False
+    return attributes.get("format") == FORMAT
 
 
 def check_archive(path: str | Path) -> Path:
-    """The archive's path; InputError when it is none, or of another format version."""
+    """The archive's path.
+
+    Raises:
+        InputError: there is no archive, or one of another format version.
+    """
     path = Path(path)
     if not is_archive(path):
-        raise InputError(f"{path}: expected a tile archive (made by skysense prepare), found none")
+        raise InputError(
+            f"{path}: expected a tile archive (made by launch/prepare_data.py), found none"
+        )
     version = zarr.open_group(str(path), mode="r").attrs.get("version")
     if version != VERSION:
         raise InputError(
-            f"{path}: archive version {version}, this program reads {VERSION}; prepare the data again"
+            f"{path}: archive version {version}, this program reads {VERSION}; "
+            f"prepare the data again"
         )
     return path
 
 
 def write_tile(archive: str | Path, tile: Tile) -> str:
-    """Store one tile; returns its digest. Raises InputError for a malformed tile or a key that is
-    already there."""
+    """Store one tile.
+
+    Returns:
+        The tile's digest.
+
+    Raises:
+        InputError: the tile is malformed, or its key is already there.
+    """
     check_tile(tile)
     archive = check_archive(archive)
-    place, partial = archive / "tiles" / tile.key, archive / "tiles" / f".partial-{tile.key}"
+    place = archive / "tiles" / tile.key
+    partial = _partial(archive, tile.key)
     if place.exists():
         raise InputError(f"{archive}: tile {tile.key!r} is there already; keys must be unique")
     shutil.rmtree(partial, ignore_errors=True)
     digest = tile_digest(tile)
-    group = zarr.open_group(
-        str(partial), mode="w", zarr_format=3, attributes={**_metadata(tile), "digest": digest}
-    )
+    attributes = {**_metadata(tile), "digest": digest}
+    group = zarr.open_group(str(partial), mode="w", zarr_format=3, attributes=attributes)
     for name, array in _members(tile).items():
         group.create_array(
             name,
@@ -114,31 +136,39 @@ def write_tile(archive: str | Path, tile: Tile) -> str:
 
 
 def read_tile(archive: str | Path, key: str) -> Tile:
-    """One tile, whole. Raises InputError when the archive has no such key."""
+    """One tile, whole.
+
+    Raises:
+        InputError: the archive has no such key.
+    """
     group = zarr.open_group(str(_place(archive, key)), mode="r", zarr_format=3)
-    members = {name: array[:] for name, array in group.arrays()}
-    attributes = {name: group.attrs[name] for name in METADATA}
-    attributes["transform"] = tuple(attributes["transform"])
-    valid = {
-        name.removesuffix("_valid"): array
-        for name, array in members.items()
-        if name.endswith("_valid")
-    }
-    arrays = {name: array for name, array in members.items() if not name.endswith("_valid")}
-    return Tile(key=key, arrays=arrays, valid=valid, **attributes)
+    arrays: dict[str, np.ndarray] = {}
+    valid: dict[str, np.ndarray] = {}
+    for name, member in group.arrays():
+        array = np.asarray(member[:])
+        if name.endswith(MASK):
+            valid[name.removesuffix(MASK)] = array
+        else:
+            arrays[name] = array
+    metadata: dict[str, Any] = {name: group.attrs[name] for name in METADATA}
+    metadata["transform"] = tuple(metadata["transform"])
+    return Tile(key=key, arrays=arrays, valid=valid, **metadata)
 
 
 def discard_tile(archive: str | Path, key: str) -> None:
     """Remove what there is of a tile, whole or half-written."""
-    for name in (key, f".partial-{key}"):
-        if (Path(archive) / "tiles" / name).exists():
-            shutil.rmtree(Path(archive) / "tiles" / name)
+    for place in (Path(archive) / "tiles" / key, _partial(archive, key)):
+        if place.exists():
+            shutil.rmtree(place)
 
 
 def tile_digest(tile: Tile) -> str:
-    """BLAKE2b, 128 bits, in hex, over all that a tile holds: one JSON line of key and metadata,
-    keys sorted; then for each array in order of its name a JSON line [name, dtype, shape] and its
-    bytes, C order, little endian."""
+    """Hash all that a tile holds: BLAKE2b of 128 bits, in hexadecimal digits.
+
+    It covers one JSON line of key and metadata, keys sorted. Then follow, for each array in the
+    order of the names, a JSON line ``[name, dtype, shape]`` and its bytes in C order, little
+    endian.
+    """
     digest = new_hash(_line({"key": tile.key, **_metadata(tile)}))
     for name, array in sorted(_members(tile).items()):
         array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
@@ -148,59 +178,13 @@ def tile_digest(tile: Tile) -> str:
 
 
 def stored_digest(archive: str | Path, key: str) -> str:
-    """The digest that a tile had when it was written, from its metadata alone. Raises InputError as
-    read_tile does."""
-    return json.loads((_place(archive, key) / "zarr.json").read_bytes())["attributes"]["digest"]
+    """The digest that a tile had when it was written, from its metadata alone.
 
-
-def tile_keys(archive: str | Path) -> list[str]:
-    """The keys of all published tiles, sorted."""
-    entries = (check_archive(archive) / "tiles").iterdir()
-    return sorted(entry.name for entry in entries if entry.is_dir() and KEY.fullmatch(entry.name))
-
-
-def check_tile(tile: Tile) -> None:
-    """Raise InputError unless arrays, masks and dates of a tile have the shapes and types of
-    data/tiles/tile.py."""
-    if not KEY.fullmatch(tile.key):
-        raise InputError(f"tile key {tile.key!r}: expected letters, digits, '_' and '-' only")
-    n = tile.cells
-    frames = {name: len(tile.dates.get(name, [])) for name in ("hr", "ms", "sar")}
-    expected = {
-        "hr": ((3, HR_PIXELS * n, HR_PIXELS * n), np.uint8),
-        "ms": ((frames["ms"], 10, n, n), np.uint16),
-        "sar": ((frames["sar"], 2, n, n), np.float32),
-        "labels": ((LABEL_PIXELS * n, LABEL_PIXELS * n), np.uint8),
-    }
-    for name, array in tile.arrays.items():
-        if name not in expected or (array.shape, array.dtype) != (
-            expected[name][0],
-            np.dtype(expected[name][1]),
-        ):
-            raise InputError(
-                f"tile {tile.key!r}: {name} is {array.dtype} {array.shape}, "
-                f"expected {expected.get(name, 'no such array')}"
-            )
-    for name in tile.modalities:
-        mask, dates = tile.valid.get(name), tile.dates.get(name, [])
-        if mask is None or mask.dtype != bool or mask.shape != (len(dates), n, n) or not dates:
-            found = None if mask is None else (str(mask.dtype), mask.shape)
-            raise InputError(
-                f"tile {tile.key!r}: valid[{name!r}] is {found}, expected bool {(len(dates), n, n)} "
-                f"with one date a frame"
-            )
-        if dates != sorted(dates):
-            raise InputError(f"tile {tile.key!r}: dates of {name} are not in time order")
-    if not tile.modalities:
-        raise InputError(f"tile {tile.key!r}: has no modality at all")
-
-
-def _chunks(array: np.ndarray) -> tuple[int, ...]:
-    """Chunk shape: squares of a big raster, whole frames of a series."""
-    if array.shape[-1] > HR_CHUNK:
-        return (*array.shape[:-2], HR_CHUNK, HR_CHUNK)
-    frame_bytes = max(1, array.nbytes // array.shape[0])
-    return (min(array.shape[0], max(1, CHUNK_BYTES // frame_bytes)), *array.shape[1:])
+    Raises:
+        InputError: the archive has no such key.
+    """
+    metadata = json.loads((_place(archive, key) / "zarr.json").read_bytes())
+    return metadata["attributes"]["digest"]
 
 
 def is_intact(archive: str | Path, key: str, digest: str) -> bool:
@@ -212,6 +196,15 @@ def is_intact(archive: str | Path, key: str, digest: str) -> bool:
         return False
 
 
+def tile_keys(archive: str | Path) -> list[str]:
+    """The keys of all published tiles, sorted."""
+    keys = []
+    for entry in (check_archive(archive) / "tiles").iterdir():
+        if entry.is_dir() and KEY.fullmatch(entry.name):
+            keys.append(entry.name)
+    return sorted(keys)
+
+
 def _place(archive: str | Path, key: str) -> Path:
     """The folder of a published tile."""
     place = Path(archive) / "tiles" / key
@@ -220,17 +213,31 @@ def _place(archive: str | Path, key: str) -> Path:
     return place
 
 
-def _metadata(tile: Tile) -> dict:
+def _partial(archive: str | Path, key: str) -> Path:
+    """The folder of a tile that is being written."""
+    return Path(archive) / "tiles" / f".partial-{key}"
+
+
+def _chunks(array: np.ndarray) -> tuple[int, ...]:
+    """Chunk shape: squares of a big raster, whole frames of a series."""
+    if array.shape[-1] > HR_CHUNK:
+        return (*array.shape[:-2], HR_CHUNK, HR_CHUNK)
+    frame_bytes = max(1, array.nbytes // array.shape[0])
+    frames = max(1, CHUNK_BYTES // frame_bytes)
+    return (min(array.shape[0], frames), *array.shape[1:])
+
+
+def _metadata(tile: Tile) -> dict[str, Any]:
     """What stands in a tile's attributes, as JSON has it."""
-    return {
-        name: list(value) if isinstance(value := getattr(tile, name), tuple) else value
-        for name in METADATA
-    }
+    metadata = {name: getattr(tile, name) for name in METADATA}
+    metadata["transform"] = list(metadata["transform"])
+    return metadata
 
 
 def _members(tile: Tile) -> dict[str, np.ndarray]:
     """All arrays of a tile by the name that they have in its group."""
-    return {**tile.arrays, **{f"{name}_valid": mask for name, mask in tile.valid.items()}}
+    masks = {name + MASK: mask for name, mask in tile.valid.items()}
+    return {**tile.arrays, **masks}
 
 
 def _line(value: dict | list) -> bytes:

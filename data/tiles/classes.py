@@ -1,4 +1,4 @@
-"""The class table of dense labels, and how each source's codes and tags fall on it.
+"""The class table of dense labels, and which classes the codes of each source mean.
 
 Names become text prompts for the image-text alignment loss (supplement, eq. 7), so classes are
 things a satellite image shows. A code or tag without an entry stays unlabelled (255): a wrong label
@@ -80,7 +80,7 @@ _PROMPTS = {  # name -> text prompt; the position is the class index, so only ap
 NAMES = tuple(_PROMPTS)
 INDEX = {name: index for index, name in enumerate(NAMES)}
 
-# FLAIR #1 pixel codes; 13 and above are "other"
+# FLAIR #1 pixel codes; 13 and above mean "other"
 FLAIR = {
     1: "building",
     2: "gravel surface",
@@ -96,8 +96,8 @@ FLAIR = {
     12: "ploughed land",
 }
 
-# WorldCereal land-cover codes (LC) and crop types (CT); 99 is "no cropland", which names nothing
-# one can see
+# WorldCereal land-cover codes (LC) and crop types (CT). 99 means "no cropland", which names nothing
+# that an image shows.
 WORLDCEREAL_LC = {
     10: "cropland",
     11: "cropland",
@@ -117,7 +117,7 @@ WORLDCEREAL_CT = {1200: "maize", 5100: "potatoes"}
 
 CODES = {"flair": FLAIR, "worldcereal_lc": WORLDCEREAL_LC, "worldcereal_ct": WORLDCEREAL_CT}
 
-# Drawing order of labels that come as shapes. What is not named is land cover.
+# Drawing order of labels that come as shapes. Classes not named here are land cover.
 LAYERS = {
     "settlement areas": (
         "built-up area",
@@ -155,14 +155,19 @@ LAYERS = {
     ),
 }
 _LAND_COVER = list(LAYERS).index("land cover")
-_RANK = {name: rank for rank, names in enumerate(LAYERS.values()) for name in names}
+_RANK: dict[str, int] = {}
+for _rank, _names in enumerate(LAYERS.values()):
+    _RANK.update(dict.fromkeys(_names, _rank))
 
 
 def class_table() -> list[dict]:
-    """The table as plain data: one {"index", "name", "text"} a class, in index order."""
-    return [{"index": index, "name": name, "text": _PROMPTS[name]} for name, index in INDEX.items()]
+    """The table as plain data: one ``{"index", "name", "text"}`` a class, in index order."""
+    table = []
+    for index, (name, prompt) in enumerate(_PROMPTS.items()):
+        table.append({"index": index, "name": name, "text": prompt})
+    return table
 
 
 def draw_rank(index: int) -> int:
-    """Position of a class in LAYERS: what has the larger rank is drawn over the rest."""
+    """Position of a class in LAYERS: a class of a larger rank is drawn over the others."""
     return _RANK.get(NAMES[index], _LAND_COVER)

@@ -1,12 +1,12 @@
-"""Regions of the geo-context prototypes: an equal-area grid of 65,536 m cells (4,294.967 km2, the
-paper's region).
+"""Regions of the geo-context prototypes: an equal-area grid of 65,536 m cells.
 
-The grid lies on EPSG:6933 (EASE-Grid 2.0: cylindrical, equal-area, true scale at 30 degrees): cells
-are squares of the projection, so all have one area on the ground though not one shape. Cell id =
-row x COLUMNS + column, counted from the north-west corner of the world. Only cells that hold data
-get an index.
+A cell has 4,294.967 km2, the paper's region. The grid lies on EPSG:6933 (EASE-Grid 2.0:
+cylindrical, equal-area, true scale at 30 degrees). Cells are squares of the projection, so all have
+one area on the ground though not one shape. Cell id = row x COLUMNS + column, counted from the
+north-west corner of the world. Only cells that hold data get an index.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,14 +16,19 @@ from data.errors import InputError
 
 CELL = 65_536.0  # metres
 CRS = "EPSG:6933"
-WEST, NORTH = -17_367_530.45, 7_342_230.14  # corner of the projected world, metres
-COLUMNS, ROWS = 531, 225  # the last column and row reach over the edge
+WEST = -17_367_530.45  # corner of the projected world, metres
+NORTH = 7_342_230.14
+COLUMNS = 531  # the last column and row reach over the edge
+ROWS = 225
 EARTH_KM = 6371.0088  # mean radius
 
 
 def cell_of(lon: float, lat: float) -> int:
-    """Grid cell that holds a point given in degrees. Raises InputError outside [-180, 180] x [-90,
-    90]."""
+    """Grid cell that holds a point given in degrees.
+
+    Raises:
+        InputError: the point lies outside [-180, 180] x [-90, 90].
+    """
     if not (-180 <= lon <= 180 and -90 <= lat <= 90):
         raise InputError(
             f"region of lon {lon}, lat {lat}: expected degrees within [-180, 180] and [-90, 90]"
@@ -35,8 +40,10 @@ def cell_of(lon: float, lat: float) -> int:
 
 
 def cell_centre(cell: int) -> tuple[float, float]:
-    """Lon, lat in degrees of a cell's centre; cells that reach over the edge of the world give its
-    edge."""
+    """Lon and lat of a cell's centre, in degrees.
+
+    Cells that reach over the edge of the world give a point on the edge.
+    """
     row, column = divmod(cell, COLUMNS)
     x = min(WEST + (column + 0.5) * CELL, -WEST)
     y = max(NORTH - (row + 0.5) * CELL, -NORTH)
@@ -46,11 +53,15 @@ def cell_centre(cell: int) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class RegionTable:
-    """Occupied grid cells, ascending; a cell's position is its region index."""
+    """Occupied grid cells, ascending. A cell's position is its region index.
+
+    Raises:
+        InputError: the cells do not ascend.
+    """
 
     cells: tuple[int, ...]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if list(self.cells) != sorted(set(self.cells)):
             raise InputError(
                 "region table: cells must ascend without repeats; make the shards again"
@@ -60,25 +71,42 @@ class RegionTable:
         return len(self.cells)
 
     @classmethod
-    def from_points(cls, points: list[tuple[float, float]]) -> "RegionTable":
-        """Table of the cells that hold the given (lon, lat) points."""
-        return cls(tuple(sorted({cell_of(lon, lat) for lon, lat in points})))
+    def from_points(cls, points: Iterable[tuple[float, float]]) -> "RegionTable":
+        """Table of the cells that hold the given points (lon, lat)."""
+        cells = {cell_of(lon, lat) for lon, lat in points}
+        return cls(tuple(sorted(cells)))
 
     def lookup(self, lon: float, lat: float) -> int | None:
-        """Region index of a point, or None where the table has no such cell."""
+        """Region index of a point; None where the table has no such cell."""
         cell = cell_of(lon, lat)
         position = int(np.searchsorted(self.cells, cell))
-        return position if position < len(self.cells) and self.cells[position] == cell else None
+        if position < len(self.cells) and self.cells[position] == cell:
+            return position
+        return None
 
-    def nearest(self, lon: float, lat: float, max_km: float | None = None) -> int | None:
-        """Region index of the occupied cell whose centre is nearest on the sphere (the own cell
-        first); None when the table is empty or the centre is farther than ``max_km``."""
+    def nearest(self, lon: float, lat: float, *, max_km: float | None = None) -> int | None:
+        """Region index of the occupied cell whose centre is nearest on the sphere.
+
+        The cell that holds the point comes first.
+
+        Args:
+            lon: degrees.
+            lat: degrees.
+            max_km: how far the centre may be; None: any distance.
+
+        Returns:
+            The index; None when the table is empty or the centre is too far.
+        """
         own = self.lookup(lon, lat)
         if own is not None or not self.cells:
             return own
-        distances = [great_circle_km(lon, lat, *cell_centre(cell)) for cell in self.cells]
+        distances = []
+        for cell in self.cells:
+            distances.append(great_circle_km((lon, lat), cell_centre(cell)))
         best = int(np.argmin(distances))
-        return best if max_km is None or distances[best] <= max_km else None
+        if max_km is not None and distances[best] > max_km:
+            return None
+        return best
 
     def to_json(self) -> dict:
         """Plain data for the dataset manifest."""
@@ -86,18 +114,23 @@ class RegionTable:
 
     @classmethod
     def from_json(cls, data: dict) -> "RegionTable":
-        """The inverse of to_json. Raises InputError for a table of another grid."""
+        """The inverse of ``to_json``.
+
+        Raises:
+            InputError: the table is of another grid.
+        """
         grid = (data.get("crs"), data.get("cell_metres"), data.get("columns"))
-        if grid != (CRS, CELL, COLUMNS):
+        expected = (CRS, CELL, COLUMNS)
+        if grid != expected:
             raise InputError(
-                f"region table: expected grid {(CRS, CELL, COLUMNS)}, found {grid}; make the shards again"
+                f"region table: expected grid {expected}, found {grid}; make the shards again"
             )
         return cls(tuple(data["cells"]))
 
 
-def great_circle_km(lon_a: float, lat_a: float, lon_b: float, lat_b: float) -> float:
-    """Distance on the sphere, haversine formula, degrees in."""
-    lon_a, lat_a, lon_b, lat_b = np.radians([lon_a, lat_a, lon_b, lat_b])
+def great_circle_km(a: tuple[float, float], b: tuple[float, float]) -> float:
+    """Distance of two points (lon, lat in degrees) on the sphere, by the haversine formula."""
+    lon_a, lat_a, lon_b, lat_b = np.radians([*a, *b])
     chord = (
         np.sin((lat_b - lat_a) / 2) ** 2
         + np.cos(lat_a) * np.cos(lat_b) * np.sin((lon_b - lon_a) / 2) ** 2

@@ -3,18 +3,18 @@
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from data.pages.style import COLOURS, FAINT, PLAIN, WIDTH
+from data.pages.style import FAINT, FUSED, PLAIN, WIDTH, colour
 from engine.bench.case import BOTH, FORWARD
 from engine.profile.figure import short
 
 WAYS = (
     FAINT,
-    COLOURS["sar"],
-    COLOURS["ms"],
-    COLOURS["fused"],
+    colour("sar"),
+    colour("ms"),
+    FUSED,
     PLAIN,
 )  # colours, by place in the case
-OURS = COLOURS["hr"]
+OURS = colour("hr")
 
 
 def table(found: dict) -> str:

@@ -4,11 +4,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from data.pages.style import COLOURS, FAINT, PLAIN, WIDTH
+from data.pages.style import FAINT, FUSED, PLAIN, WIDTH, colour
 
 ROWS = 12  # operators drawn
 SMALL = 0.001  # parts below this share of the step are left out
-WAIT = COLOURS["hr"]
+WAIT = colour("hr")
 
 
 def picture(found: dict) -> Figure:
@@ -47,7 +47,7 @@ def _parts(axis: Axes, traced: dict) -> None:
     whole, exchange = traced["seconds"], traced["communication"]["seconds"]
     rows = {name: seconds for name, seconds in traced["parts"].items() if seconds >= SMALL * whole}
     for place, seconds in enumerate([*rows.values(), exchange]):
-        axis.barh(place, seconds, 0.72, color=PLAIN if place < len(rows) else COLOURS["sar"])
+        axis.barh(place, seconds, 0.72, color=PLAIN if place < len(rows) else colour("sar"))
         axis.annotate(
             f"{short(seconds)}, {100 * seconds / whole:.1f} %",
             (seconds, place),
@@ -99,7 +99,7 @@ def _operators(axis: Axes, found: dict) -> None:
     rows = found["operators"][:ROWS]
     cuda = found["hardware"]["kind"] == "cuda"
     for place, row in enumerate(rows):
-        axis.barh(place, row["seconds"], 0.72, color=COLOURS["fused"] if cuda else COLOURS["ms"])
+        axis.barh(place, row["seconds"], 0.72, color=FUSED if cuda else colour("ms"))
         axis.annotate(
             f"{100 * row['share']:.1f} %, {row['calls']:,} calls",
             (row["seconds"], place),

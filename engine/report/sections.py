@@ -9,6 +9,7 @@ import numpy as np
 from data.pages.outlines import CREDIT
 from data.pages.page import Section, Templates
 from data.pages.region_map import region_map
+from data.shards.records import IndexEntry
 from engine.report import curves, expert_maps
 from engine.report.evaluation import Evaluation
 from engine.report.feature_maps import Column, Maps, draw_features
@@ -84,8 +85,8 @@ def _summary(findings: Findings) -> Section:
     with_modality: Counter[str] = Counter()
     with_labels = 0
     for entry in _index_entries(run):
-        with_modality.update(entry["modalities"])
-        if "labels" in entry["members"]:
+        with_modality.update(entry.modalities)
+        if "labels" in entry.members:
             with_labels += 1
     return TEMPLATES.section(
         "Summary",
@@ -104,7 +105,7 @@ def _summary(findings: Findings) -> Section:
     )
 
 
-def _index_entries(run: RunFiles) -> list[dict]:
+def _index_entries(run: RunFiles) -> list[IndexEntry]:
     """Index entries of all samples."""
     return [run.dataset.entry(sample) for sample in range(len(run.dataset))]
 
@@ -189,7 +190,7 @@ def _views(run: RunFiles) -> Section:
     )
     for chosen in picks:
         figure = draw_views(run.dataset, settings.data, chosen, settings.model, seed=settings.seed)
-        drawn.append((run.dataset.entry(chosen.sample)["key"], figure))
+        drawn.append((run.dataset.entry(chosen.sample).key, figure))
     return TEMPLATES.section("Training views", "views.html", drawn=drawn)
 
 
@@ -213,7 +214,7 @@ def _features(findings: Findings) -> Section:
 def _map(run: RunFiles) -> Section:
     regions = run.dataset.regions
     samples = Counter(run.dataset.region(sample) for sample in range(len(run.dataset)))
-    places = [(entry["lon"], entry["lat"]) for entry in _index_entries(run)]
+    places = [(entry.lon, entry.lat) for entry in _index_entries(run)]
     figure = region_map(
         regions.cells,
         [samples[region] for region in range(len(regions))],

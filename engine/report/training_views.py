@@ -66,7 +66,7 @@ def pick(
     for position in range(min(len(dataset), SEARCHED)):
         step, slot = divmod(position, batch_size)
         sample, use = order.step(step)[slot]
-        usable = dataset.entry(sample)["usable"]  # modality -> frames with a valid pixel
+        usable = dataset.entry(sample).usable  # modality -> frames with a valid pixel
         present = {name for name in sensors if usable.get(name)}
         kind = Kind(hr="hr" in present, series=bool(present - {"hr"}))
         first.setdefault(kind, Pick(sample, use, step))

@@ -31,7 +31,7 @@ def check_regions(settings: Settings, dataset: Mixture) -> None:
 
 def embed_classes(settings: Settings, dataset: Mixture) -> ClassEmbeddings:
     """Class embeddings of the dataset's class table."""
-    prompts = [entry["text"] for entry in dataset.classes]
+    prompts = [entry.text for entry in dataset.classes]
     return encode_classes(
         prompts,
         settings.text.architecture,

@@ -55,10 +55,10 @@ def damage(shards, kind):
     else:  # every sample's first member of weight, so that the run meets one at once
         dataset = ShardDataset.open(shards)
         for sample in range(len(dataset)):
-            members = dataset.entry(sample)["members"]
+            members = dataset.entry(sample).members
             member = members["hr" if "hr" in members else "ms_valid"]
             with open(shards / f"shard-{sample // 8:06d}.tar", "r+b") as file:
-                file.seek(member["offset"] + member["size"] // 2)
+                file.seek(member.offset + member.size // 2)
                 byte = file.read(1)
                 file.seek(-1, 1)
                 file.write(bytes([byte[0] ^ 255]))

@@ -6,10 +6,10 @@ import numpy as np
 
 from data.errors import InputError
 from data.prepare.contract.faults import sar_to_db
-from data.tiles.modalities import Modality, observed
+from data.tiles.modalities import DECIBEL, REFLECTANCE, Modality, observed
 
 UNITS = ("db", "power", "amplitude")  # of SAR; amplitude is the square root of power
-REFLECTANCE = 1e-4  # one unit of the archive
+REFLECTANCE_UNIT = 1e-4  # one unit of the archive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class Radiometry:
         """
         if self.units not in UNITS:
             raise InputError(f"{where}: units {self.units!r}: expected one of {list(UNITS)}")
-        if self.units != "db" and sensor.key != "sar":
+        if self.units != "db" and sensor.unit != DECIBEL:
             raise InputError(f"{where}: units {self.units!r} are of sar, found {sensor.key}")
         if self.scale is None and self.offset:
             raise InputError(f"{where}: offset {self.offset} without a scale; give both")
@@ -67,10 +67,12 @@ class Radiometry:
         if self.scale is not None:
             scale = self.scale
         value = clean * scale + self.offset
-        if sensor.key == "sar":
+        if sensor.unit == DECIBEL:
             return self._decibel(value, valid)
-        if sensor.key == "ms":
-            value = value / REFLECTANCE
+        if sensor.unit == REFLECTANCE:
+            value = value / REFLECTANCE_UNIT
+        if not np.issubdtype(sensor.dtype, np.integer):
+            return np.where(valid[:, None], value, 0).astype(sensor.dtype), valid
         value = np.rint(value)
         limits = np.iinfo(sensor.dtype)
         lowest: float = limits.min

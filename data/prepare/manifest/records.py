@@ -34,7 +34,7 @@ from data.prepare.readers.sentinel2_safe import Sentinel2Safe
 from data.prepare.readers.vector_labels import VectorLabels
 from data.prepare.readers.web_tiles import WebTiles
 from data.suggest import did_you_mean
-from data.tiles.archive import KEY
+from data.tiles.check import KEY
 
 READERS: dict[str, type] = {
     "geotiff_image": GeoTiffImage,

@@ -16,27 +16,6 @@ from data.prepare.manifest.table import one_line
 from data.suggest import did_you_mean
 from data.tiles.modalities import MODALITIES
 
-PLATFORMS = {"sentinel-2": "ms", "sentinel-1": "sar"}
-# Sensor -> names that catalogues give to its bands, in lower case, beside the sensor's own.
-COMMON_NAMES: dict[str, dict[str, str]] = {
-    "hr": {"red": "R", "green": "G", "blue": "B"},
-    "ms": {
-        "blue": "B02",
-        "green": "B03",
-        "red": "B04",
-        "rededge1": "B05",
-        "rededge2": "B06",
-        "rededge3": "B07",
-        "rededge071": "B05",
-        "rededge075": "B06",
-        "rededge078": "B07",
-        "nir": "B08",
-        "nir08": "B8A",
-        "swir16": "B11",
-        "swir22": "B12",
-    },
-    "sar": {},
-}
 # What pystac raises over an item that is none.
 ITEM_ERRORS = (
     pystac.STACError,
@@ -117,9 +96,10 @@ class Acquisition:
         properties = self._item.properties
         platform = f"{properties.get('constellation')} {properties.get('platform')}".lower()
         modality = self._settings.get("modality")
-        for name, sensor in PLATFORMS.items():
-            if modality is None and name in platform:
-                modality = sensor
+        for sensor in MODALITIES.values():
+            for name in sensor.catalogue.platforms:
+                if modality is None and name in platform:
+                    modality = sensor.key
         if modality not in MODALITIES:
             raise InputError(
                 f"{self.where}: the sensor is {modality!r}; expected one of {sorted(MODALITIES)}, "
@@ -203,7 +183,7 @@ class Acquisition:
     def _registry_name(self, names: list) -> str:
         """The sensor's own name of a band, or its first name when the sensor lacks it."""
         known = {band.lower(): band for band in MODALITIES[self._modality].bands}
-        known.update(COMMON_NAMES[self._modality])
+        known.update(MODALITIES[self._modality].catalogue.bands)
         for name in names:
             if str(name).lower() in known:
                 return known[str(name).lower()]
@@ -245,13 +225,14 @@ class Acquisition:
     def _mask(self) -> dict:
         """The raster of codes that hide pixels.
 
-        It is set by the user, or it is the scene classification of Sentinel-2.
+        It is set by the user, or it is the scene classification of the sensor.
         """
         assets = self._item.assets
         mask = self._settings.get("mask")
-        if mask is None and self._modality == "ms":
+        classification = MODALITIES[self._modality].catalogue.classification
+        if mask is None and classification is not None:
             for name in assets:
-                if name.lower() == "scl":
+                if name.lower() == classification:
                     mask = name
                     break
         if mask is None:

@@ -27,7 +27,8 @@ from data.audit.tally import Tally
 from data.audit.verdicts import classes, clipped, off, registered
 from data.errors import InputError
 from data.shards.dataset import ShardDataset
-from data.shards.writer import ShardOptions, write_shards
+from data.shards.encode import ShardOptions
+from data.shards.writer import write_shards
 from data.tiles.tile import UNLABELLED, Tile
 from launch.__main__ import main
 from tests.commands import skysense
@@ -82,14 +83,10 @@ def damage(shards: Path, key: str, field: str) -> None:
     """Turn one byte in the middle of a member over."""
     dataset = ShardDataset.open(shards)
     sample = dataset.keys().index(key)
-    member = dataset.entry(sample)["members"][field]
-    ends = np.cumsum([shard["samples"] for shard in dataset.manifest["shards"]])
-    tar = (
-        shards
-        / f"{dataset.manifest['shards'][int(np.searchsorted(ends, sample, 'right'))]['name']}.tar"
-    )
+    member = dataset.entry(sample).members[field]
+    tar = shards / f"{dataset.shard_name(sample)}.tar"
     data = bytearray(tar.read_bytes())
-    data[member["offset"] + member["size"] // 2] ^= 255
+    data[member.offset + member.size // 2] ^= 255
     tar.write_bytes(data)
 
 

@@ -10,6 +10,7 @@ from scipy.fft import dctn
 
 from data.audit.duplicates import DEGREE, equal_values, near, overlapping, same_picture
 from data.audit.fingerprint import content_hash, hamming_distance, picture_hash
+from data.shards.records import Member
 from data.tiles.regions import great_circle_km
 
 
@@ -30,7 +31,7 @@ def test_near_pairs_are_all_pairs(lat, reach):
         for i in range(150)
         for j in range(i + 1, 150)
         if abs(lat[i] - lat[j]) * DEGREE <= reach
-        and 1000 * great_circle_km(lon[i], (lat[i] + lat[j]) / 2, lon[j], (lat[i] + lat[j]) / 2)
+        and 1000 * great_circle_km((lon[i], (lat[i] + lat[j]) / 2), (lon[j], (lat[i] + lat[j]) / 2))
         <= reach
     }
     assert len(expected) > 100
@@ -122,15 +123,12 @@ def test_the_same_picture_counts_at_the_same_place_only():
 
 
 def test_content_is_what_the_members_hold():
-    member = {"size": 3, "crc32c": 7, "offset": 512, "name": "a.hr.png"}
-    one = {"hr": member, "meta": {"size": 1, "crc32c": 2, "offset": 0, "name": "a.meta.json"}}
-    other = {
-        "meta": {**one["meta"], "crc32c": 9},
-        "hr": {**member, "offset": 4096, "name": "b.hr.png"},
-    }
-    assert content_hash(one) == content_hash(other)
-    assert (
-        content_hash({"hr": {**member, "crc32c": 8}})
-        != content_hash(one)
-        != content_hash({"ms": member})
-    )
+    image = Member(size=3, crc32c=7, offset=512, name="a.hr.png")
+    meta = Member(size=1, crc32c=2, offset=0, name="a.meta.json")
+    moved = Member(size=3, crc32c=7, offset=4096, name="b.hr.png")
+    renamed = Member(size=1, crc32c=9, offset=0, name="a.meta.json")
+    changed = Member(size=3, crc32c=8, offset=512, name="a.hr.png")
+    one = content_hash({"hr": image, "meta": meta})
+    assert content_hash({"meta": renamed, "hr": moved}) == one
+    assert content_hash({"hr": changed}) != one
+    assert content_hash({"ms": image}) != one

@@ -9,7 +9,7 @@ from data.audit.pool import LEAST_TILES, Pool
 from data.audit.registration import LEAST_CELLS, judge, masked_correlation, parabola, register
 from data.shards.dataset import ShardDataset
 from data.stream.decode import decode
-from data.tiles.tile import HR_PIXELS
+from data.tiles.modalities import HR_PIXELS
 
 BORDER = 5  # cells around a tile from which a shift moves pixels in
 
@@ -254,7 +254,7 @@ def flanders(shards) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     clouds."""
     dataset = ShardDataset.open(shards)
     sample = dataset.keys().index("flanders-00002806639B424A")
-    found = decode(dataset, sample, {"ms": np.arange(len(dataset.entry(sample)["dates"]["ms"]))})
+    found = decode(dataset, sample, {"ms": np.arange(len(dataset.entry(sample).dates["ms"]))})
     valid = found.valid["ms"].numpy()
     return (
         found.series["ms"].numpy()[:, :3].mean(1),

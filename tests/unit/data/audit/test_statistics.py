@@ -13,7 +13,8 @@ from data.audit.run import audit
 from data.audit.statistics import registry_lines
 from data.audit.summary import chart
 from data.shards.dataset import ShardDataset
-from data.shards.writer import ShardOptions, write_shards
+from data.shards.encode import ShardOptions
+from data.shards.writer import write_shards
 from data.tiles.modalities import MODALITIES, Modality
 from tests.unit.tiles import make_tile
 

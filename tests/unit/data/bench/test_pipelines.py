@@ -10,7 +10,8 @@ import torch
 
 from data.bench.pipelines import ours, plain, rasters, scenes, stock
 from data.bench.rasters import write_rasters, write_scenes
-from data.shards.writer import ShardOptions, write_shards
+from data.shards.encode import ShardOptions
+from data.shards.writer import write_shards
 from data.stream.settings import DataSettings, ViewSettings
 from tests.commands import skysense
 from tests.unit.tiles import make_tile

@@ -15,7 +15,8 @@ from PIL import Image
 
 from data.errors import InputError
 from data.shards.dataset import ShardDataset
-from data.shards.writer import ShardOptions, write_shards
+from data.shards.encode import ShardOptions
+from data.shards.writer import write_shards
 from data.stream.decode import decode
 from data.tiles.archive import create_archive, read_tile, write_tile
 from tests.paths import ROOT
@@ -126,7 +127,7 @@ def test_equal_input_gives_equal_bytes(shards, tmp_path):
     )
     first, other = ShardDataset.open(shards), ShardDataset.open(tmp_path / "other")
     assert first.keys() != other.keys() and sorted(first.keys()) == sorted(other.keys())
-    assert first.fingerprint != manifest["fingerprint"]
+    assert first.fingerprint != manifest.fingerprint
 
 
 def test_tiles_pass_through_archive_and_shards(tmp_path):
@@ -155,29 +156,29 @@ def test_jpeg_is_close_to_the_source(tmp_path):
 
 def test_manifest_tells_counts_regions_classes_and_credits(shards):
     dataset = ShardDataset.open(shards)
-    assert len(dataset) == 5 and [s["samples"] for s in dataset.manifest["shards"]] == [2, 2, 1]
+    assert len(dataset) == 5 and [shard.samples for shard in dataset.manifest.shards] == [2, 2, 1]
     for sample, key in enumerate(dataset.keys()):
         entry = dataset.entry(sample)
         assert dataset.region(sample) == dataset.regions.lookup(BY_KEY[key].lon, BY_KEY[key].lat)
-        assert entry["modalities"] == BY_KEY[key].modalities and entry["dates"] == BY_KEY[key].dates
+        assert entry.modalities == BY_KEY[key].modalities
+        assert entry.dates == BY_KEY[key].dates
     assert len(dataset.regions) == 5
-    assert {(c["licence"], c["samples"]) for c in dataset.attribution} == {
+    assert {(credit.licence, credit.samples) for credit in dataset.attribution} == {
         ("CC0", 3),
         ("CC-BY-4.0", 2),
     }
-    assert dataset.classes[0]["index"] == 0 and dataset.classes[0]["text"]
+    assert dataset.classes[0].index == 0 and dataset.classes[0].text
 
 
 def test_frames_without_valid_pixels_are_not_usable(tmp_path):
     tile = make_tile("t")
     tile.valid["ms"][[0, 3]] = False
     write_shards([tile], tmp_path / "s")
-    assert ShardDataset.open(tmp_path / "s").entry(0)["usable"]["ms"] == [1, 2, 4]
+    assert ShardDataset.open(tmp_path / "s").entry(0).usable["ms"] == [1, 2, 4]
 
 
 def tar_of(dataset, sample):
-    starts = np.cumsum([shard["samples"] for shard in dataset.manifest["shards"]])
-    return f"{dataset.manifest['shards'][int(np.searchsorted(starts, sample, side='right'))]['name']}.tar"
+    return f"{dataset.shard_name(sample)}.tar"
 
 
 def test_decoded_series_are_zero_where_invalid(tmp_path):
@@ -199,7 +200,7 @@ def test_large_images_have_reductions(tmp_path):
     tile.arrays["hr"] = np.stack([ramp, ramp[::-1], ramp.T]).astype(np.uint8)
     write_shards([tile], tmp_path, ShardOptions(hr_codec="png"))
     dataset = ShardDataset.open(tmp_path)
-    assert "hr_2" in dataset.entry(0)["members"] and "hr_4" not in dataset.entry(0)["members"]
+    assert "hr_2" in dataset.entry(0).members and "hr_4" not in dataset.entry(0).members
     half = decode(dataset, 0, {"hr": np.array([0])}, level=1).hr.numpy()
     expected = tile.arrays["hr"].astype(float).reshape(3, 1024, 2, 1024, 2).mean((2, 4))
     assert half.shape == (3, 1024, 1024) and np.abs(half - expected).max() <= 0.5
@@ -215,9 +216,9 @@ def damage(path, offset):
 def test_a_flipped_bit_is_found_and_named(shards, field):
     dataset = ShardDataset.open(shards)
     sample = sample_of(dataset, "d3")
-    member = dataset.entry(sample)["members"][field]
+    member = dataset.entry(sample).members[field]
     shard = next(path for path in shards.glob("*.tar") if b"d3.hr.png" in path.read_bytes())
-    damage(shard, member["offset"] + member["size"] // 2)
+    damage(shard, member.offset + member.size // 2)
     dataset = ShardDataset.open(shards)
     every = {"hr": np.array([0]), "ms": np.arange(5), "sar": np.arange(4)}
     for call in (
@@ -235,8 +236,8 @@ def test_a_flipped_bit_is_found_and_named(shards, field):
 def test_only_drawn_frames_are_read(shards):
     dataset = ShardDataset.open(shards)
     sample = sample_of(dataset, "d3")
-    member = dataset.entry(sample)["members"]["ms"]
-    damage(shards / tar_of(dataset, sample), member["offset"] + member["frames"][2][0] + 5)
+    member = dataset.entry(sample).members["ms"]
+    damage(shards / tar_of(dataset, sample), member.offset + member.frames[2][0] + 5)
     found = decode(ShardDataset.open(shards), sample, {"ms": np.array([0, 1, 3, 4])})
     assert_stored(found.series["ms"].numpy(), BY_KEY["d3"], "ms", [0, 1, 3, 4])
     with pytest.raises(InputError):

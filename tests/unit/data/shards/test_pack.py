@@ -5,8 +5,9 @@ import pytest
 import zarr
 
 from data.errors import InputError
+from data.shards.encode import ShardOptions
 from data.shards.pack import pack
-from data.shards.writer import ShardOptions, write_shards
+from data.shards.writer import write_shards
 from data.tiles.archive import create_archive, read_tile, tile_keys, write_tile
 from tests.unit.data.tiles.test_archive import make_tile
 
@@ -75,7 +76,7 @@ def test_a_tile_that_was_made_anew_is_another_plan(archive, tmp_path, monkeypatc
     ],
 )
 def test_a_kill_between_the_last_steps_is_continued(archive, tmp_path, monkeypatch, where):
-    def killed(*_):
+    def killed(*_, **options):
         raise KeyboardInterrupt
 
     pack(archive, tmp_path / "b", OPTIONS, workers=0)

@@ -169,11 +169,11 @@ def damaged(tmp_path):
     dataset = ShardDataset.open(tmp_path)
     for key in ("t2", "t5"):
         sample = dataset.keys().index(key)
-        member = dataset.entry(sample)["members"]["sar"]
+        member = dataset.entry(sample).members["sar"]
         tar = tmp_path / f"shard-{sample // 3:06d}.tar"
         data = bytearray(tar.read_bytes())
-        for offset, _, _ in member["frames"]:
-            data[member["offset"] + offset + 5] ^= 1
+        for offset, _, _ in member.frames:
+            data[member.offset + offset + 5] ^= 1
         tar.write_bytes(data)
     return ShardDataset.open(tmp_path, SETTINGS.store)
 

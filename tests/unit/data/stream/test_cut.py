@@ -47,7 +47,7 @@ def test_a_view_has_everything_that_a_viewer_draws(dataset):
     assert [str(name) for name in cut.names] == ["global 1", "global 2", "local 1", "local 2"]
     entry = dataset.entry(sample)
     for modality, frames in cut.draw.frames.items():
-        dates = [entry["dates"][modality][frame] for frame in frames]
+        dates = [entry.dates[modality][frame] for frame in frames]
         assert cut.draw.dates[modality] == dates
         assert len(cut.tile.images(modality)) == len(cut.draw.days[modality]) == len(dates)
     for name in cut.names:

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from data.shards.writer import ShardOptions, write_shards
+from data.shards.encode import ShardOptions
+from data.shards.writer import write_shards
 from data.storage.store import StoreSettings
 from data.stream.batches import open_stream
 from data.stream.mixture import Mixture
@@ -65,10 +66,10 @@ def test_a_sample_that_stays_bad_is_quarantined_and_the_others_are_those_of_the_
         (tmp_path / file.name).write_bytes(file.read_bytes())
     mixture = Mixture.open(replace(SETTINGS, shards=str(tmp_path)))
     broken = mixture.keys().index("t5")
-    member = mixture.entry(broken)["members"]["ms"]
+    member = mixture.entry(broken).members["ms"]
     with open(tmp_path / f"shard-{broken // 3:06d}.tar", "r+b") as tar:
-        tar.seek(member["offset"])
-        tar.write(bytes(member["size"]))
+        tar.seek(member.offset)
+        tar.write(bytes(member.size))
     clean, _ = batches(folder)
     with FaultyServer(tmp_path, seed=6, share=0.1) as server:
         found, counts = batches(server.url, store=STORE, max_bad_samples=1, workers=1)

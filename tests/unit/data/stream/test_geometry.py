@@ -13,8 +13,8 @@ from data.stream.decode import Decoded
 from data.stream.draw import SampleDraw
 from data.stream.settings import GLOBAL, LOCAL, DataSettings, ViewSettings
 from data.stream.views import View
-from data.tiles.modalities import MODALITIES
-from data.tiles.tile import HR_PIXELS, LABEL_PIXELS
+from data.tiles.modalities import HR_PIXELS, MODALITIES
+from data.tiles.tile import LABEL_PIXELS
 
 HALF = 0.5  # pixels
 

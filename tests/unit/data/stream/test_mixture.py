@@ -6,7 +6,8 @@ import pytest
 
 from data.errors import InputError
 from data.shards.dataset import ShardDataset
-from data.shards.writer import ShardOptions, write_shards
+from data.shards.encode import ShardOptions
+from data.shards.writer import write_shards
 from data.stream.batches import open_stream
 from data.stream.mixture import Mixture
 from tests.unit.tiles import SETTINGS, make_tile
@@ -42,7 +43,7 @@ def test_samples_are_those_of_the_parts_in_order(folders):
         assert mixture.read(number, [("meta", None)]) == [part.read_member(row, "meta")]
         assert mixture.regions.cells[mixture.region(number)] == part.regions.cells[part.region(row)]
     assert len(mixture.regions) == 5  # longitudes 3, 4, 5, 6 and 5, 6, 7
-    assert sum(entry["samples"] for entry in mixture.attribution) == 7
+    assert sum(credit.samples for credit in mixture.attribution) == 7
     with pytest.raises(InputError, match="outside"):
         mixture.entry(7)
 
@@ -70,10 +71,10 @@ def test_a_stream_draws_by_weight(folders):
 def test_a_bad_sample_is_replaced_from_its_own_dataset(folders, tmp_path):
     write_shards(NAMES["two"], tmp_path / "bad", ShardOptions(samples_per_shard=3))
     bad = ShardDataset.open(tmp_path / "bad")
-    member = bad.entry(0)["members"]["ms"]
+    member = bad.entry(0).members["ms"]
     with open(tmp_path / "bad" / "shard-000000.tar", "r+b") as tar:
-        tar.seek(member["offset"])
-        tar.write(bytes(member["size"]))
+        tar.seek(member.offset)
+        tar.write(bytes(member.size))
     mixture = Mixture(
         [ShardDataset.open(folders["one"]), ShardDataset.open(tmp_path / "bad", SETTINGS.store)]
     )
@@ -81,7 +82,7 @@ def test_a_bad_sample_is_replaced_from_its_own_dataset(folders, tmp_path):
     records = []
     for batch in open_stream(mixture, settings, seed=0, batch_size=8, steps=range(4)):
         records += batch.quarantined
-    assert records and {r["key"] for r in records} == {bad.entry(0)["key"]}
+    assert records and {r["key"] for r in records} == {bad.entry(0).key}
     assert all(r["substitute"].startswith("b") for r in records)
 
 

@@ -216,7 +216,7 @@ def test_folders_of_others_are_left_alone(tmp_path):
     (other / "thesis.txt").write_text("years of work")
     for overwrite in (False, True):
         with pytest.raises(InputError, match="not a tile archive"):
-            create_archive(other, overwrite)
+            create_archive(other, overwrite=overwrite)
     assert (other / "thesis.txt").read_text() == "years of work"
     zarr.open_group(str(tmp_path / "foreign"), mode="w")  # a zarr group, but not ours
     with pytest.raises(InputError, match="not a tile archive"):

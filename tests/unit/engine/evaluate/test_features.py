@@ -147,7 +147,7 @@ def test_a_bad_sample_is_left_out_not_doubled(model, folder, tmp_path):
     whole = ShardDataset.open(tmp_path)
     broken = whole.entry(whole.keys().index("b"))
     with open(tmp_path / "shard-000000.tar", "r+b") as tar:
-        tar.seek(broken["members"]["hr"]["offset"])
+        tar.seek(broken.members["hr"].offset)
         tar.write(bytes(64))
     dataset = ShardDataset.open(tmp_path)
     with pytest.raises(InputError, match="'b'"):

@@ -73,11 +73,11 @@ def test_pick_takes_the_first_of_each_kind(dataset):
     picks = pick(dataset, kinds, sensors=SETTINGS.frames, seed=7, batch_size=2)
     order = Order(7, dataset.parts, batch_size=2)
     drawn = [(step, sample) for step in range(2) for sample, _ in order.step(step)]
-    keys = [dataset.entry(chosen.sample)["key"] for chosen in picks]
+    keys = [dataset.entry(chosen.sample).key for chosen in picks]
     complete = [
-        dataset.entry(sample)["key"]
+        dataset.entry(sample).key
         for _, sample in drawn
-        if len(dataset.entry(sample)["modalities"]) == 3
+        if len(dataset.entry(sample).modalities) == 3
     ]
     assert keys == [complete[0], "series", "optical"]  # of the fourth kind there is none
     assert all((chosen.step, chosen.sample) in drawn and chosen.use == 0 for chosen in picks)
@@ -86,7 +86,7 @@ def test_pick_takes_the_first_of_each_kind(dataset):
 def test_sensors_that_the_run_leaves_out_do_not_count(dataset):
     kinds = [Kind(hr=True, series=False)]
     picks = pick(dataset, kinds, sensors={"hr"}, seed=7, batch_size=2)
-    assert dataset.entry(picks[0].sample)["key"] in ("everything", "two", "optical")
+    assert dataset.entry(picks[0].sample).key in ("everything", "two", "optical")
     assert not pick(dataset, [Kind(hr=True, series=True)], sensors={"hr"}, seed=7, batch_size=2)
 
 

@@ -1,0 +1,257 @@
+"""What the files of a sharded dataset say, as typed records.
+
+The index has a line for each sample, ``IndexEntry``. The manifest has a ``ShardRecord`` for each
+shard. Unknown and missing names, and values of a wrong type, are refused.
+"""
+
+import json
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from data.errors import InputError
+from data.hashing import content_hash
+from data.tiles.regions import RegionTable
+
+FORMAT = "skysense-shards"
+VERSION = 2
+
+
+class Record(BaseModel):
+    """A line or an object of JSON with fixed names and types."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    @classmethod
+    def parse(cls, data: bytes, where: str) -> Self:
+        """Read a record.
+
+        Args:
+            data: JSON.
+            where: the file, for messages.
+
+        Raises:
+            InputError: no JSON, or other names or types than the record has.
+        """
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"])) or "content"
+            raise InputError(
+                f"{where}: {place}: {first['msg']}; another program version wrote it, or it is "
+                f"damaged: build the shards again"
+            ) from error
+
+
+class MaskLayout(Record):
+    """How a stack of masks is laid out.
+
+    Attributes:
+        dtype: of a pixel, as numpy writes it.
+        shape: of the whole stack, T N N.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class SeriesLayout(Record):
+    """How a series is laid out.
+
+    Attributes:
+        dtype: of a number, as numpy writes it.
+        shape: of one frame, C N N.
+        step: numbers are multiples of it; None: the numbers as they are.
+        frames: offset in the member, size in bytes and CRC32C of each frame.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    step: float | None
+    frames: list[tuple[int, int, int]]
+
+
+class Member(Record):
+    """A file in a tar.
+
+    Attributes:
+        name: ``<key>.<field>`` and a suffix.
+        size: bytes.
+        crc32c: of its bytes.
+        offset: of its first byte in the tar.
+    """
+
+    name: str
+    size: int
+    crc32c: int
+    offset: int
+
+
+class MaskMember(Member, MaskLayout):
+    """A stack of masks in a tar."""
+
+
+class SeriesMember(Member, SeriesLayout):
+    """A series in a tar."""
+
+
+AnyMember = Annotated[Member | SeriesMember | MaskMember, Field(union_mode="left_to_right")]
+
+
+class IndexEntry(Record):
+    """What the index says of a sample.
+
+    Attributes:
+        key: name of the tile.
+        cells: N, its side in 10 m cells.
+        lon: of its centre, degrees.
+        lat: of its centre, degrees.
+        modalities: the sensors that it has, in the order of the registry.
+        dates: sensor -> ISO day of each frame, ascending.
+        usable: sensor -> frames with at least one valid pixel; the others are never drawn.
+        members: field -> where it lies.
+        block: offset and size of the stretch of the tar that holds the sample.
+    """
+
+    key: str
+    cells: int
+    lon: float
+    lat: float
+    modalities: list[str]
+    dates: dict[str, list[str]]
+    usable: dict[str, list[int]]
+    members: dict[str, AnyMember]
+    block: tuple[int, int]
+
+    def line(self) -> bytes:
+        """The entry as it stands in the index: one line of compact JSON, names sorted."""
+        text = json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":"))
+        return text.encode() + b"\n"
+
+    def series(self, field: str) -> SeriesMember:
+        """The member that holds a series.
+
+        Raises:
+            InputError: there is no such series.
+        """
+        member = self.members.get(field)
+        if not isinstance(member, SeriesMember):
+            raise InputError(f"sample {self.key!r} has no series {field!r}")
+        return member
+
+    def masks(self, field: str) -> MaskMember:
+        """The member that holds a stack of masks.
+
+        Raises:
+            InputError: there is no such stack.
+        """
+        member = self.members.get(field)
+        if not isinstance(member, MaskMember):
+            raise InputError(f"sample {self.key!r} has no masks {field!r}")
+        return member
+
+
+class IndexHead(Record):
+    """The first line of an index.
+
+    Attributes:
+        shard: name of the tar.
+        rows: offset from the end of this line, size and CRC32C of each sample's line.
+    """
+
+    shard: str
+    rows: list[tuple[int, int, int]]
+
+    def line(self) -> bytes:
+        """The head as it stands in the index: one line of compact JSON."""
+        return json.dumps(self.model_dump(), separators=(",", ":")).encode() + b"\n"
+
+
+class ShardFiles(Record):
+    """The two files of a shard.
+
+    Attributes:
+        name: without a suffix.
+        size: of the tar, bytes.
+        samples: how many.
+        index_size: bytes.
+        index_hash: of the index.
+        head: size and CRC32C of the index's first line.
+    """
+
+    name: str
+    size: int
+    samples: int
+    index_size: int
+    index_hash: str
+    head: tuple[int, int]
+
+
+class ShardRecord(ShardFiles):
+    """A shard in the manifest, with the region of each sample."""
+
+    regions: list[int]
+
+
+class Credit(Record):
+    """A licence, whom to name, and how many samples that is for."""
+
+    attribution: str
+    licence: str
+    samples: int
+
+
+class ClassRow(Record):
+    """A class of the labels: its index, its name and its text prompt."""
+
+    index: int
+    name: str
+    text: str
+
+
+class Manifest(Record):
+    """What the manifest of a dataset says.
+
+    Attributes:
+        format: ``FORMAT``.
+        version: ``VERSION``.
+        samples: in all shards.
+        seed: of the order in which the tiles were packed.
+        shards: in the order of their numbers.
+        regions: table of regions as plain data, see ``RegionTable``.
+        classes: in the order of their indices.
+        fingerprint: hash of the indexes, and through them of every member.
+        attribution: licences, sorted.
+        hash: of all the rest, see ``manifest_hash``.
+    """
+
+    format: str
+    version: int
+    samples: int
+    seed: int
+    shards: list[ShardRecord]
+    regions: dict[str, Any]
+    classes: list[ClassRow]
+    fingerprint: str
+    attribution: list[Credit]
+    hash: str
+
+    @property
+    def size(self) -> int:
+        """Bytes of all tars."""
+        return sum(shard.size for shard in self.shards)
+
+    def region_table(self) -> RegionTable:
+        """The table of regions.
+
+        Raises:
+            InputError: it is of another grid.
+        """
+        return RegionTable.from_json(self.regions)
+
+
+def manifest_hash(manifest: dict) -> str:
+    """Hash of everything in a manifest (plain data) but its own ``hash``."""
+    rest = {name: value for name, value in manifest.items() if name != "hash"}
+    return content_hash(json.dumps(rest, sort_keys=True).encode())
