@@ -48,5 +48,5 @@ def _named(dataset: ShardDataset, columns: Columns, pairs: Pairs) -> KeyPairs:
     for one, other in pairs.first:
         first = dataset.entry(columns.number[one])
         second = dataset.entry(columns.number[other])
-        named.append([first["key"], second["key"]])
+        named.append([first.key, second.key])
     return KeyPairs(pairs.count, named)
