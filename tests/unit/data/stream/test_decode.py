@@ -6,6 +6,7 @@ import torch
 from torchvision.io import encode_png
 
 from data.errors import InputError
+from data.shards.records import IndexEntry, MaskMember, SeriesMember
 from data.shards.stacks import encode_masks, encode_series
 from data.stream.decode import Raw, unpack
 
@@ -24,23 +25,33 @@ def raw(
     """What is read of a sample with two frames of ms; the arguments are the sides and counts."""
     valid = np.ones((2, side, side), bool)
     series = np.zeros((2, bands, side, side), np.uint16)
-    series_data, series_member = encode_series(series, valid, "ms")
-    mask_data, mask_member = encode_masks(np.ones((masks, CELLS, CELLS), bool))
-    hr_data, hr_member = encode_masks(np.ones((1, CELLS, CELLS), bool))
+    series_data, series_layout = encode_series(series, valid, "ms")
+    mask_data, mask_layout = encode_masks(np.ones((masks, CELLS, CELLS), bool))
+    hr_data, hr_layout = encode_masks(np.ones((1, CELLS, CELLS), bool))
     data = {
         ("hr", None): png(3, hr, hr),
         ("hr_valid", None): hr_data,
         ("ms_valid", None): mask_data,
         ("labels", None): png(1, labels, labels),
     }
-    for frame, (offset, size, _) in enumerate(series_member["frames"]):
+    for frame, (offset, size, _) in enumerate(series_layout.frames):
         data["ms", frame] = series_data[offset : offset + size]
-    entry = {
-        "key": "tile",
-        "cells": CELLS,
-        "dates": {"hr": ["2019-01-01"], "ms": ["2019-02-01", "2019-03-01"]},
-        "members": {"ms": series_member, "ms_valid": mask_member, "hr_valid": hr_member},
-    }
+    place = {"name": "unused", "size": 0, "crc32c": 0, "offset": 0}
+    entry = IndexEntry(
+        key="tile",
+        cells=CELLS,
+        lon=0.0,
+        lat=0.0,
+        modalities=["hr", "ms"],
+        dates={"hr": ["2019-01-01"], "ms": ["2019-02-01", "2019-03-01"]},
+        usable={"hr": [0], "ms": [0, 1]},
+        members={
+            "ms": SeriesMember(**place, **series_layout.model_dump()),
+            "ms_valid": MaskMember(**place, **mask_layout.model_dump()),
+            "hr_valid": MaskMember(**place, **hr_layout.model_dump()),
+        },
+        block=(0, 0),
+    )
     return Raw(entry, FRAMES, level=0, data=data)
 
 
