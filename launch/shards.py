@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
             options.archive,
             options.out,
             shard_options,
-            options.overwrite,
+            overwrite=options.overwrite,
             workers=options.workers,
             restart=options.restart,
             say=lambda line: print(line, flush=True),

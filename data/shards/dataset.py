@@ -22,7 +22,10 @@ from data.shards.records import (
     Manifest,
     manifest_hash,
 )
-from data.storage.store import Range, ReadError, Store, StoreSettings
+from data.storage.faults import ReadError
+from data.storage.ranges import Range
+from data.storage.settings import DEFAULTS, StoreSettings
+from data.storage.store import Store
 
 OPEN_HEADS = 4096  # index heads that one process keeps: some 20 bytes a sample
 OPEN_ENTRIES = 256  # samples: an entry is asked for several times while its sample is read
@@ -64,7 +67,7 @@ class ShardDataset:
         return ShardDataset, (self.store, self.manifest)
 
     @classmethod
-    def open(cls, path: str | Path, settings: StoreSettings = StoreSettings()) -> "ShardDataset":
+    def open(cls, path: str | Path, settings: StoreSettings = DEFAULTS) -> "ShardDataset":
         """Open a dataset and check its manifest and, of local shards, the sizes of all files.
 
         Over a network that would be one request a file. There a missing or short file is found
@@ -81,7 +84,7 @@ class ShardDataset:
         if store.size(MANIFEST) is None:
             raise InputError(
                 f"{path}: expected a sharded dataset, found no {MANIFEST}; "
-                f"run launch/build_shards.py (the same command continues an interrupted build)"
+                f"run skysense shards (the same command continues an interrupted build)"
             )
         manifest = _read_manifest(store)
         if not store.remote:

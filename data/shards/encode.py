@@ -59,6 +59,9 @@ class ShardOptions:
             )
 
 
+DEFAULT_OPTIONS = ShardOptions()
+
+
 @dataclass(frozen=True)
 class Encoded:
     """A member before it has its place in a tar.

@@ -18,7 +18,7 @@ from data.hashing import content_hash
 from data.jobs.journal import CLAIMED, Journal, hold
 from data.jobs.pool import Died, cores, in_processes
 from data.jobs.progress import Progress
-from data.shards.encode import ShardOptions
+from data.shards.encode import DEFAULT_OPTIONS, ShardOptions
 from data.shards.files import MANIFEST, index_name, tar_name
 from data.shards.records import FORMAT, VERSION, Manifest
 from data.shards.writer import WrittenShard, claim, packing_order, write_manifest, write_shard
@@ -58,7 +58,7 @@ class Task:
 def pack(
     archive: str | Path,
     out: str | Path,
-    options: ShardOptions = ShardOptions(),
+    options: ShardOptions = DEFAULT_OPTIONS,
     *,
     overwrite: bool = False,
     workers: int | None = None,
@@ -118,8 +118,8 @@ def pack_shard(job: Job, task: Task) -> WrittenShard:
         return write_shard(job.out, task.number, _intact_tiles(job, task), job.options)
     except OSError as error:
         raise InputError(
-            f"{job.out}: shard {task.number} cannot be written ({error}); put that right and start the "
-            f"same command again"
+            f"{job.out}: shard {task.number} cannot be written ({error}); put that right and start "
+            f"the same command again"
         ) from error
 
 

@@ -20,7 +20,7 @@ from data.errors import InputError
 from data.files import PARTIAL, force, whole_file, write_whole
 from data.hashing import checksum, content_hash
 from data.seeded import generator
-from data.shards.encode import Encoded, ShardOptions, describe, encode_tile
+from data.shards.encode import DEFAULT_OPTIONS, Encoded, ShardOptions, describe, encode_tile
 from data.shards.files import MANIFEST, index_name, tar_name
 from data.shards.records import (
     FORMAT,
@@ -62,7 +62,7 @@ class WrittenShard(ShardFiles):
 def write_shards(
     tiles: Iterable[Tile],
     out: str | Path,
-    options: ShardOptions = ShardOptions(),
+    options: ShardOptions = DEFAULT_OPTIONS,
     *,
     overwrite: bool = False,
 ) -> Manifest:

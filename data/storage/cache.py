@@ -1,8 +1,8 @@
 """A local cache of a fixed share of a dataset's blocks (samples), kept for ever.
 
-Every sample is used once an epoch in random order, so nothing is gained by evicting: which blocks
-are kept follows from a hash alone, and all processes of all nodes agree without talking. One file a
-block, moved to its place whole.
+Every sample is used once an epoch in random order, so nothing is gained by evicting. Which blocks
+are kept follows from a hash alone, so all processes of all nodes agree without talking. A block is
+one file, moved to its place whole.
 """
 
 import logging
@@ -22,16 +22,23 @@ STALE = 3600.0  # seconds after which a partial file is the rest of a killed pro
 class Cache:
     """Blocks of one dataset under ``folder/<fingerprint>/<file>/<offset>``.
 
-    Args:
-        folder: any local folder; datasets and processes may share it.
+    Attributes:
+        folder: of this dataset.
         fingerprint: of the dataset.
         share: of the blocks that are kept, 0 to 1.
+        full: whether the disk has refused this process.
+    """
 
-    Raises InputError when the folder cannot be written."""
+    def __init__(self, folder: str | Path, fingerprint: str, *, share: float):
+        """Make the folder; datasets and processes may share it.
 
-    def __init__(self, folder: str | Path, fingerprint: str, share: float):
-        self.folder, self.fingerprint, self.share = Path(folder) / fingerprint, fingerprint, share
-        self.full = False  # the disk refused this process
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        self.folder = Path(folder) / fingerprint
+        self.fingerprint = fingerprint
+        self.share = share
+        self.full = False
         try:
             (self.folder / PARTIAL).mkdir(parents=True, exist_ok=True)
             self._sweep()
@@ -46,10 +53,17 @@ class Cache:
         return hash_64(f"{self.fingerprint}/{name}/{offset}") < self.share * 2**64
 
     def read(self, name: str, offset: int, spans: list[tuple[int, int]]) -> list[bytes] | None:
-        """Bytes of spans (offset in the block, size) of a kept block, unchecked; None when it is
-        not there.
+        """Read parts of a kept block, unchecked.
 
-        What the disk cannot read comes empty, like any other damage."""
+        Args:
+            name: file of the dataset.
+            offset: of the block in the file.
+            spans: offset in the block and size of each part.
+
+        Returns:
+            The bytes of each part; None when the block is not there. Bytes that the disk cannot
+            read come empty, like any other damage.
+        """
         try:
             with open(self._path(name, offset), "rb", buffering=0) as file:
                 return [os.pread(file.fileno(), size, start) for start, size in spans]
@@ -59,8 +73,10 @@ class Cache:
             return [b""] * len(spans)
 
     def write(self, name: str, offset: int, data: bytes) -> None:
-        """Keep a block: readers see all of it or nothing. A disk that refuses ends the writing with
-        a warning."""
+        """Keep a block; readers see all of it or nothing.
+
+        A disk that refuses ends the writing with a warning.
+        """
         path = self._path(name, offset)
         try:
             with whole_file(path, scratch=self.folder / PARTIAL / uuid.uuid4().hex) as scratch:
@@ -70,8 +86,10 @@ class Cache:
             self._stop(error)
 
     def drop(self, name: str, offset: int) -> None:
-        """Remove a damaged block; another process may have been faster. A disk that refuses ends
-        the writing too."""
+        """Remove a damaged block; another process may have been faster.
+
+        A disk that refuses ends the writing too.
+        """
         try:
             self._path(name, offset).unlink(missing_ok=True)
         except OSError as error:

@@ -1,90 +1,135 @@
-"""Remote roots through fsspec: how a file system is opened, and which kind of fault an error means.
+"""Files behind a URL, through fsspec.
 
 The libraries below repeat requests on their own: s3fs five times, botocore by its retry mode,
 aiohttp once after a lost connection. That is switched off, except the last one inside S3's client:
 one place repeats and counts, ``data.storage.store``.
 """
 
+import os
+from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from threading import Lock
+from typing import Any
 
 import aiohttp
 import fsspec
 
 from data.errors import InputError
-
-MISSING = (404, 410)
-AGAIN = (
-    408,
-    425,
-    429,
-)  # of the 4xx only these pass; a 200 to a range may come from a proxy, so it is asked again
+from data.storage.ranges import Request
+from data.storage.settings import StoreSettings
 
 
-class Fault(NamedTuple):
-    """Why an answer is no use."""
+class RemoteFiles:
+    """Files under any URL that fsspec knows; connections are opened when they are needed."""
 
-    kind: str  # connection, timeout, short, status, checksum
-    text: str  # what was expected and found
-    again: bool = True  # whether another try may help
-    missing: bool = False  # there is no such file
-    position: int | None = None  # of the one range that is meant, in the caller's list
+    def __init__(self, root: str, settings: StoreSettings):
+        self._root = root
+        self._settings = settings
+        # Held for moments only, so no fork inherits it locked by a thread that it does not have.
+        self._lock = Lock()
+        # Process id -> file system. One that a fork inherited must never be closed, so it stays.
+        self._filesystems: dict[int, fsspec.AbstractFileSystem] = {}
+
+    def content(self, name: str) -> bytes:
+        """A whole file."""
+        return self._filesystem.cat_file(self._path(name))
+
+    def size(self, name: str) -> int:
+        """Bytes of a regular file."""
+        info = self._filesystem.info(self._path(name))
+        if info["type"] != "file":
+            raise FileNotFoundError
+        if info["size"] is None:
+            raise OSError("an answer without the size of the file")
+        return info["size"]
+
+    def pieces(self, name: str, requests: Sequence[Request]) -> list[bytes | Exception]:
+        """The bytes of each request, or what went wrong with it; all are asked at once."""
+        return self._filesystem.cat_ranges(
+            [self._path(name)] * len(requests),
+            [request.start for request in requests],
+            [request.stop for request in requests],
+            on_error="return",
+        )
+
+    def reopen(self) -> None:
+        """Nothing to do: connections are no file handles."""
+
+    @property
+    def _filesystem(self) -> fsspec.AbstractFileSystem:
+        """This process's file system: its thread and sockets must not be shared by a fork."""
+        process = os.getpid()
+        with self._lock:
+            if process not in self._filesystems:
+                self._filesystems[process] = open_filesystem(self._root, self._settings)
+            return self._filesystems[process]
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
 
 
-def open_filesystem(
-    root: str, connections: int, timeout: float, options: dict
-) -> fsspec.AbstractFileSystem:
-    """A new file system, of this process alone, for a URL. ``timeout``: seconds without an answer.
+def open_filesystem(root: str, settings: StoreSettings) -> fsspec.AbstractFileSystem:
+    """A new file system, of this process alone, for a URL.
 
-    Raises InputError for a protocol that fsspec does not know or whose package is not installed."""
+    Raises:
+        InputError: fsspec does not know the protocol, or its package is not installed.
+    """
     protocol = fsspec.utils.get_protocol(root)
-    own = {"skip_instance_cache": True}
+    own: dict[str, Any] = {"skip_instance_cache": True}
     if protocol in ("http", "https"):
-        own |= {"get_client": partial(_session, connections, timeout)}
+        own["get_client"] = partial(_session, settings.connections, settings.timeout)
     elif protocol in ("s3", "s3a"):
-        config = {
-            "connect_timeout": timeout,
-            "read_timeout": timeout,
-            "max_pool_connections": connections,
+        own["use_listings_cache"] = False
+        own["config_kwargs"] = {
+            "connect_timeout": settings.timeout,
+            "read_timeout": settings.timeout,
+            "max_pool_connections": settings.connections,
             "retries": {"total_max_attempts": 1},
-            **options.get("config_kwargs", {}),
+            **settings.options.get("config_kwargs", {}),
         }
-        own |= {"config_kwargs": config, "use_listings_cache": False}
     try:
-        filesystem = fsspec.filesystem(protocol, **{**options, **own})
+        filesystem = fsspec.filesystem(protocol, **{**settings.options, **own})
     except (ImportError, ValueError, TypeError) as error:
         raise InputError(
-            f"{root}: cannot be opened with options {sorted(options)} ({error}); "
+            f"{root}: cannot be opened with options {sorted(settings.options)} ({error}); "
             f"correct the address or the options, or install the package"
         ) from error
     filesystem.retries = 1  # of s3fs: tries, not repeats
     return filesystem
 
 
-async def _session(connections: int, timeout: float, **options) -> aiohttp.ClientSession:
-    """aiohttp's session for fsspec. The clock runs only while nothing arrives: a slow line may take
-    longer."""
-    return aiohttp.ClientSession(
-        **{
-            "timeout": aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=timeout),
-            "connector": aiohttp.TCPConnector(limit=connections),
-            "middlewares": (_plain,),
-            "headers": {"Accept-Encoding": "identity"}
-            | options.pop("headers", {}),  # ranges are of the stored bytes
-            **options,
-        }
-    )
+async def _session(connections: int, timeout: float, **options: Any) -> aiohttp.ClientSession:
+    """aiohttp's session for fsspec.
+
+    The timeout counts only while nothing arrives: a slow line may take longer.
+    """
+    # ranges are of the stored bytes, so no compression on the way
+    headers = {"Accept-Encoding": "identity", **options.pop("headers", {})}
+    defaults = {
+        "timeout": aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=timeout),
+        "connector": aiohttp.TCPConnector(limit=connections),
+        "middlewares": (_ask_once,),
+        "headers": headers,
+    }
+    return aiohttp.ClientSession(**{**defaults, **options})
 
 
-async def _plain(request: aiohttp.ClientRequest, handler) -> aiohttp.ClientResponse:
-    """One request, one answer: no hidden second try on a lost connection, and no whole file where a
-    range was asked."""
+async def _ask_once(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """One request, one answer.
+
+    No hidden second try on a lost connection, and no whole file where a range was asked for.
+    """
     try:
         response = await handler(request)
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
         if isinstance(error, TimeoutError):
             raise
-        raise aiohttp.ClientConnectionError(str(error) or type(error).__name__) from error
+        message = str(error)
+        if not message:
+            message = type(error).__name__
+        raise aiohttp.ClientConnectionError(message) from error
     if response.status == 200 and "Range" in request.headers:
         response.close()  # unread: the body may be a whole shard
         raise aiohttp.ClientResponseError(
@@ -94,43 +139,3 @@ async def _plain(request: aiohttp.ClientRequest, handler) -> aiohttp.ClientRespo
             message="the server ignores ranges and sends the whole file",
         )
     return response
-
-
-def fault_of(error: Exception) -> Fault:
-    """Which fault an exception of a file system means; one that is no matter of files or networks
-    is raised again."""
-    links = [error] if error.__cause__ is None else [error, error.__cause__]
-    names = [type(link).__name__ for link in links]
-    status = next((found for found in map(_status, links) if found is not None), None)
-    text = f"{names[0]}: {error}".rstrip(": ")
-    if status is not None:
-        return Fault(
-            "status",
-            f"status {status} ({error})",
-            status < 400 or status >= 500 or status in AGAIN,
-            status in MISSING,
-        )
-    if not isinstance(error, (OSError, aiohttp.ClientError)) and not _of_botocore(error):
-        raise error
-    # botocore is optional, so its classes are known by name
-    if any(isinstance(link, TimeoutError) or "Timeout" in name for link, name in zip(links, names)):
-        return Fault("timeout", text)
-    if {"ClientPayloadError", "IncompleteReadError", "ResponseStreamingError"} & set(names):
-        return Fault("short", f"an answer that ends early ({text})")
-    if len(links) == 1 and isinstance(error, (FileNotFoundError, NotADirectoryError)):
-        return Fault("status", "no such file", again=False, missing=True)
-    if isinstance(error, (PermissionError, IsADirectoryError)):
-        return Fault("status", text, again=False)
-    return Fault("connection", text)
-
-
-def _status(error: BaseException) -> int | None:
-    """HTTP status of aiohttp's and botocore's errors."""
-    if isinstance(error, aiohttp.ClientResponseError):
-        return error.status
-    response = getattr(error, "response", None) if _of_botocore(error) else None
-    return response["ResponseMetadata"].get("HTTPStatusCode") if response else None
-
-
-def _of_botocore(error: BaseException) -> bool:
-    return type(error).__module__.partition(".")[0] in ("botocore", "aiobotocore")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from data.storage.store import StoreSettings
+from data.storage.settings import StoreSettings
 from data.tiles.modalities import MODALITIES
 
 # Names of the two view sizes, in batches, features and losses.

@@ -93,9 +93,7 @@ def check_archive(path: str | Path) -> Path:
     """
     path = Path(path)
     if not is_archive(path):
-        raise InputError(
-            f"{path}: expected a tile archive (made by launch/prepare_data.py), found none"
-        )
+        raise InputError(f"{path}: expected a tile archive (made by skysense prepare), found none")
     version = zarr.open_group(str(path), mode="r").attrs.get("version")
     if version != VERSION:
         raise InputError(

@@ -5,7 +5,7 @@ from pathlib import Path
 from torch import Tensor
 
 from data.errors import InputError
-from data.storage.store import OPEN_FILES
+from data.storage.local import OPEN_FILES
 from data.stream.collate import empty_batch
 from data.stream.mixture import Mixture
 from data.stream.sample import Batch

@@ -4,7 +4,7 @@ store."""
 import google_crc32c
 import numpy as np
 
-from data.storage.store import Range
+from data.storage.ranges import Range
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 # Settings of a store that soon tries again and merges nothing that lies apart.

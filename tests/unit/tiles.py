@@ -3,7 +3,7 @@ labels."""
 
 import numpy as np
 
-from data.storage.store import StoreSettings
+from data.storage.settings import StoreSettings
 from data.stream.settings import DataSettings, ViewSettings
 from data.tiles.tile import UNLABELLED, Tile
 

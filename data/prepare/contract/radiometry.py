@@ -9,7 +9,7 @@ from data.prepare.contract.faults import sar_to_db
 from data.tiles.modalities import DECIBEL, REFLECTANCE, Modality, observed
 
 UNITS = ("db", "power", "amplitude")  # of SAR; amplitude is the square root of power
-REFLECTANCE_UNIT = 1e-4  # one unit of the archive
+REFLECTANCE_UNIT = 1e-4  # reflectance of one unit of the archive
 
 
 @dataclass(frozen=True, kw_only=True)

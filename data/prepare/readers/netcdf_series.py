@@ -18,7 +18,7 @@ from data.errors import InputError
 from data.prepare.contract.files import need_crs, need_dataset, open_hdf5
 from data.prepare.contract.georeference import Georeference
 from data.prepare.contract.grid import CELL, Grid, grid_of_pixels
-from data.prepare.contract.radiometry import REFLECTANCE
+from data.prepare.contract.radiometry import REFLECTANCE_UNIT
 from data.prepare.contract.resample import resample_labels
 from data.prepare.contract.sentinel2 import CLOUDY, COARSE_BANDS, FINE_BANDS, NO_DATA
 from data.prepare.contract.source import Frames, Layer, Place, join_layers
@@ -215,9 +215,9 @@ def _check_reflectance(file: h5py.File, bands: tuple[str, ...]) -> None:
     for band in bands:
         need_series(file, band)
     scale = scale_of(file[bands[0]])
-    if scale != REFLECTANCE:
+    if scale != REFLECTANCE_UNIT:
         raise InputError(
-            f"{file.filename}: expected reflectance with scale {REFLECTANCE}, found {scale}"
+            f"{file.filename}: expected reflectance with scale {REFLECTANCE_UNIT}, found {scale}"
         )
 
 

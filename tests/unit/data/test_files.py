@@ -39,9 +39,14 @@ def test_an_error_in_the_block_leaves_the_old_file_alone(tmp_path):
     path = tmp_path / "a.tar"
     path.write_text("old")
     scratch = tmp_path / "other"
-    with pytest.raises(KeyboardInterrupt), whole_file(path, scratch=scratch):
-        scratch.write_text("half")
-        raise KeyboardInterrupt
+
+    def write_half():
+        with whole_file(path, scratch=scratch):
+            scratch.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
     assert path.read_text() == "old"
     assert names(tmp_path) == ["a.tar"]
 

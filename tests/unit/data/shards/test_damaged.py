@@ -13,7 +13,7 @@ from data.shards.dataset import ShardDataset
 from data.shards.encode import ShardOptions
 from data.shards.records import manifest_hash
 from data.shards.writer import write_shards
-from data.storage.store import StoreSettings
+from data.storage.settings import StoreSettings
 from tests.unit.tiles import make_tile
 
 ONCE = StoreSettings(attempts=1)

@@ -15,7 +15,8 @@ import pytest
 
 from data.errors import InputError
 from data.storage.cache import STALE, Cache
-from data.storage.store import Store, StoreSettings
+from data.storage.settings import StoreSettings
+from data.storage.store import Store
 from tests.faulty_server import FaultyServer
 from tests.paths import ROOT
 from tests.unit.ranges import CONTENT, QUICK, faults, part, slices
@@ -29,10 +30,11 @@ def folder(tmp_path):
     return tmp_path / "root"
 
 
+SIZE = len(CONTENT)
 BLOCKS = [(i * 10_000, 10_000) for i in range(30)]
 
 
-def cached(url, tmp_path, total=len(CONTENT), **changes):
+def cached(url, tmp_path, total=SIZE, **changes):
     store = Store(url, StoreSettings(**QUICK | {"cache": str(tmp_path / "cache")} | changes))
     store.keep("f1", total)
     return store
@@ -103,7 +105,7 @@ def test_wrong_bytes_are_never_kept(folder, tmp_path):
 
 
 def test_a_cache_smaller_than_the_dataset_keeps_a_fixed_share(folder, tmp_path):
-    cache = Cache(tmp_path / "c", "f1", 0.25)
+    cache = Cache(tmp_path / "c", "f1", share=0.25)
     kept = {
         (shard, i)
         for shard in range(20)
@@ -159,7 +161,7 @@ def test_a_cache_folder_that_cannot_be_is_an_error(folder, tmp_path):
 WRITER = """
 import sys
 from data.storage.cache import Cache
-cache, block = Cache(sys.argv[1], "f1", 1.0), b"whole" * 4_000_000
+cache, block = Cache(sys.argv[1], "f1", share=1.0), b"whole" * 4_000_000
 print("ready", flush=True)
 while True:
     for offset in range(5):
@@ -184,7 +186,7 @@ def test_a_killed_writer_leaves_whole_blocks_only(tmp_path):
     assert blocks and all(path.read_bytes() == b"whole" * 4_000_000 for path in blocks)
     rest = next((tmp_path / "f1" / "partial").iterdir())
     os.utime(rest, (time.time() - 2 * STALE,) * 2)
-    Cache(tmp_path, "f1", 1.0)
+    Cache(tmp_path, "f1", share=1.0)
     assert (
         not rest.exists()
     )  # a later start removes it once it is old: another process may be writing a young one

@@ -4,13 +4,17 @@ one clear error."""
 import multiprocessing
 import os
 import time
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import InputError
-from data.storage.store import MissingFile, Range, ReadError, Store, StoreSettings, merge
+from data.storage.faults import MissingFile, ReadError
+from data.storage.ranges import Range, merge
+from data.storage.settings import StoreSettings
+from data.storage.store import Store
 from tests.faulty_server import FAULTS, FaultyServer
 from tests.unit.ranges import CONTENT, QUICK, faults, part, parts, slices
 
@@ -98,13 +102,13 @@ def served(tmp_path_factory):
 def test_requests_cover_every_range_once_and_lie_apart(pairs, gap):
     ranges = [Range(offset, size, 0) for offset, size in pairs]
     requests = merge(ranges, gap)
-    assert sorted(i for request in requests for i in request.ranges) == list(range(len(ranges)))
+    assert sorted(i for request in requests for i in request.positions) == list(range(len(ranges)))
     assert all(
         request.start <= ranges[i].offset and ranges[i].stop <= request.stop
         for request in requests
-        for i in request.ranges
+        for i in request.positions
     )
-    assert all(after.start - before.stop > gap for before, after in zip(requests, requests[1:]))
+    assert all(after.start - before.stop > gap for before, after in pairwise(requests))
 
 
 def test_near_ranges_are_one_request(folder):
@@ -287,7 +291,7 @@ def _work(store, pipe):
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 @pytest.mark.parametrize("remote", [False, True])
 def test_a_used_store_goes_to_other_processes(folder, method, remote):
-    """Parent and children read at the same time; the parent had connections open before they began."""
+    """Parent and children read at the same time; the parent had connections open before."""
     context = multiprocessing.get_context(method)
     with FaultyServer(folder) as server:
         store = Store(server.url if remote else folder, StoreSettings(**QUICK | {"timeout": 10.0}))

@@ -8,7 +8,7 @@ import pytest
 
 from data.shards.encode import ShardOptions
 from data.shards.writer import write_shards
-from data.storage.store import StoreSettings
+from data.storage.settings import StoreSettings
 from data.stream.batches import open_stream
 from data.stream.mixture import Mixture
 from data.stream.settings import GLOBAL, LOCAL
