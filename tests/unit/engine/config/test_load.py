@@ -1,35 +1,21 @@
-"""Configuration files: what is read, what is refused in which words, and the key tables against
-DeepSpeed itself."""
+"""Reading a configuration: which files are right, and what is refused in which words."""
 
-import importlib
-import inspect
 import json
-import shlex
 import subprocess
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import get_args, get_type_hints
 
 import pytest
 
-from engine.config.deepspeed_keys import ACCEPTED, REFUSED
-from engine.config.load import Config, load
+from engine.config.load import load
 from engine.config.settings import OptimizerSettings, Settings
-from engine.config.snapshot import command_line, snapshot
 from engine.config.typed import parse
 from engine.errors import ConfigError
 from models.recompute import POLICIES
 from models.spec import ModelSpec
 from tests.paths import CONFIGS, ROOT
-
-DEMO = CONFIGS / "demo_cpu.json"
-
-
-def written(folder: Path, content, name: str = "run.json") -> Path:
-    path = folder / name
-    path.write_text(content if isinstance(content, str) else json.dumps(content))
-    return path
+from tests.unit.engine.config.files import DEMO
 
 
 def refusal(override: str, world_size: int = 2) -> str:
@@ -227,36 +213,8 @@ def test_the_policies_of_recomputation_are_those_of_the_model():
     assert get_args(hint) == POLICIES
 
 
-def test_the_description_is_that_of_the_file_and_not_of_its_base(tmp_path):
-    base = json.loads(DEMO.read_text())
-    written(tmp_path, base, "base.json")
-    path = written(tmp_path, {"skysense": {"base": "base.json"}})
-    assert base["skysense"]["description"]
-    assert load(path).settings.description == ""
-
-
 def test_rules_that_need_the_world_are_left_out_without_it():
     assert load(DEMO, ["train_batch_size=5"]).deepspeed["train_batch_size"] == 5
-
-
-def test_overrides_reach_every_depth_and_the_merged_file():
-    config = load(
-        DEMO,
-        [
-            "skysense.model.modalities.ms.frames=4",
-            "skysense.data.frames.ms=4",
-            "bf16.enabled=true",
-            "skysense.text.weights=/a/b.pt",
-        ],
-        world_size=2,
-    )
-    assert (
-        config.settings.model.modalities["ms"].frames == 4
-        and config.settings.model.modalities["sar"].frames == 3
-    )
-    assert config.settings.text.weights == "/a/b.pt"
-    assert config.deepspeed["bf16"] == {"enabled": True}
-    assert config.merged["skysense"]["data"]["frames"]["ms"] == 4
 
 
 def test_null_takes_a_modality_away_everywhere():
@@ -268,47 +226,6 @@ def test_null_takes_a_modality_away_everywhere():
     )
 
 
-def test_a_base_is_laid_under_the_file(tmp_path):
-    written(tmp_path, DEMO.read_text(), "base.json")
-    middle = {"train_batch_size": 8, "skysense": {"base": "base.json", "model": {"queries": 3}}}
-    written(tmp_path, middle, "middle.json")
-    path = written(
-        tmp_path, {"skysense": {"base": "middle.json", "model": {"widths": [32, 32, 32, 64]}}}
-    )
-    config = load(path, world_size=2)
-    assert config.settings.model == load(DEMO).settings.model.variant(
-        queries=3, widths=(32, 32, 32, 64)
-    )
-    assert config.deepspeed["train_batch_size"] == 8 and "base" not in config.merged["skysense"]
-
-
-def test_bases_in_a_circle_are_refused(tmp_path):
-    written(tmp_path, {"skysense": {"base": "run.json"}}, "other.json")
-    with pytest.raises(ConfigError, match="comes back to itself"):
-        load(written(tmp_path, {"skysense": {"base": "other.json"}}))
-
-
-@pytest.mark.parametrize(
-    "text, words",
-    [
-        ('{"a": 1,}', "not JSON at line 1, column"),
-        ('{"bf16": {}, "bf16": {}}', 'the key "bf16" stands twice'),
-        ('{"gradient_clipping": NaN}', "expected a number, found NaN"),
-        ("[]", "expected an object, found list"),
-    ],
-)
-def test_broken_files_are_named(tmp_path, text, words):
-    path = written(tmp_path, text)
-    with pytest.raises(ConfigError) as caught:
-        load(path)
-    assert str(path) in str(caught.value) and words in str(caught.value)
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ConfigError, match="no such configuration file"):
-        load(tmp_path / "none.json")
-
-
 def test_settings_survive_json():
     settings = load(
         DEMO, ["skysense.model.modalities.sar=null", "skysense.data.frames.sar=null"], world_size=2
@@ -316,117 +233,6 @@ def test_settings_survive_json():
     assert parse(Settings, json.loads(json.dumps(asdict(settings))), "skysense") == settings
 
 
-def test_run_folder_keeps_what_ran_and_refuses_another_run(tmp_path):
-    config = load(DEMO, world_size=2)
-    other = load(DEMO, ["skysense.seed=5"], world_size=2)
-    run = tmp_path / "run"
-    snapshot(config, run)
-    snapshot(config, run)  # a start that died before its first checkpoint
-    again = load(run / "config.json", world_size=2)
-    assert isinstance(again, Config) and again == config
-    assert json.loads((run / "environment.json").read_text())["packages"]["deepspeed"] == "0.19.8"
-    with pytest.raises(ConfigError, match="output folder of another run"):
-        snapshot(other, run)
-    snapshot(other, run, resume=True)
-    assert json.loads((run / "config.json").read_text()) == other.merged
-
-
-# ---- the key tables against the installed DeepSpeed
-
-MODELS = {
-    "bf16": "deepspeed.runtime.precision_config:DeepSpeedBF16Config",
-    "zero_optimization": "deepspeed.runtime.zero.config:DeepSpeedZeroConfig",
-    "timers.throughput": "deepspeed.utils.config:DeepSpeedThroughputTimerConfig",
-    "comms_logger": "deepspeed.comm.config:CommsLoggerConfig",
-    "csv_monitor": "deepspeed.monitor.config:CSVConfig",
-    "wandb": "deepspeed.monitor.config:WandbConfig",
-}
-
-
-@pytest.mark.parametrize("section", MODELS)
-def test_sections_have_the_names_of_deepspeeds_models(section):
-    module, name = MODELS[section].split(":")
-    model = getattr(importlib.import_module(module), name)
-    table = ACCEPTED
-    for part in section.split("."):
-        table = table[part]
-    theirs = {field.alias or key for key, field in model.model_fields.items()}
-    removed = {"mics_shard_size", "mics_hierarchical_params_gather", "zeropp_loco_param"}
-    refused = {
-        key.removeprefix(f"{section}.") for key in REFUSED if key.startswith(f"{section}.")
-    } - removed
-    assert set(table) | refused == theirs
-    assert not set(table) & refused
-
-
-class Asked(dict):
-    """A configuration that remembers which keys were looked for."""
-
-    def __init__(self, content):
-        super().__init__(content)
-        self.seen = set()
-
-    def __copy__(self):
-        return self
-
-    def __contains__(self, key):
-        self.seen.add(key)
-        return super().__contains__(key)
-
-    def __getitem__(self, key):
-        self.seen.add(key)
-        return super().__getitem__(key)
-
-    def get(self, key, default=None):
-        self.seen.add(key)
-        return super().get(key, default)
-
-    def keys(self):
-        return self
-
-
-def test_top_level_has_every_key_that_deepspeed_looks_for():
-    from deepspeed.runtime.config import DeepSpeedConfig
-
-    asked = Asked(load(DEMO, world_size=1, overrides=["skysense.ep_size=1"]).deepspeed)
-    DeepSpeedConfig(asked)
-    ours = set(ACCEPTED) | {key for key in REFUSED if "." not in key}
-    assert asked.seen <= ours
-    # removed from DeepSpeed's code but still refused by us by name
-    assert ours - asked.seen <= {"fp16", "sequence_parallel_size"}
-
-
-def test_flops_profiler_and_optimizer_keys_occur_in_deepspeed():
-    from deepspeed.profiling import constants
-    from torch.optim import AdamW
-
-    names = {
-        value
-        for key, value in vars(constants).items()
-        if key.startswith("FLOPS_PROFILER_") and not key.endswith(("DEFAULT", "FORMAT"))
-    }
-    assert set(ACCEPTED["flops_profiler"]) == names
-    assert set(ACCEPTED["optimizer"]["params"]) - {"torch_adam"} <= set(
-        inspect.signature(AdamW).parameters
-    )
-
-
 def test_reading_a_configuration_does_not_import_deepspeed():
     code = "import sys, engine.config.load; sys.exit('deepspeed' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
-
-
-def test_the_command_can_be_pasted_into_a_shell(monkeypatch):
-    monkeypatch.delenv("CROSS_SIZE", raising=False)
-    words = ["/venv/bin/python", "-m", "launch", "step", "--set", "skysense.text.prompt=a view"]
-    monkeypatch.setattr(sys, "orig_argv", words)
-    assert shlex.split(command_line()) == words
-    monkeypatch.setenv("LOCAL_SIZE", "8")
-    launched = ["python", "-u", "launch/pretrain.py", "--local_rank=0", "--run_dir", "runs/my run"]
-    monkeypatch.setattr(sys, "orig_argv", launched)
-    assert command_line() == "deepspeed --num_gpus 8 launch/pretrain.py --run_dir 'runs/my run'"
-    monkeypatch.setenv("CROSS_SIZE", "16")
-    monkeypatch.setattr(
-        sys, "orig_argv", ["python", "-u", "-m", "launch", "--local_rank=3", "step"]
-    )
-    assert command_line() == "deepspeed --num_nodes 16 --num_gpus 8 --module launch step"
