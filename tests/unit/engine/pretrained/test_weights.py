@@ -26,7 +26,8 @@ def model(spec=SPEC, seed: int = 0) -> Pretraining:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run folder with one checkpoint, and the model in it."""
-    folder, trained = tmp_path_factory.mktemp("run"), model()
+    folder = tmp_path_factory.mktemp("run")
+    trained = model()
     write_checkpoint(folder / "checkpoints/step-00000012", trained)
     return folder, trained
 
@@ -107,10 +108,12 @@ def test_prototypes_go_by_place(run):
     other = model(seed=5)
     drawn = other.trunk.context.prototypes.clone()
     lines = take_trained(settings(folder), other, table)
-    old, new = regions(folder).lookup(*PLACES[2]), table.lookup(*PLACES[2])
-    found = other.trunk.context.prototypes
-    assert torch.equal(found[new], trained.trunk.context.prototypes[old])
-    assert torch.equal(found[1 - new], drawn[1 - new]) and torch.equal(found[2], drawn[2])
+    old = regions(folder).lookup(*PLACES[2])
+    new = table.lookup(*PLACES[2])
+    prototypes = other.trunk.context.prototypes
+    assert torch.equal(prototypes[new], trained.trunk.context.prototypes[old])
+    assert torch.equal(prototypes[1 - new], drawn[1 - new])
+    assert torch.equal(prototypes[2], drawn[2])
     assert any("prototypes of 1 of 2 regions were trained there" in line for line in lines)
     for name, x in other.state_dict().items():
         assert name == PROTOTYPES or torch.equal(x, trained.state_dict()[name]), name

@@ -29,7 +29,8 @@ def collector():
 
 def test_it_collects_at_its_steps_alone():
     garbage = GarbageCollection(every=4)
-    kept, alive = Node(), []
+    kept = Node()
+    alive = []
     for step in range(2, 11):  # a run that goes on at step 2
         found = cycle()
         for _ in range(3000):  # enough for the automatic collection of the youngest
