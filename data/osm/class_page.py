@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from data.osm.tags import AREAS, FINER, GONE, HIDING, LANE, LOCATIONS, MAX_WIDTH, SURFACES, WAYS
+from data.osm.tag_tables import AREAS, FINER, GONE, HIDING, LANE, LOCATIONS, SURFACES, WAYS
+from data.osm.tags import MAX_WIDTH
 from data.tiles.classes import FLAIR, LAYERS, WORLDCEREAL_CT, WORLDCEREAL_LC, class_table, draw_rank
 
 
@@ -14,7 +15,7 @@ def _code(words: Iterable[str]) -> str:
 HEAD = f"""# Classes
 
 Written by `skysense classes --out docs/classes.md` from `data/tiles/classes.py` and
-`data/osm/tags.py`.
+`data/osm/tag_tables.py`.
 
 The index is the position in the table, so classes are only appended. A code or tag without an entry
 stays unlabelled (255): a wrong label costs more than a missing one. The prompt is what the text
@@ -33,7 +34,7 @@ encoder reads.
 - A closed line is drawn along the line, as the area inside it, or both: as its tags say. With
   `area=yes` it is an area. A polygon with a line's tag is that line's surface.
 - Several tags on one object: the class drawn last wins; in one layer the later line of `AREAS` in
-  `data/osm/tags.py`.
+  `data/osm/tag_tables.py`.
 - Not drawn: points; what is hidden ({_code(HIDING)} with any value but no;
   `location` {", ".join(LOCATIONS)}); what is not there (with yes:
   {_code(GONE[:4])},

@@ -49,15 +49,13 @@ class Features:
 
     def take(self, rows: np.ndarray) -> "Features":
         """The chosen rows."""
-        return Features(
-            geometry=self.geometry[rows],
-            index=self.index[rows],
-            width=self.width[rows],
-            level=self.level[rows],
-            mended=self.mended[rows],
-            size=self.size[rows],
-            skipped=self.skipped,
-        )
+        columns = {}
+        for name in COLUMNS:
+            columns[name] = getattr(self, name)[rows]
+        return Features(**columns, skipped=self.skipped)
+
+
+COLUMNS = ("geometry", "index", "width", "level", "mended", "size")  # the arrays of Features
 
 
 @dataclass(frozen=True)
@@ -71,15 +69,10 @@ class _Meaning:
 
 def join(parts: Sequence[Features]) -> Features:
     """All rows of all parts."""
-    return Features(
-        geometry=np.concatenate([part.geometry for part in parts]),
-        index=np.concatenate([part.index for part in parts]),
-        width=np.concatenate([part.width for part in parts]),
-        level=np.concatenate([part.level for part in parts]),
-        mended=np.concatenate([part.mended for part in parts]),
-        size=np.concatenate([part.size for part in parts]),
-        skipped=sum(part.skipped for part in parts),
-    )
+    columns = {}
+    for name in COLUMNS:
+        columns[name] = np.concatenate([getattr(part, name) for part in parts])
+    return Features(**columns, skipped=sum(part.skipped for part in parts))
 
 
 def features_of(
@@ -102,19 +95,23 @@ def features_of(
     is_ring = shapely.is_closed(parts) & (kinds == LINE) & is_long
     tag_sets = _tag_sets(tags, default_tags)
     rows = []
-    meanings = []
+    indices = []
+    widths = []
+    levels = []
     for row, (owner, kind, ring) in enumerate(zip(owners, kinds.tolist(), is_ring.tolist())):
         for meaning in _meanings(tag_sets[owner], kind, ring):
             rows.append(row)
-            meanings.append(meaning)
+            indices.append(meaning.index)
+            widths.append(meaning.width)
+            levels.append(meaning.level)
     row_of = np.array(rows, np.intp)
     features = Features(
         geometry=parts[row_of],
-        index=np.array([meaning.index for meaning in meanings], np.uint8),
-        width=np.array([meaning.width for meaning in meanings], np.float32),
-        level=np.array([meaning.level for meaning in meanings], np.int8),
-        mended=np.zeros(len(meanings), bool),
-        size=np.zeros(len(meanings)),
+        index=np.array(indices, np.uint8),
+        width=np.array(widths, np.float32),
+        level=np.array(levels, np.int8),
+        mended=np.zeros(len(rows), bool),
+        size=np.zeros(len(rows)),
     )
     return _sound(features, is_ring[row_of])
 

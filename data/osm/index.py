@@ -30,13 +30,14 @@ from osmium.osm import Area, Relation, Way
 from rasterio.crs import CRS
 
 import data.osm.features
+import data.osm.tag_tables
 import data.osm.tags
 import data.tiles.classes
 from data.errors import InputError
 from data.files import whole_file
 from data.hashing import content_hash
 from data.osm.features import Box, Features, Tags, boxes, features_of, join, place
-from data.osm.tags import AREAS, KEYS, WAYS
+from data.osm.tag_tables import DRAWN_KEYS, KEYS
 from data.osm.vector_files import Layer, layers_of, reading, shapes_of, tags_of_columns
 
 OSM_SUFFIXES = (".osm", ".pbf", ".osm.bz2", ".osm.gz")
@@ -149,7 +150,7 @@ def _digest(source: _Source) -> str:
 @functools.cache
 def _rules() -> str:
     """The code that decides what is drawn."""
-    modules = (data.tiles.classes, data.osm.tags, data.osm.features)
+    modules = (data.tiles.classes, data.osm.tag_tables, data.osm.tags, data.osm.features)
     return "".join(inspect.getsource(module) for module in modules)
 
 
@@ -270,8 +271,7 @@ def _osm_features(path: Path) -> Iterator[Features]:
 
     Ways, closed or not, are lines; multipolygon relations are areas.
     """
-    keys = {key for key, _ in (*AREAS, *WAYS)}
-    telling = osmium.filter.KeyFilter(*keys)
+    telling = osmium.filter.KeyFilter(*DRAWN_KEYS)
     entities = osmium.FileProcessor(path).with_areas(telling).with_filter(telling)
     factory = osmium.geom.WKBFactory()
     shapes: list[str] = []

@@ -1,277 +1,17 @@
-"""OpenStreetMap tags -> what is drawn: the class, the width of a line, and the level.
+"""What the tags of an OpenStreetMap object say: the class, the width of a line, and the level.
 
-Tags and their meaning: wiki.openstreetmap.org/wiki/Map_features. An object whose tags have no entry
-is not drawn: a wrong label costs more than a missing one.
+The tables are in tag_tables.py.
 """
 
 import re
-from typing import NamedTuple
 
+from data.osm.tag_tables import AREAS, FINER, GONE, HIDING, LANE, LOCATIONS, NO, SURFACES, WAYS, Way
 from data.tiles.classes import INDEX, draw_rank
 
-
-class Way(NamedTuple):
-    """What a line is drawn as."""
-
-    name: str
-    width: float  # metres on the ground: carriageway, ballast bed, water surface
-    lanes: int = 0  # that the width is for; 0: a ``lanes`` tag says nothing about the width
-
-
-# Areas: (key, value) -> class. "*" stands for any other value except "no". None: certainly not
-# drawn. Among several tags of one object the class that is drawn last wins, and in one drawing
-# layer the later line of this table.
-AREAS: dict[tuple[str, str], str | None] = {
-    ("landuse", "education"): "built-up area",
-    ("landuse", "religious"): "built-up area",
-    ("landuse", "institutional"): "built-up area",
-    ("landuse", "garages"): "built-up area",
-    ("amenity", "school"): "built-up area",
-    ("amenity", "college"): "built-up area",
-    ("amenity", "university"): "built-up area",
-    ("amenity", "hospital"): "built-up area",
-    ("landuse", "residential"): "residential area",
-    ("landuse", "commercial"): "commercial area",
-    ("landuse", "retail"): "commercial area",
-    ("landuse", "industrial"): "industrial area",
-    ("landuse", "depot"): "industrial area",
-    ("man_made", "works"): "industrial area",
-    ("landuse", "farmyard"): "farmyard",
-    ("tourism", "camp_site"): "campsite",
-    ("tourism", "caravan_site"): "campsite",
-    ("tourism", "theme_park"): "amusement park",
-    ("leisure", "water_park"): "amusement park",
-    ("landuse", "port"): "harbour",
-    ("leisure", "marina"): "harbour",
-    ("aeroway", "aerodrome"): "airport",
-    ("aeroway", "heliport"): "airport",
-    ("man_made", "wastewater_plant"): "wastewater plant",
-    ("plant:source", "coal"): "power plant",
-    ("plant:source", "gas"): "power plant",
-    ("plant:source", "oil"): "power plant",
-    ("plant:source", "nuclear"): "power plant",
-    ("plant:source", "biomass"): "power plant",
-    ("plant:source", "waste"): "power plant",
-    ("leisure", "park"): "park",
-    ("landuse", "village_green"): "park",
-    ("landuse", "recreation_ground"): "park",
-    ("leisure", "golf_course"): "golf course",
-    ("landuse", "farmland"): "cropland",
-    ("landuse", "farm"): "cropland",
-    ("landuse", "allotments"): "allotments",
-    ("landuse", "plant_nursery"): "plant nursery",
-    ("landuse", "paddy"): "rice field",
-    ("landuse", "meadow"): "grassland",
-    ("landuse", "grass"): "grassland",
-    ("natural", "grassland"): "grassland",
-    ("natural", "scrub"): "shrubland",
-    ("natural", "heath"): "shrubland",
-    ("natural", "shrubbery"): "shrubland",
-    ("landuse", "forest"): "forest",
-    ("natural", "wood"): "forest",
-    ("natural", "tree_group"): "forest",
-    ("landuse", "orchard"): "orchard",
-    ("landuse", "vineyard"): "vineyard",
-    ("natural", "beach"): "sand",
-    ("natural", "sand"): "sand",
-    ("natural", "dune"): "sand",
-    ("natural", "shoal"): "sand",
-    ("natural", "mud"): "mudflat",
-    ("natural", "shingle"): "gravel surface",
-    ("natural", "bare_rock"): "bare rock",
-    ("natural", "scree"): "bare rock",
-    ("natural", "rock"): "bare rock",
-    ("natural", "glacier"): "glacier",
-    ("natural", "wetland"): "wetland",
-    ("man_made", "spoil_heap"): "bare soil",
-    ("landuse", "construction"): "construction site",
-    ("building", "construction"): "construction site",
-    ("landuse", "quarry"): "quarry",
-    ("landuse", "landfill"): "landfill",
-    ("landuse", "cemetery"): "cemetery",
-    ("amenity", "grave_yard"): "cemetery",
-    ("leisure", "stadium"): "stadium",
-    ("leisure", "track"): "running track",
-    ("leisure", "pitch"): "sports pitch",
-    ("leisure", "playground"): "playground",
-    ("power", "substation"): "power substation",
-    ("natural", "water"): "water",
-    ("landuse", "reservoir"): "water",
-    ("landuse", "basin"): "water",
-    ("landuse", "pond"): "water",
-    ("waterway", "riverbank"): "water",
-    ("waterway", "dock"): "water",
-    ("amenity", "fountain"): "water",
-    ("landuse", "aquaculture"): "fish ponds",
-    ("landuse", "salt_pond"): "salt ponds",
-    ("leisure", "swimming_pool"): "swimming pool",
-    ("landuse", "railway"): "railway",
-    ("amenity", "parking"): "parking lot",
-    ("amenity", "parking_space"): "parking lot",
-    ("amenity", "bus_station"): "paved surface",
-    ("aeroway", "apron"): "paved surface",
-    ("man_made", "quay"): "paved surface",
-    ("railway", "platform"): "paved surface",
-    ("public_transport", "platform"): "paved surface",
-    ("highway", "platform"): "paved surface",
-    ("area:highway", "*"): "road",
-    ("area:highway", "footway"): "paved surface",
-    ("area:highway", "pedestrian"): "paved surface",
-    ("area:highway", "cycleway"): "paved surface",
-    ("area:highway", "path"): "footpath",
-    ("area:highway", "track"): "unpaved road",
-    ("building", "*"): "building",
-    ("aeroway", "terminal"): "building",
-    ("aeroway", "hangar"): "building",
-    ("building", "ruins"): None,
-    ("building", "collapsed"): None,
-    ("building", "demolished"): None,
-    ("building", "destroyed"): None,
-    ("building", "razed"): None,
-    ("building", "proposed"): None,
-    ("building", "greenhouse"): "greenhouse",
-    ("landuse", "greenhouse_horticulture"): "greenhouse",
-    ("plant:source", "solar"): "solar farm",
-    ("generator:source", "solar"): "solar farm",
-    ("man_made", "bridge"): "bridge",
-    ("aeroway", "helipad"): "helipad",
-    ("man_made", "storage_tank"): "storage tank",
-    ("man_made", "silo"): "storage tank",
-    ("man_made", "gasometer"): "storage tank",
-    ("building", "storage_tank"): "storage tank",
-    ("building", "silo"): "storage tank",
-}
-
-LANE = 3.25  # metres
 MAX_WIDTH = 200.0  # metres; a wider line is a typing error or another unit
 MIN_WIDTH = 0.3  # metres
-WAYS = {
-    ("highway", "motorway"): Way("road", 11, 2),
-    ("highway", "trunk"): Way("road", 9, 2),
-    ("highway", "primary"): Way("road", 8, 2),
-    ("highway", "secondary"): Way("road", 7, 2),
-    ("highway", "tertiary"): Way("road", 6.5, 2),
-    ("highway", "unclassified"): Way("road", 5.5, 2),
-    ("highway", "residential"): Way("road", 6, 2),
-    ("highway", "road"): Way("road", 5.5, 2),
-    ("highway", "motorway_link"): Way("road", 6, 1),
-    ("highway", "trunk_link"): Way("road", 6, 1),
-    ("highway", "primary_link"): Way("road", 5, 1),
-    ("highway", "secondary_link"): Way("road", 5, 1),
-    ("highway", "tertiary_link"): Way("road", 4.5, 1),
-    ("highway", "living_street"): Way("road", 5),
-    ("highway", "service"): Way("road", 4, 1),
-    ("highway", "busway"): Way("road", 6.5, 2),
-    ("highway", "raceway"): Way("road", 10),
-    ("highway", "pedestrian"): Way("paved surface", 5),
-    ("highway", "track"): Way("unpaved road", 3),
-    ("highway", "cycleway"): Way("footpath", 2.5),
-    ("highway", "footway"): Way("footpath", 2),
-    ("highway", "bridleway"): Way("footpath", 2),
-    ("highway", "steps"): Way("footpath", 2),
-    ("highway", "path"): Way("footpath", 1.5),
-    ("railway", "rail"): Way("railway", 4),
-    ("railway", "light_rail"): Way("railway", 3.5),
-    ("railway", "subway"): Way("railway", 3.5),
-    ("railway", "tram"): Way("railway", 3),
-    ("railway", "narrow_gauge"): Way("railway", 3),
-    ("railway", "funicular"): Way("railway", 3),
-    ("railway", "monorail"): Way("railway", 2),
-    ("railway", "preserved"): Way("railway", 4),
-    ("railway", "disused"): Way("railway", 4),
-    ("waterway", "river"): Way("water", 12),
-    ("waterway", "canal"): Way("water", 10),
-    ("waterway", "tidal_channel"): Way("water", 4),
-    ("waterway", "stream"): Way("water", 2),
-    ("waterway", "ditch"): Way("water", 1.5),
-    ("waterway", "drain"): Way("water", 1.5),
-    ("waterway", "dam"): Way("dam", 6),
-    ("aeroway", "runway"): Way("runway", 30),
-    ("aeroway", "taxiway"): Way("paved surface", 15),
-    ("man_made", "pier"): Way("pier", 3),
-    ("man_made", "groyne"): Way("pier", 3),
-    ("man_made", "breakwater"): Way("pier", 6),
-    ("barrier", "hedge"): Way("hedge", 1.5),
-    ("natural", "tree_row"): Way("tree row", 5),
-}
-# A polygon with a way's tag is that way's surface; of those for people on foot it is a square, not
-# a path.
-SURFACES = {"footway": "paved surface", "cycleway": "paved surface", "steps": "paved surface"}
 
-_UNPAVED = (
-    "unpaved",
-    "gravel",
-    "fine_gravel",
-    "compacted",
-    "pebblestone",
-    "dirt",
-    "earth",
-    "ground",
-    "sand",
-    "mud",
-    "grass",
-    "rock",
-)
-_PAVED = (
-    "paved",
-    "asphalt",
-    "chipseal",
-    "concrete",
-    "concrete:lanes",
-    "concrete:plates",
-    "paving_stones",
-    "sett",
-)
-
-# (class, key, values) -> the class that a second tag makes of the first. The first line that fits
-# is taken.
-FINER: dict[tuple[str, str, tuple[str, ...]], str | None] = {
-    ("road", "surface", _UNPAVED): "unpaved road",
-    ("unpaved road", "surface", _PAVED): "road",
-    ("paved surface", "surface", _UNPAVED): "gravel surface",
-    ("parking lot", "parking", ("underground",)): None,
-    ("parking lot", "parking", ("multi-storey", "rooftop")): "building",
-    ("water", "intermittent", ("yes",)): None,
-    ("water", "seasonal", ("yes",)): None,  # dry on most images
-    ("water", "basin", ("infiltration", "detention")): None,
-    ("forest", "leaf_type", ("needleleaved",)): "coniferous forest",
-    ("forest", "leaf_cycle", ("deciduous",)): "deciduous forest",
-    ("wetland", "wetland", ("tidalflat",)): "mudflat",
-    ("wetland", "wetland", ("mangrove",)): "mangroves",
-    ("cropland", "crop", ("maize", "corn")): "maize",
-    ("cropland", "crop", ("potato", "potatoes")): "potatoes",
-    ("cropland", "crop", ("rice",)): "rice field",
-    ("industrial area", "industrial", ("port",)): "harbour",
-    ("industrial area", "industrial", ("wastewater_plant",)): "wastewater plant",
-    ("sports pitch", "sport", ("tennis",)): "tennis court",
-    ("sports pitch", "sport", ("soccer",)): "football pitch",
-    ("sports pitch", "sport", ("basketball",)): "basketball court",
-    ("sports pitch", "sport", ("baseball", "softball")): "baseball field",
-    ("running track", "sport", ("horse_racing", "motor", "karting", "bmx", "cycling")): None,
-}
 _AREA_ORDER = {pair: position for position, pair in enumerate(AREAS)}
-
-HIDING = ("tunnel", "covered", "indoor")  # with any value but "no": not seen from above
-GONE = (
-    "proposed",
-    "planned",
-    "abandoned",
-    "razed",
-    "demolished",
-    "removed",
-    "dismantled",
-    "destroyed",
-)
-LOCATIONS = ("underground", "underwater", "indoor")
-NO = ("", "no", "false", "0")
-
-# Every key that this module looks at.
-KEYS = frozenset(
-    {key for key, _ in (*AREAS, *WAYS)}
-    | {key for _, key, _ in FINER}
-    | {*HIDING, *GONE, "location", "layer", "bridge", "area", "width", "lanes"}
-)
-
 _LANES = re.compile(r"[1-9]|1[0-6]")
 _LAYER = re.compile(r"-?[0-9]")
 _LENGTH = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(m|cm|ft|'|)")
@@ -309,7 +49,7 @@ def area_class(tags: dict[str, str], *, closed_line: bool = False) -> int | None
     if tags.get("area") == "yes" or not (names or closed_line):
         for key, value in sorted(pairs & WAYS.keys()):
             names.append(SURFACES.get(value, WAYS[key, value].name))
-    return _drawn_last([_finer(name, tags) for name in names])
+    return _drawn_last(names, tags)
 
 
 def way_class(tags: dict[str, str]) -> tuple[int, float] | None:
@@ -398,9 +138,13 @@ def _finer(name: str | None, tags: dict[str, str]) -> str | None:
     return name
 
 
-def _drawn_last(names: list[str | None]) -> int | None:
+def _drawn_last(names: list[str | None], tags: dict[str, str]) -> int | None:
     """Index of the class that is drawn last; among equals the last of the list."""
-    indices = [INDEX[name] for name in names if name]
+    indices = []
+    for name in names:
+        finer = _finer(name, tags)
+        if finer is not None:
+            indices.append(INDEX[finer])
     if not indices:
         return None
     return max(reversed(indices), key=draw_rank)

@@ -20,7 +20,7 @@ from rasterio.errors import CRSError
 
 from data.errors import InputError
 from data.osm.features import Box, Features, Tags, boxes, features_of, join, place
-from data.osm.tags import KEYS
+from data.osm.tag_tables import KEYS
 
 TAG_COLUMNS = ("other_tags", "all_tags", "tags")  # all tags in one column: hstore or JSON text
 _PAIR = re.compile(r'"((?:[^"\\]|\\.)*)"\s*=>\s*(?:NULL|"((?:[^"\\]|\\.)*)")')
@@ -123,10 +123,11 @@ def read_rows(path: Path, layer: Layer, box: Box) -> tuple[np.ndarray, list[Tags
 
 def tags_of_columns(names: Sequence, columns: Sequence, *, count: int) -> list[Tags]:
     """The tags of ``count`` rows, from the columns that hold tags."""
-    if not names:
-        return [{} for _ in range(count)]
-    texts = [str(name) for name in names]
-    return [tags_of(dict(zip(texts, values))) for values in zip(*columns)]
+    rows: list[dict] = [{} for _ in range(count)]
+    for name, column in zip(names, columns):
+        for row, value in zip(rows, column):
+            row[str(name)] = value
+    return [tags_of(row) for row in rows]
 
 
 def shapes_of(wkb: np.ndarray) -> np.ndarray:

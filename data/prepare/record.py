@@ -48,14 +48,19 @@ def record_of(tile: Tile, *, digest: str, notes: list[str]) -> MadeTile:
     labelled = None
     if labels is not None:
         labelled = round(float((labels != UNLABELLED).mean()), 4)
+    frames = {}
+    valid = {}
+    for modality in tile.modalities:
+        frames[modality] = len(tile.dates[modality])
+        valid[modality] = round(float(tile.valid[modality].mean()), 4)
     return MadeTile(
         key=tile.key,
         cells=tile.cells,
         lon=round(tile.lon, 6),
         lat=round(tile.lat, 6),
         crs=tile.crs,
-        frames={name: len(tile.dates[name]) for name in tile.modalities},
-        valid={name: round(float(tile.valid[name].mean()), 4) for name in tile.modalities},
+        frames=frames,
+        valid=valid,
         labelled=labelled,
         digest=digest,
         notes=notes,

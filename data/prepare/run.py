@@ -21,6 +21,7 @@ from data.jobs.journal import CLAIMED, Journal, hold
 from data.jobs.pool import Died, cores, in_processes
 from data.jobs.progress import Progress
 from data.prepare.make import Task, make_tile
+from data.prepare.manifest.entry import Entry
 from data.prepare.manifest.read import read_manifest
 from data.prepare.record import MadeTile, RejectedTile, TileRecord, from_json, to_json
 from data.tiles.archive import (
@@ -79,23 +80,17 @@ def prepare(
     journal_path = _beside(out, ".partial.jsonl")
     check_writable(out, overwrite=overwrite or journal_path.exists())
     entries = read_manifest(manifest, tiles)
-    if workers is None:
-        workers = cores()
     with Journal(journal_path, _plan(manifest, tiles), restart=restart) as journal:
         if not _is_published(out, staging, journal):
             check_writable(out, overwrite=overwrite)
             _claim(staging, journal, restart=restart)
             earlier = _earlier_work(staging, journal, retry_rejected=retry_rejected)
+            tasks = _tasks(entries, earlier)
             if earlier.records or earlier.doubtful:
                 say(
                     f"{staging}: {len(earlier.records)} of {len(entries)} tiles are done, "
                     f"{len(earlier.doubtful)} will be looked at, the rest follows"
                 )
-            tasks = []
-            for entry in entries:
-                if entry.key not in earlier.records:
-                    tasks.append(Task(entry, earlier.doubtful.get(entry.key)))
-            tasks.sort(key=_is_doubtful)  # what is missing first
             run = _Run(staging, journal, earlier.records, max_rejected=max_rejected, say=say)
             run.make(tasks, workers=workers)
             run.finish([entry.key for entry in entries])
@@ -105,10 +100,6 @@ def prepare(
             shutil.rmtree(_replaced(staging))
         journal.remove()
     return json.loads((out / REPORT).read_bytes())
-
-
-def _is_doubtful(task: Task) -> bool:
-    return task.doubtful is not None
 
 
 def _beside(out: Path, suffix: str) -> Path:
@@ -205,6 +196,18 @@ def _earlier_work(staging: Path, journal: Journal, *, retry_rejected: bool) -> _
     return earlier
 
 
+def _tasks(entries: list[Entry], earlier: _EarlierWork) -> list[Task]:
+    """What is still to be done: first the tiles that are missing, then the doubtful ones."""
+    missing = []
+    doubtful = []
+    for entry in entries:
+        if entry.key in earlier.doubtful:
+            doubtful.append(Task(entry, earlier.doubtful[entry.key]))
+        elif entry.key not in earlier.records:
+            missing.append(Task(entry))
+    return missing + doubtful
+
+
 class _Run:
     """A run that fills an archive.
 
@@ -234,8 +237,8 @@ class _Run:
         self._max_rejected = max_rejected
         self._say = say
 
-    def make(self, tasks: list[Task], *, workers: int) -> None:
-        """Make every tile that is still to be made.
+    def make(self, tasks: list[Task], *, workers: int | None) -> None:
+        """Make every tile that is still to be made, with one process a core if none are named.
 
         Raises:
             InputError: too many tiles are rejected, or the archive cannot be written.
@@ -244,6 +247,8 @@ class _Run:
             len(self._records) + len(tasks), done=len(self._records), unit="tiles", say=self._say
         )
         self._check_limit()
+        if workers is None:
+            workers = cores()
         results = in_processes(
             partial(make_tile, self._staging),
             tasks,

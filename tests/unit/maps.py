@@ -72,7 +72,7 @@ def lonlat(geometry: shapely.Geometry) -> shapely.Geometry:
 
 def in_metres(geometry: shapely.Geometry) -> shapely.Geometry:
     """A shape of the map in the grid's CRS."""
-    return shapely.transform(geometry, lambda xy: xy + (GRID.x0, GRID.y0 - SIDE))
+    return shapely.transform(geometry, lambda xy: np.add(xy, (GRID.x0, GRID.y0 - SIDE)))
 
 
 def write_geojson(path: Path, shapes: list[Shape]) -> Path:
@@ -122,7 +122,7 @@ def hstore(tags: dict[str, str]) -> str:
 
 
 def write_osm(path: Path, shapes: list[Shape]) -> Path:
-    """Ways, and a multipolygon relation for a polygon with holes; .osm, .osm.pbf, ... by the name."""
+    """Ways, and a relation for a polygon with holes; .osm, .osm.pbf, ... by the name."""
     nodes, ways, relations = [], [], []
 
     def way(ring, tags) -> int:

@@ -106,7 +106,7 @@ TYPES: dict[Any, Any] = {
 }
 
 
-class TileRecord(BaseModel):
+class TileKeys(BaseModel):
     """A tile: a line of JSON, or the rows of a table that share a key."""
 
     model_config = STRICT
@@ -125,9 +125,11 @@ def source_model(reader: type) -> type[BaseModel]:
     """The keys of a reader as a model: the fields of its dataclass."""
     keys: dict[str, Any] = {}
     for field in fields(reader):
-        is_required = field.default is MISSING and field.default_factory is MISSING
-        default = ... if is_required else None
-        keys[field.name] = (TYPES.get(field.type, field.type), default)
+        kind = TYPES.get(field.type, field.type)
+        if field.default is MISSING and field.default_factory is MISSING:
+            keys[field.name] = (kind, ...)  # pydantic's sign of a key that is needed
+        else:
+            keys[field.name] = (kind, None)
     return create_model(reader.__name__, __config__=STRICT, **keys)
 
 
@@ -154,7 +156,7 @@ def entry_of(record: object, where: str, folder: Path) -> Entry:
     Raises:
         InputError: anything unknown, missing or of a wrong type.
     """
-    tile = _checked(TileRecord, record, where, folder)
+    tile = _checked(TileKeys, record, where, folder)
     if not KEY.fullmatch(tile.key):
         raise InputError(f"{where}: key {tile.key!r}: expected letters, digits, '_' and '-' only")
     if not tile.sources:
@@ -184,7 +186,8 @@ def reader_of(source: object, where: str, folder: Path) -> Reader:
             f"{where}: reader {name!r} is unknown{did_you_mean(str(name), READERS)}; "
             f"expected one of {sorted(READERS)}"
         )
-    keys = {key: value for key, value in source.items() if key != "reader"}
+    keys = dict(source)
+    del keys["reader"]
     model = _checked(source_model(READERS[name]), keys, where, folder)
     return READERS[name](**{key: getattr(model, key) for key in model.model_fields_set})
 

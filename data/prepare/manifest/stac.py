@@ -84,10 +84,17 @@ def _source(acquisition: Acquisition, folder: Path, make_reader: MakeReader) -> 
 
 def _joined(sources: list[_Source]) -> dict:
     """The keys of a tile that come from its items; each licence and attribution is named once."""
-    licences = dict.fromkeys(source.licence for source in sources)
-    attributions = dict.fromkeys(source.attribution for source in sources)
+    readers = []
+    licences = []
+    attributions = []
+    for source in sources:
+        readers.append(source.reader)
+        if source.licence not in licences:
+            licences.append(source.licence)
+        if source.attribution not in attributions:
+            attributions.append(source.attribution)
     return {
-        "sources": [source.reader for source in sources],
+        "sources": readers,
         "licence": "; ".join(licences),
         "attribution": "; ".join(attributions),
     }

@@ -51,6 +51,11 @@ def cf_times(path: File, name: str, axis: np.ndarray, attributes: Mapping) -> li
         return [datetime.fromisoformat(time.isoformat()) for time in times]
 
 
+def iso_days(times: list[datetime]) -> list[str]:
+    """The ISO day of each time."""
+    return [time.date().isoformat() for time in times]
+
+
 def text_of(attribute: object) -> str:
     """An attribute as text; HDF5 may hold it as bytes."""
     if isinstance(attribute, bytes):

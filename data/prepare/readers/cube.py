@@ -26,7 +26,7 @@ from data.prepare.contract.radiometry import Radiometry
 from data.prepare.contract.resample import resample_labels
 from data.prepare.contract.source import Frames, Layer, Place, join_layers, need_modality
 from data.prepare.contract.window import Window
-from data.prepare.readers.cf_time import cf_times, text_of
+from data.prepare.readers.cf_time import cf_times, iso_days, text_of
 from data.prepare.readers.rasters import NO_CODE
 from data.tiles.modalities import MODALITIES
 
@@ -57,11 +57,11 @@ class _Cube(Radiometry, ABC):
                 f"{self.path}: mask and masked need each other: a variable of codes, and those "
                 "that hide"
             )
-        names = [self.bands[band] for band in sensor.bands]
         with self._open() as cube:
             place = self._place(cube)
             shape = (len(self._days(cube)), *place.shape)
-            for name in names:
+            for band in sensor.bands:
+                name = self.bands[band]
                 variable = self._variable_of_shape(cube, name, shape)
                 numbers = self._numbers(variable)
                 numbers.check_numbers(f"{self.path}: {name}", sensor, variable.dtype)
@@ -210,8 +210,7 @@ class _Cube(Radiometry, ABC):
     def _days(self, cube: Group) -> list[str]:
         """ISO days of the time axis."""
         axis = self._variable(cube, self.time)
-        times = cf_times(self.path, self.time, axis[...], axis.attrs)
-        return [time.date().isoformat() for time in times]
+        return iso_days(cf_times(self.path, self.time, axis[...], axis.attrs))
 
     def _numbers(self, variable: Variable) -> Radiometry:
         """The reader's keys, with the variable's attributes where the keys say nothing."""

@@ -22,7 +22,7 @@ from data.prepare.contract.radiometry import REFLECTANCE_UNIT
 from data.prepare.contract.resample import resample_labels
 from data.prepare.contract.sentinel2 import CLOUDY, COARSE_BANDS, FINE_BANDS, NO_DATA
 from data.prepare.contract.source import Frames, Layer, Place, join_layers
-from data.prepare.readers.cf_time import cf_times, text_of
+from data.prepare.readers.cf_time import cf_times, iso_days, text_of
 from data.prepare.readers.raster_labels import RasterLabels, code_table, map_codes
 from data.tiles.modalities import MODALITIES
 from data.tiles.tile import UNLABELLED
@@ -71,8 +71,8 @@ class NetcdfOptical:
             times = timestamps(file)
             times_20m = timestamps(file_20m)
             shared = sorted(set(times) & set(times_20m))
-            rows = [times.index(time) for time in shared]
-            rows_20m = [times_20m.index(time) for time in shared]
+            rows = _positions(shared, times)
+            rows_20m = _positions(shared, times_20m)
             fine = _layer(file, FINE_BANDS, grid, rows=rows)
             coarse = _layer(file_20m, (*COARSE_BANDS, CLASSIFICATION), grid, rows=rows_20m)
         if fine is None or coarse is None:
@@ -88,7 +88,7 @@ class NetcdfOptical:
             modality="ms",
             array=array,
             valid=valid & ~np.isin(np.stack(codes), CLOUDY),
-            dates=_days(shared),
+            dates=iso_days(shared),
             source=f"{self.path.name}, {self.path_20m.name}",
         )
         return [frames]
@@ -125,7 +125,7 @@ class NetcdfSar:
         decibel = (layer.array * scale).astype(np.float32)  # T 2 H W
         array, valid = join_layers([replace(layer, array=decibel, valid=observed)], sensor, grid)
         frames = Frames(
-            modality="sar", array=array, valid=valid, dates=_days(times), source=self.path.name
+            modality="sar", array=array, valid=valid, dates=iso_days(times), source=self.path.name
         )
         return [frames]
 
@@ -242,5 +242,6 @@ def _zero_is_invalid(layer: Layer) -> Layer:
     return replace(layer, valid=np.all(layer.array > 0, axis=1))
 
 
-def _days(times: list[datetime]) -> list[str]:
-    return [time.date().isoformat() for time in times]
+def _positions(times: list[datetime], axis: list[datetime]) -> list[int]:
+    """Where on a time axis each of ``times`` is."""
+    return [axis.index(time) for time in times]

@@ -155,15 +155,13 @@ class WebTiles:
         )
 
     def _extent(self) -> _Extent:
-        addresses = self._addresses()
-        x = [address.x for address in addresses]
-        y = [address.y for address in addresses]
+        x, y, zooms = zip(*self._addresses())
         return _Extent(
             left=min(x),
             top=min(y),
             columns=max(x) - min(x) + 1,
             rows=max(y) - min(y) + 1,
-            zoom=addresses[0].zoom,
+            zoom=zooms[0],
         )
 
     def _addresses(self) -> list[_Address]:

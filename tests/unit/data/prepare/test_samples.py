@@ -3,6 +3,7 @@ code with ours."""
 
 import json
 import re
+from itertools import pairwise
 
 import h5py
 import numpy as np
@@ -245,7 +246,7 @@ def test_flair_mask_with_a_broken_crs_lies_on_its_image(prepared):
 
 
 def mercator_pixels(tile, columns, rows, zoom=20):
-    """Global web-map pixel coordinates of HR pixel positions (fractions allowed), through pyproj."""
+    """Global web-map pixel coordinates of HR pixel positions (also fractions), through pyproj."""
     x = tile.transform[2] + 0.3125 * columns
     y = tile.transform[5] - 0.3125 * rows
     x, y = Transformer.from_crs(tile.crs, 3857, always_xy=True).transform(x, y)
@@ -286,7 +287,7 @@ def test_osm_polygons_are_burnt_where_a_point_test_says(prepared):
     inside = np.zeros((size, size), bool)
     for ring in rings:
         crossings = np.zeros((size, size), int)
-        for (x0, y0), (x1, y1) in zip(ring[:-1], ring[1:]):
+        for (x0, y0), (x1, y1) in pairwise(ring):
             spans = (y0 > lat) != (y1 > lat)
             with np.errstate(divide="ignore", invalid="ignore"):
                 crossings += spans & (lon < (x1 - x0) * (lat - y0) / (y1 - y0) + x0)

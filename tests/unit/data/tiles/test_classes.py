@@ -7,7 +7,7 @@ import pytest
 
 from data.errors import InputError
 from data.osm.class_page import page
-from data.osm.tags import AREAS, FINER, SURFACES, WAYS
+from data.osm.tag_tables import AREAS, FINER, SURFACES, WAYS
 from data.prepare.readers.raster_labels import code_table, map_codes
 from data.tiles.classes import CODES, INDEX, LAYERS, NAMES, class_table, draw_rank
 from tests.commands import skysense

@@ -141,7 +141,7 @@ class Given:
     """A reader that gives what it was given, from a place of its own."""
 
     frames: Frames
-    path: Remote = Remote("given")
+    path: Remote
 
     def place(self):
         transform = Affine(0.3125, 0, 0, 0, -0.3125, 0)
@@ -155,7 +155,8 @@ def aerial(value, date, share=1.0):
     valid = np.ones((1, 128, 128), bool)
     valid[:, :, int(128 * share) :] = False
     array = np.full((1, 3, 128, 128), value, np.uint8)
-    return Given(Frames(modality="hr", array=array, valid=valid, dates=[date], source="aerial"))
+    frames = Frames(modality="hr", array=array, valid=valid, dates=[date], source="aerial")
+    return Given(frames, Remote("given"))
 
 
 def test_of_several_aerials_the_fullest_is_kept_with_a_line():

@@ -33,7 +33,9 @@ TAGS = [
 def features(*shapes):
     """(geometry in metres, tags) of each -> Features on GRID's CRS."""
     geometry = np.empty(len(shapes), object)
-    geometry[:] = [shapely.transform(shape, lambda xy: xy + (500_000, 0)) for shape, _ in shapes]
+    geometry[:] = [
+        shapely.transform(shape, lambda xy: np.add(xy, (500_000, 0))) for shape, _ in shapes
+    ]
     return features_of(geometry, [tags for _, tags in shapes])
 
 
@@ -196,7 +198,7 @@ def test_shapes_reach_the_raster_from_degrees(lon, lat, seed):
     utm = CRS.from_epsg((32600 if lat >= 0 else 32700) + min(int((lon + 180) // 6) + 1, 60))
     there = Transformer.from_crs(4326, utm.to_epsg(), always_xy=True)
     x, y = np.round(there.transform(lon, lat))
-    ring = np.random.default_rng(seed).uniform(-150, 250, (7, 2)) + (x, y)
+    ring = np.add(np.random.default_rng(seed).uniform(-150, 250, (7, 2)), (x, y))
     polygon = shapely.MultiPoint(ring).convex_hull
     degrees = shapely.transform(
         polygon,

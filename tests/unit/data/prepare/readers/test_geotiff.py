@@ -1,0 +1,97 @@
+"""Rasters written with numbers of a formula, read back onto a grid."""
+
+import numpy as np
+import pytest
+
+from data.errors import InputError
+from data.prepare.contract.source import files_of
+from data.prepare.readers.geotiff import GeoTiffBands, GeoTiffImage
+from tests.unit.data.prepare.readers.scene import (
+    BANDS,
+    FINE,
+    GRID,
+    SCENE,
+    clear,
+    clouds,
+    expected,
+    numbers,
+    write,
+)
+
+
+def test_a_file_a_band_with_scale_offset_and_mask(tmp_path):
+    files = {
+        band: write(
+            tmp_path / f"{band}.tif",
+            numbers(band, SCENE if band in FINE else SCENE // 2)[None] + 1000,
+            nodata=0,
+        )
+        for band in BANDS
+    }
+    mask = write(tmp_path / "SCL.tif", clouds())
+    reader = GeoTiffBands(
+        files, modality="ms", date="2022-03-04", scale=1e-4, offset=-0.1, mask=mask, masked=(8, 9)
+    )
+    reader.check()
+    assert (
+        files_of(reader) == [mask, *files.values()]
+        and reader.place().georeference.transform.a == 10
+    )
+    frames = reader.read(GRID)[0]
+    for i, band in enumerate(BANDS):
+        np.testing.assert_allclose(frames.array[0, i], expected(band), atol=0.51)
+    np.testing.assert_array_equal(frames.valid[0], clear())
+    with pytest.raises(InputError, match="lack .'B12'."):
+        GeoTiffBands(
+            {band: files[band] for band in BANDS[:-1]}, modality="ms", date="2022-03-04"
+        ).check()
+    with pytest.raises(InputError, match="ms has no bands .'B01'."):
+        GeoTiffBands({**files, "B01": mask}, modality="ms", date="2022-03-04").check()
+    with pytest.raises(InputError, match="mask and masked need each other"):
+        GeoTiffBands(files, modality="ms", date="2022-03-04", mask=mask).check()
+    with pytest.raises(InputError, match="offset -0.1 without a scale"):
+        GeoTiffBands(files, modality="ms", date="2022-03-04", offset=-0.1).check()
+
+
+def test_dark_pixels_are_observed_and_nodata_is_not(tmp_path):
+    raw = np.full((10, SCENE, SCENE), 1500, np.uint16)
+    raw[3, 12, 20], raw[5, 12, 21], raw[0, 12, 22] = 900, 0, 7
+    path = write(tmp_path / "a.tif", raw)
+    reader = GeoTiffImage(
+        path, BANDS, modality="ms", date="2022-01-01", scale=1e-4, offset=-0.1, nodata=7
+    )
+    frames = reader.read(GRID)[0]
+    assert frames.array[0, 3, 0, 0] == 1 and frames.valid[0, 0].tolist()[:4] == [
+        True,
+        False,
+        False,
+        True,
+    ]
+    assert (frames.array[0, :, 1:] == 500).all()
+
+
+def test_sar_in_power_amplitude_and_decibel(tmp_path):
+    rng = np.random.default_rng(0)
+    decibel = np.stack(
+        [rng.uniform(-20, -5, (SCENE, SCENE)), rng.uniform(-28, -12, (SCENE, SCENE))]
+    )
+    power = 10 ** (decibel / 10)
+    power[0, 13, 22] = 0
+    window = (slice(None), slice(12, 28), slice(20, 36))
+    hole = np.ones((16, 16), bool)
+    hole[1, 2] = False
+    for units, array in (("power", power), ("amplitude", np.sqrt(power)), ("db", decibel)):
+        path = write(tmp_path / f"{units}.tif", array.astype(np.float32))
+        reader = GeoTiffImage(path, ("VV", "VH"), modality="sar", date="2020-01-01", units=units)
+        reader.check()
+        frames = reader.read(GRID)[0]
+        sound = np.ones((16, 16), bool) if units == "db" else hole
+        np.testing.assert_array_equal(frames.valid[0], sound)
+        np.testing.assert_allclose(frames.array[0][:, sound], decibel[window][:, sound], atol=1e-4)
+    path = write(tmp_path / "scaled.tif", np.rint(decibel * 100).astype(np.int16))
+    frames = GeoTiffImage(path, ("VV", "VH"), modality="sar", date="2020-01-01", scale=0.01).read(
+        GRID
+    )[0]
+    np.testing.assert_allclose(frames.array[0], decibel[window], atol=0.006)
+    with pytest.raises(InputError, match="units 'dB': expected one of"):
+        GeoTiffImage(path, ("VV", "VH"), modality="sar", date="2020-01-01", units="dB").check()
