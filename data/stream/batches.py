@@ -65,7 +65,7 @@ def open_stream(
     mixture = dataset
     if not isinstance(mixture, Mixture):
         mixture = Mixture([mixture])
-    order = Order(seed, mixture.parts, batch_size)
+    order = Order(seed, mixture.parts, batch_size=batch_size)
     return Stream(Steps(mixture, settings, order, rank=rank, world_size=world_size), steps)
 
 
@@ -158,7 +158,7 @@ class Steps(Dataset):
         self.order = order
         self.rank = rank
         self.world_size = world_size
-        self.first_slot, self.size = order.share(rank, world_size)
+        self.first_slot, self.size = order.share(rank=rank, world_size=world_size)
 
     def __getitem__(self, step: int) -> Batch | InputError:
         threads = torch.get_num_threads()
@@ -175,7 +175,7 @@ class Steps(Dataset):
         """This rank's batch of a step."""
         counts_before = self.dataset.counts
         batch = empty_batch(step, self.size, self.settings)
-        uses = self.order.slice(step, self.rank, self.world_size)
+        uses = self.order.slice(step, rank=self.rank, world_size=self.world_size)
         for slot, reading in enumerate(self._readings(uses)):
             sample, failures = self._cut_or_substitute(step, slot, uses[slot], reading)
             place(batch, slot, sample)

@@ -75,32 +75,32 @@ class Order:
         """
         return self._range(k * self.batch_size, (k + 1) * self.batch_size)
 
-    def slice(self, k: int, rank: int, world: int) -> list[SampleUse]:
-        """The contiguous part of step k that belongs to ``rank`` of ``world``.
+    def slice(self, k: int, *, rank: int, world_size: int) -> list[SampleUse]:
+        """The contiguous part of step k that belongs to ``rank`` of ``world_size``.
 
         The slices joined in rank order are the step.
 
         Raises:
             InputError: the batch does not divide by the ranks.
         """
-        first, size = self.share(rank, world)
+        first, size = self.share(rank=rank, world_size=world_size)
         start = k * self.batch_size + first
         return self._range(start, start + size)
 
-    def share(self, rank: int, world: int) -> tuple[int, int]:
+    def share(self, *, rank: int, world_size: int) -> tuple[int, int]:
         """First slot and number of slots of a rank.
 
         Raises:
             InputError: the batch does not divide by the ranks.
         """
-        if world < 1 or self.batch_size % world:
+        if world_size < 1 or self.batch_size % world_size:
             raise InputError(
-                f"global batch size {self.batch_size} does not divide by {world} ranks; "
+                f"global batch size {self.batch_size} does not divide by {world_size} ranks; "
                 f"choose a multiple of the data-parallel world size"
             )
-        if not 0 <= rank < world:
-            raise InputError(f"rank {rank} is outside the world of {world} ranks")
-        size = self.batch_size // world
+        if not 0 <= rank < world_size:
+            raise InputError(f"rank {rank} is outside the world of {world_size} ranks")
+        size = self.batch_size // world_size
         return rank * size, size
 
     def substitutes(self, sample: int) -> range:

@@ -61,7 +61,7 @@ def pick(
         seed: of the run.
         batch_size: global samples a step.
     """
-    order = Order(seed, dataset.parts, batch_size)
+    order = Order(seed, dataset.parts, batch_size=batch_size)
     first: dict[Kind, Pick] = {}
     for position in range(min(len(dataset), SEARCHED)):
         step, slot = divmod(position, batch_size)

@@ -19,7 +19,7 @@ WORLDS = (1, 2, 4, 8, 128)
 
 @pytest.mark.parametrize("count,batch", [(37, 8), (5, 16), (1, 4), (64, 64), (7, 7), (1000, 256)])
 def test_each_epoch_holds_every_sample_once(count, batch):
-    order = Order(3, [Part(count, "abc")], batch)
+    order = Order(3, [Part(count, "abc")], batch_size=batch)
     steps = -(-5 * count // batch)
     drawn = [slot for k in range(steps) for slot in order.step(k)]
     assert len(drawn) == steps * batch
@@ -30,18 +30,18 @@ def test_each_epoch_holds_every_sample_once(count, batch):
 
 
 def test_a_small_dataset_gives_distinct_uses_in_one_batch():
-    batch = Order(0, [Part(3, "f")], 16).step(2)
+    batch = Order(0, [Part(3, "f")], batch_size=16).step(2)
     assert len(set(batch)) == 16 and len({index for index, _ in batch}) == 3
 
 
 def run(parts, batch, world, start, stop):
     """What all ranks of a run draw in its steps; every rank has an order of its own, as every
     process has."""
-    ranks = [Order(1, parts, batch) for _ in range(world)]
+    ranks = [Order(1, parts, batch_size=batch) for _ in range(world)]
     drawn = []
     for k in range(start, stop):
         for rank, order in enumerate(ranks):
-            drawn += order.slice(k, rank, world)
+            drawn += order.slice(k, rank=rank, world_size=world)
     return drawn
 
 
@@ -88,26 +88,26 @@ def test_a_mixture_keeps_its_weights_in_every_cycle_and_each_dataset_its_own_ord
 
 
 def test_random_access_equals_reading_on():
-    one = Order(9, [Part(11, "f")], 4)
-    two = Order(9, [Part(11, "f")], 4)
+    one = Order(9, [Part(11, "f")], batch_size=4)
+    two = Order(9, [Part(11, "f")], batch_size=4)
     forward = [one.step(k) for k in range(30)]
     assert [two.step(k) for k in reversed(range(30))] == forward[::-1]
 
 
 def test_seed_fingerprint_and_epoch_change_the_order():
-    base = [index for index, _ in Order(0, [Part(100, "f")], 100).step(0)]
+    base = [index for index, _ in Order(0, [Part(100, "f")], batch_size=100).step(0)]
     others = [
-        Order(1, [Part(100, "f")], 100).step(0),
-        Order(0, [Part(100, "g")], 100).step(0),
-        Order(0, [Part(100, "f")], 100).step(1),
+        Order(1, [Part(100, "f")], batch_size=100).step(0),
+        Order(0, [Part(100, "g")], batch_size=100).step(0),
+        Order(0, [Part(100, "f")], batch_size=100).step(1),
     ]
     for other in others:
         assert [index for index, _ in other] != base
 
 
 def test_batch_size_only_cuts_the_same_list():
-    small = Order(4, [Part(23, "f")], 3)
-    large = Order(4, [Part(23, "f")], 12)
+    small = Order(4, [Part(23, "f")], batch_size=3)
+    large = Order(4, [Part(23, "f")], batch_size=12)
     drawn = []
     for k in range(8):
         drawn += small.step(k)
@@ -116,7 +116,8 @@ def test_batch_size_only_cuts_the_same_list():
 
 def test_every_sample_comes_first_equally_often():
     firsts = np.bincount(
-        [Order(seed, [Part(5, "f")], 1).step(0)[0][0] for seed in range(2000)], minlength=5
+        [Order(seed, [Part(5, "f")], batch_size=1).step(0)[0][0] for seed in range(2000)],
+        minlength=5,
     )
     assert ((firsts - 400) ** 2 / 400).sum() < 18.5  # chi-square, 4 degrees of freedom, p = 0.001
 
@@ -128,7 +129,10 @@ def test_generator_is_philox_keyed_with_blake2b():
 
 
 def test_another_process_draws_the_same():
-    code = "from data.stream.order import Order, Part; print(Order(5, [Part(40, 'f')], 16).step(3))"
+    code = """
+from data.stream.order import Order, Part
+print(Order(5, [Part(40, "f")], batch_size=16).step(3))
+"""
     outputs = {
         subprocess.run(
             [sys.executable, "-c", code],
@@ -139,25 +143,25 @@ def test_another_process_draws_the_same():
         ).stdout
         for seed in ("1", "2")
     }
-    assert outputs == {f"{Order(5, [Part(40, 'f')], 16).step(3)}\n"}
+    assert outputs == {f"{Order(5, [Part(40, 'f')], batch_size=16).step(3)}\n"}
 
 
 def test_survives_pickling():
-    order = Order(5, [Part(40, "f")], 16)
+    order = Order(5, [Part(40, "f")], batch_size=16)
     assert pickle.loads(pickle.dumps(order)).step(7) == order.step(7)
 
 
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: Order(0, [], 4),
-        lambda: Order(0, [Part(0, "f")], 4),
-        lambda: Order(0, [Part(4, "f")], 0),
-        lambda: Order(0, [Part(9, "f")], 6).slice(0, 0, 4),
-        lambda: Order(0, [Part(9, "f")], 6).slice(0, 2, 2),
-        lambda: Order(0, [Part(9, "f")], 6).step(-1),
-        lambda: Order(0, [Part(9, "f", 0.0)], 6),
-        lambda: Order(0, [Part(9, "f", 1.0), Part(9, "g", 1e-6)], 6),
+        lambda: Order(0, [], batch_size=4),
+        lambda: Order(0, [Part(0, "f")], batch_size=4),
+        lambda: Order(0, [Part(4, "f")], batch_size=0),
+        lambda: Order(0, [Part(9, "f")], batch_size=6).slice(0, rank=0, world_size=4),
+        lambda: Order(0, [Part(9, "f")], batch_size=6).slice(0, rank=2, world_size=2),
+        lambda: Order(0, [Part(9, "f")], batch_size=6).step(-1),
+        lambda: Order(0, [Part(9, "f", 0.0)], batch_size=6),
+        lambda: Order(0, [Part(9, "f", 1.0), Part(9, "g", 1e-6)], batch_size=6),
     ],
 )
 def test_impossible_requests_are_refused(call):
