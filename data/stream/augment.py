@@ -3,6 +3,7 @@
 All of them follow from the generator that is handed in; see ``data.seeded.generator``.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,15 +16,15 @@ from data.tiles.modalities import HR_PIXELS
 from data.tiles.tile import day_index
 
 
-def draw_frames(rng: np.random.Generator, available: np.ndarray, count: int) -> np.ndarray:
+def draw_frames(rng: np.random.Generator, available: Sequence[int], count: int) -> np.ndarray:
     """Choose ``count`` of the ``available`` frame indices without replacement, in time order.
 
     All of them if there are fewer.
     """
-    available = np.asarray(available, dtype=np.int64)
-    if len(available) <= count:
-        return np.sort(available)
-    return np.sort(rng.choice(available, count, replace=False))
+    frames = np.asarray(available, dtype=np.int64)
+    if len(frames) <= count:
+        return np.sort(frames)
+    return np.sort(rng.choice(frames, count, replace=False))
 
 
 def jitter_days(rng: np.random.Generator, dates: list[str], most: int) -> np.ndarray:
