@@ -1,8 +1,11 @@
 """The sensor registry against the published table."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from data.errors import InputError
 from data.tiles.modalities import MODALITIES, normalise, observed
 
 
@@ -43,7 +46,7 @@ def test_normalise_by_hand(key, pixel, expected):
 
 
 def test_normalise_refuses_wrong_band_count():
-    with pytest.raises(ValueError, match="expected 10 bands"):
+    with pytest.raises(InputError, match="expected 10 bands"):
         normalise(np.zeros((3, 4, 4)), "ms")
 
 
@@ -54,3 +57,16 @@ def test_nodata_rules():
     sar = np.zeros((1, 2, 1, 3), np.float32)  # 0 dB is a number like any other
     sar[0, 1, 0, 2] = np.nan
     assert observed(sar, MODALITIES["sar"]).tolist() == [[[True, True, False]]]
+
+
+def test_an_entry_that_contradicts_itself_is_refused():
+    with pytest.raises(InputError, match="sensor 'ms': expected a mean and a std for each of 10"):
+        replace(MODALITIES["ms"], mean=(0.0,))
+    with pytest.raises(InputError, match="sensor 'sar': expected pixels of 10 m"):
+        replace(MODALITIES["sar"], gsd=5.0)
+
+
+def test_catalogues_and_pictures_name_bands_that_there_are():
+    for sensor in MODALITIES.values():
+        assert set(sensor.catalogue.bands.values()) <= set(sensor.bands)
+        assert set(sensor.display.true_colour or ()) <= set(sensor.bands)
