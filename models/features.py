@@ -87,8 +87,8 @@ def check_images(views: Mapping[str, Views], spec: ModelSpec) -> None:
         for name, images in inputs.images.items():
             if name not in spec.modalities:
                 raise ModelError(
-                    f"views {size!r}: expected modalities among {known}, found {name!r}; rename it, "
-                    "or build the model with it"
+                    f"views {size!r}: expected modalities among {known}, found {name!r}; rename "
+                    "it, or build the model with it"
                 )
             where = f"views {size!r}, modality {name!r}"
             _check_image_shape(images, spec.modalities[name].bands, spec.patch, where)

@@ -193,7 +193,7 @@ class ModelSpec:
 
     @property
     def fused_width(self) -> int:
-        """Channels of the fused map: the fusion's output, then the geo context. 0 without fusion."""
+        """Channels of the fused map: fusion output, then geo context. 0 without fusion."""
         width = 0
         if self.fusion is not None:
             width += self.fusion.width

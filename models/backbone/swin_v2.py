@@ -99,8 +99,8 @@ class WindowAttention(nn.Module):
         for group, part in split_alike(qkv, layout):
             if group.prefix:
                 raise ModelError(
-                    f"window attention: expected no prompt tokens, found {group.prefix} in {group}; "
-                    "prompts belong to the stages with global attention"
+                    f"window attention: expected no prompt tokens, found {group.prefix} in "
+                    f"{group}; prompts belong to the stages with global attention"
                 )
             images = part.unflatten(1, (group.height, group.width))  # images h w 3 heads d
             outputs.append(self.attend(images, scale, table))

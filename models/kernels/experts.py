@@ -26,10 +26,15 @@ from typing import NamedTuple, Protocol
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from models.kernels.experts_kernels import (
+    activate_kernel,
+    gather_kernel,
+    scatter_kernel,
+    sum_spans_kernel,
+)
 from models.kernels.grouped_product import outer_sums, rows_times
 
 SPANS = 16  # parts of an expert's rows that are summed separately; fewer if there are few rows
@@ -127,7 +132,7 @@ def _unstack(stacked: Stacked) -> list[Tensor]:
 def _scatter(x: Tensor, row: Tensor) -> Tensor:
     """rows[row[n]] = x[n], (N, D)."""
     rows = torch.empty(x.shape, dtype=x.dtype, device=x.device)  # N D
-    _scatter_rows[(len(x),)](
+    scatter_kernel[(len(x),)](
         x,
         row,
         None,
@@ -148,7 +153,7 @@ def _scatter_weighted(x: Tensor, row: Tensor, z: Tensor, weights: Weights) -> tu
     """rows[row[n]] = weight[n] x[n] (N, D), and the products x[n] . (z[row[n]] + bias[e]) (N,)."""
     rows = torch.empty(x.shape, dtype=x.dtype, device=x.device)  # N D
     inner = torch.empty(len(x), dtype=torch.float32, device=x.device)  # N
-    _scatter_rows[(len(x),)](
+    scatter_kernel[(len(x),)](
         x,
         row,
         weights.weight,
@@ -172,11 +177,11 @@ def _gather(rows: Tensor, row: Tensor, weights: Weights | None = None) -> Tensor
     """
     y = torch.empty_like(rows)  # N D
     if weights is None:
-        _gather_rows[(len(rows),)](
+        gather_kernel[(len(rows),)](
             rows, row, None, None, None, y, 0, WEIGHTED=False, **_token_shape(rows)
         )
     else:
-        _gather_rows[(len(rows),)](
+        gather_kernel[(len(rows),)](
             rows,
             row,
             weights.weight,
@@ -192,20 +197,20 @@ def _gather(rows: Tensor, row: Tensor, weights: Weights | None = None) -> Tensor
 
 def _token_shape(x: Tensor, groups: int = 1) -> dict[str, int]:
     """Launch arguments of a program that takes one token."""
-    return dict(
-        WIDTH=x.shape[1],
-        GROUPS=groups,
-        GROUPS_PADDED=triton.next_power_of_2(groups),
-        COLUMNS=min(STEP, triton.next_power_of_2(x.shape[1])),
-        num_warps=4,
-    )
+    return {
+        "WIDTH": x.shape[1],
+        "GROUPS": groups,
+        "GROUPS_PADDED": triton.next_power_of_2(groups),
+        "COLUMNS": min(STEP, triton.next_power_of_2(x.shape[1])),
+        "num_warps": 4,
+    }
 
 
 def _activate(h: Tensor, bias: Tensor, ends: Tensor) -> Tensor:
     """GELU(h + bias[e]), (N, H)."""
     a = torch.empty_like(h)  # N H
     grid, shape = _spans(h, ends)
-    _activate_rows[grid](h, bias, ends, a, **shape)
+    activate_kernel[grid](h, bias, ends, a, **shape)
     return a
 
 
@@ -217,7 +222,7 @@ def _pull_back(gradient: Tensor, h: Tensor, bias: Tensor, ends: Tensor) -> tuple
     a = torch.empty_like(h)  # N H
     grid, shape = _spans(gradient, ends)
     partial = _partial_sums(gradient, ends, spans=shape["SPANS"])  # E spans H
-    _sum_spans[grid](gradient, h, bias, a, ends, partial, ACTIVATION=True, **shape)
+    sum_spans_kernel[grid](gradient, h, bias, a, ends, partial, ACTIVATION=True, **shape)
     return a, partial.sum(1)
 
 
@@ -225,7 +230,7 @@ def _sum_rows(x: Tensor, ends: Tensor) -> Tensor:
     """Sums over the rows of each expert, (N, M) -> (E, M) float32."""
     grid, shape = _spans(x, ends)
     partial = _partial_sums(x, ends, spans=shape["SPANS"])  # E spans M
-    _sum_spans[grid](x, None, None, None, ends, partial, ACTIVATION=False, **shape)
+    sum_spans_kernel[grid](x, None, None, None, ends, partial, ACTIVATION=False, **shape)
     return partial.sum(1)
 
 
@@ -242,159 +247,11 @@ def _spans(x: Tensor, ends: Tensor) -> tuple[tuple[int, int], dict[str, int]]:
     spans = min(SPANS, triton.cdiv(len(x), SPAN))
     columns = min(128, triton.next_power_of_2(x.shape[1]))
     grid = (triton.cdiv(x.shape[1], columns), len(ends) * spans)
-    return grid, dict(WIDTH=x.shape[1], SPANS=spans, ROWS=16, COLUMNS=columns, num_warps=4)
-
-
-@triton.jit
-def _scatter_rows(
-    x,
-    rows_of,
-    weight,
-    z,
-    bias,
-    ends,
-    rows,
-    inner,
-    x_row,
-    x_column,
-    weight_step,
-    WEIGHTED: tl.constexpr,
-    WIDTH: tl.constexpr,
-    GROUPS: tl.constexpr,
-    GROUPS_PADDED: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
-    token = tl.program_id(0).to(tl.int64)
-    row = tl.load(rows_of + token).to(tl.int64)
-    there = row >= 0
-    if WEIGHTED:
-        factor = tl.load(weight + token * weight_step).to(tl.float32)
-        bias += _group(row, ends, GROUPS, GROUPS_PADDED) * WIDTH
-        products = tl.zeros((COLUMNS,), tl.float32)
-    for start in tl.static_range(0, WIDTH, COLUMNS):
-        k = start + tl.arange(0, COLUMNS)
-        inside = (k < WIDTH) & there
-        value = tl.load(x + token * x_row + k * x_column, inside, other=0.0)
-        if WEIGHTED:
-            value = value.to(tl.float32)
-            other = tl.load(z + row * WIDTH + k, inside, other=0.0).to(tl.float32)
-            other += tl.load(bias + k, inside, other=0.0).to(tl.float32)
-            products += value * other
-            value *= factor
-        tl.store(rows + row * WIDTH + k, value.to(rows.dtype.element_ty), inside)
-    if WEIGHTED:
-        tl.store(inner + token, tl.sum(products, 0))
-
-
-@triton.jit
-def _gather_rows(
-    rows,
-    rows_of,
-    weight,
-    bias,
-    ends,
-    y,
-    weight_step,
-    WEIGHTED: tl.constexpr,
-    WIDTH: tl.constexpr,
-    GROUPS: tl.constexpr,
-    GROUPS_PADDED: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
-    token = tl.program_id(0).to(tl.int64)
-    row = tl.load(rows_of + token).to(tl.int64)
-    there = row >= 0
-    if WEIGHTED:
-        factor = tl.load(weight + token * weight_step).to(tl.float32)
-        bias += _group(row, ends, GROUPS, GROUPS_PADDED) * WIDTH
-    for start in tl.static_range(0, WIDTH, COLUMNS):
-        k = start + tl.arange(0, COLUMNS)
-        inside = (k < WIDTH) & there
-        value = tl.load(rows + row * WIDTH + k, inside, other=0.0)
-        if WEIGHTED:
-            value = (
-                value.to(tl.float32) + tl.load(bias + k, inside, other=0.0).to(tl.float32)
-            ) * factor
-            value = tl.where(there, value, 0.0)
-        tl.store(y + token * WIDTH + k, value.to(y.dtype.element_ty), k < WIDTH)
-
-
-@triton.jit
-def _group(row, ends, GROUPS: tl.constexpr, GROUPS_PADDED: tl.constexpr):
-    """The group that a row belongs to; row -1 gives the first, whose numbers are then not read."""
-    g = tl.arange(0, GROUPS_PADDED)
-    end = tl.load(ends + g, g < GROUPS, other=2**31 - 1)
-    return tl.sum((end <= row).to(tl.int64), 0)
-
-
-@triton.jit
-def _span(ends, SPANS: tl.constexpr):
-    """The expert of a program, and the first and the end of its rows."""
-    group, part = tl.program_id(1) // SPANS, tl.program_id(1) % SPANS
-    start = tl.load(ends + group - 1, group > 0, other=0)
-    end = tl.load(ends + group)
-    each = tl.cdiv(end - start, SPANS)
-    first = start + part * each
-    return group, first, tl.minimum(first + each, end)
-
-
-@triton.jit
-def _normal(z):
-    """Probability that a standard normal number is below z."""
-    return 0.5 * (1 + tl.erf(z * 0.7071067811865476))
-
-
-@triton.jit
-def _activate_rows(
-    h,
-    bias,
-    ends,
-    a,
-    WIDTH: tl.constexpr,
-    SPANS: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
-    group, first, end = _span(ends, SPANS)
-    k = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
-    offset = tl.load(bias + group * WIDTH + k, k < WIDTH, other=0.0).to(tl.float32)
-    for start in range(first, end, ROWS):
-        row = start + tl.arange(0, ROWS)
-        inside = (row < end)[:, None] & (k < WIDTH)[None]
-        at = row.to(tl.int64)[:, None] * WIDTH + k[None]
-        z = tl.load(h + at, inside, other=0.0).to(tl.float32) + offset[None]
-        tl.store(a + at, (z * _normal(z)).to(a.dtype.element_ty), inside)
-
-
-@triton.jit
-def _sum_spans(
-    x,
-    h,
-    bias,
-    a,
-    ends,
-    partial,
-    ACTIVATION: tl.constexpr,
-    WIDTH: tl.constexpr,
-    SPANS: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
-    group, first, end = _span(ends, SPANS)
-    k = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
-    total = tl.zeros((ROWS, COLUMNS), tl.float32)
-    if ACTIVATION:
-        offset = tl.load(bias + group * WIDTH + k, k < WIDTH, other=0.0).to(tl.float32)
-    for start in range(first, end, ROWS):
-        row = start + tl.arange(0, ROWS)
-        inside = (row < end)[:, None] & (k < WIDTH)[None]
-        at = row.to(tl.int64)[:, None] * WIDTH + k[None]
-        value = tl.load(x + at, inside, other=0.0).to(tl.float32)
-        if ACTIVATION:
-            z = tl.load(h + at, inside, other=0.0).to(tl.float32) + offset[None]
-            below = _normal(z)
-            tl.store(a + at, (z * below).to(a.dtype.element_ty), inside)
-            value *= below + z * tl.exp(-0.5 * z * z) * 0.3989422804014327
-            tl.store(x + at, value.to(x.dtype.element_ty), inside)
-        total += value
-    tl.store(partial + tl.program_id(1) * WIDTH + k, tl.sum(total, 0), k < WIDTH)
+    shape = {
+        "WIDTH": x.shape[1],
+        "SPANS": spans,
+        "ROWS": 16,
+        "COLUMNS": columns,
+        "num_warps": 4,
+    }
+    return grid, shape

@@ -31,13 +31,13 @@ class Tile:
 
     def arguments(self) -> dict[str, int | str]:
         """Keyword arguments of a launch."""
-        return dict(
-            ROWS=self.rows,
-            COLUMNS=self.columns,
-            INNER=self.inner,
-            PRECISION=self.precision,
+        return {
+            "ROWS": self.rows,
+            "COLUMNS": self.columns,
+            "INNER": self.inner,
+            "PRECISION": self.precision,
             **self.options,
-        )
+        }
 
 
 def rows_times(x: Tensor, ends: Tensor, matrices: Tensor) -> Tensor:
@@ -115,9 +115,10 @@ def _tile(x: Tensor) -> Tile:
     if x.dtype == torch.float32:
         # float32 has no matrix unit of its own precision; TF32 only where torch may use it
         precision = "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"
-        return Tile(64, 64, inner=32, precision=precision, options=dict(num_warps=4, num_stages=3))
+        options = {"num_warps": 4, "num_stages": 3}
+        return Tile(64, 64, inner=32, precision=precision, options=options)
     if x.is_cuda:
-        options = dict(num_warps=8, num_stages=3)
+        options = {"num_warps": 8, "num_stages": 3}
         return Tile(128, 128, inner=64, precision="ieee", options=options)
     # interpreted: several tiles in small tests too
     return Tile(32, 32, inner=16, precision="ieee", options={})
@@ -143,7 +144,10 @@ def _rows_times(
     INNER: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Compute one tile of y. The tiles of all groups have one numbering; a program finds its group."""
+    """Compute one tile of y.
+
+    The tiles of all groups have one numbering, and each program finds its group.
+    """
     tile = tl.program_id(1)
     g = tl.arange(0, GROUPS_PADDED)
     end = tl.load(ends + g, g < GROUPS, other=0)

@@ -1,17 +1,19 @@
-"""Blocks of the head loss on a GPU; ``models.pretraining.losses.head_tiles`` is the reference and
-says what each function does.
+"""Blocks of the head loss on a GPU.
 
-Products. At a temperature of 0.04 an error of e in a cosine is one of 25 e in a probability.
+``models.pretraining.losses.head_tiles`` is the reference and says what each function does.
+
+Products: at a temperature of 0.04 an error of e in a cosine is one of 25 e in a probability.
 Largest errors of probabilities, 512 rows, 8192 prototypes, 256 channels, emulated on a CPU: float32
 2e-5, TF32 5e-3, bf16 4e-2. Float32 leaves the matrix units idle, 15 times slower. So each number is
 split in two bf16, x = hi + lo with 16 bits, and hi hi + lo hi + hi lo is accumulated in float32:
 7e-5, by one cuBLAS product three times as deep.
 
-Why a block passes through memory. For 4096 rows, 65,536 prototypes and 256 channels, by counting: a product takes
-0.6 ms at 650 TFLOP/s; writing its logits and reading them once, 0.5 ms at 4.2 TB/s. A kernel that keeps logits in
-registers would save the latter, but no row is normalised before all its prototypes are seen: it would make each of
-the teacher's products but the first twice, and student and targets once for each of loss, rows and prototypes. So
-cuBLAS makes the products, and the kernels here are bound by memory.
+Why a block of logits passes through memory, for 4096 rows, 65,536 prototypes and 256 channels, by
+counting: a product takes 0.6 ms at 650 TFLOP/s; writing its logits and reading them once, 0.5 ms at
+4.2 TB/s. A kernel that keeps logits in registers would save the latter. But no row is normalised
+before all its prototypes are seen, so it would compute all of the teacher's products but the first
+twice, and those of student and targets once for each of loss, rows and prototypes. Therefore cuBLAS
+computes the products, and the kernels here are bound by memory.
 
 No atomics: every sum has one owner and a fixed order.
 """
@@ -21,12 +23,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-BLOCK = (
-    1 << 24
-)  # logits held at once: 64 MiB of float32; fewer make the products of the gradients too shallow
+# Logits held at once: 64 MiB of float32. Fewer would make the products of the gradients too
+# shallow.
+BLOCK = 1 << 24
 
 LOWEST = tl.constexpr(-3.4028234663852886e38)  # not -inf: the difference of two would be NaN
-LOG2E, LN2 = tl.constexpr(1.4426950408889634), tl.constexpr(0.6931471805599453)
+LOG2E = tl.constexpr(1.4426950408889634)
+LN2 = tl.constexpr(0.6931471805599453)
 NOWHERE = tl.constexpr(2**31 - 1)
 
 
@@ -48,18 +51,42 @@ def product(features: Tensor, prototypes: Tensor) -> Tensor:
 
 
 def add_columns(sums: Tensor, logits: Tensor, *, scale: float, mask: Tensor) -> None:
-    """Adds the rows in ``mask`` (N,) to sums (K,) kept as logarithms, in place: sum_n exp(scale
-    logits_nk)."""
-    _columns(_add_columns, sums, logits, scale, mask)
+    """Add sum_n exp(scale logits_nk) over the rows in ``mask`` (N,) to ``sums`` (K,) in place.
+
+    The sums are kept as logarithms.
+    """
+    count, prototypes = logits.shape
+    width = 128
+    _add_columns[(triton.cdiv(prototypes, width),)](
+        logits, mask, sums, count, prototypes, scale, HEIGHT=16, WIDTH=width, num_warps=4
+    )
 
 
 def normalise(
     mass: Tensor, logits: Tensor, *, scale: float, columns: Tensor, mask: Tensor, figures: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Log normalisers, entropies and places of the largest, (N,); the rows in ``mask`` are added to
-    ``mass`` (K,)."""
-    sums, entropy, best = _normalise_rows(logits, scale, columns)
-    _columns(_add_mass, mass, logits, scale, mask, columns, sums)
+    """Normalise the rows, and add those in ``mask`` to ``mass`` (K,) in place.
+
+    Returns:
+        Log normalisers, entropies and places of the largest, (N,) each. The kernel computes the
+        last two whatever ``figures`` says.
+    """
+    sums, entropy, best = _normalise_rows(logits, scale=scale, columns=columns)
+    count, prototypes = logits.shape
+    width = 128
+    _add_mass[(triton.cdiv(prototypes, width),)](
+        logits,
+        mask,
+        columns,
+        sums,
+        mass,
+        count,
+        prototypes,
+        scale,
+        HEIGHT=16,
+        WIDTH=width,
+        num_warps=4,
+    )
     return sums, entropy, best
 
 
@@ -76,14 +103,12 @@ def cross_entropy(
 ) -> tuple[Tensor, Tensor | None]:
     """Cross-entropies (N,) and, if wanted, their gradient as (3, N, K) bf16: hi, lo, hi."""
     number, partners, prototypes = teacher.shape
-    sums = _normalise_rows(logits, scale, None)[0]  # N
-    part = min(8192, triton.next_power_of_2(prototypes))  # prototypes a program works on
+    sums, _, _ = _normalise_rows(logits, scale=scale, columns=None)  # N
+    part = min(8192, triton.next_power_of_2(prototypes))  # prototypes that a program works on
     inner = logits.new_empty(number, triton.cdiv(prototypes, part))  # N parts
-    pulled = (
-        torch.empty(3, number, prototypes, dtype=torch.bfloat16, device=logits.device)
-        if gradient
-        else None
-    )
+    d_logits = None
+    if gradient:
+        d_logits = torch.empty(3, number, prototypes, dtype=torch.bfloat16, device=logits.device)
     _cross_entropy[inner.shape](
         logits,
         teacher,
@@ -92,7 +117,7 @@ def cross_entropy(
         sums,
         count,
         inner,
-        pulled,
+        d_logits,
         prototypes,
         number * prototypes,
         scale,
@@ -103,12 +128,16 @@ def cross_entropy(
         WIDTH=min(part, 1024),
         num_warps=4,
     )
-    return sums * count - inner.sum(dim=1) * scale, pulled
+    return sums * count - inner.sum(dim=1) * scale, d_logits
 
 
 def pull_back(gradient: Tensor, features: Tensor, prototypes: Tensor, *, total: Tensor) -> Tensor:
-    """Gradient (N, D) of the ``left`` features; that of the ``right`` prototypes is added to
-    ``total`` (K, D)."""
+    """Take the gradient of the logits back through their product.
+
+    Returns:
+        The gradient (N, D) of the ``left`` features. That of the ``right`` prototypes is added to
+        ``total`` (K, D).
+    """
     depth = total.shape[1]
     high, low, _ = features.unflatten(1, (3, depth)).unbind(1)  # N D
     _multiply(gradient.flatten(0, 1).mT, torch.cat([high, high, low]), total)
@@ -118,8 +147,9 @@ def pull_back(gradient: Tensor, features: Tensor, prototypes: Tensor, *, total: 
 
 
 def _normalise_rows(
-    logits: Tensor, scale: float, columns: Tensor | None
+    logits: Tensor, *, scale: float, columns: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """Log normalisers, entropies and places of the largest, (N,) each."""
     count, prototypes = logits.shape
     sums, entropy = logits.new_empty(2, count)  # N
     best = torch.empty(count, dtype=torch.long, device=logits.device)  # N
@@ -138,26 +168,19 @@ def _normalise_rows(
     return sums, entropy, best
 
 
-def _columns(
-    kernel, sums: Tensor, logits: Tensor, scale: float, mask: Tensor, *scalings: Tensor
-) -> None:
-    count, prototypes = logits.shape
-    width = 128
-    kernel[(triton.cdiv(prototypes, width),)](
-        logits, mask, *scalings, sums, count, prototypes, scale, HEIGHT=16, WIDTH=width, num_warps=4
-    )
-
-
 def _multiply(a: Tensor, b: Tensor, total: Tensor | None = None) -> Tensor:
     """a @ b of bf16 in float32; added to ``total``, if there is one, in place."""
     if not a.is_cuda:  # interpreted; a product of two bf16 is exact in float32
-        return a.float() @ b.float() if total is None else total.addmm_(a.float(), b.float())
+        if total is None:
+            return a.float() @ b.float()
+        return total.addmm_(a.float(), b.float())
     if total is None:
         return torch.mm(a, b, out_dtype=torch.float32)
     return torch.addmm(total, a, b, out_dtype=torch.float32, out=total)
 
 
 def _split(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The two bf16 whose sum is x to 16 bits."""
     high = x.bfloat16()
     return high, (x - high).bfloat16()
 
@@ -180,8 +203,10 @@ def _rows(
     COLUMNS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
-    """One row a program. Each lane keeps its own running softmax; they meet at the end. Powers of
-    two throughout."""
+    """Normalise one row a program, in powers of two.
+
+    Each lane keeps its own running softmax; they are merged at the end.
+    """
     row = tl.program_id(0)
     logits_ptr += row.to(tl.int64) * PROTOTYPES
     peak = tl.full((WIDTH,), LOWEST, tl.float32)
@@ -207,9 +232,9 @@ def _rows(
     fade = tl.exp2(peak - top)
     total = tl.sum(total * fade, 0)
     moment = tl.sum(moment * fade, 0) / total
-    found = tl.log2(total) + top
-    tl.store(sums_ptr + row, found * LN2)
-    tl.store(entropy_ptr + row, (found - moment) * LN2)
+    normaliser = tl.log2(total) + top
+    tl.store(sums_ptr + row, normaliser * LN2)
+    tl.store(entropy_ptr + row, (normaliser - moment) * LN2)
     tl.store(best_ptr + row, best)
 
 
@@ -224,7 +249,7 @@ def _add_columns(
     HEIGHT: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
-    """WIDTH columns a program, all rows of the block; each lane keeps its own running sum."""
+    """Sum WIDTH columns over all rows of the block; each lane keeps its own running sum."""
     k = tl.program_id(0) * WIDTH + tl.arange(0, WIDTH)
     peak = tl.full((HEIGHT, WIDTH), LOWEST, tl.float32)
     total = tl.zeros((HEIGHT, WIDTH), tl.float32)
@@ -258,7 +283,7 @@ def _add_mass(
     HEIGHT: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
-    """As ``_add_columns``, of rows whose log normalisers are known."""
+    """Do as ``_add_columns`` for rows whose log normalisers are known."""
     k = tl.program_id(0) * WIDTH + tl.arange(0, WIDTH)
     columns = tl.load(columns_ptr + k, k < prototypes, other=0.0)
     total = tl.zeros((HEIGHT, WIDTH), tl.float32)
@@ -295,9 +320,14 @@ def _cross_entropy(
     PART: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
-    """PART prototypes of one row a program: sum_k t_k logits_k, and (softmax_k count - t_k) scale."""
-    row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    sums, count = tl.load(sums_ptr + row), tl.load(count_ptr + row)
+    """Take PART prototypes of one row.
+
+    Computes sum_k t_k logits_k, and the gradient (softmax_k count - t_k) scale.
+    """
+    row = tl.program_id(0).to(tl.int64)
+    part = tl.program_id(1)
+    sums = tl.load(sums_ptr + row)
+    count = tl.load(count_ptr + row)
     inner = tl.zeros((WIDTH,), tl.float32)
     for start in range(0, PART, WIDTH):
         k = part * PART + start + tl.arange(0, WIDTH)

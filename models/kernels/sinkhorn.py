@@ -3,8 +3,8 @@
 The reference, whose semantics these kernels keep, is models/fusion/sinkhorn.py.
 
 One program solves a problem whose padded size is at most ``WHOLE``: it reads the problem once,
-keeps it in registers and writes it once. Larger ones, and those whose rows are spread over ranks, take two launches an
-iteration with the scores left as they are:
+keeps it in registers and writes it once. Larger ones, and those whose rows are spread over ranks,
+take two launches an iteration with the scores left as they are:
 
     c_k = log sum_n exp(x_nk + u_n)    over ranks too, between the launches
     u_n = -log sum_k exp(x_nk - c_k)   and the last time: softmax_k(x_nk - c_k), the assignments
@@ -17,8 +17,14 @@ from collections.abc import Callable
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
+
+from models.kernels.sinkhorn_kernels import (
+    add_spans_kernel,
+    columns_kernel,
+    rows_kernel,
+    whole_kernel,
+)
 
 # Entries of the largest problem of one program, float32: half the registers of a multiprocessor of
 # compute capability 8 or 9.
@@ -26,13 +32,6 @@ WHOLE = 32768
 SPAN = 512  # rows of a partial column sum
 COLUMN_TILE = 256  # columns of a program that sums the rows of a span
 NARROW_TILE = 64  # columns of a program that adds spans
-# Below every score, but finite: the difference of two infinities would be NaN.
-LOWEST = tl.constexpr(-3e38)
-# Range of x up to which products of exponentials can replace logarithms. The logarithms of the
-# scalings stay within 1.5 ranges of zero if x is centred (the iteration is nonexpansive, and its
-# fixed point varies by one range at most). So a sum is at least exp(-66), and what underflows at
-# exp(-87) is lost to its rounding. Cosines / 0.05 span 40.
-NARROW = tl.constexpr(44.0)
 
 
 def assign(
@@ -87,7 +86,7 @@ def _assign_whole(x: Tensor, mask: Tensor, out: Tensor, *, epsilon: float, itera
     # threads. So a multiprocessor holds half as many programs as the entries alone would allow.
     programs_each = min(32, max(1, WHOLE // 2 // size))
     programs = min(problems, _multiprocessors(x.device) * programs_each)
-    _whole[(programs,)](
+    whole_kernel[(programs,)](
         x,
         mask,
         out,
@@ -141,7 +140,7 @@ def _assign_by_passes(
         # Four rows share a read of the sums. The last time scores are read twice, and a single row
         # stays in the cache.
         height = 1 if last else 4
-        _rows[(problems * triton.cdiv(rows, height),)](
+        rows_kernel[(problems * triton.cdiv(rows, height),)](
             x,
             mask,
             total,
@@ -168,7 +167,7 @@ def _sum_columns(x: Tensor, scalings: Tensor, epsilon: float) -> Tensor:
     # peaks, and sums over exp(peak)
     partial = torch.empty(2, problems, spans, columns, device=x.device)
     sums = torch.empty(problems, columns, device=x.device)  # problems M
-    _columns[(problems * spans * tiles,)](
+    columns_kernel[(problems * spans * tiles,)](
         x,
         scalings,
         *partial,
@@ -183,7 +182,7 @@ def _sum_columns(x: Tensor, scalings: Tensor, epsilon: float) -> Tensor:
         COLUMNS=COLUMN_TILE,
         num_warps=4,
     )
-    _add_spans[(problems * narrow_tiles,)](
+    add_spans_kernel[(problems * narrow_tiles,)](
         *partial,
         sums,
         columns,
@@ -194,216 +193,3 @@ def _sum_columns(x: Tensor, scalings: Tensor, epsilon: float) -> Tensor:
         num_warps=4,
     )
     return sums
-
-
-@triton.jit
-def _whole(
-    scores,
-    mask,
-    out,
-    problems,
-    N,
-    inverse_epsilon,
-    problem_stride,
-    mask_problem_stride,
-    mask_row_stride,
-    M: tl.constexpr,
-    ROW_STRIDE: tl.constexpr,
-    COLUMN_STRIDE: tl.constexpr,
-    ITERATIONS: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    EACH: tl.constexpr,
-):
-    """Solve EACH problems, one after another, while the scores of the next one are loaded.
-
-    M and the strides are constants: the compiler sees how wide a load may be.
-    """
-    row, column = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
-    offsets = row[:, None].to(tl.int64) * ROW_STRIDE + column[None, :].to(tl.int64) * COLUMN_STRIDE
-    for turn in tl.range(0, EACH, num_stages=2):
-        problem = (tl.program_id(0) + turn * tl.num_programs(0)).to(tl.int64)
-        rows = tl.where(problem < problems, N, 0)
-        there = (row < rows)[:, None] & (column < M)[None, :]
-        # all rows are read, masked ones too: waiting for the mask first would cost more
-        x = tl.load(scores + problem * problem_stride + offsets, there, other=0.0).to(tl.float32)
-        valid = (
-            tl.load(
-                mask + problem * mask_problem_stride + row * mask_row_stride, row < rows, other=0
-            )
-            != 0
-        )
-        counts = there & valid[:, None]
-        x = tl.where(counts, x * inverse_epsilon, -float("inf"))
-        # down the columns first: that needs no shuffles between threads
-        high = tl.max(tl.max(x, 0), 0)
-        low = tl.min(tl.min(tl.where(counts, x, float("inf")), 0), 0)
-        if high - low <= NARROW:
-            q = _by_products(tl.exp(x - (high + low) / 2), valid, column < M, M, ITERATIONS)
-        else:
-            q = _by_logarithms(x, valid, column < M, ITERATIONS)
-        q = tl.where(valid[:, None], q, 0.0)
-        tl.store(out + problem * N * M + row[:, None] * M + column[None, :], q, there)
-
-
-@triton.jit
-def _by_products(k, valid, there, M: tl.constexpr, ITERATIONS: tl.constexpr):
-    """Scalings u, v of k, with one exponential an entry.
-
-    u is kept near one, whatever N, M and the iterations.
-    """
-    ratio = M / tl.sum(valid.to(tl.float32), 0)
-    u = tl.where(valid, 1.0, 0.0)
-    for _ in range(ITERATIONS - 1):
-        v = tl.where(there, 1 / tl.sum(k * u[:, None], 0), 0.0)
-        u = tl.where(valid, ratio / tl.sum(k * v[None, :], 1), 0.0)
-    v = tl.where(there, 1 / tl.sum(k * u[:, None], 0), 0.0)
-    inverse = 1 / tl.sum(k * v[None, :], 1)
-    return k * v[None, :] * inverse[:, None]
-
-
-@triton.jit
-def _by_logarithms(x, valid, there, ITERATIONS: tl.constexpr):
-    """For any range of x. Rows and columns that do not count are -inf and stay so."""
-    for _ in range(ITERATIONS - 1):
-        x -= tl.where(there, _logsumexp(x, 0), 0.0)[None, :]
-        x -= tl.where(valid, _logsumexp(x, 1), 0.0)[:, None]
-    x -= tl.where(there, _logsumexp(x, 0), 0.0)[None, :]
-    # softmax keeps the sums at one whatever the rounding of large scores
-    e = tl.exp(x - tl.max(x, 1)[:, None])
-    inverse = 1 / tl.sum(e, 1)
-    return e * inverse[:, None]
-
-
-@triton.jit
-def _logsumexp(x, AXIS: tl.constexpr):
-    peak = tl.max(x, AXIS)
-    return peak + tl.log(tl.sum(tl.exp(x - tl.expand_dims(peak, AXIS)), AXIS))
-
-
-@triton.jit
-def _include(peak, total, z):
-    """Add z to a running sum of exponentials, ``total`` exp(``peak``), with one exponential.
-
-    NaN stays.
-    """
-    gap = z - peak
-    e = tl.exp(-tl.abs(gap))
-    total = tl.where(gap > 0, total * e + 1, total + e)
-    return tl.maximum(peak, z), total
-
-
-@triton.jit
-def _columns(
-    scores,
-    scalings,
-    peaks,
-    totals,
-    N,
-    M,
-    spans,
-    tiles,
-    inverse_epsilon,
-    problem_stride,
-    row_stride,
-    column_stride,
-    SPAN: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
-    """Sums over the rows of one span, of COLUMNS columns; masked rows have the scaling -inf."""
-    program = tl.program_id(0)
-    span = program // tiles % spans
-    problem = (program // tiles // spans).to(tl.int64)
-    column = program % tiles * COLUMNS + tl.arange(0, COLUMNS)
-    peak = tl.full([ROWS, COLUMNS], LOWEST, tl.float32)
-    total = tl.zeros([ROWS, COLUMNS], tl.float32)
-    first = scores + problem * problem_stride + column[None, :].to(tl.int64) * column_stride
-    for start in range(0, SPAN, ROWS):
-        row = span * SPAN + start + tl.arange(0, ROWS)
-        u = tl.load(scalings + problem * N + row, row < N, other=-float("inf"))
-        read = (u != -float("inf"))[:, None] & (column < M)[None, :]
-        x = tl.load(first + row[:, None].to(tl.int64) * row_stride, read, other=-float("inf")).to(
-            tl.float32
-        )
-        peak, total = _include(peak, total, x * inverse_epsilon + u[:, None])
-    top = tl.max(peak, 0)
-    total = tl.sum(total * tl.exp(peak - top[None, :]), 0)
-    place = (problem * spans + span) * M + column
-    tl.store(peaks + place, top, column < M)
-    tl.store(totals + place, total, column < M)
-
-
-@triton.jit
-def _add_spans(peaks, totals, sums, M, spans, tiles, SPANS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Logarithms of the sums over all spans, of COLUMNS columns."""
-    program = tl.program_id(0)
-    problem = (program // tiles).to(tl.int64)
-    column = program % tiles * COLUMNS + tl.arange(0, COLUMNS)
-    span = tl.arange(0, SPANS)
-    place = (problem * spans + span[:, None]) * M + column[None, :]
-    there = (span < spans)[:, None] & (column < M)[None, :]
-    peak = tl.load(peaks + place, there, other=LOWEST)
-    top = tl.max(peak, 0)
-    total = tl.sum(tl.load(totals + place, there, other=0.0) * tl.exp(peak - top[None, :]), 0)
-    tl.store(sums + problem * M + column, top + tl.log(total), column < M)
-
-
-@triton.jit
-def _rows(
-    scores,
-    mask,
-    sums,
-    out,
-    N,
-    inverse_epsilon,
-    problem_stride,
-    row_stride,
-    column_stride,
-    mask_problem_stride,
-    mask_row_stride,
-    M: tl.constexpr,
-    LAST: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
-    """Scalings of ROWS rows, or with LAST their assignments."""
-    groups = tl.cdiv(N, ROWS)
-    problem = (tl.program_id(0) // groups).to(tl.int64)
-    row = tl.program_id(0) % groups * ROWS + tl.arange(0, ROWS)
-    valid = (
-        tl.load(mask + problem * mask_problem_stride + row * mask_row_stride, row < N, other=0) != 0
-    )
-    first = scores + problem * problem_stride + row[:, None].to(tl.int64) * row_stride
-    sums += problem * M
-    peak = tl.full([ROWS, COLUMNS], LOWEST, tl.float32)
-    total = tl.zeros([ROWS, COLUMNS], tl.float32)
-    for start in range(0, M, COLUMNS):
-        z = _scaled(
-            first, sums, valid, start + tl.arange(0, COLUMNS), M, inverse_epsilon, column_stride
-        )
-        peak, total = _include(peak, total, z)
-    top = tl.max(peak, 1)
-    total = tl.sum(total * tl.exp(peak - top[:, None]), 1)
-    if LAST:
-        for start in range(0, M, COLUMNS):
-            column = start + tl.arange(0, COLUMNS)
-            z = _scaled(first, sums, valid, column, M, inverse_epsilon, column_stride)
-            q = tl.where(valid[:, None], tl.exp(z - top[:, None]) * (1 / total)[:, None], 0.0)
-            place = (problem * N + row[:, None]) * M + column[None, :]
-            tl.store(out + place, q, (row < N)[:, None] & (column < M)[None, :])
-    else:
-        tl.store(
-            out + problem * N + row, tl.where(valid, -(top + tl.log(total)), -float("inf")), row < N
-        )
-
-
-@triton.jit
-def _scaled(first, sums, valid, column, M, inverse_epsilon, column_stride):
-    """x - c at some columns of the rows that begin at ``first``; -inf where nothing is read."""
-    read = valid[:, None] & (column < M)[None, :]
-    x = tl.load(first + column[None, :].to(tl.int64) * column_stride, read, other=-float("inf")).to(
-        tl.float32
-    )
-    c = tl.load(sums + column, column < M, other=0.0)
-    return x * inverse_epsilon - c[None, :]

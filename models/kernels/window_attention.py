@@ -16,8 +16,8 @@ It reads qkv and the gradient once and writes the gradient of qkv once.
 The gradient of the bias is a sum over windows. A program holds it in registers while it passes over
 windows of its head, and writes it once, 16 KB. There are as many programs as fit at once: with 11
 heads on 132 multiprocessors 24 a head, so 4 MB beside 1.3 GB of a batch of 16 images of 128 x 128
-tokens; one a window position would be 46 MB. ``table_gradient_kernel`` adds programs and pairs in a fixed
-order. Nothing is atomic: the same input gives the same bits.
+tokens; one a window position would be 46 MB. ``table_gradient_kernel`` adds programs and pairs in a
+fixed order. Nothing is atomic: the same input gives the same bits.
 """
 
 import math
@@ -172,23 +172,24 @@ def _launch_shape(qkv: Tensor, table: Tensor, cut: Cut) -> tuple[int, dict[str, 
     columns = cut.side[1] * cut.count[1]
     padded = block != tokens or (rows, columns) != (height, width)
     chunks = math.ceil(images / IMAGES)
-    return chunks * math.prod(cut.count), dict(
-        images=images,
-        chunk=math.ceil(images / max(chunks, 1)),
-        height=height,
-        width=width,
-        down=cut.count[0],
-        across=cut.count[1],
-        WINDOW=(math.isqrt(len(table)) + 1) // 2,
-        SIDE_Y=cut.side[0],
-        SIDE_X=cut.side[1],
-        SHIFT_Y=cut.shift[0],
-        SHIFT_X=cut.shift[1],
-        BLOCK=block,
-        DIM=dim,
-        PADDED=padded,
-        MASKED=padded or any(cut.shift),
-    )
+    arguments = {
+        "images": images,
+        "chunk": math.ceil(images / max(chunks, 1)),
+        "height": height,
+        "width": width,
+        "down": cut.count[0],
+        "across": cut.count[1],
+        "WINDOW": (math.isqrt(len(table)) + 1) // 2,
+        "SIDE_Y": cut.side[0],
+        "SIDE_X": cut.side[1],
+        "SHIFT_Y": cut.shift[0],
+        "SHIFT_X": cut.shift[1],
+        "BLOCK": block,
+        "DIM": dim,
+        "PADDED": padded,
+        "MASKED": padded or any(cut.shift),
+    }
+    return chunks * math.prod(cut.count), arguments
 
 
 def _options(qkv: Tensor) -> dict[str, int]:
@@ -196,7 +197,7 @@ def _options(qkv: Tensor) -> dict[str, int]:
 
     float32 has no matrix unit and needs more registers, so it is spread over more threads.
     """
-    return dict(num_warps=8 if qkv.dtype == torch.float32 else 4, num_stages=2)
+    return {"num_warps": 8 if qkv.dtype == torch.float32 else 4, "num_stages": 2}
 
 
 def _processors(device: torch.device) -> int:

@@ -182,7 +182,8 @@ def table_gradient_kernel(
     Each is the sum over programs, and over the queries whose key at that offset is in the window.
     """
     span: tl.constexpr = 2 * WINDOW - 1
-    head, heads = tl.program_id(1), tl.num_programs(1)
+    head = tl.program_id(1)
+    heads = tl.num_programs(1)
     entry = tl.program_id(0) * ENTRIES + tl.arange(0, ENTRIES)
     query = tl.arange(0, BLOCK)
     y = (query // SIDE_X)[None] - (entry // span - (WINDOW - 1))[
@@ -212,14 +213,15 @@ def _place(
 ):
     """Number of a window in its grid -> row, column and region of its tokens (L).
 
-    Tokens attend to those of their region. It is 0 to 3 by whether they came in from the far side of
-    the grid, down or across. It is -1 for padding, which no real token sees and whose result is not
-    written.
+    Tokens attend to those of their region. It is 0 to 3 by whether they came in from the far side
+    of the grid, down or across. It is -1 for padding, which no real token sees and whose result is
+    not written.
     """
     i = tl.arange(0, BLOCK)
     y = window // across * SIDE_Y + i // SIDE_X + SHIFT_Y
     x = window % across * SIDE_X + i % SIDE_X + SHIFT_X
-    rolled_y, rolled_x = y >= down * SIDE_Y, x >= across * SIDE_X
+    rolled_y = y >= down * SIDE_Y
+    rolled_x = x >= across * SIDE_X
     y = tl.where(rolled_y, y - down * SIDE_Y, y)
     x = tl.where(rolled_x, x - across * SIDE_X, x)
     real = (i < SIDE_Y * SIDE_X) & (y < height) & (x < width)
@@ -259,7 +261,8 @@ def _logits(q, k, bias, temperature, longest):
 
     The dot products are of q and k as stored, exact in float32. The norms are applied afterwards.
     """
-    q_inverse, k_inverse = _inverse_norm(q, longest), _inverse_norm(k, longest)
+    q_inverse = _inverse_norm(q, longest)
+    k_inverse = _inverse_norm(k, longest)
     dots = tl.dot(q, tl.trans(k), input_precision="ieee")  # L L
     return dots * (q_inverse * temperature)[:, None] * k_inverse[None] + bias, q_inverse, k_inverse
 
@@ -279,8 +282,8 @@ def _scaled(x, factor):
 def _before_norm(gradient, x, inverse, factor, longest):
     """Take the gradient through unit = x * inverse.
 
-    Returns ``factor`` times the gradient of x, and gradient . unit. A short x was only multiplied by
-    ``longest``, so its gradient is too.
+    Returns ``factor`` times the gradient of x, and gradient . unit. A short x was only multiplied
+    by ``longest``, so its gradient is too.
     """
     x = x.to(tl.float32)
     along = tl.sum(gradient * x, 1) * inverse  # L
@@ -293,7 +296,7 @@ def _load(rows, stride, region, DIM: tl.constexpr, PADDED: tl.constexpr):
     at = rows[:, None] + tl.arange(0, DIM)[None] * stride
     if PADDED:
         return tl.load(at, mask=(region >= 0)[:, None], other=0.0)
-    else:
+    else:  # noqa: RET505 - Triton compiles only one branch of a constant condition
         return tl.load(at)
 
 

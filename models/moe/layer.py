@@ -7,8 +7,9 @@ Parameter names and routing are the same, whoever does the work (supplement, F.5
   saves them as experts. The gate is ours. DeepSpeed's layer moves the tokens, unless
   ``implementation`` is "grouped": then ``models.moe.experts`` does that here too.
 
-DeepSpeed's gates draw random numbers, count absent tokens and balance each rank for itself. This one
-serves first come first served in packed order, ignores masked tokens and balances the global batch.
+DeepSpeed's gates draw random numbers, count absent tokens and balance each rank for itself. This
+one serves first come first served in packed order, ignores masked tokens and balances the global
+batch.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,8 @@
 """The kernels of the experts against the formula in float64: every expert on every token, then the
 chosen one."""
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -213,14 +215,13 @@ def test_grouped_products(device, dtype):
     they were."""
     torch.manual_seed(0)
     ends = torch.tensor([0, 70, 70, 71, 140, 140], dtype=torch.int32, device=device)
-    x, y = (
-        torch.randn(150, 70, device=device, dtype=dtype),
-        torch.randn(150, 40, device=device, dtype=dtype),
-    )
-    x[140:], y[140:] = torch.nan, torch.nan
+    x = torch.randn(150, 70, device=device, dtype=dtype)
+    y = torch.randn(150, 40, device=device, dtype=dtype)
+    x[140:] = torch.nan
+    y[140:] = torch.nan
     matrices = torch.randn(6, 70, 40, device=device, dtype=dtype)
     cuts = [0, *ends.tolist()]
-    spans = [slice(*cut) for cut in zip(cuts, cuts[1:])]
+    spans = [slice(*cut) for cut in itertools.pairwise(cuts)]
     expected = torch.cat([x[span].double() @ m.double() for span, m in zip(spans, matrices)])
     for view in (matrices, matrices.mT.contiguous().mT, torch.cat([matrices] * 2, dim=2)[..., :40]):
         found = product.rows_times(x, ends, view)
@@ -244,10 +245,10 @@ def test_no_step_waits_for_the_device(device, monkeypatch):
 
     for place in (module, product):
         for name in (
-            "_scatter_rows",
-            "_gather_rows",
-            "_activate_rows",
-            "_sum_spans",
+            "scatter_kernel",
+            "gather_kernel",
+            "activate_kernel",
+            "sum_spans_kernel",
             "_rows_times",
             "_outer_sums",
         ):
@@ -266,7 +267,7 @@ def test_no_step_waits_for_the_device(device, monkeypatch):
 
 @pytest.mark.parametrize("ep_size", [None, 1])
 @pytest.mark.parametrize("factor", [0.0, 0.7])
-def test_the_mixture_is_the_same_with_and_without(device, monkeypatch, ep_size, factor):
+def test_the_moe_layer_is_the_same_with_and_without(device, monkeypatch, ep_size, factor):
     torch.manual_seed(0)
     moe = MoE(
         20,

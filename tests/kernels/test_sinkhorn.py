@@ -243,10 +243,13 @@ def test_rows_spread_over_ranks(device, cuts):
 
 def test_the_losses_take_the_kernel(device, monkeypatch):
     scores, mask = (x.to(device) for x in draw(2, 12, 7))
-    both = lambda: (
-        sinkhorn_many(scores, mask, epsilon=0.1, iterations=3),
-        sinkhorn(scores[0], mask[0], epsilon=0.1, iterations=3, reducer=Reducer()),
-    )
+
+    def both():
+        return (
+            sinkhorn_many(scores, mask, epsilon=0.1, iterations=3),
+            sinkhorn(scores[0], mask[0], epsilon=0.1, iterations=3, reducer=Reducer()),
+        )
+
     used = []
     monkeypatch.setattr(
         module, "assign", lambda *args, **more: used.append(args) or assign(*args, **more)
@@ -260,8 +263,12 @@ def test_the_losses_take_the_kernel(device, monkeypatch):
 
 def test_multi_granularity_is_the_same_with_and_without(device, monkeypatch):
     student, teacher = granularity.scene(batch=1)
-    move = lambda views: ViewMaps(*(x.to(device) for x in views))
-    student, teacher = {size: move(views) for size, views in student.items()}, move(teacher)
+
+    def move(views):
+        return ViewMaps(*(x.to(device) for x in views))
+
+    student = {size: move(views) for size, views in student.items()}
+    teacher = move(teacher)
     heads = [
         {name: w.to(device) for name, w in granularity.linear_heads(seed).items()}
         for seed in (5, 6)

@@ -1,4 +1,4 @@
-"""A whole training step with every kernel against the same step in PyTorch: losses and gradients."""
+"""A training step with every kernel against the same step in PyTorch: losses and gradients."""
 
 import pytest
 import torch

@@ -4,7 +4,10 @@ from models.reducer import Reducer
 
 
 class Turns(Reducer):
-    """A thread's reducer; one thread computes at a time, since Triton's interpreter serves no more."""
+    """A thread's reducer.
+
+    One thread computes at a time, since Triton's interpreter serves no more.
+    """
 
     def __init__(self, inner, turn):
         self.inner, self.turn = inner, turn

@@ -9,6 +9,7 @@ from torch import nn
 from models.backbone.feed_forward import FeedForward
 from models.backbone.position import Positions, resize
 from models.backbone.swin_v2 import SwinBlock
+from models.errors import ModelError
 from models.initialise import BOUND, initialise
 from models.packing import Group, Layout
 from models.spec import ModelSpec
@@ -78,7 +79,11 @@ def test_spread_experts_get_the_values_they_have_in_one_place():
     initialise(whole, seed=1)
     for rank in range(2):
         local = nn.ModuleList(nn.Linear(3, 4) for _ in range(2))
-        initialise(local, seed=1, canonical=lambda name: f"{int(name[0]) + 2 * rank}{name[1:]}")
+
+        def canonical(name, first=2 * rank):
+            return f"{int(name[0]) + first}{name[1:]}"
+
+        initialise(local, seed=1, canonical=canonical)
         assert all(
             torch.equal(expert.weight, whole[2 * rank + i].weight) for i, expert in enumerate(local)
         )
@@ -90,14 +95,14 @@ def test_forgotten_parameters_show():
             super().__init__()
             self.scale = nn.Parameter(torch.ones(2))
 
-    with pytest.raises(ValueError, match="rule for 0.scale.*Forgotten"):
+    with pytest.raises(ModelError, match="rule for 0.scale.*Forgotten"):
         initialise(nn.Sequential(Forgotten()), seed=0)
 
     class Lazy(Forgotten):
         def init_parameter(self, name, tensor, generator):
             tensor[0] = 1
 
-    with pytest.raises(ValueError, match="finite values in 0.scale"):
+    with pytest.raises(ModelError, match="finite values in 0.scale"):
         initialise(nn.Sequential(Lazy()), seed=0)
 
 

@@ -12,6 +12,7 @@ from engine.config.load import load
 from engine.errors import ConfigError
 from engine.training.models import build_pair
 from models.backbone.swin_v2 import BlockNorm
+from models.errors import ModelError
 from models.layer_norm import apex_obstacle, layer_norm_class, use_layer_norm
 from models.reducer import Reducer
 from tests.commands import TINY
@@ -89,7 +90,7 @@ def test_apex_that_is_not_here_is_one_error_before_a_model_is_built(monkeypatch)
     ).settings  # readable without Apex
     monkeypatch.setattr("engine.training.models.Pretraining", None)
     with pytest.raises(
-        ValueError,
+        ModelError,
         match="layer_norm: expected Apex with its CUDA extensions for 'apex', found no "
         "apex.*; install it .* or set 'torch'",
     ):

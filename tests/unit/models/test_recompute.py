@@ -14,7 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.features import Views
+from models.errors import ModelError
+from models.features import FUSED, Views
 from models.initialise import initialise
 from models.recompute import POLICIES
 from models.skysense import SkySense
@@ -81,7 +82,7 @@ def gradients(policy) -> list[torch.Tensor]:
     for norm in (m for m in model.modules() if type(m).__name__ == "BlockNorm"):
         torch.nn.init.constant_(norm.weight, 0.5)
     features, routings = model({"global": views(SMALL, 8, 2)})
-    loss = features["global"].maps["fused"].square().mean() + sum(r.balance for r in routings)
+    loss = features["global"].maps[FUSED].square().mean() + sum(r.balance for r in routings)
     loss.backward()
     return [loss.detach(), *(p.grad for p in model.parameters() if p.grad is not None)]
 
@@ -117,7 +118,7 @@ def cost(spec: ModelSpec, sizes: dict[str, tuple[int, int]], policy) -> tuple[in
         }
         with Storages() as storages, FlopCounterMode(display=False) as forward:
             features, _ = model(inputs)
-            loss = sum(found.maps["fused"].sum() for found in features.values())
+            loss = sum(found.maps[FUSED].sum() for found in features.values())
         kept = storages.alive()
         with FlopCounterMode(display=False) as backward:
             loss.backward()
@@ -143,15 +144,14 @@ def test_the_table_of_the_papers_model():
     spec = ModelSpec.skysense_v2().variant(moe=None)
     found = table(spec, {"global": (2, 16), "local": (6, 4)})
     for policy, (kept, again) in found.items():
-        print(
-            f"{policy:>10} {kept / 2**30:8.2f} GiB a sample {again / 1e12:8.3f} TFLOP computed again"
-        )
+        memory = f"{kept / 2**30:8.2f} GiB a sample"
+        print(f"{policy:>10} {memory} {again / 1e12:8.3f} TFLOP computed again")
     assert found["none"][0] > found["pointwise"][0] > found["blocks"][0]
 
 
-def test_an_unknown_way_is_refused():
+def test_an_unknown_policy_is_refused():
     with pytest.raises(
-        ValueError,
+        ModelError,
         match="recompute: expected one of none, blocks, windows, pointwise, found 'some'",
     ):
         gradients("some")

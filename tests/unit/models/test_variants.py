@@ -9,6 +9,7 @@ import torch
 from data.tiles.classes import NAMES
 from engine.config.load import load
 from engine.training.objective import Objective, to_views
+from models.errors import ModelError
 from models.initialise import initialise
 from models.pretraining.model import Pretraining
 from models.reducer import Reducer
@@ -22,7 +23,7 @@ OURS = ("base", "small")
 
 
 def changed(spec: ModelSpec) -> dict:
-    """Fields that differ from the paper's model, those of the mixture by themselves."""
+    """Fields that differ from the paper's model, or of the MoE alone."""
 
     def differences(mine, theirs):
         return {name: value for name, value in vars(mine).items() if value != getattr(theirs, name)}
@@ -68,7 +69,7 @@ def test_names_are_found_again():
     ],
 )
 def test_an_unknown_name_gets_a_hint(name, hint):
-    with pytest.raises(ValueError, match=name) as caught:
+    with pytest.raises(ModelError, match=name) as caught:
         named(name)
     assert hint in str(caught.value)
 
@@ -127,7 +128,7 @@ def test_small_trains_every_weight():
         initialise(model, 0)
     teacher.eval().requires_grad_(False)
     with torch.no_grad():
-        for name, parameter in student.named_parameters():
+        for parameter in student.parameters():
             if parameter.eq(0).all():
                 parameter.fill_(0.1)
     text = torch.randn(

@@ -126,7 +126,7 @@ class Composition(nn.Module):
                     x = next(blocks)(x)
                 x = x[:, len(tokens) :].unflatten(1, grid)
             outputs.append(x)
-        return outputs[:-1] + [self.norm(x)]
+        return [*outputs[:-1], self.norm(x)]
 
 
 def test_two_modalities_in_one_pass_equal_others_modules_one_by_one():

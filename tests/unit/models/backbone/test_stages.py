@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from models.backbone.stages import Backbone, expert_load
+from models.errors import ModelError
 from models.initialise import initialise
 from models.moe.layer import MoE, Routing
 from models.packing import Group, Layout, pack
@@ -173,7 +174,7 @@ def test_prompts_are_a_setting_that_changes_only_the_stages_that_have_them():
     assert not torch.allclose(plain[2][0], prompted[2][0], atol=1e-4)
 
 
-def test_checkpointing_changes_neither_values_nor_gradients():
+def test_recomputation_changes_neither_values_nor_gradients():
     results = []
     for recompute in (NONE, BLOCKS):
         backbone = build(SMALL, recompute=recompute)
@@ -203,10 +204,10 @@ def test_bf16_stays_close():
     for (a, _), (b, _) in zip(exact, coarse):
         assert b.dtype == torch.bfloat16
         assert (a - b.double()).norm() < 0.05 * a.norm()
-    mixture = build(SMALL).bfloat16()
-    stages, routings = mixture(x.bfloat16(), LAYOUT, ALL_PRESENT)
+    model = build(SMALL).bfloat16()
+    stages, routings = model(x.bfloat16(), LAYOUT, ALL_PRESENT)
     (stages[-1][0].float().square().sum() + sum(r.balance for r in routings)).backward()
-    assert all(p.grad.isfinite().all() for p in mixture.parameters())
+    assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
 def test_runs_on_the_meta_device():
@@ -236,10 +237,10 @@ def test_expert_load_counts_by_modality():
 def test_arguments_that_do_not_fit_are_refused(change, message):
     backbone = build(SMALL.variant(moe=None))
     arguments = {"tokens": random_tokens(LAYOUT), "layout": LAYOUT, "present": ALL_PRESENT} | change
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ModelError, match=message):
         backbone(**arguments)
 
 
 def test_experts_need_a_factory():
-    with pytest.raises(ValueError, match="expected a moe_factory"):
+    with pytest.raises(ModelError, match="expected a moe_factory"):
         Backbone(SMALL)

@@ -14,6 +14,7 @@ from models.backbone.stages import Backbone, expert_load
 from models.backbone.stochastic_depth import Draw, _Move, choose, images_kept, run_on_some, subset
 from models.backbone.swin_v2 import SwinBlock
 from models.backbone.transformer import TransformerBlock
+from models.errors import ModelError
 from models.initialise import initialise
 from models.moe.layer import MoE
 from models.packing import Group, Layout
@@ -203,6 +204,6 @@ def test_recomputation_gives_the_same_gradients():
 
 def test_a_rate_that_leaves_nothing_is_refused():
     with pytest.raises(
-        ValueError, match="model.drop_path: expected a share from 0 to below 1, found 1.0"
+        ModelError, match="model.drop_path: expected a share from 0 to below 1, found 1.0"
     ):
         SPEC.variant(drop_path=1.0)

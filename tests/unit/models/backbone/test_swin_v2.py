@@ -9,6 +9,7 @@ from timm.models.swin_transformer_v2 import SwinTransformerV2Block
 from models.backbone.feed_forward import FeedForward
 from models.backbone.swin_v2 import SwinBlock, WindowAttention
 from models.backbone.windows import log_coordinates
+from models.errors import ModelError
 from models.initialise import initialise
 from models.packing import Group, Layout
 
@@ -209,7 +210,7 @@ def test_bf16_stays_close_and_keeps_its_type():
 
 
 def test_prompts_are_refused():
-    with pytest.raises(ValueError, match="expected no prompt tokens"):
+    with pytest.raises(ModelError, match="expected no prompt tokens"):
         WindowAttention(WIDTH, head_dim=HEAD_DIM, window=4, shift=0)(
             torch.zeros(5, WIDTH), Layout((Group("hr", "global", 1, 1, 1, prefix=4),))
         )

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from models.backbone.tokenizer import Tokenizer
+from models.errors import ModelError
 from models.spec import ModelSpec
 
 
@@ -33,5 +34,5 @@ def test_follows_the_type_of_its_weights():
 
 @pytest.mark.parametrize("shape", [(1, 3, 8, 8), (1, 2, 6, 8), (1, 2, 8, 9), (2, 8, 8)])
 def test_refuses_other_shapes(shape):
-    with pytest.raises(ValueError, match="expected images of shape"):
+    with pytest.raises(ModelError, match="expected images of shape"):
         Tokenizer(2, 8, 4)(torch.zeros(shape))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from models.errors import ModelError
 from models.fusion.geo_context import GeoContext
 from models.initialise import initialise
 from models.reducer import Reducer
@@ -200,7 +201,7 @@ def test_prototypes_start_as_random_directions():
     context = GeoContext(16, SPEC)
     initialise(context, seed=0)
     torch.testing.assert_close(context.prototypes.norm(dim=-1), torch.ones(6, 4))
-    with pytest.raises(ValueError, match="expected 'prototypes'"):
+    with pytest.raises(ModelError, match="expected 'prototypes'"):
         make().init_parameter("token", torch.zeros(1), torch.Generator())
 
 

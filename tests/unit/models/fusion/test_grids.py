@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from models.errors import ModelError
 from models.fusion.grids import cell_validity, resize_matrix, to_grid
 
 
@@ -109,5 +110,5 @@ def test_oblong_maps_and_bf16():
 
 
 def test_wrong_shape_is_named():
-    with pytest.raises(ValueError, match="expected valid of shape"):
+    with pytest.raises(ModelError, match="expected valid of shape"):
         to_grid(torch.zeros(2, 4, 4, 3), torch.ones(1, 4, 4, dtype=torch.bool), (2, 2))

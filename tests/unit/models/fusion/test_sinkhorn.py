@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import models.fusion.sinkhorn as module
+from models.errors import ModelError
 from models.fusion.sinkhorn import sinkhorn, sinkhorn_many
 from models.reducer import Reducer
 from tests.unit.formulas import textbook
@@ -205,7 +206,7 @@ def test_the_scores_are_left_alone_and_get_no_gradient():
     "epsilon,iterations,rows", [(0.0, 3, 12), (-1.0, 3, 12), (0.1, 0, 12), (0.1, 3, 11)]
 )
 def test_impossible_arguments_are_refused(epsilon, iterations, rows):
-    with pytest.raises(ValueError, match="sinkhorn: expected"):
+    with pytest.raises(ModelError, match="sinkhorn: expected"):
         sinkhorn(
             draw(),
             torch.ones(rows, dtype=torch.bool),

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from models.errors import ModelError
 from models.fusion.transformer import DAYS, CellSeries, Fusion, FusionLayer
 from models.initialise import initialise
 from models.recompute import BLOCKS, NONE
@@ -171,7 +172,7 @@ def test_leap_day_shares_the_last_row():
     assert torch.equal(outputs[0], outputs[1]) and not torch.allclose(outputs[0], outputs[2])
 
 
-def test_checkpointing_changes_nothing():
+def test_recomputation_changes_nothing():
     gradients = []
     for recompute in (NONE, BLOCKS):
         fusion = make(recompute)
@@ -189,9 +190,9 @@ def test_many_cells_are_attended_in_chunks(monkeypatch):
 
 def test_unknown_or_no_modality_is_named():
     fusion, part = make(), series(frames={"ms": 2})
-    with pytest.raises(ValueError, match="found .'lidar'."):
+    with pytest.raises(ModelError, match="found .'lidar'."):
         fusion([CellSeries(*({"lidar": field["ms"]} for field in part))])
-    with pytest.raises(ValueError, match="expected some of the modalities"):
+    with pytest.raises(ModelError, match="expected some of the modalities"):
         fusion([CellSeries({}, {}, {})])
 
 
@@ -201,7 +202,7 @@ def test_token_is_drawn_from_the_generator_alone():
         with torch.no_grad():
             make().init_parameter("token", token, torch.Generator().manual_seed(5))
     assert torch.equal(*drawn) and drawn[0].std() > 0
-    with pytest.raises(ValueError, match="expected the parameter 'token'"):
+    with pytest.raises(ModelError, match="expected the parameter 'token'"):
         make().init_parameter("day", drawn[0], torch.Generator())
 
 

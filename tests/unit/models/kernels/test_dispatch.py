@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from models.errors import ModelError
 from models.kernels import dispatch
 from models.kernels.dispatch import KERNELS, active, kernel_path, survey
 
@@ -105,12 +106,15 @@ def test_a_kernel_that_was_asked_for_and_cannot_run_is_a_warning(monkeypatch, ca
 
 def test_an_unknown_wish_is_refused(monkeypatch):
     monkeypatch.setenv("SKYSENSE_KERNELS", "yes")
-    with pytest.raises(ValueError, match="SKYSENSE_KERNELS: expected off, on or auto, found 'yes'"):
+    with pytest.raises(ModelError, match="SKYSENSE_KERNELS: expected off, on or auto, found 'yes'"):
         kernel_path("attention", HERE)
-    with pytest.raises(ValueError, match="SKYSENSE_KERNELS: expected off, on or auto, found 'yes'"):
+    with pytest.raises(ModelError, match="SKYSENSE_KERNELS: expected off, on or auto, found 'yes'"):
         survey(HERE.device)
 
 
 def test_the_losses_need_no_triton():
-    script = "import sys; sys.modules['triton'] = None; import models.pretraining.losses.multi_granularity, models.kernels.dispatch"
+    script = (
+        "import sys; sys.modules['triton'] = None; "
+        "import models.pretraining.losses.multi_granularity, models.kernels.dispatch"
+    )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)

@@ -1,4 +1,4 @@
-"""Mixture of experts on one process, against loops, formulas and DeepSpeed's stock layer."""
+"""Mixture of experts (MoE) in one process, against loops, formulas and DeepSpeed's stock layer."""
 
 import copy
 import subprocess
@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from engine.config.load import load
 from engine.errors import ConfigError
+from models.errors import ModelError
 from models.moe.experts import ExpertFFN, sort_by_expert
 from models.moe.gate import capacity_limit
 from models.moe.layer import MoE, canonical_names
@@ -331,17 +332,17 @@ def test_the_log_says_which_path_runs():
 
 def test_errors_name_the_remedy():
     with pytest.raises(
-        ValueError, match=r"ep_size: expected a divisor of the number of processes \(1\), found 2"
+        ModelError, match=r"ep_size: expected a divisor of the number of processes \(1\), found 2"
     ):
         MoE(WIDTH, HIDDEN, MoESpec(), ep_size=2)
     with pytest.raises(
-        ValueError, match=r"'grouped' expected all experts .* \(ep_size 1\), found ep_size 2"
+        ModelError, match=r"'grouped' expected all experts .* \(ep_size 1\), found ep_size 2"
     ):
         MoE(WIDTH, HIDDEN, MoESpec(implementation="grouped"), ep_size=2)
     if "tutel" not in sys.modules:
-        with pytest.raises(ValueError, match="install it or set 'deepspeed'"):
+        with pytest.raises(ModelError, match="install it or set 'deepspeed'"):
             MoE(WIDTH, HIDDEN, MoESpec(implementation="tutel"), ep_size=1)
-    with pytest.raises(ValueError, match="'triton' is not 'deepspeed', 'tutel' or 'grouped'"):
+    with pytest.raises(ModelError, match="'triton' is not 'deepspeed', 'tutel' or 'grouped'"):
         ModelSpec(moe=MoESpec(implementation="triton"))
 
 

@@ -30,7 +30,7 @@ def outcome(
 ) -> list[torch.Tensor]:
     """Maps of all sizes and gradients of all weights."""
     model.zero_grad()
-    features, _, _ = model(
+    features, _ = model(
         {size: views(SPEC, cells, count, dtype=dtype) for size, (cells, count) in layout.items()}
     )
     sum(found.maps["fused"].square().sum() for found in features.values()).backward()
