@@ -10,7 +10,7 @@ import argparse
 import torch
 
 from engine.bench.cases.run import CASES, SIZES, compare_kernels
-from engine.bench.report import picture
+from engine.bench.picture import picture
 from engine.plot_file import check_plot, save_plot
 from launch.options import add_json_option, add_plot_option
 from launch.output import check_json, progress, write_json

@@ -21,7 +21,7 @@ from launch.options import add_config_options, add_launcher_option
 EXAMPLES = """\
   deepspeed launch/pretrain.py --config ds_configs/demo_cpu.json --run_dir runs/a
   deepspeed --module launch pretrain --config ds_configs/demo_cpu.json --run_dir runs/a --resume
-  skysense pretrain --config ds_configs/demo_cpu.json --set skysense.ep_size=1 --stop_at 2
+  skysense pretrain --config ds_configs/demo_one_process.json --run_dir runs/b --stop_at 2
 
 The first two run on all GPUs of this machine, the last one in one process."""
 

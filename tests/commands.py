@@ -26,11 +26,11 @@ def environment() -> dict[str, str]:
     }
 
 
-def skysense(*words, timeout: float = 300) -> subprocess.CompletedProcess:
-    """Run ``skysense`` with these words in one process; the caller looks at the exit status."""
+def skysense(*words, folder: Path = ROOT, timeout: float = 300) -> subprocess.CompletedProcess:
+    """Run ``skysense`` in ``folder``, in one process; the caller looks at the exit status."""
     command = [sys.executable, "-m", "launch", *map(str, words)]
     return subprocess.run(
-        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=timeout
+        command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=timeout
     )
 
 

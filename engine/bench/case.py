@@ -1,77 +1,108 @@
-"""What a comparison consists of: several ways to the same values, how much work they are, and what
-is aimed at."""
+"""What a comparison consists of: candidates with the same values, their work, and the goals."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-FORWARD, BACKWARD, BOTH = "forward", "backward", "forward + backward"
+FORWARD = "forward"
+BACKWARD = "backward"
+BOTH = "forward + backward"
 
 
-class Way(NamedTuple):
-    """One implementation on inputs of its own."""
+@dataclass(frozen=True)
+class Candidate:
+    """One implementation on inputs of its own.
+
+    Attributes:
+        name: Name in the tables.
+        call: Computes the result.
+        leaves: What gradients are taken of, in the same order in all candidates of a case.
+        ours: Made by this project: an error in it fails the comparison, and the goals are for it.
+    """
 
     name: str
     call: Callable[[], Tensor]
-    leaves: tuple[
-        Tensor, ...
-    ] = ()  # what gradients are taken of, in the same order in all ways of a case
-    ours: bool = (
-        False  # what this project made: an error in it fails the comparison, the goals are its
-    )
+    leaves: tuple[Tensor, ...] = ()
+    ours: bool = False
 
 
-class Work(NamedTuple):
-    """The least that any implementation must do."""
+@dataclass(frozen=True)
+class Work:
+    """The least that any implementation must do.
 
-    bytes: float = 0  # inputs read once, results written once
-    flops: float = 0  # of matrix products; a multiply-add counts as two
+    Attributes:
+        bytes: Inputs read once and results written once.
+        flops: Of matrix products; a multiply-add counts as two.
+    """
+
+    bytes: float = 0
+    flops: float = 0
 
 
-class Goal(NamedTuple):
-    """What our way is to reach."""
+@dataclass(frozen=True)
+class Goal:
+    """What our candidate is to reach.
 
-    part: str  # FORWARD, BACKWARD or BOTH
-    # "speed": times faster than ``than``; "copy": share of the copy rate; "memory": share of
-    # ``than``'s
+    Attributes:
+        part: FORWARD, BACKWARD or BOTH.
+        kind: "speed" (times faster than ``than``), "copy" (share of the copy rate) or "memory"
+            (share of the extra memory of ``than``).
+        bound: At least this much; of memory at most.
+        than: Name of another candidate.
+    """
+
+    part: str
     kind: str
-    bound: float  # at least, of memory at most
+    bound: float
     than: str = ""
 
 
 @dataclass(frozen=True)
 class Case:
-    """Ways to one result; the first is what the others are compared with."""
+    """Candidates for one result; the others are compared with the first.
+
+    Attributes:
+        name: Name in the tables.
+        size: The size in words.
+        exact: Computes in float64 what values are compared with.
+        candidates: What is compared.
+        tolerance: Of norm(result - exact) / norm(exact), for the result and for each gradient.
+        products: Type of the matrix products whose rate is the ceiling.
+        work: Of FORWARD and, where there are leaves, of BACKWARD.
+        goals: What our candidate is to reach.
+        left_out: Name of a candidate -> why it is not here.
+        split: False where a candidate makes its gradients in the forward pass: the backward pass
+            has no time of its own.
+    """
 
     name: str
     size: str
-    exact: Way  # float64, what values are compared with
-    ways: tuple[Way, ...]
-    tolerance: float  # of norm(found - exact) / norm(exact), of the result and of each gradient
-    products: torch.dtype  # of the matrix products whose rate is the ceiling
-    work: Mapping[str, Work] = field(
-        default_factory=dict
-    )  # FORWARD and, where there are leaves, BACKWARD
+    exact: Candidate
+    candidates: tuple[Candidate, ...]
+    tolerance: float
+    products: torch.dtype
+    work: Mapping[str, Work] = field(default_factory=dict)
     goals: tuple[Goal, ...] = ()
-    left_out: Mapping[str, str] = field(default_factory=dict)  # way -> why it is not among the ways
-    # False where a way makes its gradients in the forward pass: no time of the backward pass alone
+    left_out: Mapping[str, str] = field(default_factory=dict)
     split: bool = True
 
     def parts(self) -> tuple[str, ...]:
         """What is timed."""
         if not self.exact.leaves:
             return (FORWARD,)
-        return (FORWARD, BACKWARD, BOTH) if self.split else (FORWARD, BOTH)
+        if self.split:
+            return (FORWARD, BACKWARD, BOTH)
+        return (FORWARD, BOTH)
 
     def work_of(self, part: str) -> Work:
-        """BOTH is the sum of the two."""
+        """The work of a part; BOTH is the sum of the other two."""
         if part != BOTH:
             return self.work.get(part, Work())
-        one, two = self.work.get(FORWARD, Work()), self.work.get(BACKWARD, Work())
-        return Work(one.bytes + two.bytes, one.flops + two.flops)
+        forward = self.work_of(FORWARD)
+        backward = self.work_of(BACKWARD)
+        return Work(forward.bytes + backward.bytes, forward.flops + backward.flops)
 
 
 def leaves(*tensors: Tensor) -> tuple[Tensor, ...]:

@@ -1,34 +1,71 @@
-"""One case: first the values of all ways, then times and memory of those that are right."""
+"""One case: first the values of all candidates, then times and memory of those that are right."""
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from engine.bench.case import BACKWARD, BOTH, FORWARD, Case, Goal, Way
+from engine.bench.case import BACKWARD, BOTH, FORWARD, Candidate, Case
+from engine.bench.goals import judge
 from engine.bench.memory import extra_bytes, result_bytes
 from engine.bench.timing import interleaved, spread, times_faster
 
 log = logging.getLogger(__name__)
+RIGHT = "right"
+WRONG = "wrong"
+FAILED = "failed"
+CANNOT_RUN = "cannot run here"
+Seconds = Mapping[str, Mapping[str, list[float]]]  # part -> candidate -> seconds by round
 
 
-def compare(case: Case, device: torch.device, rounds: int, rates: dict) -> dict:
-    """Everything measured of a case, ready for JSON.
+@dataclass(frozen=True)
+class Expected:
+    """What the candidates must give.
 
-    ``rates``: "copy" in bytes/s and the name of a type -> FLOP/s of its products. A way of others
-    that cannot run here is reported with its reason; one of ours that cannot, or values beyond the
-    tolerance, are failures.
+    Attributes:
+        results: The result and, with leaves, the gradients, in float64.
+        gradient: A random gradient of the result that all candidates are given.
     """
-    # beside the copies of the inputs only the expected values stay
-    expected, gradient = _expected(case)
-    checks = {way.name: _check(way, expected, gradient, case.tolerance) for way in case.ways}
-    del expected
-    right = [way for way in case.ways if checks[way.name]["state"] == "right"]
+
+    results: list[Tensor]
+    gradient: Tensor | None
+
+
+def compare(case: Case, device: torch.device, rounds: int, rates: Mapping[str, float]) -> dict:
+    """Measure all candidates of a case.
+
+    A candidate of others that cannot run here is reported with its reason. One of ours that cannot,
+    or values beyond the tolerance, are failures.
+
+    Args:
+        case: What is compared.
+        device: Where it runs.
+        rounds: How often the candidates take turns.
+        rates: "copy" in bytes/s, and the name of a type -> FLOP/s of its products.
+
+    Returns:
+        Everything measured, ready for JSON.
+    """
+    expected = _expected(case)
+    gradient = expected.gradient
+    checks = {}
+    for candidate in case.candidates:
+        checks[candidate.name] = _check(candidate, expected, case.tolerance)
+    del expected  # beside the copies of the inputs nothing stays while memory is measured
+    right = []
+    for candidate in case.candidates:
+        if checks[candidate.name]["state"] == RIGHT:
+            right.append(candidate)
     seconds = _times(right, gradient, device, rounds)
-    memory = {way.name: _memory(way, gradient, device) for way in right}
-    rows = [_row(way, part, case, seconds, memory, rates) for way in right for part in case.parts()]
+    rows = []
+    for candidate in right:
+        memory = _memory(candidate, gradient, device)
+        for part in case.parts():
+            row = _row(candidate, part, case, seconds=seconds, rates=rates)
+            rows.append({**row, "extra_bytes": memory.get(part)})
     return {
         "case": case.name,
         "size": case.size,
@@ -36,165 +73,182 @@ def compare(case: Case, device: torch.device, rounds: int, rates: dict) -> dict:
         "checks": checks,
         "rows": rows,
         "left_out": dict(case.left_out),
-        "goals": [_judge(goal, rows) for goal in case.goals],
-        "failed": any(check["state"] in ("wrong", "failed") for check in checks.values()),
+        "goals": [judge(goal, rows) for goal in case.goals],
+        "failed": any(check["state"] in (WRONG, FAILED) for check in checks.values()),
     }
 
 
 # ---- values
 
 
-def _expected(case: Case) -> tuple[list[Tensor], Tensor | None]:
-    """Result and gradients in float64, and a random gradient of the result that all ways are given."""
+def _expected(case: Case) -> Expected:
+    """Results in float64."""
     out = case.exact.call()
     if not case.exact.leaves:
-        return [out], None
-    generator = torch.Generator(out.device).manual_seed(1)
-    gradient = (
-        torch.randn(out.shape, generator=generator, device=out.device)
-        if out.ndim
-        else torch.ones_like(out)
-    )
+        return Expected([out], None)
+    gradient = torch.ones_like(out)
+    if out.ndim:
+        generator = torch.Generator(out.device).manual_seed(1)
+        gradient = torch.randn(out.shape, generator=generator, device=out.device)
     gradient = gradient.bfloat16()  # exact in every type that is compared
-    found = torch.autograd.grad(out, case.exact.leaves, gradient.to(out.dtype))
-    return [out.detach(), *found], gradient
+    gradients = torch.autograd.grad(out, case.exact.leaves, gradient.to(out.dtype))
+    return Expected([out.detach(), *gradients], gradient)
 
 
-def _check(way: Way, expected: list[Tensor], gradient: Tensor | None, tolerance: float) -> dict:
-    """ "state" and, of a way that ran, the relative errors of result and gradients, and how large
-    these are."""
+def _check(candidate: Candidate, expected: Expected, tolerance: float) -> dict:
+    """ "state" and, of a candidate that ran, the relative errors and the size of its results."""
     try:
-        # twice: a result that moves is a race, and the second call does not find fresh memory
-        found = [_results(way, gradient) for _ in range(2)]
-        errors = [_errors(results, expected) for results in found]
+        # twice: a result that changes is a race, and the second call does not find fresh memory
+        first = _results(candidate, expected.gradient)
+        second = _results(candidate, expected.gradient)
+        first_errors = _relative_errors(first, expected.results)
+        second_errors = _relative_errors(second, expected.results)
     # any library may refuse in its own manner; the reason is printed, ours fail the command
     except Exception as error:
-        log.debug("%s", way.name, exc_info=True)
-        return {"state": "failed" if way.ours else "cannot run here", "reason": _reason(error)}
-    worst = [max(pair) if all(map(math.isfinite, pair)) else math.inf for pair in zip(*errors)]
+        log.debug("%s", candidate.name, exc_info=True)
+        state = CANNOT_RUN
+        if candidate.ours:
+            state = FAILED
+        return {"state": state, "reason": _reason(error)}
+    worst = []
+    for pair in zip(first_errors, second_errors):
+        if all(map(math.isfinite, pair)):
+            worst.append(max(pair))
+        else:
+            worst.append(math.inf)
+    state = WRONG
+    if max(worst) <= tolerance:
+        state = RIGHT
     return {
-        "state": "right" if max(worst) <= tolerance else "wrong",
-        "errors": [
-            error if math.isfinite(error) else None for error in worst
-        ],  # JSON has no infinity
-        "result_bytes": result_bytes(found[0]),
+        "state": state,
+        "errors": [_finite_or_none(error) for error in worst],
+        "result_bytes": result_bytes(first),
     }
 
 
-def _results(way: Way, gradient: Tensor | None) -> list[Tensor]:
+def _results(candidate: Candidate, gradient: Tensor | None) -> list[Tensor]:
+    """The result and, with a gradient of it, those of the leaves."""
     if gradient is None:
-        with torch.no_grad():
-            return [way.call()]
-    out = way.call()
-    return [out.detach(), *torch.autograd.grad(out, way.leaves, gradient.to(out.dtype))]
+        return _forward(candidate)
+    out = candidate.call()
+    gradients = torch.autograd.grad(out, candidate.leaves, gradient.to(out.dtype))
+    return [out.detach(), *gradients]
 
 
-def _errors(found: list[Tensor], expected: list[Tensor]) -> list[float]:
-    """By norm; inf for another shape, NaN stays. Where nothing is expected, as of experts without
-    tokens, only zero is right."""
-    least = torch.finfo(torch.float64).tiny
-    return [
-        float((a.double() - b).norm() / b.norm().clamp(min=least))
-        if a.shape == b.shape
-        else math.inf
-        for a, b in zip(found, expected, strict=True)
-    ]
+def _forward(candidate: Candidate) -> list[Tensor]:
+    """The result without gradients."""
+    with torch.no_grad():
+        return [candidate.call()]
+
+
+def _relative_errors(results: list[Tensor], expected: list[Tensor]) -> list[float]:
+    """Errors by norm: infinite for another shape; NaN stays.
+
+    Where the expected values are zero, as for experts without tokens, only zero is right.
+    """
+    smallest = torch.finfo(torch.float64).tiny
+    errors = []
+    for result, exact in zip(results, expected, strict=True):
+        if result.shape != exact.shape:
+            errors.append(math.inf)
+            continue
+        norm = exact.norm().clamp(min=smallest)
+        errors.append(float((result.double() - exact).norm() / norm))
+    return errors
+
+
+def _finite_or_none(error: float) -> float | None:
+    """JSON has no infinity."""
+    if math.isfinite(error):
+        return error
+    return None
 
 
 def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:160] if lines else 'no message'}"
+    """An error in one line."""
+    lines = str(error).strip().splitlines() or ["no message"]
+    return f"{type(error).__name__}: {lines[0][:160]}"
 
 
 # ---- times and memory
 
 
-def _times(ways: list[Way], gradient: Tensor | None, device: torch.device, rounds: int) -> dict:
-    """part -> way -> seconds by round."""
-
-    def forward(way: Way) -> Callable[[], Tensor]:
-        def call():
-            with torch.no_grad():
-                return way.call()
-
-        return call
-
-    found = interleaved({way.name: [forward(way)] for way in ways}, device, rounds)
-    seconds = {FORWARD: {name: [row[0] for row in rows] for name, rows in found.items()}}
+def _times(
+    candidates: list[Candidate], gradient: Tensor | None, device: torch.device, rounds: int
+) -> Seconds:
+    """Seconds of each part; with a gradient also of the backward pass and of both together."""
+    phases: dict[str, list[Callable]] = {}
+    for candidate in candidates:
+        phases[candidate.name] = [_without_gradients(candidate)]
+    times = interleaved(phases, device, rounds)
+    seconds = {FORWARD: _each_round(times, lambda row: row[0])}
     if gradient is not None:
-        phases = {way.name: [way.call, _backward(way, gradient)] for way in ways}
-        found = interleaved(phases, device, rounds)
-        seconds[BACKWARD] = {name: [row[1] for row in rows] for name, rows in found.items()}
-        seconds[BOTH] = {name: [sum(row) for row in rows] for name, rows in found.items()}
+        for candidate in candidates:
+            phases[candidate.name] = [candidate.call, _backward(candidate, gradient)]
+        times = interleaved(phases, device, rounds)
+        seconds[BACKWARD] = _each_round(times, lambda row: row[1])
+        seconds[BOTH] = _each_round(times, sum)
     return seconds
 
 
-def _backward(way: Way, gradient: Tensor) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    given = {}
+def _each_round(
+    times: Mapping[str, list[list[float]]], take: Callable[[list[float]], float]
+) -> dict[str, list[float]]:
+    """Candidate -> one number of each round."""
+    return {name: [take(row) for row in rows] for name, rows in times.items()}
 
-    def call(out):
-        if out.dtype not in given:  # cast at the warm-up
-            given[out.dtype] = gradient.to(out.dtype)
-        return torch.autograd.grad(out, way.leaves, given[out.dtype])
+
+def _without_gradients(candidate: Candidate) -> Callable[[], Tensor]:
+    def call() -> Tensor:
+        with torch.no_grad():
+            return candidate.call()
 
     return call
 
 
-def _memory(way: Way, gradient: Tensor | None, device: torch.device) -> dict[str, int]:
-    """part -> extra bytes of a call that is warm; with gradients the two parts together."""
+def _backward(candidate: Candidate, gradient: Tensor) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    casts: dict[torch.dtype, Tensor] = {}
 
-    def forward():
-        with torch.no_grad():
-            return [way.call()]
+    def call(out: Tensor) -> tuple[Tensor, ...]:
+        if out.dtype not in casts:  # cast at the warm-up
+            casts[out.dtype] = gradient.to(out.dtype)
+        return torch.autograd.grad(out, candidate.leaves, casts[out.dtype])
 
-    found = {FORWARD: extra_bytes(forward, device)}
+    return call
+
+
+def _memory(candidate: Candidate, gradient: Tensor | None, device: torch.device) -> dict[str, int]:
+    """Part -> extra bytes of a call that is warm; with gradients the two parts together."""
+    memory = {FORWARD: extra_bytes(lambda: _forward(candidate), device)}
     if gradient is not None:
-        found[BOTH] = extra_bytes(lambda: _results(way, gradient), device)
-    return found
+        memory[BOTH] = extra_bytes(lambda: _results(candidate, gradient), device)
+    return memory
 
 
-def _row(way: Way, part: str, case: Case, seconds: dict, memory: dict, rates: dict) -> dict:
-    taken, work = seconds[part][way.name], case.work_of(part)
-    middle = spread(taken)["median"]
-    base = seconds[part].get(case.ways[0].name)
+def _row(
+    candidate: Candidate, part: str, case: Case, *, seconds: Seconds, rates: Mapping[str, float]
+) -> dict:
+    """What was measured of one part of a candidate."""
+    times = seconds[part][candidate.name]
+    median = spread(times)["median"]
+    work = case.work_of(part)
+    copy_share = None
+    if work.bytes:
+        copy_share = work.bytes / median / rates["copy"]
+    product_share = None
+    if work.flops:
+        product_share = work.flops / median / rates[str(case.products)]
+    base = None
+    if case.candidates[0].name in seconds[part]:
+        base = case.candidates[0].name
     return {
-        "way": way.name,
-        "ours": way.ours,
+        "way": candidate.name,
+        "ours": candidate.ours,
         "part": part,
-        "seconds": taken,
-        **spread(taken),
-        "faster": {name: times_faster(other, taken) for name, other in seconds[part].items()},
-        "base": case.ways[0].name if base else None,
-        "copy_share": work.bytes / middle / rates["copy"] if work.bytes else None,
-        "product_share": work.flops / middle / rates[str(case.products)] if work.flops else None,
-        "extra_bytes": memory[way.name].get(part),
+        "seconds": times,
+        **spread(times),
+        "faster": {name: times_faster(other, times) for name, other in seconds[part].items()},
+        "base": base,
+        "copy_share": copy_share,
+        "product_share": product_share,
     }
-
-
-# ---- goals
-
-
-def _judge(goal: Goal, rows: list[dict]) -> dict:
-    """The goal in words, what our way reached, and whether that is enough; None where it was not
-    measured."""
-    by_way = {row["way"]: row for row in rows if row["part"] == goal.part}
-    ours = next((row for row in by_way.values() if row["ours"]), None)
-    other = by_way.get(goal.than)
-    found = None
-    if goal.kind == "speed":
-        text = f"{goal.part}: {goal.bound:g} x {goal.than}"
-        found = ours["faster"][goal.than]["median"] if ours and other else None
-    elif goal.kind == "copy":
-        text = f"{goal.part}: {100 * goal.bound:g} % of the copy rate"
-        found = ours["copy_share"] if ours else None
-    else:
-        text = f"{goal.part}: at most {100 * goal.bound:g} % of the extra memory of {goal.than}"
-        found = ours["extra_bytes"] / other["extra_bytes"] if ours and other else None
-    enough = (
-        None
-        if found is None
-        else found <= goal.bound
-        if goal.kind == "memory"
-        else found >= goal.bound
-    )
-    return {"goal": text, "kind": goal.kind, "bound": goal.bound, "found": found, "met": enough}

@@ -1,5 +1,4 @@
-"""The most memory that a call holds at once beyond what was there before it; its results are part
-of it."""
+"""The most memory that a call holds at once, its results included."""
 
 import json
 import tempfile
@@ -12,20 +11,27 @@ from torch.profiler import ProfilerActivity, profile
 
 
 def extra_bytes(call: Callable[[], list[Tensor]], device: torch.device) -> int:
-    """Peak of the bytes allocated during the call, which returns its results; exact, not sampled.
+    """Peak of the bytes allocated during a call, beyond what was there before; exact, not sampled.
 
-    On a CPU every allocation of PyTorch's allocator counts, those inside an operator included; what
-    a library obtains by itself (packed blocks of a matrix product) does not.
+    On a CPU every allocation of PyTorch's allocator counts, those inside an operator included. What
+    a library obtains by itself (packed blocks of a matrix product) does not count.
+
+    Args:
+        call: Returns its results.
+        device: Where it allocates.
     """
-    return _peak_cuda(call, device) if device.type == "cuda" else _peak_cpu(call)
+    if device.type == "cuda":
+        return _peak_cuda(call, device)
+    return _peak_cpu(call)
 
 
 def result_bytes(tensors: list[Tensor]) -> int:
     """What the tensors occupy; views of one another count once."""
-    storages = {
-        storage.data_ptr(): storage.nbytes() for storage in (t.untyped_storage() for t in tensors)
-    }
-    return sum(storages.values())
+    sizes = {}
+    for tensor in tensors:
+        storage = tensor.untyped_storage()
+        sizes[storage.data_ptr()] = storage.nbytes()
+    return sum(sizes.values())
 
 
 def _peak_cuda(call: Callable[[], list[Tensor]], device: torch.device) -> int:
@@ -38,6 +44,7 @@ def _peak_cuda(call: Callable[[], list[Tensor]], device: torch.device) -> int:
 
 
 def _peak_cpu(call: Callable[[], list[Tensor]]) -> int:
+    """The peak from the profiler's record of every allocation."""
     with profile(
         activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True
     ) as profiler:
@@ -46,8 +53,11 @@ def _peak_cpu(call: Callable[[], list[Tensor]]) -> int:
         path = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(path))
         events = json.loads(path.read_text())["traceEvents"]
-    held = peak = 0
-    for event in sorted((e for e in events if e["name"] == "[memory]"), key=lambda e: e["ts"]):
+    allocations = [event for event in events if event["name"] == "[memory]"]
+    allocations.sort(key=lambda event: event["ts"])
+    held = 0
+    peak = 0
+    for event in allocations:
         held += event["args"]["Bytes"]  # negative where something is freed
         peak = max(peak, held)
     return peak

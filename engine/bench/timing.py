@@ -1,51 +1,63 @@
-"""Times of several functions in one run: they take turns, so that what else the machine does meets
-all alike.
+"""Times of several functions in one run.
+
+They take turns, so that whatever else the machine does slows all alike.
 
 On a GPU device events bracket each phase and nothing waits between calls; before each call a buffer
 larger than the last-level cache is overwritten, so no function finds its input there. On a CPU the
-wall clock is read, and inputs that fit in a cache may lie there: compare rows, not with a data
-sheet.
+wall clock is read, and inputs that fit in a cache may lie there: compare rows with each other, not
+with a data sheet.
 """
 
 import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 
-FLUSH = 256 << 20  # bytes, several times the cache of any GPU
-TURN = 0.05  # seconds a function's turn should last: short functions are called often in a turn
-MOST = 50  # calls in a turn
-Phases = Sequence[Callable]  # the first takes nothing, each other what the one before it returned
+FLUSH_BYTES = 256 << 20  # several times the cache of any GPU
+TURN_SECONDS = 0.05  # a function's turn should last: short functions are called often in a turn
+MOST_CALLS = 50  # in a turn
+# The first phase takes nothing, each other takes what the one before it returned.
+Phases = Sequence[Callable[..., Any]]
 
 
 class Stopwatch:
     """Times phases on one device."""
 
-    def __init__(self, device: torch.device):
+    def __init__(self, device: torch.device) -> None:
         self.device = device
-        cuda = device.type == "cuda"
-        self._flush = torch.empty(FLUSH, dtype=torch.int8, device=device) if cuda else None
+        self._flush: torch.Tensor | None = None
+        if device.type == "cuda":
+            self._flush = torch.empty(FLUSH_BYTES, dtype=torch.int8, device=device)
 
     def turn(self, phases: Phases, calls: int = 1) -> list[float]:
         """Seconds of each phase, medians over the calls."""
         marks = [self._call(phases) for _ in range(calls)]
         if self._flush is not None:
             torch.cuda.synchronize(self.device)
-        gaps = [[_seconds(a, b) for a, b in zip(row, row[1:])] for row in marks]
-        return [statistics.median(column) for column in zip(*gaps)]
+        medians = []
+        for start in range(len(phases)):
+            seconds = [_seconds(row[start], row[start + 1]) for row in marks]
+            medians.append(statistics.median(seconds))
+        return medians
 
     def _call(self, phases: Phases) -> list:
+        """Run the phases once; a time mark before the first and after each."""
         if self._flush is not None:
             self._flush.zero_()
-        marks, value = [self._now()], None
-        for number, phase in enumerate(phases):
-            value = phase(value) if number else phase()
+        first, *others = phases
+        marks = [self._now()]
+        value = first()
+        marks.append(self._now())
+        for phase in others:
+            value = phase(value)
             marks.append(self._now())
         return marks
 
-    def _now(self):
+    def _now(self) -> Any:
+        """A time in seconds, or an event on a GPU."""
         if self._flush is None:
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
@@ -53,27 +65,40 @@ class Stopwatch:
         return event
 
 
-def _seconds(a, b) -> float:
-    return b - a if isinstance(a, float) else a.elapsed_time(b) / 1e3  # events say milliseconds
+def _seconds(start: Any, end: Any) -> float:
+    """Time between two marks."""
+    if isinstance(start, float):
+        return end - start
+    return start.elapsed_time(end) / 1e3  # events count milliseconds
 
 
 def interleaved(
-    ways: Mapping[str, Phases], device: torch.device, rounds: int, warmup: int = 2
+    functions: Mapping[str, Phases], device: torch.device, rounds: int, warmup: int = 2
 ) -> dict[str, list[list[float]]]:
-    """Name -> seconds by round and phase. ``warmup`` calls of each come first; the last of them
-    says how many calls fill a turn, so with 1 a function that compiles itself is called once a
-    turn."""
+    """Time functions in turns.
+
+    Args:
+        functions: Name -> phases.
+        device: Where they run.
+        rounds: How often each has its turn.
+        warmup: Calls of each before that. The last of them says how many calls fill a turn; with
+            1, a function that compiles itself is called once a turn.
+
+    Returns:
+        Name -> for each round the seconds of each phase.
+    """
     watch = Stopwatch(device)
     calls = {}
-    for name, phases in ways.items():
+    for name, phases in functions.items():
         for _ in range(warmup - 1):
             watch.turn(phases)
-        calls[name] = min(MOST, max(1, math.ceil(TURN / max(sum(watch.turn(phases)), 1e-9))))
-    found = {name: [] for name in ways}
+        seconds = max(sum(watch.turn(phases)), 1e-9)
+        calls[name] = min(MOST_CALLS, max(1, math.ceil(TURN_SECONDS / seconds)))
+    times: dict[str, list[list[float]]] = {name: [] for name in functions}
     for _ in range(rounds):
-        for name, phases in ways.items():
-            found[name].append(watch.turn(phases, calls[name]))
-    return found
+        for name, phases in functions.items():
+            times[name].append(watch.turn(phases, calls[name]))
+    return times
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -83,4 +108,4 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 def times_faster(base: Sequence[float], seconds: Sequence[float]) -> dict[str, float]:
     """How many times faster than ``base``, round by round: ``spread`` of the ratios."""
-    return spread([a / b for a, b in zip(base, seconds, strict=True)])
+    return spread([before / now for before, now in zip(base, seconds, strict=True)])

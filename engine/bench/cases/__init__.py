@@ -1,2 +1,5 @@
-"""What skysense bench kernels compares: a module has ``SIZES``, lists of sizes by "paper", "small"
-and "tiny", and ``case(size, device)``, which makes the inputs of one."""
+"""What ``skysense bench kernels`` compares.
+
+A module has ``SIZES``, lists of sizes by "paper", "small" and "tiny", and ``case(size, device)``,
+which makes the inputs of one comparison.
+"""

@@ -1,6 +1,9 @@
-"""Attention of stages 3 and 4 over images of unequal length, prompt tokens in front: which call is
-fastest decides what models/backbone/transformer.py should use."""
+"""Attention of stages 3 and 4 over images of different length, prompt tokens in front.
 
+Which call is fastest decides what models/backbone/transformer.py should use.
+"""
+
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -9,35 +12,48 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.bench.case import BACKWARD, FORWARD, Case, Work, exact, leaves
-from engine.bench.cases.ways import built_later, compiled, draw, precise, way
+from engine.bench.cases.candidates import (
+    built_later,
+    candidate,
+    compiled,
+    draw,
+    precise,
+    type_name,
+)
 from models.backbone.attention import split_alike
 from models.backbone.transformer import GlobalAttention
 from models.packing import Group, Layout, pack
 
 DIM = 32
-NEEDS_GPU = "flash attention, a GPU's"
+LEFT_OUT = {
+    "varlen_attn": "flash attention, a GPU's",
+    "flex_attention": "its backward pass is a GPU's",
+}
 
 
 class Size(NamedTuple):
-    """Images of square grids, with ``prompts`` tokens in front of each: (images, side) by group."""
+    """Images of square grids with prompt tokens in front of each.
+
+    Attributes:
+        groups: Images and side of each group.
+        heads: Attention heads.
+        prompts: Prompt tokens of an image.
+    """
 
     groups: tuple[tuple[int, int], ...]
     heads: int
     prompts: int = 4
 
-    def __str__(self):
-        return f"{self.heads} heads, {self.prompts} prompts, " + " ".join(
-            f"{n} x {s}^2" for n, s in self.groups
-        )
+    def __str__(self) -> str:
+        groups = " ".join(f"{images} x {side}^2" for images, side in self.groups)
+        return f"{self.heads} heads, {self.prompts} prompts, {groups}"
 
     def layout(self) -> Layout:
         """The table of the packed axis."""
-        return Layout(
-            tuple(
-                Group("any", f"group {i}", images, side, side, self.prompts)
-                for i, (images, side) in enumerate(self.groups)
-            )
-        )
+        groups = []
+        for number, (images, side) in enumerate(self.groups):
+            groups.append(Group("any", f"group {number}", images, side, side, self.prompts))
+        return Layout(tuple(groups))
 
 
 SIZES = {
@@ -53,38 +69,43 @@ SIZES = {
 
 
 def case(size: Size, device: torch.device) -> Case:
-    """The model's own call for each group, the formula, torch's variable-length attention, flex
-    attention."""
-    dtype, layout = precise(device), size.layout()
+    """The model's own call for each group, the formula, torch's varlen and flex attention."""
+    dtype = precise(device)
+    layout = size.layout()
     qkv = draw(layout.tokens, 3, size.heads, DIM, device=device, seed=0).to(dtype)  # N 3 heads d
-    by_group = partial(
-        _by_group, attention=GlobalAttention(size.heads * DIM, head_dim=DIM), layout=layout
-    )
+    attention = GlobalAttention(size.heads * DIM, head_dim=DIM)
+    by_group = partial(_by_group, attention=attention, layout=layout)
     plain = partial(formula, layout=layout)
     # what the model uses is the base: the question is whether another call should take its place
-    ways = [
-        way("SDPA by group", by_group, leaves(qkv), ours=True),
-        way("eager", plain, leaves(qkv)),
-        way("torch.compile", compiled(plain), leaves(qkv)),
+    candidates = [
+        candidate("SDPA by group", by_group, leaves(qkv), ours=True),
+        candidate("eager", plain, leaves(qkv)),
+        candidate("torch.compile", compiled(plain), leaves(qkv)),
     ]
+    left_out = LEFT_OUT
     if device.type == "cuda":
-        ways += [
-            way("varlen_attn", built_later(partial(_varlen, layout, device)), leaves(qkv)),
-            way("flex_attention", built_later(partial(_flex, layout, device)), leaves(qkv)),
+        varlen = built_later(partial(_varlen, layout, device))
+        flex = built_later(partial(_flex, layout, device))
+        candidates += [
+            candidate("varlen_attn", varlen, leaves(qkv)),
+            candidate("flex_attention", flex, leaves(qkv)),
         ]
+        left_out = {}
     pairs = sum(group.images * group.length**2 for group in layout.groups)
-    product, each = 2 * pairs * size.heads * DIM, qkv[:, 0].numel() * qkv.element_size()
+    product = 2 * pairs * size.heads * DIM
+    tensor_bytes = qkv[:, 0].numel() * qkv.element_size()  # of q, k, v, the result or a gradient
     return Case(
         "attention by image",
-        f"{size}, {dtype}".replace("torch.", ""),
-        way("exact", plain, exact(qkv)),
-        tuple(ways),
+        f"{size}, {type_name(dtype)}",
+        candidate("exact", plain, exact(qkv)),
+        tuple(candidates),
         tolerance=1e-2 if dtype == torch.bfloat16 else 1e-4,
         products=dtype,
-        work={FORWARD: Work(4 * each, 2 * product), BACKWARD: Work(8 * each, 5 * product)},
-        left_out={}
-        if device.type == "cuda"
-        else {"varlen_attn": NEEDS_GPU, "flex_attention": "its backward pass is a GPU's"},
+        work={
+            FORWARD: Work(4 * tensor_bytes, 2 * product),
+            BACKWARD: Work(8 * tensor_bytes, 5 * product),
+        },
+        left_out=left_out,
     )
 
 
@@ -99,36 +120,48 @@ def formula(qkv: Tensor, layout: Layout) -> Tensor:
 
 
 def _by_group(qkv: Tensor, attention: GlobalAttention, layout: Layout) -> Tensor:
-    """As ``GlobalAttention.forward`` between its projections."""
-    return pack(
-        [attention.attend(part[:, :, 0], part[:, :, 1:]) for _, part in split_alike(qkv, layout)]
-    )  # N D
+    """As ``GlobalAttention.forward`` between its projections: (N, D)."""
+    parts = []
+    for _, part in split_alike(qkv, layout):
+        parts.append(attention.attend(part[:, :, 0], part[:, :, 1:]))
+    return pack(parts)
 
 
-def _varlen(layout: Layout, device: torch.device):
+def _lengths(layout: Layout) -> Tensor:
+    """Tokens of each image: (images,) int64."""
+    lengths = []
+    for group in layout.groups:
+        lengths += [group.length] * group.images
+    return torch.tensor(lengths)
+
+
+def _varlen(layout: Layout, device: torch.device) -> Callable[[Tensor], Tensor]:
     """torch's variable-length flash attention over the whole packed axis."""
     from torch.nn.attention.varlen import varlen_attn  # loads CUDA kernels
 
-    lengths = torch.tensor([group.length for group in layout.groups for _ in range(group.images)])
+    lengths = _lengths(layout)
     ends = F.pad(lengths.cumsum(0), (1, 0)).to(device, torch.int32)  # images + 1
     longest = int(lengths.max())
 
     def call(qkv: Tensor) -> Tensor:
-        return varlen_attn(*qkv.unbind(1), ends, ends, longest, longest).flatten(1)  # N D
+        q, k, v = qkv.unbind(1)  # N heads d
+        return varlen_attn(q, k, v, ends, ends, longest, longest).flatten(1)  # N D
 
     return call
 
 
-def _flex(layout: Layout, device: torch.device):
+def _flex(layout: Layout, device: torch.device) -> Callable[[Tensor], Tensor]:
     """Compiled flex attention whose blocks between different images are skipped."""
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-    lengths = torch.tensor([group.length for group in layout.groups for _ in range(group.images)])
+    lengths = _lengths(layout)
     image = torch.arange(len(lengths)).repeat_interleave(lengths).to(device)  # N
     tokens = layout.tokens
-    mask = torch.compile(create_block_mask)(
-        lambda b, h, q, k: image[q] == image[k], None, None, tokens, tokens, device
-    )
+
+    def same_image(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return image[query] == image[key]
+
+    mask = torch.compile(create_block_mask)(same_image, None, None, tokens, tokens, device)
     attend = torch.compile(flex_attention, dynamic=False)
 
     def call(qkv: Tensor) -> Tensor:

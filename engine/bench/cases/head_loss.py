@@ -1,5 +1,7 @@
-"""The learning loss of one head: with rows x prototypes logits as usual, and without
-(models/pretraining/losses/head_loss.py)."""
+"""The learning loss of one head: with rows x prototypes logits as usual, and without them.
+
+The second is models/pretraining/losses/head_loss.py.
+"""
 
 from typing import NamedTuple
 
@@ -7,8 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.bench.case import BACKWARD, BOTH, FORWARD, Case, Goal, Way, Work, exact, leaves
-from engine.bench.cases.ways import compiled, draw, precise, switched, way, with_kernels
+from engine.bench.case import BACKWARD, BOTH, FORWARD, Candidate, Case, Goal, Work, exact, leaves
+from engine.bench.cases.candidates import (
+    candidate,
+    compiled,
+    draw,
+    precise,
+    switched,
+    with_kernels,
+)
 from models.pretraining.losses.dino import DinoSpec
 from models.pretraining.losses.head_loss import head_loss
 from models.pretraining.losses.targets import head_targets
@@ -24,7 +33,7 @@ class Size(NamedTuple):
     rows: int
     prototypes: int
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.rows} rows, K {self.prototypes}"
 
 
@@ -36,21 +45,28 @@ SIZES = {
 GOALS = (Goal(BOTH, "memory", 0.1, "eager"), Goal(BOTH, "speed", 1.3, "eager"))
 
 
+class Teacher(NamedTuple):
+    """What the teacher's side of the loss is made of."""
+
+    features: Tensor  # N D
+    prototypes: Tensor  # K D
+
+
 def case(size: Size, device: torch.device) -> Case:
-    """Sinkhorn-Knopp targets and cross-entropy, with gradients of the student's features and
-    prototypes."""
-    features, theirs = (
-        F.normalize(draw(size.rows, DEPTH, device=device, seed=s), dim=-1) for s in (0, 1)
-    )  # N D
-    prototypes, their = (
-        F.normalize(draw(size.prototypes, DEPTH, device=device, seed=s), dim=-1) for s in (2, 3)
+    """Sinkhorn-Knopp targets and cross-entropy, with gradients of the student's tensors."""
+    features = _unit_vectors(size.rows, device, seed=0)  # N D
+    prototypes = _unit_vectors(size.prototypes, device, seed=2)  # K D
+    teacher = Teacher(
+        _unit_vectors(size.rows, device, seed=1), _unit_vectors(size.prototypes, device, seed=3)
     )
-    mask = torch.ones(size.rows, dtype=torch.bool, device=device)
+    mask = torch.ones(size.rows, dtype=torch.bool, device=device)  # N
     partners = torch.arange(size.rows, device=device)[:, None]  # N 1
     reducer = Reducer()
 
     def without_logits(features: Tensor, prototypes: Tensor) -> Tensor:
-        targets = head_targets(theirs, their, mask=mask, spec=SPEC, reducer=reducer)
+        targets = head_targets(
+            teacher.features, teacher.prototypes, mask=mask, spec=SPEC, reducer=reducer
+        )
         return head_loss(
             features,
             prototypes,
@@ -60,54 +76,60 @@ def case(size: Size, device: torch.device) -> Case:
         )
 
     def with_logits(features: Tensor, prototypes: Tensor) -> Tensor:
-        return formula(features, prototypes, theirs, their)
+        return formula(features, prototypes, teacher)
 
     def in_float64(features: Tensor, prototypes: Tensor) -> Tensor:
-        return formula(features, prototypes, theirs.double(), their.double())
+        doubled = Teacher(teacher.features.double(), teacher.prototypes.double())
+        return formula(features, prototypes, doubled)
 
     own = leaves(features, prototypes)
-    ways = [
-        way("eager", with_logits, leaves(features, prototypes)),
-        way("torch.compile", compiled(with_logits), leaves(features, prototypes)),
-        Way(
-            "without logits, PyTorch",
-            switched("off", lambda: without_logits(*own)),
-            own,
-            ours=device.type != "cuda",
-        ),
+
+    def call_own() -> Tensor:
+        return without_logits(*own)
+
+    has_kernels = device.type == "cuda"
+    candidates = [
+        candidate("eager", with_logits, leaves(features, prototypes)),
+        candidate("torch.compile", compiled(with_logits), leaves(features, prototypes)),
+        Candidate("without logits, PyTorch", switched("off", call_own), own, ours=not has_kernels),
     ]
-    if device.type == "cuda":
-        ways.append(
-            Way(
-                "without logits, kernels",
-                with_kernels("head_loss", lambda: without_logits(*own)),
-                own,
-                ours=True,
-            )
-        )
-    given, product = (
-        2 * (features.nbytes + prototypes.nbytes),
-        2 * size.rows * size.prototypes * DEPTH,
-    )
+    if has_kernels:
+        call = with_kernels("head_loss", call_own)
+        candidates.append(Candidate("without logits, kernels", call, own, ours=True))
+    input_bytes = 2 * (features.nbytes + prototypes.nbytes)
+    product = 2 * size.rows * size.prototypes * DEPTH
     return Case(
         "head loss",
         f"{size}, width {DEPTH}, float32",
-        way("exact", in_float64, exact(features, prototypes)),
-        tuple(ways),
+        candidate("exact", in_float64, exact(features, prototypes)),
+        tuple(candidates),
         tolerance=1e-3,
         products=precise(device),
         # the teacher's logits and the student's; the gradients of features and prototypes
-        work={FORWARD: Work(given, 2 * product), BACKWARD: Work(given, 2 * product)},
+        work={FORWARD: Work(input_bytes, 2 * product), BACKWARD: Work(input_bytes, 2 * product)},
         goals=GOALS if size == SIZES["paper"][-1] else (),
         split=False,
     )
 
 
-def formula(features: Tensor, prototypes: Tensor, theirs: Tensor, their: Tensor) -> Tensor:
-    """The textbook: targets by Sinkhorn-Knopp in logarithms, then the cross-entropy, summed over
-    rows."""
+def _unit_vectors(rows: int, device: torch.device, *, seed: int) -> Tensor:
+    """Random directions: (rows, DEPTH)."""
+    return F.normalize(draw(rows, DEPTH, device=device, seed=seed), dim=-1)
+
+
+def formula(features: Tensor, prototypes: Tensor, teacher: Teacher) -> Tensor:
+    """The textbook's loss: targets by Sinkhorn-Knopp in logarithms, then the cross-entropy.
+
+    Args:
+        features: Of the student, (N, D).
+        prototypes: Of the student, (K, D).
+        teacher: Features and prototypes of the teacher.
+
+    Returns:
+        The sum over rows.
+    """
     with torch.no_grad():
-        log = theirs @ their.mT / SPEC.teacher_temperature  # N K
+        log = teacher.features @ teacher.prototypes.mT / SPEC.teacher_temperature  # N K
         for _ in range(SPEC.iterations):
             log = log - log.logsumexp(dim=0, keepdim=True)
             log = log - log.logsumexp(dim=1, keepdim=True)

@@ -5,22 +5,26 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from engine.bench.case import FORWARD, Case, Goal, Way, Work
-from engine.bench.cases.ways import NO_GPU, compiled, draw, switched
+from engine.bench.case import FORWARD, Candidate, Case, Goal, Work
+from engine.bench.cases.candidates import NO_GPU, compiled, draw, switched
 from models.fusion.sinkhorn import sinkhorn, sinkhorn_many
 from models.reducer import Reducer
 
-EPSILON, ITERATIONS = 0.05, 3
+EPSILON = 0.05
+ITERATIONS = 3
 
 
 class Size(NamedTuple):
-    """Problems of rows x columns; one problem is the loss's, with sums over the ranks (here one)."""
+    """Problems of rows x columns.
+
+    A single problem is that of the loss, with sums over the ranks (here one).
+    """
 
     problems: int
     rows: int
     columns: int
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.problems} x ({self.rows} x {self.columns})"
 
 
@@ -33,46 +37,50 @@ GOALS = (Goal(FORWARD, "speed", 8, "eager"), Goal(FORWARD, "copy", 0.6))
 
 
 def case(size: Size, device: torch.device) -> Case:
-    """The PyTorch reference, eager and compiled, and the kernel; there is no library's."""
-    scores = draw(*size, device=device, seed=0).mul_(0.25).clamp_(-1, 1)  # cosines
-    mask = (
-        torch.arange(size.rows, device=device).expand(size.problems, -1) % 8 != 7
-    )  # one row in eight is absent
+    """The PyTorch reference, eager and compiled, and the kernel. No library has it."""
+    scores = draw(*size, device=device, seed=0).mul_(0.25).clamp_(-1, 1)  # problems N M, cosines
+    rows = torch.arange(size.rows, device=device)  # N
+    mask = rows.expand(size.problems, -1) % 8 != 7  # problems N: one row in eight is absent
     alone = size.problems == 1
+    if alone:
+        scores = scores[0]  # N M
+        mask = mask[0]  # N
     reducer = Reducer()
 
-    def call():
+    def reference() -> Tensor:
         if alone:
             return sinkhorn(
-                scores[0], mask[0], epsilon=EPSILON, iterations=ITERATIONS, reducer=reducer
+                scores, mask, epsilon=EPSILON, iterations=ITERATIONS, reducer=reducer
             )
         return sinkhorn_many(scores, mask, epsilon=EPSILON, iterations=ITERATIONS)
 
-    ways = [
-        Way("eager", switched("off", call)),
-        Way("torch.compile", switched("off", compiled(call))),
+    candidates = [
+        Candidate("eager", switched("off", reference)),
+        Candidate("torch.compile", switched("off", compiled(reference))),
     ]
+    left_out = {"kernel": NO_GPU}
     if device.type == "cuda":
-        ways.append(Way("kernel", lambda: _kernel(scores, mask, alone), ours=True))
-    # one problem is too large to stay on the chip: read at first, in each iteration, and where the
-    # result is written
+        candidates.append(Candidate("kernel", lambda: _kernel(scores, mask), ours=True))
+        left_out = {}
+    # one problem is too large to stay on the chip: it is read at first, in each iteration, and
+    # where the result is written
     passes = ITERATIONS + 1 if alone else 1
     return Case(
         "Sinkhorn-Knopp",
         f"{size}, float32",
-        Way("exact", lambda: formula(scores[0] if alone else scores, mask[0] if alone else mask)),
-        tuple(ways),
+        Candidate("exact", lambda: formula(scores, mask)),
+        tuple(candidates),
         tolerance=1e-4,
         products=torch.float32,
         work={FORWARD: Work((passes + 1) * scores.nbytes)},
         goals=GOALS if size == SIZES["paper"][0] else (),
-        left_out={} if device.type == "cuda" else {"kernel": NO_GPU},
+        left_out=left_out,
     )
 
 
 def formula(scores: Tensor, mask: Tensor) -> Tensor:
     """float64: columns to equal sums, rows to equal sums, in turns; masked rows weigh nothing."""
-    mask = mask[..., None]
+    mask = mask[..., None]  # ... N 1
     log = (scores.double() / EPSILON).where(mask, -torch.inf)  # ... N M
     for _ in range(ITERATIONS):
         log = log - log.logsumexp(dim=-2, keepdim=True)
@@ -80,11 +88,12 @@ def formula(scores: Tensor, mask: Tensor) -> Tensor:
     return log.exp()
 
 
-def _kernel(scores: Tensor, mask: Tensor, alone: bool) -> Tensor:
+def _kernel(scores: Tensor, mask: Tensor) -> Tensor:
+    """The Triton kernel; a single problem takes the sums of all ranks."""
     from models.kernels.sinkhorn import assign  # needs triton
 
-    if alone:
+    if scores.ndim == 2:
         return assign(
-            scores[0], mask[0], epsilon=EPSILON, iterations=ITERATIONS, over_ranks=lambda sums: sums
+            scores, mask, epsilon=EPSILON, iterations=ITERATIONS, over_ranks=lambda sums: sums
         )
     return assign(scores, mask, epsilon=EPSILON, iterations=ITERATIONS)

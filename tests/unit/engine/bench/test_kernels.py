@@ -8,12 +8,13 @@ import time
 import pytest
 import torch
 
-from engine.bench.case import BOTH, FORWARD, Case, Goal, Way, Work
+from engine.bench.case import BOTH, FORWARD, Candidate, Case, Goal, Work
 from engine.bench.cases import run
 from engine.bench.cases.run import CASES
 from engine.bench.compare import compare
 from engine.bench.memory import extra_bytes, result_bytes
-from engine.bench.report import picture, table
+from engine.bench.picture import picture
+from engine.bench.report import table
 from engine.bench.timing import interleaved, times_faster
 from launch.__main__ import dispatch
 from models.pretraining.losses import head_tiles
@@ -84,7 +85,13 @@ def test_a_spoiled_value_fails(uncompiled, monkeypatch):
 def own_case(*ways, **changes):
     x = torch.ones(4)
     return Case(
-        "test", "4", Way("exact", lambda: x.double()), tuple(ways), 1e-3, torch.float32, **changes
+        "test",
+        "4",
+        Candidate("exact", lambda: x.double()),
+        tuple(ways),
+        1e-3,
+        torch.float32,
+        **changes,
     )
 
 
@@ -100,7 +107,10 @@ def own_case(*ways, **changes):
 )
 def test_only_right_values_are_timed(value, state):
     found = compare(
-        own_case(Way("good", lambda: torch.ones(4)), Way("tried", value, ours=True)), CPU, 1, RATES
+        own_case(Candidate("good", lambda: torch.ones(4)), Candidate("tried", value, ours=True)),
+        CPU,
+        1,
+        RATES,
     )
     assert found["checks"]["tried"]["state"] == state and found["failed"] == (state == "wrong")
     assert ("tried" in {row["way"] for row in found["rows"]}) == (state == "right")
@@ -110,7 +120,7 @@ def test_only_right_values_are_timed(value, state):
 def test_a_moving_result_is_wrong():
     drift = iter((torch.ones(4), torch.full((4,), 1.01)))
     found = compare(
-        own_case(Way("good", lambda: torch.ones(4)), Way("race", lambda: next(drift))),
+        own_case(Candidate("good", lambda: torch.ones(4)), Candidate("race", lambda: next(drift))),
         CPU,
         1,
         RATES,
@@ -124,7 +134,7 @@ def test_what_does_not_run_gives_its_reason_and_fails_only_if_it_is_ours(ours):
         raise RuntimeError("no such instruction\nand a long explanation")
 
     found = compare(
-        own_case(Way("good", lambda: torch.ones(4)), Way("broken", broken, ours=ours)),
+        own_case(Candidate("good", lambda: torch.ones(4)), Candidate("broken", broken, ours=ours)),
         CPU,
         1,
         RATES,
@@ -151,8 +161,8 @@ def test_goals_and_shares_come_from_the_measured_times():
         Goal(FORWARD, "speed", 1, "absent"),
     )
     case = own_case(
-        Way("slow", slow),
-        Way("fast", lambda: torch.ones(4), ours=True),
+        Candidate("slow", slow),
+        Candidate("fast", lambda: torch.ones(4), ours=True),
         goals=goals,
         work={FORWARD: Work(bytes=1e6, flops=1e7)},
     )
@@ -206,7 +216,7 @@ def test_without_logits_the_memory_grows_with_neither_rows_nor_prototypes(
     monkeypatch.setattr(head_tiles, "BLOCK", block)
     module = CASES["head_loss"]
     monkeypatch.setattr(module, "DEPTH", depth)
-    ways = {way.name: way for way in module.case(module.Size(rows, prototypes), CPU).ways}
+    ways = {way.name: way for way in module.case(module.Size(rows, prototypes), CPU).candidates}
     eager, ours = (
         extra_bytes(lambda: torch.autograd.grad(way.call(), way.leaves), CPU)
         for way in (ways["eager"], ways["without logits, PyTorch"])
@@ -271,7 +281,8 @@ def test_wrong_options_are_refused(option, value):
 def test_a_picture_shows_what_could_be_measured():
     """Also where one way has no rows."""
     case = own_case(
-        Way("good", lambda: torch.ones(4)), Way("bad", lambda: torch.zeros(4), ours=True)
+        Candidate("good", lambda: torch.ones(4)),
+        Candidate("bad", lambda: torch.zeros(4), ours=True),
     )
     found = {
         "device": "none",
