@@ -93,7 +93,4 @@ def _is_abandoned(output: int | None) -> bool:
         return False
     poll = select.poll()
     poll.register(output, 0)
-    for _, events in poll.poll(0):
-        if events & select.POLLERR:
-            return True
-    return False
+    return any(events & select.POLLERR for _, events in poll.poll(0))

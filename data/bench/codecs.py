@@ -14,10 +14,13 @@ import numpy as np
 import torch
 from numcodecs import blosc
 
-from data.bench.images import HrCodec, hr_codecs, zstd
+from data.bench.coders import zstd
+from data.bench.hr_candidates import hr_codecs
+from data.bench.images import HrCodec
 from data.bench.levels import draw_sample_views, level_use, levels_table
 from data.bench.scene import Scene, load_scene
-from data.bench.series import StackCodec, stack_codecs
+from data.bench.series import StackCodec
+from data.bench.stack_candidates import stack_codecs
 from data.errors import InputError
 from data.stream.settings import DataSettings
 
@@ -86,8 +89,8 @@ def compare_codecs(archive: Path, options: CodecOptions, say: Say = print) -> di
     say(levels_table(comparison["levels"]))
     say("")
     views = [draw_sample_views(rng, options.cells) for _ in range(options.draws)]
-    measure = hr_measurement(scene.hr, views, options.repeats)
-    comparison["hr"] = compare_candidates(hr_codecs(), measure, say)
+    measure_hr = hr_measurement(scene.hr, views, options.repeats)
+    comparison["hr"] = compare_candidates(hr_codecs(), measure_hr, say)
     for member, codecs in stack_codecs().items():
         stack = member_stack(scene, member)
         frames = draw_frames(len(stack), member, options.draws, rng)
@@ -95,8 +98,8 @@ def compare_codecs(archive: Path, options: CodecOptions, say: Say = print) -> di
             f"\n{member}: {stack.dtype} {stack.shape}, "
             f"{len(frames[0])} of {len(stack)} frames drawn"
         )
-        measure = stack_measurement(stack, frames, options.repeats)
-        comparison[member] = compare_candidates(codecs, measure, say)
+        measure_stack = stack_measurement(stack, frames, options.repeats)
+        comparison[member] = compare_candidates(codecs, measure_stack, say)
     return comparison
 
 

@@ -1,6 +1,6 @@
 """Full-size samples for measuring, mosaicked from an archive, as shards and as source rasters."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,52 +12,63 @@ from data.shards.writer import write_shards
 from data.tiles.tile import Tile
 
 SCENES = 2
+PLACE = (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_600_000.0)  # affine transform of every mosaic
 
 
-class Mosaics(Sequence):
-    """``count`` tiles of ``cells`` x ``cells`` cells with 65 Sentinel-2 and 13 Sentinel-1
-    acquisitions, made when asked for."""
+class Mosaics(Sequence[Tile]):
+    """Tiles with 65 Sentinel-2 and 13 Sentinel-1 acquisitions, made when they are asked for.
 
-    def __init__(self, archive: Path, count: int, cells: int = 64):
-        self.archive, self.count, self.cells = archive, count, cells
+    Args:
+        archive: Archive with the pixels.
+        length: Number of tiles.
+        cells: Side of a tile in 10 m cells.
+    """
+
+    def __init__(self, archive: Path, length: int, cells: int = 64) -> None:
+        self.archive = archive
+        self.length = length
+        self.cells = cells
 
     def __len__(self) -> int:
-        return self.count
+        return self.length
 
-    def __getitem__(self, index: int) -> Tile:
-        if not 0 <= index < self.count:
+    def __iter__(self) -> Iterator[Tile]:
+        for index in range(self.length):
+            yield self[index]
+
+    def __getitem__(self, index):
+        if not 0 <= index < self.length:
             raise IndexError(index)
         scene = load_scene(self.archive, seed=index, cells=self.cells)
-        arrays = {
-            "hr": scene.hr.transpose(2, 0, 1),
-            "ms": scene.ms,
-            "sar": scene.sar,
-            "labels": scene.labels,
-        }
-        valid = {
-            "hr": np.ones((1, self.cells, self.cells), bool),
-            "ms": scene.ms_valid,
-            "sar": np.isfinite(scene.sar).all(1),
-        }
-        dates = {"hr": ["2020-07-01"], "ms": _days(len(scene.ms)), "sar": _days(len(scene.sar))}
-        place = (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_600_000.0)
         return Tile(
             f"mosaic-{index:04d}",
             self.cells,
-            "EPSG:32631",
-            place,
-            3.0,
-            50.5,
-            arrays,
-            valid,
-            dates,
+            crs="EPSG:32631",
+            transform=PLACE,
+            lon=3.0,
+            lat=50.5,
+            arrays={
+                "hr": scene.hr.transpose(2, 0, 1),
+                "ms": scene.ms,
+                "sar": scene.sar,
+                "labels": scene.labels,
+            },
+            valid={
+                "hr": np.ones((1, self.cells, self.cells), bool),
+                "ms": scene.ms_valid,
+                "sar": np.isfinite(scene.sar).all(1),
+            },
+            dates={"hr": ["2020-07-01"], "ms": _days(len(scene.ms)), "sar": _days(len(scene.sar))},
             source=f"mosaic of {self.archive.name}",
         )
 
 
 def write_full_size(archive: Path, folder: Path, count: int) -> None:
-    """``folder/rasters`` with ``count`` samples, ``folder/scenes`` with the first SCENES of them
-    (half a gigabyte each) and, last, ``folder/shards`` with all."""
+    """Write ``count`` samples.
+
+    ``folder/rasters`` has all, ``folder/scenes`` the first SCENES of them (half a gigabyte each)
+    and, last, ``folder/shards`` all.
+    """
     tiles = Mosaics(archive, count)
     for number, tile in enumerate(tiles):
         write_rasters(tile, folder / "rasters" / tile.key)
@@ -69,4 +80,5 @@ def write_full_size(archive: Path, folder: Path, count: int) -> None:
 def _days(count: int) -> list[str]:
     """``count`` days of one year, evenly spread."""
     start = np.datetime64("2019-01-01")
-    return [str(start + np.timedelta64(int(i), "D")) for i in np.linspace(0, 364, count).round()]
+    days = np.linspace(0, 364, count).round()
+    return [str(start + np.timedelta64(int(day), "D")) for day in days]

@@ -1,5 +1,4 @@
-"""A full-size sample put together from the tiles of an archive, so that codecs are measured on real
-pixels."""
+"""A full-size sample from the tiles of an archive, so that codecs are measured on real pixels."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +23,22 @@ class Scene:
 
 
 def load_scene(
-    archive: str | Path, seed: int, cells: int = 64, frames: tuple[int, int] = (65, 13)
+    archive: str | Path, seed: int, cells: int = 64, *, frames: tuple[int, int] = (65, 13)
 ) -> Scene:
-    """Read every tile of ``archive`` and put one sample together from them.
+    """Put one sample together from all tiles of an archive.
 
-    High-resolution image and labels are mosaics of all tiles; the series is that of the largest
-    tile. frames: of ms and sar. Raises InputError when the archive lacks a sensor or labels."""
+    High-resolution image and labels are mosaics of all tiles. The series are those of the largest
+    tile.
+
+    Args:
+        archive: Archive of tiles.
+        seed: Seed of the mosaics.
+        cells: Side of the sample in 10 m cells.
+        frames: Frames of ms and of sar.
+
+    Raises:
+        InputError: The archive lacks a sensor or labels.
+    """
     tiles = [read_tile(archive, key) for key in tile_keys(archive)]
     images = [_valid_part(tile).transpose(1, 2, 0) for tile in tiles if "hr" in tile.arrays]
     labels = [tile.arrays["labels"][..., None] for tile in tiles if "labels" in tile.arrays]
@@ -40,24 +49,27 @@ def load_scene(
             f"{len(images)}, {len(labels)} and {len(series)}; prepare data/samples/manifest.jsonl"
         )
     best = max(series, key=lambda tile: (tile.cells, tile.key))
-    ms, valid, sar = (
-        _grown(x, cells) for x in (best.arrays["ms"], best.valid["ms"], best.arrays["sar"])
-    )
+    ms_frames, sar_frames = frames
     rng = np.random.default_rng(seed)
     return Scene(
-        mosaic(images, HR_PIXELS * cells, rng),
-        _frames(ms, frames[0]),
-        _frames(valid, frames[0]),
-        _spread(sar, frames[1]),
-        mosaic(labels, LABEL_PIXELS * cells, rng)[..., 0],
+        hr=mosaic(images, HR_PIXELS * cells, rng),
+        ms=_frames(_grown(best.arrays["ms"], cells), ms_frames),
+        ms_valid=_frames(_grown(best.valid["ms"], cells), ms_frames),
+        sar=_spread(_grown(best.arrays["sar"], cells), sar_frames),
+        labels=mosaic(labels, LABEL_PIXELS * cells, rng)[..., 0],
     )
 
 
 def _valid_part(tile: Tile) -> np.ndarray:
-    """The high-resolution image (3 h w) without the outer rows and columns of cells that hold no
-    data."""
-    mask, p = tile.valid["hr"][0], HR_PIXELS
-    y, x = (np.flatnonzero(mask.mean(axis) > 0.5) for axis in (1, 0))
+    """The high-resolution image without outer rows and columns of cells that hold no data.
+
+    Returns:
+        3 h w uint8.
+    """
+    mask = tile.valid["hr"][0]  # N N
+    p = HR_PIXELS
+    y = np.flatnonzero(mask.mean(1) > 0.5)
+    x = np.flatnonzero(mask.mean(0) > 0.5)
     return tile.arrays["hr"][:, y[0] * p : (y[-1] + 1) * p, x[0] * p : (x[-1] + 1) * p]
 
 
@@ -65,16 +77,22 @@ def mosaic(images: list[np.ndarray], side: int, rng: np.random.Generator) -> np.
     """Cover a square with images laid edge to edge: list of h w C uint8 -> side side C uint8.
 
     All eight mirrored and turned forms of each image are used before one comes again, so that a
-    codec with a long memory finds nothing twice that a real tile would not have."""
-    forms = [(number, form) for number in range(len(images)) for form in range(8)]
+    codec with a long memory finds nothing twice that a real tile would not have.
+    """
+    forms = []
+    for number in range(len(images)):
+        for form in range(8):
+            forms.append((number, form))
     out = np.zeros((side, side, images[0].shape[2]), np.uint8)
     free = np.ones((side, side), bool)
     while free.any():
         for number, form in rng.permutation(forms):
             image = np.rot90(images[number], form % 4)
-            image = image[:, ::-1] if form >= 4 else image
+            if form >= 4:
+                image = image[:, ::-1]
             y, x = divmod(int(free.argmax()), side)
-            height, width = min(len(image), side - y), min(image.shape[1], side - x)
+            height = min(len(image), side - y)
+            width = min(image.shape[1], side - x)
             hole = free[y : y + height, x : x + width]
             out[y : y + height, x : x + width][hole] = image[:height, :width][hole]
             hole[:] = False
@@ -84,21 +102,21 @@ def mosaic(images: list[np.ndarray], side: int, rng: np.random.Generator) -> np.
 
 
 def _grown(array: np.ndarray, side: int) -> np.ndarray:
-    """Cut or mirror the last two axes to ``side``."""
-    missing = [(0, 0)] * (array.ndim - 2) + [(0, max(0, side - n)) for n in array.shape[-2:]]
+    """Cut the last two axes to ``side``, or extend them by mirroring."""
+    height, width = array.shape[-2:]
+    missing = [(0, 0)] * (array.ndim - 2)
+    missing += [(0, max(0, side - height)), (0, max(0, side - width))]
     return np.ascontiguousarray(np.pad(array, missing, mode="symmetric")[..., :side, :side])
 
 
 def _frames(array: np.ndarray, count: int) -> np.ndarray:
-    """The first ``count`` frames; what is missing is the last ones again, mirrored left-right."""
+    """The first ``count`` frames; missing ones are the last ones again, mirrored left-right."""
     missing = max(0, count - len(array))
-    return np.ascontiguousarray(
-        np.concatenate([array, array[len(array) - missing :, ..., ::-1]])[:count]
-    )
+    mirrored = array[len(array) - missing :, ..., ::-1]
+    return np.ascontiguousarray(np.concatenate([array, mirrored])[:count])
 
 
 def _spread(array: np.ndarray, count: int) -> np.ndarray:
-    """``count`` frames at equal distances, each once; a shorter series is filled up as in
-    ``_frames``."""
+    """``count`` frames at equal distances, each once; a shorter series is filled as in ``_frames``."""
     chosen = np.linspace(0, len(array) - 1, min(count, len(array))).round().astype(int)
     return _frames(array[chosen], count)

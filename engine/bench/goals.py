@@ -13,18 +13,12 @@ def judge(goal: Goal, rows: Sequence[dict]) -> dict:
         (``met``). Both are None where the goal was not measured.
     """
     reached = _reached(goal, rows)
-    met = None
-    if reached is not None:
-        if goal.kind == "memory":
-            met = reached <= goal.bound
-        else:
-            met = reached >= goal.bound
     return {
         "goal": _words(goal),
         "kind": goal.kind,
         "bound": goal.bound,
         "found": reached,
-        "met": met,
+        "met": _is_met(goal, reached),
     }
 
 
@@ -34,6 +28,14 @@ def _words(goal: Goal) -> str:
     if goal.kind == "copy":
         return f"{goal.part}: {100 * goal.bound:g} % of the copy rate"
     return f"{goal.part}: at most {100 * goal.bound:g} % of the extra memory of {goal.than}"
+
+
+def _is_met(goal: Goal, reached: float | None) -> bool | None:
+    if reached is None:
+        return None
+    if goal.kind == "memory":
+        return reached <= goal.bound
+    return reached >= goal.bound
 
 
 def _reached(goal: Goal, rows: Sequence[dict]) -> float | None:

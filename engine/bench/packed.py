@@ -204,5 +204,5 @@ def forward_backward(call: Forward, model: SkySense, views: Mapping[str, Views])
     losses = []
     for features in call(model, views).values():
         losses.append(features.maps[FUSED].float().square().mean())
-    sum(losses).backward()
+    torch.stack(losses).sum().backward()
     model.zero_grad(set_to_none=True)

@@ -151,7 +151,7 @@ def _of_module(
     size = inputs.size
     x = inputs.x
     with x.device:
-        module = MoE(size.width, size.hidden, spec, ep_size).to(x.device, x.dtype)
+        module = MoE(size.width, size.hidden, spec, ep_size=ep_size).to(x.device, x.dtype)
     parameters = dict(sorted(module.named_parameters()))
     if parameters.keys() != inputs.parameters.keys():
         raise RuntimeError(

@@ -5,7 +5,7 @@ Which call is fastest decides what models/backbone/transformer.py should use.
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -166,6 +166,9 @@ def _flex(layout: Layout, device: torch.device) -> Callable[[Tensor], Tensor]:
 
     def call(qkv: Tensor) -> Tensor:
         q, k, v = qkv.permute(1, 2, 0, 3)[:, None]  # 1 heads N d
-        return attend(q, k, v, block_mask=mask)[0].transpose(0, 1).flatten(1)  # N D
+        out = cast(
+            Tensor, attend(q, k, v, block_mask=mask)
+        )  # 1 heads N d: nothing else is asked for
+        return out[0].transpose(0, 1).flatten(1)  # N D
 
     return call

@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from data.bench.images import LEVELS, box, hr_codecs, level_of, touched
+from data.bench.hr_candidates import hr_codecs
+from data.bench.images import LEVELS, box, level_of, touched
 from data.bench.scene import load_scene, mosaic
-from data.bench.series import stack_codecs
+from data.bench.stack_candidates import stack_codecs
 from data.errors import InputError
 from data.stream.views import View, cut_hr
 from data.tiles.archive import create_archive, write_tile
