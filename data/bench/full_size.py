@@ -1,6 +1,6 @@
 """Full-size samples for measuring, mosaicked from an archive, as shards and as source rasters."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,11 +32,7 @@ class Mosaics(Sequence[Tile]):
     def __len__(self) -> int:
         return self.length
 
-    def __iter__(self) -> Iterator[Tile]:
-        for index in range(self.length):
-            yield self[index]
-
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> Tile:  # type: ignore[override]  # nobody asks for slices
         if not 0 <= index < self.length:
             raise IndexError(index)
         scene = load_scene(self.archive, seed=index, cells=self.cells)

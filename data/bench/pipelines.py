@@ -1,11 +1,12 @@
-"""Three ways from stored samples to cut views, for the same samples, frames and views: ours, a
-stock ``webdataset`` pipeline that decodes every member, and windows of the source rasters read with
-rasterio.
+"""Pipelines from stored samples to cut views, for the same samples, frames and views.
 
-Each is an endless iterator of batches of one sample, in one process and one thread.
+Ours, a stock ``webdataset`` pipeline that decodes every member, and windows of the source rasters
+read with rasterio. Each is an endless iterator of batches of one sample, in one process and one
+thread.
 """
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -66,8 +67,10 @@ def ours(folder: Path, settings: DataSettings) -> Iterator[Batch]:
 
 
 def stock(folder: Path, settings: DataSettings) -> Iterator[Batch]:
-    """webdataset over the same tars: every member of a sample is decoded whole, then cut. The
-    reduced image, which only our stream knows how to use, is left out."""
+    """webdataset over the same tars: every member of a sample is decoded whole, then cut.
+
+    The reduced image, which only our stream knows how to use, is left out.
+    """
     dataset = Mixture.open(replace(settings, shards=str(folder / "shards")))
     numbers = {key: number for number, key in enumerate(dataset.keys())}
     urls = sorted(str(path) for path in (folder / "shards").glob("*.tar"))
@@ -95,13 +98,12 @@ def rasters(folder: Path, settings: DataSettings) -> Iterator[Batch]:
 
 
 def scenes(folder: Path, settings: DataSettings) -> Iterator[Batch]:
-    """A map-style dataset over scenes as archives hold them: of every date a file a Sentinel-2
-    band."""
+    """A map-style dataset over scenes as archives hold them: a file for each date and band."""
     return _windows(folder, settings, "scenes")
 
 
 def _windows(folder: Path, settings: DataSettings, kind: str) -> Iterator[Batch]:
-    """Of every drawn file the window of every view, resampled by GDAL."""
+    """Read the window of every view from every drawn file, resampled by GDAL."""
     dataset = Mixture.open(replace(settings, shards=str(folder / "shards")))
     numbers = [i for i in range(len(dataset)) if (folder / kind / dataset.entry(i).key).is_dir()]
     position = 0
@@ -114,42 +116,50 @@ def _windows(folder: Path, settings: DataSettings, kind: str) -> Iterator[Batch]
         batch.region[0] = chosen.region
         for name, frames in chosen.frames.items():
             batch.days[name][0, : len(frames)] = torch.from_numpy(chosen.days[name])
-            _read_views(folder / kind / key, name, frames, chosen, batch)
+            _read_views(folder / kind / key, name, chosen, batch)
         _read_labels(folder / kind / key / "labels.tif", chosen, batch)
         yield batch
         position += 1
 
 
-def _read_views(
-    folder: Path, name: str, frames: np.ndarray, chosen: SampleDraw, batch: Batch
-) -> None:
+def _read_views(folder: Path, name: str, chosen: SampleDraw, batch: Batch) -> None:
     """The windows of all views of one sensor's drawn files."""
     sensor = MODALITIES[name]
-    stems = ["hr"] if name == "hr" else [f"{name}-{frame:03d}" for frame in frames]
-    dates = [
-        [rasterio.open(path) for path in sorted(folder.glob(f"{stem}*.tif"))] for stem in stems
-    ]
-    for size, views in chosen.views.items():
-        target = batch.views[size]
-        n = target.valid[name].shape[-1]
-        for v, view in enumerate(views):
-            target.affine[0, v] = torch.from_numpy(affine(view))
-            images = np.stack(
-                [
-                    np.concatenate([_window(file, view, n * sensor.pixels) for file in files])
-                    for files in dates
-                ]
-            )  # T C H W
-            valid = observed(images, sensor)[
-                :, sensor.pixels // 2 :: sensor.pixels, sensor.pixels // 2 :: sensor.pixels
-            ]
-            mask = orient(torch.from_numpy(np.ascontiguousarray(valid)), view)  # T n n
-            image = torch.from_numpy(np.nan_to_num(images.astype(np.float32)))  # T C H W
-            if name == "hr":
-                image = recolour(image[0].byte(), mask[0], chosen.colours[size][v])[None]  # 1 3 H W
-            place_image(target, name, orient(image, view), mask, slot=0, number=v)
-    for file in (file for files in dates for file in files):
-        file.close()
+    middle = slice(sensor.pixels // 2, None, sensor.pixels)  # the pixel in the middle of a cell
+    with ExitStack() as stack:
+        dates = _open_dates(folder, name, chosen, stack)
+        for size, views in chosen.views.items():
+            target = batch.views[size]
+            side = sensor.pixels * target.valid[name].shape[-1]
+            for v, view in enumerate(views):
+                target.affine[0, v] = torch.from_numpy(affine(view))
+                images = np.stack([_read_date(files, view, side) for files in dates])  # T C H W
+                valid = np.ascontiguousarray(observed(images, sensor)[:, middle, middle])  # T n n
+                mask = orient(torch.from_numpy(valid), view)  # T n n
+                image = torch.from_numpy(np.nan_to_num(images.astype(np.float32)))  # T C H W
+                if name == "hr":
+                    colour = chosen.colours[size][v]
+                    image = recolour(image[0].byte(), mask[0], colour)[None]  # 1 3 H W
+                place_image(target, name, orient(image, view), mask, slot=0, number=v)
+
+
+def _open_dates(
+    folder: Path, name: str, chosen: SampleDraw, stack: ExitStack
+) -> list[list[rasterio.DatasetReader]]:
+    """The open files of each drawn date of a sensor, a file for each band or one for all."""
+    stems = ["hr"]
+    if name != "hr":
+        stems = [f"{name}-{frame:03d}" for frame in chosen.frames[name]]
+    dates = []
+    for stem in stems:
+        paths = sorted(folder.glob(f"{stem}*.tif"))
+        dates.append([stack.enter_context(rasterio.open(path)) for path in paths])
+    return dates
+
+
+def _read_date(files: list[rasterio.DatasetReader], view: View, side: int) -> np.ndarray:
+    """A view of all bands of one date: C side side."""
+    return np.concatenate([_window(file, view, side) for file in files])
 
 
 def _read_labels(path: Path, chosen: SampleDraw, batch: Batch) -> None:
@@ -165,7 +175,10 @@ def _read_labels(path: Path, chosen: SampleDraw, batch: Batch) -> None:
 def _window(
     file: rasterio.DatasetReader, view: View, side: int, method: Resampling = Resampling.cubic
 ) -> np.ndarray:
-    """A view of a raster, C side side; the tile begins ``corner`` pixels from the raster's corner."""
+    """A view of a raster: C side side.
+
+    The tile begins ``corner`` pixels, a tag of the file, from the raster's corner.
+    """
     scale = CELL / file.res[0]  # pixels a cell
     corner = float(file.tags().get("corner", 0))
     window = Window(
@@ -175,9 +188,9 @@ def _window(
 
 
 def _all_frames(data: bytes) -> list[bytes]:
-    """Every acquisition of a series; the frames stand one behind the other and say their own
-    lengths."""
-    frames, start = [], 0
+    """Every acquisition of a series. The frames follow each other and tell their own lengths."""
+    frames = []
+    start = 0
     while start < len(data):
         size = int.from_bytes(data[start + 12 : start + 16], "little")  # of Blosc's header
         frames.append(Blosc().decode(data[start : start + size]))
@@ -187,24 +200,25 @@ def _all_frames(data: bytes) -> list[bytes]:
 
 def _chosen(sample: dict, chosen: SampleDraw) -> Decoded:
     """The drawn frames of a wholly decoded sample."""
-    stacks, cells = sample["meta.json"]["stacks"], sample["meta.json"]["cells"]
-    found = Decoded(cells)
+    meta = sample["meta.json"]
+    decoded = Decoded(meta["cells"])
     for name, frames in chosen.frames.items():
-        table = stacks[f"{name}_valid"]
-        masks = np.frombuffer(sample[f"{name}_valid.zst"], bool).reshape(table["shape"])
-        found.valid[name] = torch.from_numpy(masks[frames])
+        shape = meta["stacks"][f"{name}_valid"]["shape"]
+        masks = np.frombuffer(sample[f"{name}_valid.zst"], bool).reshape(shape)  # T n n
+        decoded.valid[name] = torch.from_numpy(masks[frames])
         if name == "hr":
-            found.hr = sample["hr.jpg"]
-            continue
-        table = stacks[name]
-        series = np.stack(
-            [
-                np.frombuffer(frame, table["dtype"]).reshape(table["shape"])
-                for frame in sample[f"{name}.blosc"]
-            ]
-        )
-        found.series[name] = torch.from_numpy(
-            series[frames].astype(np.float32) * np.float32(table["step"] or 1)
-        )
-    found.labels = torch.from_numpy(sample["labels.png"].copy())
-    return found
+            decoded.hr = sample["hr.jpg"]
+        else:
+            series = _frames_of_series(sample[f"{name}.blosc"], frames, meta["stacks"][name])
+            decoded.series[name] = torch.from_numpy(series)
+    decoded.labels = torch.from_numpy(sample["labels.png"].copy())
+    return decoded
+
+
+def _frames_of_series(data: list[bytes], numbers: np.ndarray, table: dict) -> np.ndarray:
+    """Some frames of a series, as its entry in the sample's table says: T C n n float32."""
+    arrays = []
+    for frame in data:
+        arrays.append(np.frombuffer(frame, table["dtype"]).reshape(table["shape"]))
+    stored = np.stack(arrays)
+    return stored[numbers].astype(np.float32) * np.float32(table["step"] or 1)

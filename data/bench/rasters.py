@@ -10,8 +10,8 @@ from rasterio import Affine
 from data.tiles.modalities import HR_PIXELS, MODALITIES
 from data.tiles.tile import LABEL_PIXELS, Tile
 
-# Pixels a side of a scene and of its blocks. A real scene has 10,980, and a window reads such blocks
-# of it.
+# Pixels a side of a scene and of its blocks. A real scene has 10,980 pixels a side, and a window
+# reads such blocks of it.
 SCENE = 1024
 COARSE = ("B05", "B06", "B07", "B8A", "B11", "B12")  # 20 m
 

@@ -117,6 +117,6 @@ def _frames(array: np.ndarray, count: int) -> np.ndarray:
 
 
 def _spread(array: np.ndarray, count: int) -> np.ndarray:
-    """``count`` frames at equal distances, each once; a shorter series is filled as in ``_frames``."""
+    """``count`` frames at equal distances, each once; fewer are filled as in ``_frames``."""
     chosen = np.linspace(0, len(array) - 1, min(count, len(array))).round().astype(int)
     return _frames(array[chosen], count)

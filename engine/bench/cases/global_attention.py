@@ -145,7 +145,8 @@ def _varlen(layout: Layout, device: torch.device) -> Callable[[Tensor], Tensor]:
 
     def call(qkv: Tensor) -> Tensor:
         q, k, v = qkv.unbind(1)  # N heads d
-        return varlen_attn(q, k, v, ends, ends, longest, longest).flatten(1)  # N D
+        out = cast(Tensor, varlen_attn(q, k, v, ends, ends, longest, longest))  # N heads d
+        return out.flatten(1)  # N D
 
     return call
 
@@ -166,9 +167,7 @@ def _flex(layout: Layout, device: torch.device) -> Callable[[Tensor], Tensor]:
 
     def call(qkv: Tensor) -> Tensor:
         q, k, v = qkv.permute(1, 2, 0, 3)[:, None]  # 1 heads N d
-        out = cast(
-            Tensor, attend(q, k, v, block_mask=mask)
-        )  # 1 heads N d: nothing else is asked for
+        out = cast(Tensor, attend(q, k, v, block_mask=mask))  # 1 heads N d
         return out[0].transpose(0, 1).flatten(1)  # N D
 
     return call

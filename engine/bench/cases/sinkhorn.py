@@ -49,9 +49,7 @@ def case(size: Size, device: torch.device) -> Case:
 
     def reference() -> Tensor:
         if alone:
-            return sinkhorn(
-                scores, mask, epsilon=EPSILON, iterations=ITERATIONS, reducer=reducer
-            )
+            return sinkhorn(scores, mask, epsilon=EPSILON, iterations=ITERATIONS, reducer=reducer)
         return sinkhorn_many(scores, mask, epsilon=EPSILON, iterations=ITERATIONS)
 
     candidates = [

@@ -18,11 +18,10 @@ def examples(name: str) -> list[list[str]]:
     lines = done.stdout.partition("\nexamples:\n")[2].splitlines()
     found = []
     for line in lines:
-        words = shlex.split(line.strip(), comments=True)
-        if words[:1] == ["skysense"]:
-            found.append(words[1:])
-        elif words[:1] == ["deepspeed"]:
-            found.append(launched(words))
+        if line.startswith("  skysense "):
+            found.append(shlex.split(line)[1:])
+        elif line.startswith("  deepspeed "):
+            found.append(launched(shlex.split(line)))
     return found
 
 
@@ -58,7 +57,8 @@ def test_quick_examples_run_as_written(name, workspace):
         if name == "shards":
             words = [*words, "--overwrite"]  # the folder of the example is there already
         done = skysense(*words, folder=workspace)
-        expected = 0
-        if name == "doctor" and "--config" in words:
-            expected = 2  # this machine lacks what the example's configuration needs
-        assert done.returncode == expected, done.stderr
+        if name == "doctor" and "--config" in words and done.returncode == 2:
+            # the machine of the test may lack what the example's configuration needs
+            assert "error: ds_configs/" in done.stderr
+        else:
+            assert done.returncode == 0, done.stderr
