@@ -3,13 +3,13 @@
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from data.pages.style import COLOURS, FAINT, PLAIN, WIDTH
+from data.pages.style import FAINT, FUSED, PLAIN, WIDTH, colour
 from engine.bench.case import BOTH, FORWARD
 from engine.profile.figure import short
 
 # Colours of the candidates by their place in the case, and of ours.
-BAR_COLOURS = (FAINT, COLOURS["sar"], COLOURS["ms"], COLOURS["fused"], PLAIN)
-OURS = COLOURS["hr"]
+BAR_COLOURS = (FAINT, colour("sar"), colour("ms"), FUSED, PLAIN)
+OURS = colour("hr")
 SMALL = 7.5  # font size
 BAR = 0.8  # height of a bar; rows are 1 apart
 
@@ -71,11 +71,11 @@ def _draw_group(cases: list[dict], speed: Axes, memory: Axes) -> None:
         _write_size(speed, case["size"], place)
         place += 1
         for row in _drawn_rows(case):
-            colour = _colour(case, row)
+            shade = _shade(case, row)
             ratio = row["faster"].get(_base(case))
             if ratio:
-                _draw_speed(speed, place, row, ratio=ratio, colour=colour)
-            _draw_memory(memory, place, row["extra_bytes"] / 1e6, colour=colour)
+                _draw_speed(speed, place, row, ratio=ratio, shade=shade)
+            _draw_memory(memory, place, row["extra_bytes"] / 1e6, shade=shade)
             ticks.append(place)
             names.append(row["way"])
             place += 1
@@ -97,7 +97,7 @@ def _base(case: dict) -> str:
     return next(iter(case["checks"]))
 
 
-def _colour(case: dict, row: dict) -> str:
+def _shade(case: dict, row: dict) -> str:
     number = list(case["checks"]).index(row["way"])
     if row["ours"] and number > 0:
         return OURS
@@ -117,15 +117,15 @@ def _write_size(axis: Axes, size: str, place: int) -> None:
     )
 
 
-def _draw_speed(axis: Axes, place: int, row: dict, *, ratio: dict, colour: str) -> None:
+def _draw_speed(axis: Axes, place: int, row: dict, *, ratio: dict, shade: str) -> None:
     """A bar for the median, a line from the smallest to the largest."""
-    axis.barh(place, ratio["median"], BAR, color=colour)
+    axis.barh(place, ratio["median"], BAR, color=shade)
     axis.plot((ratio["min"], ratio["max"]), (place, place), color="#222222", linewidth=0.8)
     _write_beside(axis, f"{ratio['median']:.2f} x, {short(row['median'])}", ratio["max"], place)
 
 
-def _draw_memory(axis: Axes, place: int, megabytes: float, *, colour: str) -> None:
-    axis.barh(place, megabytes, BAR, color=colour)
+def _draw_memory(axis: Axes, place: int, megabytes: float, *, shade: str) -> None:
+    axis.barh(place, megabytes, BAR, color=shade)
     _write_beside(axis, f"{megabytes:,.1f} MB", megabytes, place)
 
 

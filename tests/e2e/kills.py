@@ -55,7 +55,7 @@ def kill_again_and_again(
     for kill in range(times):
         goal, process = progress() + rng.randint(1, step), start(*command)
         if kill % 2:
-            wait_for(lambda: progress() >= goal, process)
+            wait_for(reaches(progress, goal), process)
             time.sleep(rng.uniform(0, 0.02))
         else:
             time.sleep(rng.uniform(0, 0.8))
@@ -89,6 +89,11 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen) -> None:
         time.sleep(0.002)
 
 
+def reaches(progress: Callable[[], int], goal: int) -> Callable[[], bool]:
+    """A condition: the progress has come to ``goal``."""
+    return lambda: progress() >= goal
+
+
 def tree(folder: Path) -> dict[str, bytes]:
     """Every file below a folder, by its path; empty folders too."""
     return {
@@ -102,7 +107,7 @@ def kill_workers(
 ) -> None:
     """SIGKILL one worker each time the progress reaches a goal."""
     for goal in goals:
-        wait_for(lambda: progress() >= goal, process)
+        wait_for(reaches(progress, goal), process)
         os.kill(children(process)[0], signal.SIGKILL)
 
 

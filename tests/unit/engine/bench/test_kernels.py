@@ -177,14 +177,22 @@ def test_goals_and_shares_come_from_the_measured_times():
 
 def test_functions_take_turns_and_phases_are_told_apart():
     order = []
-    ways = {
-        name: [lambda name=name: order.append(name) or wait(seconds)(), wait(0.004)]
-        for name, seconds in (("a", 0.03), ("b", 0.06))
+
+    def first_phase(name, seconds):
+        def call():
+            order.append(name)
+            time.sleep(seconds)
+
+        return call
+
+    functions = {
+        "a": [first_phase("a", 0.03), wait(0.004)],
+        "b": [first_phase("b", 0.06), wait(0.004)],
     }
-    found = interleaved(ways, CPU, rounds=3, warmup=1)
-    assert [name for name, before in zip(order[2:], [None, *order[2:]]) if name != before] == list(
-        "ab"
-    ) * 3
+    found = interleaved(functions, CPU, rounds=3, warmup=1)
+    timed = order[2:]  # behind the warm-up
+    turns = [name for name, before in zip(timed, [None, *timed]) if name != before]
+    assert turns == ["a", "b"] * 3
     for name, seconds in (("a", 0.03), ("b", 0.06)):
         assert len(found[name]) == 3
         assert all(row[0] >= seconds and 0.004 <= row[1] < 0.03 for row in found[name])
@@ -216,11 +224,14 @@ def test_without_logits_the_memory_grows_with_neither_rows_nor_prototypes(
     monkeypatch.setattr(head_tiles, "BLOCK", block)
     module = CASES["head_loss"]
     monkeypatch.setattr(module, "DEPTH", depth)
-    ways = {way.name: way for way in module.case(module.Size(rows, prototypes), CPU).candidates}
-    eager, ours = (
-        extra_bytes(lambda: torch.autograd.grad(way.call(), way.leaves), CPU)
-        for way in (ways["eager"], ways["without logits, PyTorch"])
-    )
+    case = module.case(module.Size(rows, prototypes), CPU)
+    candidates = {candidate.name: candidate for candidate in case.candidates}
+
+    def training_bytes(candidate):
+        return extra_bytes(lambda: torch.autograd.grad(candidate.call(), candidate.leaves), CPU)
+
+    eager = training_bytes(candidates["eager"])
+    ours = training_bytes(candidates["without logits, PyTorch"])
     assert ours < 4 * (4 * block + 5 * (rows + prototypes) * depth) < 4 * rows * prototypes
     assert eager > 2 * 4 * rows * prototypes
 
