@@ -91,7 +91,7 @@ def test_undistorted_views_are_whole_upright_tiles(folder):
     still = undistorted(settings, cells=8)
     assert still.workers == 0
     for batch in open_stream(dataset, still, seed=5, batch_size=1, steps=range(len(dataset))):
-        cells = dataset.entry(dataset.keys().index(batch.keys[0]))["cells"]
+        cells = dataset.entry(dataset.keys().index(batch.keys[0])).cells
         for views in batch.views.values():
             expected = torch.tensor([[cells, 0, 0], [0, cells, 0]], dtype=torch.float64)
             assert (views.affine == expected).all()
