@@ -155,12 +155,13 @@ class ShardDataset:
                 f"{self.path}/{tar}: sample {entry.key!r} has no field {field!r}, "
                 f"only {sorted(entry.members)}"
             )
+        member = entry.members[field]
         if frame is None:
-            member = entry.members[field]
             return Range(member.offset, member.size, member.crc32c)
-        series = entry.series(field)
-        offset, size, crc32c = series.frames[frame]
-        return Range(series.offset + offset, size, crc32c)
+        if member.frames is None:
+            raise InputError(f"{self.path}/{tar}: sample {entry.key!r}: {field!r} has no frames")
+        offset, size, crc32c = member.frames[frame]
+        return Range(member.offset + offset, size, crc32c)
 
     def _locate(self, sample: int) -> tuple[int, int]:
         """Shard number and row of a sample."""

@@ -25,16 +25,12 @@ from data.shards.files import MANIFEST, index_name, tar_name
 from data.shards.records import (
     FORMAT,
     VERSION,
-    AnyMember,
     ClassRow,
     Credit,
     IndexEntry,
     IndexHead,
     Manifest,
-    MaskMember,
     Member,
-    SeriesLayout,
-    SeriesMember,
     ShardFiles,
     ShardRecord,
     manifest_hash,
@@ -234,15 +230,18 @@ def _append(tar: tarfile.TarFile, file: IO[bytes], tile: Tile, options: ShardOpt
     return IndexEntry(**describe(tile), members=members, block=(start, file.tell() - start))
 
 
-def _member(info: tarfile.TarInfo, encoded: Encoded, offset: int) -> AnyMember:
+def _member(info: tarfile.TarInfo, encoded: Encoded, offset: int) -> Member:
     """The record of a member whose bytes begin at ``offset`` of the tar."""
-    member = Member(name=info.name, size=info.size, crc32c=checksum(encoded.data), offset=offset)
-    if encoded.layout is None:
-        return member
-    fields = {**member.model_dump(), **encoded.layout.model_dump()}
-    if isinstance(encoded.layout, SeriesLayout):
-        return SeriesMember(**fields)
-    return MaskMember(**fields)
+    layout = {}
+    if encoded.layout is not None:
+        layout = encoded.layout.model_dump()
+    return Member(
+        name=info.name,
+        size=info.size,
+        crc32c=checksum(encoded.data),
+        offset=offset,
+        **layout,
+    )
 
 
 def _index(name: str, entries: Iterable[IndexEntry]) -> tuple[bytes, tuple[int, int]]:

@@ -105,79 +105,94 @@ class Modality:
         return round(CELL_METRES / self.gsd)
 
 
-HR = Modality(
-    key=IMAGE,
-    title="high-resolution optical",
-    bands=("R", "G", "B"),
-    gsd=CELL_METRES / HR_PIXELS,
-    unit=BYTE,
-    scale=255.0,
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
-    dtype="uint8",
-    nodata=None,
-    display=Display(colour="#d1495b", true_colour=("R", "G", "B")),
-    catalogue=CatalogueNames(bands={"red": "R", "green": "G", "blue": "B"}),
+SENSORS = (
+    Modality(
+        key=IMAGE,
+        title="high-resolution optical",
+        bands=("R", "G", "B"),
+        gsd=CELL_METRES / HR_PIXELS,
+        unit=BYTE,
+        scale=255.0,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        dtype="uint8",
+        nodata=None,
+        display=Display(colour="#d1495b", true_colour=("R", "G", "B")),
+        catalogue=CatalogueNames(bands={"red": "R", "green": "G", "blue": "B"}),
+    ),
+    Modality(
+        key="ms",
+        title="Sentinel-2 L2A, reflectance x 1e4",
+        bands=("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12"),
+        gsd=10.0,
+        unit=REFLECTANCE,
+        mean=(
+            884.30,
+            1144.16,
+            1297.47,
+            1624.91,
+            2194.64,
+            2422.21,
+            2517.76,
+            2581.65,
+            2368.51,
+            1805.07,
+        ),
+        std=(
+            1155.15,
+            1183.63,
+            1368.11,
+            1370.27,
+            1355.55,
+            1416.51,
+            1474.79,
+            1439.31,
+            1455.52,
+            1343.48,
+        ),
+        dtype="uint16",
+        nodata=0,
+        display=Display(
+            colour="#2e8b57",
+            true_colour=("B04", "B03", "B02"),
+            least_span=400.0,
+        ),
+        catalogue=CatalogueNames(
+            platforms=("sentinel-2",),
+            bands={
+                "blue": "B02",
+                "green": "B03",
+                "red": "B04",
+                "rededge1": "B05",
+                "rededge2": "B06",
+                "rededge3": "B07",
+                "rededge071": "B05",
+                "rededge075": "B06",
+                "rededge078": "B07",
+                "nir": "B08",
+                "nir08": "B8A",
+                "swir16": "B11",
+                "swir22": "B12",
+            },
+            classification="scl",
+        ),
+    ),
+    Modality(
+        key="sar",
+        title="Sentinel-1 IW GRD, dB",
+        bands=("VV", "VH"),
+        gsd=10.0,
+        unit=DECIBEL,
+        mean=(-12.55, -20.19),
+        std=(5.26, 5.91),
+        dtype="float32",
+        step=0.01,  # dB; speckle is a hundred times as large
+        nodata=float("nan"),
+        display=Display(colour="#3d6fb6", least_span=4.0),
+        catalogue=CatalogueNames(platforms=("sentinel-1",)),
+    ),
 )
-
-MS = Modality(
-    key="ms",
-    title="Sentinel-2 L2A, reflectance x 1e4",
-    bands=("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12"),
-    gsd=10.0,
-    unit=REFLECTANCE,
-    mean=(
-        *(884.30, 1144.16, 1297.47, 1624.91, 2194.64),
-        *(2422.21, 2517.76, 2581.65, 2368.51, 1805.07),
-    ),
-    std=(
-        *(1155.15, 1183.63, 1368.11, 1370.27, 1355.55),
-        *(1416.51, 1474.79, 1439.31, 1455.52, 1343.48),
-    ),
-    dtype="uint16",
-    nodata=0,
-    display=Display(
-        colour="#2e8b57",
-        true_colour=("B04", "B03", "B02"),
-        least_span=400.0,
-    ),
-    catalogue=CatalogueNames(
-        platforms=("sentinel-2",),
-        bands={
-            "blue": "B02",
-            "green": "B03",
-            "red": "B04",
-            "rededge1": "B05",
-            "rededge2": "B06",
-            "rededge3": "B07",
-            "rededge071": "B05",
-            "rededge075": "B06",
-            "rededge078": "B07",
-            "nir": "B08",
-            "nir08": "B8A",
-            "swir16": "B11",
-            "swir22": "B12",
-        },
-        classification="scl",
-    ),
-)
-
-SAR = Modality(
-    key="sar",
-    title="Sentinel-1 IW GRD, dB",
-    bands=("VV", "VH"),
-    gsd=10.0,
-    unit=DECIBEL,
-    mean=(-12.55, -20.19),
-    std=(5.26, 5.91),
-    dtype="float32",
-    step=0.01,  # dB; speckle is a hundred times as large
-    nodata=float("nan"),
-    display=Display(colour="#3d6fb6", least_span=4.0),
-    catalogue=CatalogueNames(platforms=("sentinel-1",)),
-)
-
-MODALITIES: dict[str, Modality] = {sensor.key: sensor for sensor in (HR, MS, SAR)}
+MODALITIES: dict[str, Modality] = {sensor.key: sensor for sensor in SENSORS}
 
 
 def normalise(array: np.ndarray, modality: str | Modality) -> np.ndarray:

@@ -8,9 +8,8 @@ from data.errors import InputError
 from data.shards.records import (
     IndexEntry,
     IndexHead,
-    MaskMember,
-    Member,
-    SeriesMember,
+    MaskLayout,
+    SeriesLayout,
     manifest_hash,
 )
 
@@ -58,12 +57,12 @@ def test_an_entry_is_read_and_written_without_a_change():
     assert entry.line().endswith(b"\n")
 
 
-def test_members_have_the_type_of_what_they_hold():
+def test_stacks_say_how_they_are_laid_out():
     entry = IndexEntry.parse(text(LINE), "here")
-    assert type(entry.members["meta"]) is Member
-    assert type(entry.series("ms")) is SeriesMember
-    assert type(entry.masks("ms_valid")) is MaskMember
-    assert entry.series("ms").frames == [(0, 7, 3)]
+    assert entry.masks("ms_valid") == MaskLayout(dtype="|b1", shape=(1, 6, 6))
+    assert entry.series("ms") == SeriesLayout(
+        dtype="<u2", shape=(10, 6, 6), step=None, frames=[(0, 7, 3)]
+    )
     for wrong in ("meta", "ms_valid", "sar"):
         with pytest.raises(InputError, match=f"sample 'a' has no series '{wrong}'"):
             entry.series(wrong)

@@ -6,7 +6,7 @@ import torch
 from torchvision.io import encode_png
 
 from data.errors import InputError
-from data.shards.records import IndexEntry, MaskMember, SeriesMember
+from data.shards.records import IndexEntry, Member
 from data.shards.stacks import encode_masks, encode_series
 from data.stream.decode import Raw, unpack
 
@@ -46,9 +46,9 @@ def raw(
         dates={"hr": ["2019-01-01"], "ms": ["2019-02-01", "2019-03-01"]},
         usable={"hr": [0], "ms": [0, 1]},
         members={
-            "ms": SeriesMember(**place, **series_layout.model_dump()),
-            "ms_valid": MaskMember(**place, **mask_layout.model_dump()),
-            "hr_valid": MaskMember(**place, **hr_layout.model_dump()),
+            "ms": Member(**place, **series_layout.model_dump()),
+            "ms_valid": Member(**place, **mask_layout.model_dump()),
+            "hr_valid": Member(**place, **hr_layout.model_dump()),
         },
         block=(0, 0),
     )

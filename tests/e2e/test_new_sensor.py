@@ -31,7 +31,7 @@ from tests.commands import TINY
 from tests.dist.processes import run_processes
 from tests.unit.tiles import make_tile
 
-MODULE = "tests.dist.test_new_sensor"
+MODULE = "tests.e2e.test_new_sensor"
 THERMAL = Modality(
     key="thermal",
     title="Landsat thermal infrared, K",
