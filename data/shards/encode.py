@@ -98,8 +98,10 @@ def encode_tile(tile: Tile, options: ShardOptions) -> dict[str, Encoded]:
 
 def describe(tile: Tile) -> dict[str, Any]:
     """What both the index and the member ``meta.json`` say of a tile; see ``IndexEntry``."""
+    dates = {}
     usable = {}
     for name in tile.modalities:
+        dates[name] = tile.dates[name]
         usable[name] = np.flatnonzero(tile.valid[name].any((1, 2))).tolist()
     return {
         "key": tile.key,
@@ -107,7 +109,7 @@ def describe(tile: Tile) -> dict[str, Any]:
         "lon": tile.lon,
         "lat": tile.lat,
         "modalities": tile.modalities,
-        "dates": {name: tile.dates[name] for name in tile.modalities},
+        "dates": dates,
         "usable": usable,
     }
 

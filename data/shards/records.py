@@ -255,5 +255,6 @@ class Manifest(Record):
 
 def manifest_hash(manifest: dict) -> str:
     """Hash of everything in a manifest (plain data) but its own ``hash``."""
-    rest = {name: value for name, value in manifest.items() if name != "hash"}
+    rest = dict(manifest)
+    rest.pop("hash", None)
     return content_hash(json.dumps(rest, sort_keys=True).encode())

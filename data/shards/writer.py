@@ -91,7 +91,7 @@ def write_shards(
 
 def packing_order(count: int, seed: int) -> list[int]:
     """Position in the shards -> number of the tile."""
-    return [int(i) for i in generator(seed, "shards").permutation(count)]
+    return generator(seed, "shards").permutation(count).tolist()
 
 
 def claim(out: Path, *, overwrite: bool) -> None:
@@ -155,13 +155,14 @@ def write_shard(
 def write_manifest(out: Path, shards: Sequence[WrittenShard], options: ShardOptions) -> Manifest:
     """Make a dataset of written shards: give each sample its region, add up credits."""
     places = []
+    hashes = ""
     credits: Counter[tuple[str, str]] = Counter()
     for shard in shards:
         places += shard.places
+        hashes += shard.index_hash
         for licence, attribution, count in shard.credits:
             credits[licence, attribution] += count
     regions = RegionTable.from_points(places)
-    hashes = "".join(shard.index_hash for shard in shards)
     unsigned = Manifest(
         format=FORMAT,
         version=VERSION,
@@ -187,7 +188,7 @@ def _with_regions(shard: WrittenShard, regions: RegionTable) -> ShardRecord:
         region = regions.lookup(*place)
         assert region is not None, "the table is made of these places"
         indices.append(region)
-    files = {name: getattr(shard, name) for name in ShardFiles.model_fields}
+    files = shard.model_dump(include=set(ShardFiles.model_fields))
     return ShardRecord(**files, regions=indices)
 
 

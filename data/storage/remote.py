@@ -45,12 +45,13 @@ class RemoteFiles:
 
     def pieces(self, name: str, requests: Sequence[Request]) -> list[bytes | Exception]:
         """The bytes of each request, or what went wrong with it; all are asked at once."""
-        return self._filesystem.cat_ranges(
-            [self._path(name)] * len(requests),
-            [request.start for request in requests],
-            [request.stop for request in requests],
-            on_error="return",
-        )
+        starts = []
+        stops = []
+        for request in requests:
+            starts.append(request.start)
+            stops.append(request.stop)
+        paths = [self._path(name)] * len(requests)
+        return self._filesystem.cat_ranges(paths, starts, stops, on_error="return")
 
     def reopen(self) -> None:
         """Nothing to do: connections are no file handles."""
