@@ -152,12 +152,15 @@ class SkySense(nn.Module):
         fused = self.fusion(list(series.values()))  # by size: BV G D
         for size, cells in zip(views, fused):
             valid = torch.stack([mask.any(1) for mask in series[size].valid.values()])
-            self._add_fused(views[size], features[size], cells, valid.any(0), grids[size])
+            self._add_fused(
+                views[size], features[size], cells=cells, valid=valid.any(0), grid=grids[size]
+            )
 
     def _add_fused(
         self,
         inputs: Views,
         features: Features,
+        *,
         cells: Tensor,
         valid: Tensor,
         grid: tuple[int, int],
