@@ -93,12 +93,13 @@ def histograms(name: str, bands: Sequence[BandFindings]) -> Figure:
     """
     columns = min(5, max(3, len(bands)))
     rows = -(-len(bands) // columns)
-    figure = Figure(figsize=(WIDTH, PANEL_HEIGHT * rows + 0.2), layout="constrained")
+    figure = Figure(figsize=(WIDTH, PANEL_HEIGHT * rows + 0.4), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis, band in zip(panels, bands):
         _draw_histogram(axis, name, band)
     for axis in panels[len(bands) :]:
         axis.set_axis_off()
+    figure.supxlabel(unit(name), fontsize="medium")
     return figure
 
 

@@ -166,7 +166,7 @@ def class_hex(index: int) -> str:
 
 
 def percent(share: float | None) -> str | None:
-    """A share for a table; None of nothing."""
+    """A share for a table; None where there was nothing to measure."""
     if share is None:
         return None
     return f"{100 * share:.2f} %"

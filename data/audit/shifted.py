@@ -52,7 +52,7 @@ def draw_shifts(dataset: ShardDataset, worst: Sequence[TileShift]) -> Figure:
         _show(
             row[3],
             edges_over(hr, ms, shift),
-            f"moved back {down:+.2f} down, {right:+.2f} right: {tile.correlation_at_best:.2f}",
+            f"shift {down:+.2f} down, {right:+.2f} right undone: {tile.correlation_at_best:.2f}",
         )
     return figure
 

@@ -267,14 +267,14 @@ def _shift(found: Registration | SharedRegistration) -> dict[str, Any]:
 
 
 def share(part: float, whole: float) -> float | None:
-    """A share; None of nothing."""
+    """A share; None where the whole is 0."""
     if not whole:
         return None
     return part / whole
 
 
 def median(counts: Counter[int]) -> int | None:
-    """Lower median of counted numbers; None of none."""
+    """Lower median of counted numbers; None without any."""
     total = counts.total()
     below = 0
     for value, count in sorted(counts.items()):

@@ -9,7 +9,6 @@ import numpy as np
 from data.pages.outlines import CREDIT
 from data.pages.page import Section, Templates
 from data.pages.region_map import region_map
-from data.shards.records import IndexEntry
 from engine.report import curves, expert_maps
 from engine.report.evaluation import Evaluation
 from engine.report.feature_maps import Column, Maps, draw_features
@@ -84,7 +83,8 @@ def _summary(findings: Findings) -> Section:
     run = findings.run
     with_modality: Counter[str] = Counter()
     with_labels = 0
-    for entry in _index_entries(run):
+    for sample in range(len(run.dataset)):
+        entry = run.dataset.entry(sample)
         with_modality.update(entry.modalities)
         if "labels" in entry.members:
             with_labels += 1
@@ -103,11 +103,6 @@ def _summary(findings: Findings) -> Section:
         with_modality=with_modality,
         with_labels=with_labels,
     )
-
-
-def _index_entries(run: RunFiles) -> list[IndexEntry]:
-    """Index entries of all samples."""
-    return [run.dataset.entry(sample) for sample in range(len(run.dataset))]
 
 
 def _packages(environment: dict) -> str:
@@ -213,13 +208,13 @@ def _features(findings: Findings) -> Section:
 
 def _map(run: RunFiles) -> Section:
     regions = run.dataset.regions
-    samples = Counter(run.dataset.region(sample) for sample in range(len(run.dataset)))
-    places = [(entry.lon, entry.lat) for entry in _index_entries(run)]
-    figure = region_map(
-        regions.cells,
-        [samples[region] for region in range(len(regions))],
-        np.array(places),
-    )
+    counts = [0] * len(regions)
+    points = []
+    for sample in range(len(run.dataset)):
+        entry = run.dataset.entry(sample)
+        counts[run.dataset.region(sample)] += 1
+        points.append((entry.lon, entry.lat))
+    figure = region_map(regions.cells, counts, np.array(points))
     return TEMPLATES.section("Where the data lies", "map.html", figure=figure, credit=CREDIT)
 
 

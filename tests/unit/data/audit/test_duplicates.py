@@ -2,6 +2,7 @@
 changed a little."""
 
 import io
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -20,30 +21,21 @@ def test_near_pairs_are_all_pairs(lat, reach):
     side = 6 * reach / DEGREE
     lat = lat + rng.uniform(-side, side, 150)
     lon = 8 + rng.uniform(-side, side, 150) / np.cos(np.radians(lat))
-    found = [
-        (i, j)
-        for block in near(lon, lat, reach)
-        for i, j in zip(block.first.tolist(), block.second.tolist())
-    ]
-    assert len(found) == len(set(found))  # each once
-    expected = {
-        (i, j)
-        for i in range(150)
-        for j in range(i + 1, 150)
-        if abs(lat[i] - lat[j]) * DEGREE <= reach
-        and 1000 * great_circle_km((lon[i], (lat[i] + lat[j]) / 2), (lon[j], (lat[i] + lat[j]) / 2))
-        <= reach
-    }
+    pairs = []
+    for block in near(lon, lat, reach):
+        pairs += zip(block.first.tolist(), block.second.tolist())
+    assert len(pairs) == len(set(pairs))  # each once
+    expected = set()
+    for i, j in combinations(range(150), 2):
+        middle = (lat[i] + lat[j]) / 2
+        across = 1000 * great_circle_km((lon[i], middle), (lon[j], middle))
+        if across <= reach and abs(lat[i] - lat[j]) * DEGREE <= reach:
+            expected.add((i, j))
     assert len(expected) > 100
-    assert set(found) ^ expected <= {
-        pair
-        for pair in expected | set(found)  # only what lies on the limit
-        if abs(
-            abs(lon[pair[0]] - lon[pair[1]]) * DEGREE * np.cos(np.radians(lat[list(pair)].mean()))
-            - reach
-        )
-        < 1e-3 * reach
-    }
+    for i, j in set(pairs) ^ expected:  # they differ only in pairs that lie on the limit
+        shrink = np.cos(np.radians((lat[i] + lat[j]) / 2))
+        across = abs(lon[i] - lon[j]) * DEGREE * shrink
+        assert across == pytest.approx(reach, rel=1e-3)
 
 
 def test_overlapping_footprints():
@@ -52,9 +44,9 @@ def test_overlapping_footprints():
     lat = 50 + metres[:, 1] / DEGREE
     lon = 3 + metres[:, 0] / DEGREE / np.cos(np.radians(lat))
     found = overlapping(lon, lat, cells, listed=10)
-    assert (
-        found.first == [(0, 1), (3, 4)] and found.count == 2
-    )  # 640 m apart for two of 64 cells; 350 m for 64 and 6
+    # Two tiles of 64 cells overlap up to 640 m apart, one of 64 and one of 6 up to 350 m.
+    assert found.first == [(0, 1), (3, 4)]
+    assert found.count == 2
     assert overlapping(lon, lat, cells, listed=1).first == [(0, 1)]
     assert overlapping(lon[:0], lat[:0], cells[:0], listed=5).count == 0
 
@@ -98,7 +90,8 @@ def test_what_has_no_picture_hash():
         picture_hash(scene(0), np.arange(64).reshape(8, 8) > 40) is None
     )  # less than half is valid
     assert picture_hash(np.random.default_rng(0).normal(size=(6, 6)), np.ones((6, 6), bool)) is None
-    image, valid = scene(1), np.ones((8, 8), bool)
+    image = scene(1)
+    valid = np.ones((8, 8), bool)
     valid[0, 0] = False
     spoilt = image.copy()
     spoilt[:32, :32] = 1e6

@@ -31,7 +31,8 @@ def displaced(rng: np.random.Generator, cells: int, detail: float, down: int, ri
     """The same ground twice: high resolution moved by whole pixels, and 10 m means with another
     gain and noise."""
     ground = texture(rng, cells + 2 * BORDER, detail)
-    edge, side = BORDER * HR_PIXELS, cells * HR_PIXELS
+    edge = BORDER * HR_PIXELS
+    side = cells * HR_PIXELS
     fine = ground[edge - down : edge - down + side, edge - right : edge - right + side]
     true = ground[edge : edge + side, edge : edge + side]
     coarse = true.reshape(cells, HR_PIXELS, cells, HR_PIXELS).mean((1, 3))
@@ -43,7 +44,8 @@ def displaced(rng: np.random.Generator, cells: int, detail: float, down: int, ri
 )
 @pytest.mark.parametrize("detail, cloud", [(0.6, 0.0), (1.5, 0.0), (0.8, 0.3)])
 def test_a_known_shift_is_found(down, right, detail, cloud):
-    cells, rng = 32, np.random.default_rng([down + 200, right + 200])
+    cells = 32
+    rng = np.random.default_rng([down + 200, right + 200])
     fine, coarse = displaced(rng, cells, detail, down, right)
     valid = gaussian_filter(rng.normal(size=(cells, cells)), 3)
     valid = valid >= np.quantile(valid, cloud)
@@ -70,7 +72,9 @@ def test_invalid_high_resolution_has_no_say():
 
 
 def test_correlations_are_pearsons_over_the_pixels_valid_in_both():
-    rng, reach, side = np.random.default_rng(2), 3, 12
+    rng = np.random.default_rng(2)
+    reach = 3
+    side = 12
     a, b = rng.normal(5, 2, (2, side, side))
     a_valid, b_valid = rng.random((2, side, side)) > 0.3
     surface, count = masked_correlation(MaskedImage(a, a_valid), MaskedImage(b, b_valid), reach)
@@ -96,15 +100,17 @@ def test_correlations_are_pearsons_over_the_pixels_valid_in_both():
 @pytest.mark.parametrize("detail", [0.25, 1.0, 2.0])
 def test_unrelated_textures_give_no_answer(detail):
     """False answers on pairs of different ground; docs/audit.md has the rates of more sizes."""
-    rng, cells, trials = np.random.default_rng(3), LEAST_CELLS, 100
+    rng = np.random.default_rng(3)
+    cells = LEAST_CELLS
+    trials = 100
     whole = np.ones((cells, cells), bool)
-    told = 0
+    answered = 0
     for _ in range(trials):
         fine = texture(rng, cells, detail, pixels=8)
         coarse = texture(rng, cells, detail, pixels=8).reshape(cells, 8, cells, 8).mean((1, 3))
-        told += register(MaskedImage(fine, whole), MaskedImage(coarse, whole)).shift is not None
-    print(f"unrelated textures of {detail} cells: {told} of {trials} answered")
-    assert told <= 0.02 * trials
+        answered += register(MaskedImage(fine, whole), MaskedImage(coarse, whole)).shift is not None
+    print(f"unrelated textures of {detail} cells: {answered} of {trials} answered")
+    assert answered <= 0.02 * trials
 
 
 @pytest.mark.parametrize(
@@ -132,7 +138,8 @@ def test_what_cannot_be_judged_says_why(cells, fine, words):
 
 def test_two_peaks_are_not_one():
     """A ground that repeats itself, such as an orchard, fits at several shifts."""
-    cells, grid = 32, np.arange(32 * HR_PIXELS) / HR_PIXELS
+    cells = 32
+    grid = np.arange(cells * HR_PIXELS) / HR_PIXELS
     stripes = np.sin(2 * np.pi * grid / 3)[:, None] + np.sin(2 * np.pi * grid / 3)[None]
     coarse = stripes.reshape(cells, HR_PIXELS, cells, HR_PIXELS).mean((1, 3))
     whole = np.ones((cells, cells), bool)
@@ -147,12 +154,10 @@ def test_two_peaks_are_not_one():
 @pytest.mark.parametrize("down, right", [(0, 0), (32, -16)])
 def test_small_tiles_share_a_shift(down, right):
     """Alone a tile of 6 x 6 cells under strong noise says nothing."""
-    rng, whole, pool, parts = (
-        np.random.default_rng(6),
-        np.ones((6, 6), bool),
-        Pool(),
-        [Pool(), Pool()],
-    )
+    rng = np.random.default_rng(6)
+    whole = np.ones((6, 6), bool)
+    pool = Pool()
+    parts = [Pool(), Pool()]
     for number in range(100):
         fine, coarse = displaced(rng, 6, 0.8, down, right)
         coarse = coarse + 2 * coarse.std() * rng.normal(size=coarse.shape)
@@ -169,16 +174,19 @@ def test_small_tiles_share_a_shift(down, right):
 
 
 def test_small_tiles_of_other_ground_share_nothing():
-    rng, whole, told, trials = np.random.default_rng(7), np.ones((6, 6), bool), 0, 30
+    rng = np.random.default_rng(7)
+    whole = np.ones((6, 6), bool)
+    answered = 0
+    trials = 30
     for _ in range(trials):
         pool = Pool()
         for _ in range(LEAST_TILES):
             fine, other = (texture(rng, 6, 1.0, pixels=8) for _ in range(2))
             coarse = other.reshape(6, 8, 6, 8).mean((1, 3))
             pool.add(MaskedImage(fine, whole), MaskedImage(coarse, whole))
-        told += pool.judge().shift is not None
-    print(f"pools of {LEAST_TILES} unrelated tiles: {told} of {trials} answered")
-    assert told <= 0.02 * trials
+        answered += pool.judge().shift is not None
+    print(f"pools of {LEAST_TILES} unrelated tiles: {answered} of {trials} answered")
+    assert answered <= 0.02 * trials
     assert Pool().judge().reason == f"fewer than {LEAST_TILES} tiles"
 
 
@@ -199,30 +207,36 @@ def test_real_days_of_sentinel_2(shards):
     bright, valid, clear = flanders(shards)
     rng = np.random.default_rng(5)
     for cells in (24, 32, 48):
-        told, errors, false, trials = 0, [], 0, 60
+        answered = 0
+        errors = []
+        false = 0
+        trials = 60
         for _ in range(trials):
             one, other = rng.choice(clear, 2, replace=False)
             corner = rng.integers(3, 64 - cells - 2, 2)
             window = (other, *(slice(at, at + cells) for at in corner))
-            whole, shift = np.ones((cells, cells), bool), rng.uniform(-2.5, 2.5, 2)
+            whole = np.ones((cells, cells), bool)
+            shift = rng.uniform(-2.5, 2.5, 2)
             reference = MaskedImage(bright[window], valid[window])
             in_place = MaskedImage(enlarged(bright[one], cells, corner), whole)
             displaced_by = MaskedImage(enlarged(bright[one], cells, corner - shift), whole)
             still = register(in_place, reference)
             moved = register(displaced_by, reference)
             if still.shift and moved.shift:
-                told += 1
+                answered += 1
                 errors.append(np.abs(np.array(moved.shift) - still.shift - shift).max())
             turned = np.rot90(
                 enlarged(bright[one], cells, rng.integers(3, 64 - cells - 2, 2)), rng.integers(1, 4)
             )
             false += register(MaskedImage(turned, whole), reference).shift is not None
         print(
-            f"{cells} cells: {told} of {trials} pairs of days answered, error of the shift: median "
-            f"{np.median(errors):.2f}, 95 % {np.percentile(errors, 95):.2f} cells; "
+            f"{cells} cells: {answered} of {trials} pairs of days answered, error of the shift: "
+            f"median {np.median(errors):.2f}, 95 % {np.percentile(errors, 95):.2f} cells; "
             f"other ground: {false} answered"
         )
-        assert told > trials / 3 and np.percentile(errors, 90) < 0.3 and false <= 0.02 * trials
+        assert answered > trials / 3
+        assert np.percentile(errors, 90) < 0.3
+        assert false <= 0.02 * trials
 
 
 @pytest.mark.slow
@@ -230,8 +244,10 @@ def test_real_days_agree_with_each_other(shards):
     """Every pair of days gives a shift; one position a day explains them all if the shifts are
     right."""
     bright, valid, clear = flanders(shards)
-    whole, days = np.ones((64, 64), bool), clear[::4]
-    equations, shifts = [], []
+    whole = np.ones((64, 64), bool)
+    days = clear[::4]
+    equations = []
+    shifts = []
     for i, one in enumerate(days):
         for j, other in enumerate(days[:i]):
             fine = MaskedImage(np.kron(bright[one], np.ones((4, 4))), whole)
