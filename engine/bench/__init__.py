@@ -1,2 +1,1 @@
-"""Measuring functions against each other: timing, memory and tables here, what is compared in
-``cases``."""
+"""Measuring functions against each other: timing, memory, tables. The cases are in ``cases``."""
