@@ -259,9 +259,12 @@ def _layer_rows(path: Path, layer: Layer) -> Iterator[tuple[np.ndarray, list[Tag
         path, layer=layer.name, columns=names, batch_size=BATCH, use_pyarrow=True
     )
     with reading(path), stream as (meta, batches):
+        geometry = meta["geometry_name"]
+        if not geometry:
+            geometry = DEFAULT_GEOMETRY
         for batch in batches:
             rows = batch.to_pydict()
-            wkb = rows[meta["geometry_name"] or DEFAULT_GEOMETRY]
+            wkb = rows[geometry]
             columns = [rows[name] for name in names]
             yield shapes_of(wkb), tags_of_columns(names, columns, count=len(wkb))
 

@@ -137,10 +137,20 @@ def reading(path: File, kind: str) -> Iterator[None]:
     except InputError:
         raise
     except READING_ERRORS as error:
-        message = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
         raise InputError(
-            f"{path}: expected {kind}, found a damaged or other file ({message})"
+            f"{path}: expected {kind}, found a damaged or other file ({_reason(error)})"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What a library says, on one line. rasterio hides the reason of GDAL in the cause."""
+    source: BaseException = error
+    if error.__cause__ is not None:
+        source = error.__cause__
+    message = " ".join(str(source).split())
+    if not message:
+        return type(error).__name__
+    return message
 
 
 def need_file(path: File) -> None:

@@ -137,7 +137,8 @@ def _parse_metadata(root: ElementTree.Element) -> _Metadata:
     offsets = dict.fromkeys(BAND_OF_ID, 0.0)
     elements = list(root.iter("BOA_ADD_OFFSET"))
     for element in elements:
-        offsets[BAND_OF_ID[int(element.attrib["band_id"])]] = float(element.text or "")
+        band = BAND_OF_ID[int(element.attrib["band_id"])]
+        offsets[band] = float(str(element.text))
     if baseline >= FIRST_BASELINE_WITH_OFFSET and not elements:
         raise ValueError("baseline 04.00 or later without BOA_ADD_OFFSET")
     return _Metadata(day=start.date().isoformat(), scale=1 / quantity, offsets=offsets)
