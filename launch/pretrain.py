@@ -13,7 +13,7 @@ from engine.config.load import load
 from engine.distributed.collectives import is_first_rank, together
 from engine.distributed.ranks import run_on_ranks
 from engine.doctor.report import banner
-from engine.profile.report import alone
+from engine.profile.report import default_to_one_rank
 from engine.training.trainer import train
 from launch import cli
 from launch.options import add_config_options, add_launcher_option
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train as a rank of a launcher, or without one in this process alone."""
-    alone()
+    default_to_one_rank()
     return train_on_ranks(options)
 
 

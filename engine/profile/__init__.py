@@ -1,1 +1,1 @@
-"""What a training step takes, by measuring."""
+"""Measures what a training step takes."""

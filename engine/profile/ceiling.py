@@ -1,16 +1,22 @@
-"""What a device reaches on one large matrix product: the yardstick for the FLOP/s of a training
-step."""
+"""Speed of a device on a large matrix product: the yardstick for the FLOP/s of a training step."""
 
 import torch
 from torch.utils.benchmark import Timer
 
-SIZES = {"cuda": 8192, "cpu": 2048}  # large enough that its edges do not count
+SIZES = {"cuda": 8192, "cpu": 2048}  # sides so large that edges do not count
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, size: int, seconds: float = 2.0) -> float:
-    """FLOP/s of a square product of side ``size``: a multiply-add counts as two; median of repeats
-    over ``seconds``."""
-    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    """FLOP/s of a square matrix product; a multiply-add counts as two.
+
+    Args:
+        device: where it runs.
+        dtype: of both matrices.
+        size: their side.
+        seconds: how long it is repeated; the median counts.
+    """
+    a = torch.randn(size, size, device=device).to(dtype)
+    b = torch.randn(size, size, device=device).to(dtype)
     product = torch.empty_like(a)  # made once: its allocation is not measured
     timer = Timer(
         "torch.mm(a, b, out=product)",

@@ -8,23 +8,31 @@ from data.pages.style import FAINT, FUSED, PLAIN, WIDTH, colour
 
 ROWS = 12  # operators drawn
 SMALL = 0.001  # parts below this share of the step are left out
+NAME_LENGTH = 60  # characters drawn of an operator's name
 WAIT = colour("hr")
 
 
-def picture(found: dict) -> Figure:
-    """Left: parts of the traced step. Right: every timed step. Below: operators. ``found`` as the
-    command writes it."""
+def picture(record: dict) -> Figure:
+    """Draw a report.
+
+    Left: parts of the traced step. Right: all timed steps. Below: operators.
+
+    Args:
+        record: the report as the command writes it.
+    """
     figure = Figure(figsize=(WIDTH, 7.0), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.05))
-    parts, steps = top.subplots(1, 2, width_ratios=(10, 9))
-    _parts(parts, found["traced_step"])
-    _steps(steps, found)
-    _operators(bottom.subplots(), found)
-    hardware, training = found["hardware"], found["training"]
+    panels = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.05))
+    parts, steps = panels[0, 0].subplots(1, 2, width_ratios=(10, 9))
+    _parts(parts, record["traced_step"])
+    _steps(steps, record)
+    _operators(panels[1, 0].subplots(), record)
+    hardware = record["hardware"]
+    training = record["training"]
     figure.suptitle(
-        f"{found['configuration'].split()[0]}, {place(hardware)}, {hardware['type']}: "
-        f"{short(found['step_seconds']['median'])} a step, {found['samples_per_second']:.3g} samples/s, MFU "
-        f"{100 * found['flops']['mfu']:.1f} %, {training['applied']} of {training['steps']} steps applied",
+        f"{record['configuration'].split()[0]}, {place(hardware)}, {hardware['type']}: "
+        f"{short(record['step_seconds']['median'])} a step, "
+        f"{record['samples_per_second']:.3g} samples/s, MFU {100 * record['flops']['mfu']:.1f} %, "
+        f"{training['applied']} of {training['steps']} steps applied",
         fontsize=10.5,
     )
     return figure
@@ -32,31 +40,32 @@ def picture(found: dict) -> Figure:
 
 def place(hardware: dict) -> str:
     """How many ranks on what."""
-    return f"{hardware['ranks']} rank{'s' * (hardware['ranks'] > 1)} on {hardware['device']}"
+    if hardware["ranks"] == 1:
+        return f"1 rank on {hardware['device']}"
+    return f"{hardware['ranks']} ranks on {hardware['device']}"
 
 
 def short(seconds: float) -> str:
-    """A time in the unit that suits it, three digits."""
+    """A time in the unit that suits it, with three digits."""
     if seconds >= 100:
         return f"{seconds:,.0f} s"
-    return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
+    if seconds >= 1:
+        return f"{seconds:.3g} s"
+    return f"{1e3 * seconds:.3g} ms"
 
 
 def _parts(axis: Axes, traced: dict) -> None:
-    """Bars from top to bottom in the order of the step, and communication, which lies inside them."""
-    whole, exchange = traced["seconds"], traced["communication"]["seconds"]
-    rows = {name: seconds for name, seconds in traced["parts"].items() if seconds >= SMALL * whole}
-    for place, seconds in enumerate([*rows.values(), exchange]):
-        axis.barh(place, seconds, 0.72, color=PLAIN if place < len(rows) else colour("sar"))
-        axis.annotate(
-            f"{short(seconds)}, {100 * seconds / whole:.1f} %",
-            (seconds, place),
-            (4, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-        )
-    axis.set_yticks(range(len(rows) + 1), [*rows, "of these, communication"])
+    """Bars from top to bottom in the order of the step; communication, inside them, comes last."""
+    whole = traced["seconds"]
+    names: list[str] = []
+    for name, seconds in traced["parts"].items():
+        if seconds >= SMALL * whole:
+            _bar(axis, len(names), seconds, label=_share(seconds, whole), shade=PLAIN)
+            names.append(name)
+    exchange = traced["communication"]["seconds"]
+    _bar(axis, len(names), exchange, label=_share(exchange, whole), shade=colour("sar"))
+    names.append("of these, communication")
+    axis.set_yticks(range(len(names)), names)
     axis.set(
         xlabel="seconds",
         title=f"Parts of one step with the profiler on, {short(whole)}, mean over ranks",
@@ -66,18 +75,27 @@ def _parts(axis: Axes, traced: dict) -> None:
     axis.grid(False, axis="y")
 
 
-def _steps(axis: Axes, found: dict) -> None:
-    """A bar a timed step, its wait for data at the foot."""
-    step, waits = found["step_seconds"], found["data_wait"]["all"]
-    numbers = range(found["counts"]["warmup"], found["counts"]["warmup"] + len(waits))
-    axis.bar(numbers, step["all"], 0.8, color=FAINT, label="step")
-    axis.bar(
-        numbers,
-        waits,
-        0.8,
-        color=WAIT,
-        label=f"waiting for data, {100 * found['data_wait']['share']:.1f} %",
+def _share(seconds: float, whole: float) -> str:
+    return f"{short(seconds)}, {100 * seconds / whole:.1f} %"
+
+
+def _bar(axis: Axes, row: int, seconds: float, *, label: str, shade: str) -> None:
+    """A bar with its label to the right."""
+    axis.barh(row, seconds, 0.72, color=shade)
+    axis.annotate(
+        label, (seconds, row), (4, 0), textcoords="offset points", va="center", fontsize=8
     )
+
+
+def _steps(axis: Axes, record: dict) -> None:
+    """A bar for each timed step, with its wait for data at the foot."""
+    step = record["step_seconds"]
+    waits = record["data_wait"]["all"]
+    first = record["counts"]["warmup"]
+    numbers = range(first, first + len(waits))
+    wait_label = f"waiting for data, {100 * record['data_wait']['share']:.1f} %"
+    axis.bar(numbers, step["all"], 0.8, color=FAINT, label="step")
+    axis.bar(numbers, waits, 0.8, color=WAIT, label=wait_label)
     axis.axhline(
         step["median"],
         color=PLAIN,
@@ -94,28 +112,28 @@ def _steps(axis: Axes, found: dict) -> None:
     axis.legend(loc="upper right", ncols=3, fontsize=8)
 
 
-def _operators(axis: Axes, found: dict) -> None:
-    """The largest by self time."""
-    rows = found["operators"][:ROWS]
-    cuda = found["hardware"]["kind"] == "cuda"
-    for place, row in enumerate(rows):
-        axis.barh(place, row["seconds"], 0.72, color=FUSED if cuda else colour("ms"))
-        axis.annotate(
-            f"{100 * row['share']:.1f} %, {row['calls']:,} calls",
-            (row["seconds"], place),
-            (4, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-        )
-    axis.set_yticks(
-        range(len(rows)),
-        [row["name"] if len(row["name"]) <= 60 else row["name"][:57] + "..." for row in rows],
-    )
-    what = "kernels by device time" if cuda else "operators by their own CPU time"
+def _operators(axis: Axes, record: dict) -> None:
+    """The largest operators by self time."""
+    what = "operators by their own CPU time"
+    shade = colour("ms")
+    if record["hardware"]["kind"] == "cuda":
+        what = "kernels by device time"
+        shade = FUSED
+    names: list[str] = []
+    for row in record["operators"][:ROWS]:
+        label = f"{100 * row['share']:.1f} %, {row['calls']:,} calls"
+        _bar(axis, len(names), row["seconds"], label=label, shade=shade)
+        names.append(_shortened(row["name"]))
+    axis.set_yticks(range(len(names)), names)
     axis.set(
         xlabel="seconds", title=f"Largest {what}, rank 0, share of the step with the profiler on"
     )
     axis.invert_yaxis()
     axis.margins(x=0.2)
     axis.grid(False, axis="y")
+
+
+def _shortened(name: str) -> str:
+    if len(name) <= NAME_LENGTH:
+        return name
+    return name[: NAME_LENGTH - 3] + "..."

@@ -1,8 +1,9 @@
-"""What a trace of torch.profiler says of one training step: time by part, communication, how long
-the device worked.
+"""Reads one training step from a trace of torch.profiler: time by part, communication, busy device.
 
-Read from the Chrome trace, the one form that joins spans, kernels and the calls that launched them.
-Its times are microseconds on one clock; all results are seconds.
+The source is the Chrome trace, the one form that joins spans, kernels and the calls that launched
+them. torch's own summary, ``key_averages``, adds up times by name; it knows neither overlap nor
+gaps, so it cannot tell which communication is hidden. Times in the trace are microseconds on one
+clock; all results are seconds.
 """
 
 import json
@@ -11,19 +12,37 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from engine.training.step import SPAN
 
 STEP = "step"  # the span around the whole step, synchronised at both ends
 OTHER = "between the parts"
-_DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")  # categories of what runs on a GPU ...
-_LAUNCH = (
-    "cuda_runtime",
-    "cuda_driver",
-)  # ... and of the calls that start it, joined by "correlation"
+_DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")  # categories of what runs on a GPU
+_LAUNCH = ("cuda_runtime", "cuda_driver")  # categories of the calls that start it
 _MICRO = 1e-6
 
-Interval = tuple[float, float]  # begin, end
+
+class Interval(NamedTuple):
+    """From one time to another."""
+
+    begin: float
+    end: float
+
+
+class Span(NamedTuple):
+    """A part of the step."""
+
+    begin: float
+    end: float
+    name: str
+
+
+class KernelStart(NamedTuple):
+    """When a kernel was launched by the host, and when it began on the device."""
+
+    launched: float
+    began: float
 
 
 @dataclass(frozen=True)
@@ -32,95 +51,128 @@ class StepTrace:
 
     step: float
     parts: dict[str, float]  # in the order of the step; they add up to it
-    communication: (
-        float  # while an exchange between ranks ran, waiting for the slowest rank included
-    )
+    communication: float  # exchanges between ranks, waiting for the slowest rank included
     exposed: float | None  # of these, while no other kernel ran; None on a CPU
     busy: float | None  # while any kernel ran; None on a CPU
 
 
 def read_trace(path: Path) -> StepTrace:
-    """The one step in a file that ``torch.profiler`` exported."""
+    """Read the one step in a file that ``torch.profiler`` exported."""
     with open(path, encoding="utf-8") as file:
         return summarise(json.load(file)["traceEvents"])
 
 
 def summarise(events: Iterable[dict]) -> StepTrace:
-    """Events of one step: a span named STEP around spans whose names begin with SPAN, and what ran
-    meanwhile.
+    """Sum up the events of one step.
 
-    On a CPU a part is its span. On a GPU the host runs ahead: there a part lasts from the first
-    kernel launched in its span to the first kernel of the next part, and so has the gaps between
-    its kernels.
+    On a CPU a part is its span. On a GPU the host runs ahead, so there a part lasts from the first
+    kernel that was launched in its span to the first kernel of the next part; it includes the gaps
+    between its kernels.
+
+    Args:
+        events: a span named ``STEP`` around spans whose names begin with ``SPAN``, and what ran
+            meanwhile.
     """
     events = [event for event in events if event.get("ph") == "X"]
     notes = [event for event in events if event.get("cat") == "user_annotation"]
-    [whole] = [_interval(event) for event in notes if event["name"] == STEP]
-    spans = sorted(
-        (*_interval(event), event["name"].removeprefix(SPAN))
-        for event in notes
-        if event["name"].startswith(SPAN)
-    )
     kernels = [event for event in events if event.get("cat") in _DEVICE]
-    everything = [_interval(event) for event in kernels]
-    exchange = [_interval(event) for event in notes if event["name"].startswith("gloo:")]
-    exchange += [_interval(event) for event in kernels if event["name"].startswith("nccl")]
-    exposed = busy = None
+    [whole] = [_interval(event) for event in notes if event["name"] == STEP]
+    spans = _spans(notes)
+    exchanges = []
+    for event in notes:
+        if event["name"].startswith("gloo:"):
+            exchanges.append(_interval(event))
+    compute = []
+    for event in kernels:
+        if event["name"].startswith("nccl"):
+            exchanges.append(_interval(event))
+        else:
+            compute.append(_interval(event))
+    exposed = None
+    busy = None
     if kernels:
-        launched = {
-            event["args"]["correlation"]: event["ts"]
-            for event in events
-            if event.get("cat") in _LAUNCH and "correlation" in event.get("args", {})
-        }
-        starts = [
-            (launched[event["args"]["correlation"]], event["ts"])
-            for event in kernels
-            if event["args"]["correlation"] in launched
-        ]  # one from outside the step belongs to no part
-        spans = on_device(spans, starts, whole)
-        busy = covered(everything)
-        compute = [_interval(event) for event in kernels if not event["name"].startswith("nccl")]
-        exposed = busy - covered(compute)
-    parts = {name: 0.0 for *_, name in spans}
-    for begin, end, name in spans:
-        parts[name] += end - begin
-    parts[OTHER] = whole[1] - whole[0] - sum(parts.values())
+        spans = on_device(spans, _kernel_starts(events, kernels), whole)
+        busy_time = covered([_interval(event) for event in kernels])
+        busy = _MICRO * busy_time
+        exposed = _MICRO * (busy_time - covered(compute))
     return StepTrace(
-        step=_MICRO * (whole[1] - whole[0]),
-        parts={name: _MICRO * time for name, time in parts.items()},
-        communication=_MICRO * covered(exchange),
-        exposed=None if exposed is None else _MICRO * exposed,
-        busy=None if busy is None else _MICRO * busy,
+        step=_MICRO * (whole.end - whole.begin),
+        parts=_parts(spans, whole),
+        communication=_MICRO * covered(exchanges),
+        exposed=exposed,
+        busy=busy,
     )
 
 
-def on_device(spans: Sequence[tuple], starts: Sequence[Interval], whole: Interval) -> list[tuple]:
-    """Spans (begin, end, name) of the host as the device saw them; they fill ``whole``.
+def _spans(notes: Iterable[dict]) -> list[Span]:
+    """The parts of the step on the host, in order."""
+    spans = []
+    for event in notes:
+        if event["name"].startswith(SPAN):
+            begin, end = _interval(event)
+            spans.append(Span(begin, end, event["name"].removeprefix(SPAN)))
+    return sorted(spans)
 
-    ``starts``: when each kernel was launched and when it began. A span without kernels keeps its
-    time if the device had not begun, and has none if it ran beside the kernels of others.
+
+def _parts(spans: Iterable[Span], whole: Interval) -> dict[str, float]:
+    """Seconds by part, and those between the parts."""
+    parts: dict[str, float] = {}
+    for begin, end, name in spans:
+        parts[name] = parts.get(name, 0.0) + (end - begin)
+    parts[OTHER] = whole.end - whole.begin - sum(parts.values())
+    return {name: _MICRO * time for name, time in parts.items()}
+
+
+def _kernel_starts(events: Iterable[dict], kernels: Iterable[dict]) -> list[KernelStart]:
+    """Join kernels with the calls that launched them.
+
+    A kernel that was launched outside the step belongs to no part and is left out.
     """
-    begins = [begin for begin, *_ in spans]
-    first: dict[int, float] = {}
-    for launch, start in starts:
-        place = bisect_right(begins, launch) - 1
-        if place >= 0 and launch <= spans[place][1]:
-            first[place] = min(start, first.get(place, start))
-    idle = min(first.values(), default=whole[1])  # until here
-    borders = [
-        (first.get(place, begin), name)
-        for place, (begin, end, name) in enumerate(spans)
-        if place in first or end <= idle
-    ]
-    borders[0] = (whole[0], borders[0][1])  # what the first part waits for is its own
-    return [
-        (begin, end, name) for (begin, name), (end, _) in pairwise(borders + [(whole[1], None)])
-    ]
+    launches = {}
+    for event in events:
+        if event.get("cat") in _LAUNCH and "correlation" in event.get("args", {}):
+            launches[event["args"]["correlation"]] = event["ts"]
+    starts = []
+    for event in kernels:
+        launched = launches.get(event["args"]["correlation"])
+        if launched is not None:
+            starts.append(KernelStart(launched, event["ts"]))
+    return starts
 
 
-def covered(intervals: Iterable[Interval]) -> float:
+def on_device(spans: Sequence[Span], starts: Iterable[KernelStart], whole: Interval) -> list[Span]:
+    """The spans of the host as the device saw them; they fill ``whole``.
+
+    A span without kernels keeps its time if the device had not begun. It has none if it ran beside
+    the kernels of other spans.
+
+    Args:
+        spans: of the host, in order.
+        starts: of all kernels.
+        whole: the step.
+    """
+    begins = [span.begin for span in spans]
+    first: dict[int, float] = {}  # number of the span -> begin of its first kernel
+    for launched, began in starts:
+        number = bisect_right(begins, launched) - 1
+        if number >= 0 and launched <= spans[number].end:
+            first[number] = min(began, first.get(number, began))
+    device_began = min(first.values(), default=whole.end)
+    names = []
+    borders = []
+    for number, span in enumerate(spans):
+        if number in first or span.end <= device_began:
+            names.append(span.name)
+            borders.append(first.get(number, span.begin))
+    borders[0] = whole.begin  # what the first part waits for belongs to it
+    borders.append(whole.end)
+    return [Span(begin, end, name) for name, (begin, end) in zip(names, pairwise(borders))]
+
+
+def covered(intervals: Iterable[tuple[float, float]]) -> float:
     """Length of the union of intervals."""
-    total, reached = 0.0, float("-inf")
+    total = 0.0
+    reached = float("-inf")
     for begin, end in sorted(intervals):
         total += max(0.0, end - max(begin, reached))
         reached = max(reached, end)
@@ -128,4 +180,4 @@ def covered(intervals: Iterable[Interval]) -> float:
 
 
 def _interval(event: dict) -> Interval:
-    return event["ts"], event["ts"] + event["dur"]
+    return Interval(event["ts"], event["ts"] + event["dur"])

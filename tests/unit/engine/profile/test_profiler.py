@@ -17,15 +17,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from engine.cost.count import StepFlops
 from engine.profile.ceiling import matmul_rate
 from engine.profile.figure import picture, short
-from engine.profile.profiler import (
-    RankFigures,
-    figures,
-    operators,
-    peak_memory,
-    processor,
-    training,
-)
-from engine.profile.report import check_outputs, publish, text
+from engine.profile.hardware import peak_memory, processor
+from engine.profile.report import check_outputs, publish
+from engine.profile.summary import RankFigures, figures, operators, training
+from engine.profile.text import text
 from engine.profile.trace import OTHER, STEP, StepTrace, covered, read_trace, summarise
 from engine.training.step import StepReport, part
 
@@ -112,13 +107,15 @@ def test_gpu_step_is_cut_where_the_device_changes_parts():
 
 def test_real_trace_and_operators(tmp_path):
     a = torch.randn(64, 64)
-    with profile(activities=[ProfilerActivity.CPU], acc_events=True) as profiler:
-        with record_function(STEP):
-            with part("student"):
-                for _ in range(3):
-                    a @ a
-            with part("losses"):
-                a.exp().sum()
+    with (
+        profile(activities=[ProfilerActivity.CPU], acc_events=True) as profiler,
+        record_function(STEP),
+    ):
+        with part("student"):
+            for _ in range(3):
+                a @ a
+        with part("losses"):
+            a.exp().sum()
     profiler.export_chrome_trace(str(tmp_path / "trace.json"))
     averages = {row.key: row for row in profiler.key_averages()}
     found = read_trace(tmp_path / "trace.json")
@@ -156,7 +153,7 @@ def ranks():
 
 
 def test_figures_over_ranks():
-    found = figures(ranks(), batch=4, flops=FLOPS, size=2048)
+    found = figures(ranks(), batch=4, flops=FLOPS, matmul_side=2048)
     assert found["step_seconds"] == {"median": 2.0, "min": 2.0, "max": 5.0, "all": [2.0, 5.0, 2.0]}
     assert found["samples_per_second"] == 2.0
     assert found["data_wait"]["all"] == [0.1, 0.4, 0.3]
@@ -186,7 +183,10 @@ def test_figures_over_ranks():
 def test_figures_of_a_gpu():
     trace = StepTrace(2.0, {"student": 2.0}, 0.5, 0.25, 1.5)
     found = figures(
-        [RankFigures([2.0], [0.0], {"resident": 1, "allocated": 7}, 1e12, trace)], 1, FLOPS, 8192
+        [RankFigures([2.0], [0.0], {"resident": 1, "allocated": 7}, 1e12, trace)],
+        batch=1,
+        flops=FLOPS,
+        matmul_side=8192,
     )
     assert (
         found["traced_step"]["busy_share"] == 0.75
@@ -222,15 +222,15 @@ def test_training_says_what_was_not_trained():
     assert bad["applied"] == 1 and not bad["finite"] and bad["losses"] == [3.0, None]
 
 
-def whole(reports=(report(3.0), report(2.0))):
+def whole(reports=None):
     """A report as the command makes it."""
     return {
         "configuration": "x.json",
         "hardware": {"device": "chip", "kind": "cpu", "ranks": 2, "threads": 1, "type": "float32"},
         "environment": {"git": "abc", "packages": {"torch": "2", "deepspeed": "0"}},
         "counts": {"warmup": 1, "timed": 3, "traced": 2, "batch": 4, "parameters": 10**6},
-        "training": training(reports),
-        **figures(ranks(), 4, FLOPS, 2048),
+        "training": training(reports or [report(3.0), report(2.0)]),
+        **figures(ranks(), batch=4, flops=FLOPS, matmul_side=2048),
         "operators": [{"name": "aten::mm", "calls": 7, "seconds": 0.5, "share": 0.1}],
     }
 
@@ -274,13 +274,16 @@ def test_picture_has_the_figures():
 )
 def test_outputs_are_checked_first(tmp_path, option, name):
     (tmp_path / "file").touch()
-    paths = {"json": None, "plot": None, "trace": None} | {option: tmp_path / name}
+    paths = {"json_file": None, "plot": None, "trace": None}
+    paths["json_file" if option == "json" else option] = tmp_path / name
     with pytest.raises(ValueError, match=f"^--{option}: expected .*{re.escape(name)}"):
-        check_outputs(paths["json"], paths["plot"], paths["trace"])
+        check_outputs(**paths)
 
 
 def test_folder_of_traces_is_made(tmp_path):
-    check_outputs(tmp_path / "x.json", tmp_path / "x.png", tmp_path / "a" / "b")
+    check_outputs(
+        json_file=tmp_path / "x.json", plot=tmp_path / "x.png", trace=tmp_path / "a" / "b"
+    )
     assert (tmp_path / "a" / "b").is_dir()
 
 
