@@ -1,4 +1,4 @@
-"""The machine: processors, memory, limits, torch and what it sees."""
+"""The machine: processors, memory, limits, torch and the devices that it sees."""
 
 import os
 import platform
@@ -10,25 +10,24 @@ from pathlib import Path
 
 import torch
 
-from engine.doctor.fact import ACTIVE, MISSING, OFF, Fact, found
+from engine.doctor.fact import Fact, active, check, missing, off
 
 GIB = 2**30
 SHARED = Path("/dev/shm")
 RANK_SHARED = 66 * 2**20  # bytes of it that DeepSpeed maps for a CPU rank
-HEADERS = (
-    "cusparse.h",
-    "cublas_v2.h",
-    "cusolverDn.h",
-)  # torch's own headers include these of CUDA's toolkit
+# Headers of CUDA's toolkit that torch's own headers include.
+HEADERS = ("cusparse.h", "cublas_v2.h", "cusolverDn.h")
 _DRIVER = Path("/sys/module/nvidia/version")
 _CONTROL = Path("/sys/fs/cgroup")  # limits of a container, version 2
 _UNLIMITED = 2**60
+_FEW_FILES = 256  # open files of a process without loader
+_MANY_FILES = 65536  # a usual limit on servers
 
 
 def machine() -> list[Fact]:
     """Facts of this machine, in the order of the report."""
     return [
-        Fact("Python", ACTIVE, f"{platform.python_version()}, {sys.executable}"),
+        active("Python", f"{platform.python_version()}, {sys.executable}"),
         torch_version(),
         gpu(),
         bf16(),
@@ -36,8 +35,8 @@ def machine() -> list[Fact]:
         compilers(),
         cores(),
         memory(),
-        shared_memory(RANK_SHARED, "what one CPU rank maps"),
-        open_files(256),
+        shared_memory(RANK_SHARED, "needed by one CPU rank"),
+        open_files(_FEW_FILES),
     ]
 
 
@@ -47,184 +46,210 @@ def has_gpu() -> bool:
 
 
 def device() -> torch.device:
-    """Where a rank of this machine computes."""
+    """The device that a rank of this machine computes on."""
     return torch.device("cuda" if has_gpu() else "cpu")
 
 
 def torch_version() -> Fact:
     """torch and the CUDA release that it was built for."""
-    return Fact("torch", ACTIVE, f"{torch.__version__}, built {_built()}")
-
-
-def _built() -> str:
-    return f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
+    built = "without CUDA"
+    if torch.version.cuda:
+        built = f"for CUDA {torch.version.cuda}"
+    return active("torch", f"{torch.__version__}, built {built}")
 
 
 def gpu() -> Fact:
     """The GPUs, or why torch sees none."""
+    driver = _read(_DRIVER)
     if has_gpu():
-        kinds: dict[str, int] = {}
-        for index in range(torch.cuda.device_count()):
-            card = torch.cuda.get_device_properties(index)
-            text = f"{card.name}, compute capability {card.major}.{card.minor}, {card.total_memory / GIB:.0f} GiB"
-            kinds[text] = kinds.get(text, 0) + 1
-        cards = "; ".join(f"{count} x {text}" for text, count in kinds.items())
-        return Fact("GPU", ACTIVE, f"{cards}; driver {_read(_DRIVER) or 'unknown'}")
+        return active("GPU", f"{_cards()}; driver {driver or 'unknown'}")
     if torch.version.cuda is None:
-        return Fact(
+        return missing(
             "GPU",
-            MISSING,
             "none: torch is built without CUDA",
-            "for a GPU install torch's CUDA build",
+            "training runs on the CPU; for a GPU install torch's CUDA build",
         )
-    if not _read(_DRIVER):
-        return Fact(
+    if not driver:
+        return missing(
             "GPU",
-            MISSING,
             "none: the NVIDIA driver is not loaded",
-            "training runs on the CPU; for a GPU install it",
+            "training runs on the CPU; for a GPU install the driver",
         )
+    reason = f"none: the driver {driver} is loaded, but torch sees no card"
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return Fact(
-        "GPU",
-        MISSING,
-        f"none: driver {_read(_DRIVER)} shows torch no card"
-        + (f", CUDA_VISIBLE_DEVICES={visible!r}" if visible is not None else ""),
-        f"check nvidia-smi, and that the driver is new enough for CUDA {torch.version.cuda}",
-    )
+    if visible is not None:
+        reason += f", CUDA_VISIBLE_DEVICES={visible!r}"
+    advice = f"run nvidia-smi, and check that the driver supports CUDA {torch.version.cuda}"
+    return missing("GPU", reason, advice)
+
+
+def _cards() -> str:
+    """Number and kind of the GPUs."""
+    counts: dict[str, int] = {}
+    for index in range(torch.cuda.device_count()):
+        card = torch.cuda.get_device_properties(index)
+        kind = (
+            f"{card.name}, compute capability {card.major}.{card.minor}, "
+            f"{card.total_memory / GIB:.0f} GiB"
+        )
+        counts[kind] = counts.get(kind, 0) + 1
+    return "; ".join(f"{count} x {kind}" for kind, count in counts.items())
 
 
 def bf16() -> Fact:
-    """Whether products in bf16 are faster than in float32."""
+    """Whether matrix products in bf16 are faster than in float32."""
     if has_gpu():
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-        obstacle = None if native else "the GPU has no bf16 units"
-        return found("bf16", obstacle, "native on the GPU", "set bf16.enabled=false")
-    flags = set(_read(Path("/proc/cpuinfo")).split())
+        obstacle = None
+        if not torch.cuda.is_bf16_supported(including_emulation=False):
+            obstacle = "the GPU has no bf16 units"
+        return check("bf16", obstacle, reason="native on the GPU", advice="set bf16.enabled=false")
+    flags = _read(Path("/proc/cpuinfo")).split()
     units = [name for name in ("amx_bf16", "avx512_bf16") if name in flags]
     if units:
-        return Fact("bf16", ACTIVE, f"the CPU has {' and '.join(units)}")
-    return Fact(
+        return active("bf16", f"the CPU has {' and '.join(units)}")
+    return off(
         "bf16",
-        OFF,
-        "right but slow: the CPU has neither amx_bf16 nor avx512_bf16",
+        "correct but slow: the CPU has neither amx_bf16 nor avx512_bf16",
         "train in float32",
     )
 
 
 def nccl() -> Fact:
-    """Who carries the exchange between ranks."""
+    """The library that exchanges data between ranks."""
     if not torch.distributed.is_nccl_available():
-        return Fact(
+        return missing(
             "NCCL",
-            MISSING,
             "torch is built without it",
-            "ranks on GPUs need it: install torch's CUDA build",
+            "ranks without a GPU use gloo; for GPUs install torch's CUDA build",
         )
-    version = ".".join(map(str, torch.cuda.nccl.version()))
-    return (
-        Fact("NCCL", ACTIVE, version)
-        if has_gpu()
-        else Fact("NCCL", OFF, f"{version}; ranks without a GPU use gloo")
-    )
+    version = ".".join(str(number) for number in torch.cuda.nccl.version())
+    if has_gpu():
+        return active("NCCL", version)
+    return off("NCCL", f"{version}; ranks without a GPU use gloo")
 
 
 def compilers() -> Fact:
-    """What DeepSpeed compiles its ops with, at first use."""
-    tools = "C++ compiler, ninja and nvcc" if has_gpu() else "C++ compiler and ninja"
-    return found(
+    """The tools with which DeepSpeed compiles its ops at first use."""
+    tools = "C++ compiler and ninja"
+    if has_gpu():
+        tools = "C++ compiler, ninja and nvcc"
+    return check(
         "compilers",
         compiler_obstacle(),
-        tools,
-        "DeepSpeed compiles its ops with them at first use: install what lacks and put it on PATH",
+        reason=tools,
+        advice="DeepSpeed compiles its ops with them at first use: install them and add them to "
+        "PATH",
     )
 
 
 def compiler_obstacle() -> str | None:
-    """What lacks to compile an op of DeepSpeed for this machine, or None."""
+    """Why no op of DeepSpeed can be compiled for this machine, or None."""
     compiler = os.environ.get("CXX", "c++")
     lacking = [name for name in (compiler, "ninja") if shutil.which(name) is None]
     if lacking:
         return f"no {' and no '.join(lacking)} on PATH"
-    return _toolkit_obstacle() if has_gpu() else None
+    if has_gpu():
+        return _toolkit_obstacle()
+    return None
 
 
 def _toolkit_obstacle() -> str | None:
-    """Why nvcc cannot compile for this torch, or None. DeepSpeed refuses another major release than
-    torch's."""
-    from torch.utils.cpp_extension import CUDA_HOME  # looks for it when imported, and says so
+    """Why nvcc cannot compile for this torch, or None.
 
-    nvcc = Path(CUDA_HOME or "/none", "bin", "nvcc")
+    DeepSpeed refuses another major release than torch's.
+    """
+    # Searches for the toolkit when it is imported, and prints what it finds.
+    from torch.utils.cpp_extension import CUDA_HOME
+
+    if CUDA_HOME is None:
+        return "no nvcc, CUDA_HOME is not set"
+    nvcc = Path(CUDA_HOME, "bin", "nvcc")
     if not nvcc.exists():
-        return f"no nvcc, CUDA_HOME is {CUDA_HOME or 'not set'}"
-    said = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
-    release = said.partition("release ")[2].split(",")[0]
-    if release.split(".")[0] != torch.version.cuda.split(".")[0]:
+        return f"no nvcc, CUDA_HOME is {CUDA_HOME}"
+    output = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
+    release = output.partition("release ")[2].split(",")[0]
+    if release.split(".")[0] != (torch.version.cuda or "").split(".")[0]:
         return f"{nvcc} is of CUDA {release or 'unknown'}, torch of {torch.version.cuda}"
-    folders = [f"{CUDA_HOME}/include", *filter(None, os.environ.get("CPATH", "").split(os.pathsep))]
-    lacking = [
-        name for name in HEADERS if not any(Path(folder, name).exists() for folder in folders)
-    ]
-    return f"no {', '.join(lacking)} in {os.pathsep.join(folders)}" if lacking else None
+    return _header_obstacle(CUDA_HOME)
+
+
+def _header_obstacle(toolkit: str) -> str | None:
+    """Which headers of the CUDA toolkit the compiler does not find, or None."""
+    folders = [f"{toolkit}/include"]
+    for folder in os.environ.get("CPATH", "").split(os.pathsep):
+        if folder:
+            folders.append(folder)
+    lacking = []
+    for name in HEADERS:
+        if not any(Path(folder, name).exists() for folder in folders):
+            lacking.append(name)
+    if not lacking:
+        return None
+    return f"no {', '.join(lacking)} in {os.pathsep.join(folders)}"
 
 
 def cores() -> Fact:
     """Cores that this process may use."""
-    count = len(os.sched_getaffinity(0))
+    reason = f"{len(os.sched_getaffinity(0))} of {os.cpu_count()} for this process"
     quota, _, period = _read(_CONTROL / "cpu.max").partition(" ")
-    share = f", {int(quota) / int(period):g} by the container's quota" if quota.isdigit() else ""
-    return Fact("cores", ACTIVE, f"{count} of {os.cpu_count()} for this process{share}")
+    if quota.isdigit():
+        reason += f", {int(quota) / int(period):g} by the container's quota"
+    return active("cores", reason)
 
 
 def memory() -> Fact:
-    """Memory of the machine, and what a container leaves of it."""
-    sizes = {
-        name: int(rest.split()[0]) * 1024
-        for name, _, rest in (
-            line.partition(":") for line in _read(Path("/proc/meminfo")).splitlines()
-        )
-    }
+    """Memory of the machine, and the limit of a container."""
+    sizes = {}
+    for line in _read(Path("/proc/meminfo")).splitlines():
+        name, _, size = line.partition(":")
+        sizes[name] = 1024 * int(size.split()[0])
+    available = sizes["MemAvailable"] / GIB
+    reason = f"{available:.0f} of {sizes['MemTotal'] / GIB:.0f} GiB available"
     limit = _read(_CONTROL / "memory.max")
-    bound = f", the container's limit is {int(limit) / GIB:.0f} GiB" if limit.isdigit() else ""
-    return Fact(
-        "memory",
-        ACTIVE,
-        f"{sizes['MemAvailable'] / GIB:.0f} of {sizes['MemTotal'] / GIB:.0f} GiB available{bound}",
-    )
+    if limit.isdigit():
+        reason += f", the container's limit is {int(limit) / GIB:.0f} GiB"
+    return active("memory", reason)
 
 
-def shared_memory(need: int, what: str) -> Fact:
-    """Free space of /dev/shm beside ``need`` bytes, used for ``what``."""
-    free = shutil.disk_usage(SHARED).free if SHARED.exists() else 0
-    text = f"{free / GIB:.1f} GiB free, {need / GIB:.2f} GiB {what}"
-    return found(
-        f"{SHARED}",
-        text if free < need else None,
-        text,
-        "make it larger: docker run --shm-size=..., or mount -o remount,size=...",
+def shared_memory(need: int, purpose: str) -> Fact:
+    """Free space of /dev/shm, compared with ``need`` bytes for ``purpose``."""
+    free = 0
+    if SHARED.exists():
+        free = shutil.disk_usage(SHARED).free
+    reason = f"{free / GIB:.1f} GiB free, {need / GIB:.2f} GiB {purpose}"
+    return check(
+        str(SHARED),
+        reason if free < need else None,
+        reason=reason,
+        advice="make it larger: docker run --shm-size=..., or mount -o remount,size=...",
     )
 
 
 def open_files(need: int) -> Fact:
-    """The limit of open files beside ``need``: each tensor on its way from a loader's worker holds
-    one."""
+    """The limit of open files, compared with ``need``.
+
+    Each tensor on its way from a worker of a loader holds one.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    soft, hard = (
-        _UNLIMITED if limit == resource.RLIM_INFINITY else limit for limit in (soft, hard)
-    )
-    text = f"{_limit(soft)} for a process, {need} are enough"
-    return found(
+    reason = f"{_limit(soft)} for a process, {need} are enough"
+    if soft == resource.RLIM_INFINITY:
+        soft = _UNLIMITED
+    return check(
         "open files",
-        text if soft < need else None,
-        text,
-        f"ulimit -n {max(need, 65536)} (at most {_limit(hard)} without root)",
+        reason if soft < need else None,
+        reason=reason,
+        advice=f"ulimit -n {max(need, _MANY_FILES)} (at most {_limit(hard)} without root)",
     )
 
 
 def _limit(value: int) -> str:
-    return "unlimited" if value == _UNLIMITED else str(value)
+    if value == resource.RLIM_INFINITY:
+        return "unlimited"
+    return str(value)
 
 
 def _read(path: Path) -> str:
-    """The text of a file of the kernel's, "" where there is none."""
-    return path.read_text().strip() if path.exists() else ""
+    """The text of a file of the kernel; empty if there is none."""
+    if not path.exists():
+        return ""
+    return path.read_text().strip()

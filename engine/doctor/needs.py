@@ -10,9 +10,9 @@ from data.stream.collate import empty_batch
 from data.stream.mixture import Mixture
 from data.stream.sample import Batch
 from engine.config.load import Config
-from engine.doctor.fact import ACTIVE, MISSING, OFF, Fact, found
+from engine.doctor.fact import MISSING, Fact, active, check, missing, off
 from engine.doctor.machine import GIB, RANK_SHARED, bf16, device, has_gpu, open_files, shared_memory
-from engine.doctor.packages import GUIDE, op_obstacle, optional, tutel_obstacle
+from engine.doctor.packages import GUIDE, INSTALL, op_obstacle, tutel_obstacle, version
 from engine.errors import ConfigError
 from engine.training.inputs import check_regions
 from models.kernels.dispatch import survey
@@ -23,131 +23,136 @@ SPARE_FILES = 256  # of libraries, sockets and logs
 
 
 def choices(config: Config) -> list[Fact]:
-    """What the configuration chooses and this machine can or cannot run; looks at nothing outside
-    this process."""
-    settings = config.settings
-    checkpointing = (
-        Fact("activation checkpointing", ACTIVE, f"recompute {settings.recompute}")
-        if settings.recompute != NONE
-        else Fact("activation checkpointing", OFF, "all activations are kept")
-    )
+    """What the configuration chooses, and whether this machine can run it.
+
+    Looks at nothing outside this process.
+    """
     return [
         _optimizer(config),
         _precision(config),
         _experts(config),
         _layer_norm(config),
         _kernels(),
-        checkpointing,
+        _checkpointing(config),
     ]
 
 
-def needs(config: Config, ranks: int, here: int) -> list[Fact]:
-    """``choices``, and what else a run of ``ranks`` ranks needs, ``here`` of them on this machine."""
+def needs(config: Config, *, ranks: int, local_ranks: int) -> list[Fact]:
+    """``choices``, and what else a run needs.
+
+    Args:
+        config: of the run.
+        ranks: of the run.
+        local_ranks: of these, on this machine.
+    """
     facts = choices(config)
-    if not _torch_adam(config):
-        facts.append(
-            found(
-                "op fused_adam",
-                op_obstacle("fused_adam"),
-                "for the optimizer",
-                "see compilers, or set optimizer.params.torch_adam=true",
-            )
+    if not config.optimizer.torch_adam:
+        fused_adam = check(
+            "op fused_adam",
+            op_obstacle("fused_adam"),
+            reason="for the optimizer",
+            advice="see compilers, or set optimizer.params.torch_adam=true",
         )
-    return [*facts, _text(config), _data(config), *_loader(config, ranks, here)]
-
-
-def _torch_adam(config: Config) -> bool:
-    return config.optimizer.torch_adam
+        facts.append(fused_adam)
+    facts.append(_text(config))
+    facts.append(_data(config))
+    facts += _loader(config, ranks=ranks, local_ranks=local_ranks)
+    return facts
 
 
 def _optimizer(config: Config) -> Fact:
-    """Which AdamW DeepSpeed 0.19.8 makes of the configuration (``get_optimizer_configuration`` of
-    its engine)."""
-    if not _torch_adam(config):
-        return Fact("optimizer", ACTIVE, "DeepSpeed's FusedAdam")
+    """Which AdamW DeepSpeed 0.19.8 makes of the configuration.
+
+    See ``get_optimizer_configuration`` of its engine.
+    """
+    if not config.optimizer.torch_adam:
+        return active("optimizer", "DeepSpeed's FusedAdam")
     if config.optimizer.fused:
-        return Fact("optimizer", ACTIVE, "torch's fused AdamW")
-    return Fact(
-        "optimizer",
-        ACTIVE,
-        "torch's AdamW, not fused",
-        "optimizer.params.fused=true makes one kernel of it" if has_gpu() else "",
-    )
+        return active("optimizer", "torch's fused AdamW")
+    advice = ""
+    if has_gpu():
+        advice = "optimizer.params.fused=true makes one kernel of it"
+    return active("optimizer", "torch's AdamW, not fused", advice)
 
 
 def _precision(config: Config) -> Fact:
     """bf16 or float32."""
     if not config.deepspeed.get("bf16", {}).get("enabled", False):
-        return Fact(
-            "precision",
-            ACTIVE,
-            "float32",
-            "bf16.enabled=true is several times faster" if has_gpu() else "",
-        )
+        advice = ""
+        if has_gpu():
+            advice = "bf16.enabled=true is several times faster"
+        return active("precision", "float32", advice)
     units = bf16()
-    return Fact(
-        "precision",
-        MISSING if units.state == MISSING else ACTIVE,
-        f"bf16, {units.reason}",
-        units.advice,
-    )
+    reason = f"bf16, {units.reason}"
+    if units.state == MISSING:
+        return missing("precision", reason, units.advice)
+    return active("precision", reason, units.advice)
 
 
 def _experts(config: Config) -> Fact:
-    """Who sends the tokens to the experts."""
+    """What sends the tokens to the experts."""
     moe = config.settings.model.moe
     if moe is None:
-        return Fact("experts", OFF, "the model has none")
+        return off("experts", "the model has none")
     if moe.implementation == "tutel":
-        return found(
+        return check(
             "experts",
             tutel_obstacle(),
-            "DeepSpeed's layer with Tutel's kernels",
-            f"{GUIDE}, or set skysense.model.moe.implementation=deepspeed",
+            reason="DeepSpeed's layer with Tutel's kernels",
+            advice=f"{GUIDE}, or set skysense.model.moe.implementation=deepspeed",
         )
     if moe.implementation == "grouped":
-        return Fact("experts", ACTIVE, f"grouped products: {survey(device())['experts']}")
-    return Fact("experts", ACTIVE, f"DeepSpeed's layer, ep_size {config.settings.ep_size}")
+        return active("experts", f"grouped products: {survey(device())['experts']}")
+    return active("experts", f"DeepSpeed's layer, ep_size {config.settings.ep_size}")
 
 
 def _layer_norm(config: Config) -> Fact:
-    """Who computes the layer norms."""
+    """What computes the layer norms."""
     if config.settings.layer_norm == "torch":
-        return Fact("layer norm", ACTIVE, "torch's")
-    return found(
+        return active("layer norm", "torch's")
+    return check(
         "layer norm",
         apex_obstacle("fused_layer_norm_cuda"),
-        "Apex's FusedLayerNorm",
-        f"{GUIDE}, or set skysense.layer_norm=torch",
+        reason="Apex's FusedLayerNorm",
+        advice=f"{GUIDE}, or set skysense.layer_norm=torch",
     )
 
 
 def _kernels() -> Fact:
-    """The Triton kernels together; a kernel that cannot run is replaced by its reference."""
+    """The Triton kernels together; PyTorch replaces a kernel that cannot run."""
     outcomes = sorted(set(survey(device()).values()))
-    return Fact(
-        "kernels",
-        ACTIVE if any(outcome.startswith("Triton") for outcome in outcomes) else OFF,
-        "; ".join(outcomes),
-    )
+    reason = "; ".join(outcomes)
+    if any(outcome.startswith("Triton") for outcome in outcomes):
+        return active("kernels", reason)
+    return off("kernels", reason)
+
+
+def _checkpointing(config: Config) -> Fact:
+    """Whether the backward pass computes activations again."""
+    if config.settings.recompute == NONE:
+        return off("activation checkpointing", "all activations are kept")
+    return active("activation checkpointing", f"recompute {config.settings.recompute}")
 
 
 def _text(config: Config) -> Fact:
     """The tower that embeds the class names."""
     text = config.settings.text
-    library = optional("open_clip", "open_clip_torch", "", "make install")
-    if library.state == MISSING:
-        return Fact("text tower", MISSING, "open_clip is not installed", library.advice)
+    if version("open_clip_torch") is None:
+        return missing("text tower", "open_clip is not installed", INSTALL)
     if text.weights is None:
-        return Fact(
+        return off(
             "text tower",
-            OFF,
             f"{text.architecture}, random: no text.weights given",
             "for a real run give open_clip weights",
         )
-    lacks = None if Path(text.weights).is_file() else f"no file {text.weights}"
-    return found(
-        "text tower", lacks, f"{text.architecture}, {text.weights}", "correct skysense.text.weights"
+    obstacle = None
+    if not Path(text.weights).is_file():
+        obstacle = f"no file {text.weights}"
+    return check(
+        "text tower",
+        obstacle,
+        reason=f"{text.architecture}, {text.weights}",
+        advice="correct skysense.text.weights",
     )
 
 
@@ -157,31 +162,38 @@ def _data(config: Config) -> Fact:
         dataset = Mixture.open(config.settings.data)
         check_regions(config.settings, dataset)
     except (InputError, ConfigError) as error:
-        return Fact("shards", MISSING, str(error))
-    return Fact("shards", ACTIVE, f"{len(dataset)} samples of {dataset.path}")
+        advice = "write shards with skysense shards, or correct skysense.data.shards"
+        return missing("shards", str(error), advice)
+    return active("shards", f"{len(dataset)} samples of {dataset.path}")
 
 
-def _loader(config: Config, ranks: int, here: int) -> list[Fact]:
-    """Shared memory and open files of the ranks here and their loaders, whose batches wait in
-    shared memory."""
+def _loader(config: Config, *, ranks: int, local_ranks: int) -> list[Fact]:
+    """Shared memory and open files that the ranks here and their loaders need.
+
+    Batches that are loaded ahead wait in shared memory.
+    """
     data = config.settings.data
     tensors = _tensors(empty_batch(0, 1, data))
     samples = config.batch_size // ranks
     waiting = data.workers * data.prefetch  # batches of a rank
-    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors) * samples * waiting
-    own = 0 if has_gpu() else RANK_SHARED
-    text = f"for {here} rank{'s' * (here > 1)} here: {waiting} batches of {samples} samples each"
+    sample_size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    rank_size = sample_size * samples * waiting
+    here = "1 rank"
+    if local_ranks > 1:
+        here = f"{local_ranks} ranks"
+    purpose = f"needed by {here} here: {waiting} batches of {samples} samples each"
+    if not has_gpu():
+        rank_size += RANK_SHARED
+        purpose += f", and {RANK_SHARED / GIB:.2f} GiB of DeepSpeed a rank"
     return [
-        shared_memory(
-            here * (size + own), text + f", {own / GIB:.2f} GiB of DeepSpeed's a rank" * bool(own)
-        ),
+        shared_memory(local_ranks * rank_size, purpose),
         open_files(len(tensors) * waiting + OPEN_FILES + SPARE_FILES),
     ]
 
 
 def _tensors(batch: Batch) -> list[Tensor]:
     """Every tensor of a batch."""
-    parts = [batch.region, *batch.days.values()]
+    tensors = [batch.region, *batch.days.values()]
     for views in batch.views.values():
-        parts += [*views.images.values(), *views.valid.values(), views.labels, views.affine]
-    return parts
+        tensors += [*views.images.values(), *views.valid.values(), views.labels, views.affine]
+    return tensors

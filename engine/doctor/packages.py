@@ -1,29 +1,35 @@
-"""The packages: DeepSpeed and its ops, kernels, and what is used only where it is asked for."""
+"""The packages: DeepSpeed and its ops, kernels, and optional libraries."""
 
 import contextlib
 import importlib
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 
 import torch
 
-from engine.doctor.fact import ACTIVE, MISSING, OFF, Fact, found
+from engine.doctor.fact import Fact, active, check, missing, off
 from engine.doctor.machine import compiler_obstacle, device, has_gpu
 from engine.errors import ConfigError
 from models.kernels.dispatch import survey
 from models.layer_norm import apex_obstacle
 
+INSTALL = "run make install"
 GUIDE = "docs/backends.md says how to install it"
+GROUPED_CAPABILITY = 9  # major compute capability that torch's grouped_mm is used on
 _ROW = re.compile(r"(\w+) \.* *\[(YES|NO)\] \.* *\[(OKAY|NO)\]")
 _COLOUR = re.compile(r"\x1b\[\d*m")
 
 
 def packages() -> list[Fact]:
-    """Facts of this environment, in the order of the report. Raises ModelError for a wrong
-    SKYSENSE_KERNELS."""
+    """Facts of this environment, in the order of the report.
+
+    Raises:
+        ModelError: a wrong SKYSENSE_KERNELS.
+    """
     return [
         deepspeed(),
         *ops(),
@@ -35,10 +41,10 @@ def packages() -> list[Fact]:
         optional(
             "open_clip",
             "open_clip_torch",
-            "text tower of the class names",
-            "pip install open_clip_torch",
+            purpose="text tower of the class names",
+            advice="pip install open_clip_torch",
         ),
-        optional("s3fs", "s3fs", "shards at s3://", "pip install 'skysense-v2[s3]'"),
+        optional("s3fs", "s3fs", purpose="shards at s3://", advice="pip install 'skysense-v2[s3]'"),
     ]
 
 
@@ -53,153 +59,152 @@ def version(package: str) -> str | None:
 def deepspeed() -> Fact:
     """Whether the engine can work with the DeepSpeed of this environment."""
     try:
-        with contextlib.redirect_stdout(
-            sys.stderr
-        ):  # it logs to where it finds the output when it is imported
+        # DeepSpeed logs to the standard output that it finds when it is imported.
+        with contextlib.redirect_stdout(sys.stderr):
             from engine.distributed import zero
     except ConfigError as error:
-        return Fact("DeepSpeed", MISSING, str(error))
+        return missing("DeepSpeed", str(error), INSTALL)
     except ImportError as error:
-        return Fact("DeepSpeed", MISSING, f"cannot be imported ({error})", "make install")
-    return Fact(
-        "DeepSpeed",
-        ACTIVE,
-        f"{zero.VERSION}, the release that engine/distributed/zero.py is written for",
+        return missing("DeepSpeed", f"cannot be imported ({error})", INSTALL)
+    return active(
+        "DeepSpeed", f"{zero.VERSION}, the release that engine/distributed/zero.py is written for"
     )
+
+
+@dataclass(frozen=True)
+class OpState:
+    """What DeepSpeed's own report says about one of its ops."""
+
+    built: bool
+    compatible: bool  # with this machine
 
 
 @cache
-def op_table() -> dict[str, tuple[bool, bool]]:
-    """Op -> whether it is built, and whether DeepSpeed holds it compatible with this machine; by
-    its own report.
+def op_table() -> dict[str, OpState]:
+    """Read DeepSpeed's report about its ops.
 
-    Empty where the report fails: ``deepspeed`` then says why.
+    Empty if the report fails; ``deepspeed`` then says why.
     """
-    done = subprocess.run(
+    report = subprocess.run(
         [sys.executable, "-m", "deepspeed.env_report"], capture_output=True, text=True
     )
-    return {
-        name: (built == "YES", able == "OKAY")
-        for name, built, able in _ROW.findall(_COLOUR.sub("", done.stdout))
-    }
+    table = {}
+    for name, built, compatible in _ROW.findall(_COLOUR.sub("", report.stdout)):
+        table[name] = OpState(built == "YES", compatible == "OKAY")
+    return table
 
 
 def ops() -> list[Fact]:
-    """The ops that training uses here: the optimizer, and on a CPU the exchange through shared
-    memory."""
-    names = ("fused_adam",) if has_gpu() else ("fused_adam", "deepspeed_shm_comm")
-    return [
-        found(
-            f"op {name}",
-            op_obstacle(name),
-            "built" if op_table()[name][0] else "compiled at first use",
-            "see compilers",
+    """The ops that training uses here: the optimizer; on a CPU also the shared-memory exchange."""
+    names = ["fused_adam"]
+    if not has_gpu():
+        names.append("deepspeed_shm_comm")
+    return [_op(name) for name in names]
+
+
+def _op(name: str) -> Fact:
+    title = f"op {name}"
+    if name not in op_table():
+        return missing(
+            title, "DeepSpeed's report does not name it", "run python -m deepspeed.env_report"
         )
-        if name in op_table()
-        else Fact(
-            f"op {name}",
-            MISSING,
-            "DeepSpeed's report does not name it",
-            "python -m deepspeed.env_report",
-        )
-        for name in names
-    ]
+    reason = "compiled at first use"
+    if op_table()[name].built:
+        reason = "built"
+    return check(title, op_obstacle(name), reason=reason, advice="see compilers")
 
 
 def op_obstacle(name: str) -> str | None:
-    """Why an op of DeepSpeed's report can neither be loaded nor compiled, or None."""
-    built, able = op_table()[name]
-    if built:
+    """Why an op of DeepSpeed's report can be neither loaded nor compiled, or None."""
+    state = op_table()[name]
+    if state.built:
         return None
-    return compiler_obstacle() if able else "DeepSpeed holds it incompatible with this machine"
+    if not state.compatible:
+        return "DeepSpeed says that it is incompatible with this machine"
+    return compiler_obstacle()
 
 
 def triton() -> Fact:
     """The compiler of the kernels."""
-    return found(
-        "Triton",
-        None if version("triton") else "not installed",
-        f"{version('triton')}",
-        "it comes with torch's CUDA build",
-    )
+    installed = version("triton")
+    if installed is None:
+        return missing(
+            "Triton",
+            "not installed",
+            "optional, the PyTorch code runs instead; it comes with torch's CUDA build",
+        )
+    return active("Triton", installed)
 
 
 def kernels() -> list[Fact]:
     """What each kernel of models/kernels would do here with an input that it takes."""
-    advice = "SKYSENSE_KERNELS=auto asks for it" if has_gpu() else ""
-    return [
-        Fact(f"kernel {name}", ACTIVE, outcome)
-        if outcome.startswith("Triton")
-        else Fact(f"kernel {name}", OFF, outcome, advice)
-        for name, outcome in survey(device()).items()
-    ]
+    advice = ""
+    if has_gpu():
+        advice = "SKYSENSE_KERNELS=auto switches it on"
+    facts = []
+    for name, outcome in survey(device()).items():
+        if outcome.startswith("Triton"):
+            facts.append(active(f"kernel {name}", outcome))
+        else:
+            facts.append(off(f"kernel {name}", outcome, advice))
+    return facts
 
 
 def tutel() -> Fact:
-    """Tutel's dispatch kernels for the experts."""
+    """Tutel's kernels that dispatch tokens to the experts."""
     obstacle = tutel_obstacle()
-    if obstacle:
-        return Fact("Tutel", MISSING, obstacle, f"optional; {GUIDE}")
-    return Fact(
-        "Tutel", OFF, f"{version('tutel')}, used where skysense.model.moe.implementation is tutel"
-    )
+    if obstacle is not None:
+        return missing("Tutel", obstacle, f"optional; {GUIDE}")
+    reason = f"{version('tutel')}, used where skysense.model.moe.implementation is tutel"
+    return off("Tutel", reason)
 
 
 def tutel_obstacle() -> str | None:
-    """Why Tutel cannot dispatch tokens on this machine, or None. It and DeepSpeed pass over a
-    broken build silently."""
+    """Why Tutel cannot dispatch tokens on this machine, or None.
+
+    Tutel and DeepSpeed ignore a broken build silently.
+    """
     for name in ("tutel.moe", "tutel_custom_kernel"):
         try:
             module = importlib.import_module(name)
         except ImportError as error:
             return f"no {name} ({error})"
-    return (
-        "built without CUDA (NO_CUDA=1)"
-        if has_gpu() and not hasattr(module, "inject_source")
-        else None
-    )
+    if has_gpu() and not hasattr(module, "inject_source"):
+        return "built without CUDA (NO_CUDA=1)"
+    return None
 
 
 def apex() -> list[Fact]:
-    """Apex's layer norm, which can be asked for, and its optimizer, which adds nothing to
-    DeepSpeed's."""
-    norm, adam = (apex_obstacle(extension) for extension in ("fused_layer_norm_cuda", "amp_C"))
-    return [
-        Fact("Apex FusedLayerNorm", MISSING, norm, f"optional; {GUIDE}")
-        if norm
-        else Fact("Apex FusedLayerNorm", OFF, "used where skysense.layer_norm is apex"),
-        Fact(
-            "Apex FusedAdam",
-            OFF,
-            f"{adam or 'installed'}; not used, DeepSpeed's FusedAdam is the same kernel",
-        ),
-    ]
+    """Apex's layer norm, which is optional, and its optimizer, which is not used."""
+    norm_obstacle = apex_obstacle("fused_layer_norm_cuda")
+    if norm_obstacle is not None:
+        norm = missing("Apex FusedLayerNorm", norm_obstacle, f"optional; {GUIDE}")
+    else:
+        norm = off("Apex FusedLayerNorm", "used where skysense.layer_norm is apex")
+    state = apex_obstacle("amp_C") or "installed"
+    adam = off("Apex FusedAdam", f"{state}; not used, DeepSpeed's FusedAdam is the same kernel")
+    return [norm, adam]
 
 
 def grouped_products() -> Fact:
-    """torch's product of many matrices of different heights; models/kernels/grouped_product.py says
-    when it is used."""
+    """torch's product of many matrices of different heights.
+
+    models/kernels/grouped_product.py says when it is used.
+    """
+    name = "torch grouped_mm"
     if not hasattr(torch.nn.functional, "grouped_mm"):
-        return Fact(
-            "torch grouped_mm", MISSING, f"torch {torch.__version__} has none", "make install"
-        )
-    if not has_gpu() or torch.cuda.get_device_capability()[0] != 9:
-        return Fact("torch grouped_mm", OFF, "used on GPUs of compute capability 9 only")
-    used = survey(device())["experts"].startswith("Triton")
-    return Fact(
-        "torch grouped_mm",
-        ACTIVE if used else OFF,
-        "bf16 products of the kernel experts",
-        "" if used else "off with that kernel",
-    )
+        return missing(name, f"torch {torch.__version__} does not have it", INSTALL)
+    if not has_gpu() or torch.cuda.get_device_capability()[0] != GROUPED_CAPABILITY:
+        return off(name, f"used on GPUs of compute capability {GROUPED_CAPABILITY} only")
+    reason = "bf16 products of the experts' kernel"
+    if survey(device())["experts"].startswith("Triton"):
+        return active(name, reason)
+    return off(name, reason, "it is off with that kernel")
 
 
-def optional(module: str, package: str, purpose: str, advice: str) -> Fact:
+def optional(module: str, package: str, *, purpose: str, advice: str) -> Fact:
     """A library that only some runs need."""
     installed = version(package)
-    return found(
-        module,
-        None if installed else f"not installed; needed for: {purpose}",
-        f"{installed}, {purpose}",
-        advice,
-    )
+    if installed is None:
+        return missing(module, f"not installed; needed for: {purpose}", advice)
+    return active(module, f"{installed}, {purpose}")

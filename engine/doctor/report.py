@@ -15,15 +15,10 @@ from engine.errors import ConfigError
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What the doctor has to say.
+    """The facts, and what keeps a configuration from running."""
 
-    Attributes:
-        groups: Title -> facts.
-        error: What is wrong with the configuration, or what it needs and is not here.
-    """
-
-    groups: dict[str, list[Fact]]
-    error: ConfigError | None = None
+    groups: dict[str, list[Fact]]  # title -> facts
+    error: ConfigError | None = None  # the configuration is wrong, or what it needs is not here
 
     def text(self) -> str:
         """A line for each fact, below the title of its group."""
@@ -35,7 +30,10 @@ class Diagnosis:
 
     def record(self) -> dict[str, list[dict]]:
         """The facts as plain values."""
-        return {title: [asdict(fact) for fact in facts] for title, facts in self.groups.items()}
+        record = {}
+        for title, facts in self.groups.items():
+            record[title] = [asdict(fact) for fact in facts]
+        return record
 
 
 def doctor_command(
@@ -44,13 +42,13 @@ def doctor_command(
     """Find out what is active and why, and what a configuration needs.
 
     Args:
-        config: Configuration file, or None.
+        config: configuration file, or None.
         overrides: ``place=value`` of the configuration.
-        ranks: Ranks of the run; None takes this machine's GPUs, or without any the
-            configuration's ``ep_size``.
+        ranks: of the run; None: this machine's GPUs, or without any the configuration's
+            ``ep_size``.
 
     Raises:
-        ModelError: A wrong SKYSENSE_KERNELS.
+        ModelError: a wrong SKYSENSE_KERNELS.
     """
     groups = {"machine": machine.machine(), "packages": packages()}
     if config is None:
@@ -66,20 +64,27 @@ def doctor_command(
 def _needs(path: Path, overrides: list[str], ranks: int | None) -> list[Fact]:
     """Facts of a configuration."""
     cards = torch.cuda.device_count()
-    ranks = ranks or cards or load(path, overrides).settings.ep_size
-    return needs(load(path, overrides, world_size=ranks), ranks, min(ranks, cards or ranks))
+    if ranks is not None and ranks < 1:
+        raise ConfigError(f"--ranks: expected at least 1, found {ranks}")
+    if ranks is None:
+        ranks = cards or load(path, overrides).settings.ep_size
+    local_ranks = ranks
+    if cards > 0:
+        local_ranks = min(ranks, cards)
+    config = load(path, overrides, world_size=ranks)
+    return needs(config, ranks=ranks, local_ranks=local_ranks)
 
 
 def _lacking(path: Path, facts: list[Fact]) -> ConfigError | None:
     """The first thing that is missing as an error, with the names of the others."""
-    missing = [fact for fact in facts if fact.state == MISSING]
-    if not missing:
+    lacking = [fact for fact in facts if fact.state == MISSING]
+    if not lacking:
         return None
-    first, *others = missing
-    more = f" (also missing: {', '.join(fact.name for fact in others)})" if others else ""
-    return ConfigError(
-        f"{path}: {first.name}: {first.reason}{'; ' * bool(first.advice)}{first.advice}{more}"
-    )
+    first, *others = lacking
+    message = f"{path}: {first.name}: {first.explanation()}"
+    if others:
+        message += f" (also missing: {', '.join(fact.name for fact in others)})"
+    return ConfigError(message)
 
 
 def banner(config: Config) -> list[str]:

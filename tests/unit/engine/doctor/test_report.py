@@ -58,6 +58,8 @@ def test_the_report_names_versions_kernels_and_limits():
         fact.state in (ACTIVE, OFF, MISSING) and fact.reason and "\n" not in fact.line()
         for fact in facts.values()
     )
+    # Whatever is missing, there is something to do about it.
+    assert all(fact.advice for fact in facts.values() if fact.state == MISSING)
 
 
 def test_every_op_of_deepspeeds_report_is_read():
@@ -68,14 +70,17 @@ def test_without_compilers_the_ops_are_missing(monkeypatch, tmp_path):
     monkeypatch.setattr(
         packages,
         "op_table",
-        lambda: {"fused_adam": (False, True), "deepspeed_shm_comm": (True, True)},
+        lambda: {
+            "fused_adam": packages.OpState(built=False, compatible=True),
+            "deepspeed_shm_comm": packages.OpState(built=True, compatible=True),
+        },
     )
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     assert machine.compilers().reason == "no c++ and no ninja on PATH"
     assert packages.op_obstacle("fused_adam") == machine.compilers().reason
     assert packages.op_obstacle("deepspeed_shm_comm") is None  # built: nothing is compiled
-    facts = named(needs(configured("optimizer.params.torch_adam=false"), 2, 2))
+    facts = named(needs(configured("optimizer.params.torch_adam=false"), ranks=2, local_ranks=2))
     assert (
         facts["op fused_adam"].state == MISSING
         and "torch_adam=true" in facts["op fused_adam"].advice
@@ -143,8 +148,10 @@ def test_the_optimizer_is_the_one_that_deepspeed_takes(params, said):
     ],
 )
 def test_what_is_asked_for_and_not_here_is_missing(override, name, advice):
-    assert named(needs(configured(), 2, 2))[name].state != MISSING
-    fact = named(needs(configured(override), 2, 2))[name]
+    assert named(needs(configured(), ranks=2, local_ranks=2))[name].state != MISSING
+    facts = named(needs(configured(override), ranks=2, local_ranks=2))
+    assert all(fact.advice for fact in facts.values() if fact.state == MISSING)
+    fact = facts[name]
     assert fact.state == MISSING and advice in fact.advice
 
 
@@ -171,7 +178,9 @@ def test_a_loaders_need_counts_every_tensor_of_a_batch():
     batch = empty_batch(0, 1, configured().settings.data)
     assert sorted(map(id, _tensors(batch))) == sorted(map(id, reachable(batch)))
     one, four = (
-        named(needs(configured(f"skysense.data.workers={n}"), 2, 2))["open files"].reason
+        named(needs(configured(f"skysense.data.workers={n}"), ranks=2, local_ranks=2))[
+            "open files"
+        ].reason
         for n in (1, 4)
     )
     need = [int(reason.split()[-3]) for reason in (one, four)]
