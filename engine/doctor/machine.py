@@ -145,7 +145,10 @@ def compilers() -> Fact:
 def compiler_obstacle() -> str | None:
     """Why no op of DeepSpeed can be compiled for this machine, or None."""
     compiler = os.environ.get("CXX", "c++")
-    lacking = [name for name in (compiler, "ninja") if shutil.which(name) is None]
+    lacking = []
+    for name in (compiler, "ninja"):
+        if shutil.which(name) is None:
+            lacking.append(name)
     if lacking:
         return f"no {' and no '.join(lacking)} on PATH"
     if has_gpu():

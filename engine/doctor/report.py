@@ -25,7 +25,8 @@ class Diagnosis:
         lines = []
         for title, facts in self.groups.items():
             lines.append(title)
-            lines += [fact.line() for fact in facts]
+            for fact in facts:
+                lines.append(fact.line())
         return "\n".join(lines)
 
     def record(self) -> dict[str, list[dict]]:

@@ -67,24 +67,22 @@ def profile_step(
     for number in range(warmup):
         step = one_step(run, batches)
         _print_step(run, f"step {number + 1}/{total}  warm-up", step)
-    timed = []
+    seconds = []
+    waits = []
+    reports = []
     for number in range(warmup, warmup + steps):
         step = one_step(run, batches)
         _print_step(run, f"step {number + 1}/{total}  timed", step)
-        timed.append(step)
+        seconds.append(step.seconds)
+        waits.append(step.waited)
+        reports.append(step.report)
     memory = peak_memory(device)
     dtype = zero.compute_type(run.step.engine)
     side = SIZES[device.type]
     # All ranks come from the same exchange, so they multiply at the same time.
     matmul = matmul_rate(device, dtype, side)
     trace, table = _trace(run, batches, folder)
-    own = RankFigures(
-        seconds=[step.seconds for step in timed],
-        waits=[step.waited for step in timed],
-        memory=memory,
-        matmul=matmul,
-        trace=trace,
-    )
+    own = RankFigures(seconds, waits, memory=memory, matmul=matmul, trace=trace)
     ranks = collect(lambda: own)
     return {
         "hardware": hardware(device, len(ranks), dtype),
@@ -96,7 +94,7 @@ def profile_step(
             "batch": config.batch_size,
             "parameters": _parameters(run),
         },
-        "training": training([step.report for step in timed]),
+        "training": training(reports),
         **figures(ranks, batch=config.batch_size, flops=flops, matmul_side=side),
         "operators": table,
     }

@@ -39,11 +39,19 @@ def figures(
         flops: of one sample.
         matmul_side: side of the matrix product that ``RankFigures.matmul`` is of.
     """
-    seconds = _slowest([rank.seconds for rank in ranks])
-    waits = _slowest([rank.waits for rank in ranks])
+    all_seconds = []
+    all_waits = []
+    rates = []
+    traces = []
+    for rank in ranks:
+        all_seconds.append(rank.seconds)
+        all_waits.append(rank.waits)
+        rates.append(rank.matmul)
+        traces.append(rank.trace)
+    seconds = _slowest(all_seconds)
+    waits = _slowest(all_waits)
     median_seconds = median(seconds)
     reached = batch * flops.model / median_seconds
-    rates = [rank.matmul for rank in ranks]
     return {
         "step_seconds": {
             "median": median_seconds,
@@ -62,7 +70,7 @@ def figures(
             "mfu": reached / sum(rates),
             "matmul": {"side": matmul_side, "per_second": sum(rates), "ranks": rates},
         },
-        "traced_step": _traced_step([rank.trace for rank in ranks]),
+        "traced_step": _traced_step(traces),
     }
 
 
@@ -82,14 +90,21 @@ def _peaks(ranks: Sequence[RankFigures]) -> dict[str, int]:
 
 def _traced_step(traces: Sequence[StepTrace]) -> dict:
     """The step with the profiler on, as the mean over ranks."""
-    step = mean(trace.step for trace in traces)
-    communication = [trace.communication for trace in traces]
-    exposed = [trace.exposed for trace in traces if trace.exposed is not None]
-    busy = [trace.busy / trace.step for trace in traces if trace.busy is not None]
-    parts = {}
+    steps = []
+    communication = []
+    exposed = []
+    busy = []
+    parts: dict[str, float] = {}
     for trace in traces:
+        steps.append(trace.step)
+        communication.append(trace.communication)
+        if trace.exposed is not None:
+            exposed.append(trace.exposed)
+        if trace.busy is not None:
+            busy.append(trace.busy / trace.step)
         for name in trace.parts:
             parts[name] = mean(other.parts.get(name, 0.0) for other in traces)
+    step = mean(steps)
     return {
         "seconds": step,
         "parts": parts,
@@ -105,16 +120,23 @@ def _traced_step(traces: Sequence[StepTrace]) -> dict:
 
 def training(reports: Sequence[StepReport]) -> dict:
     """Whether the timed steps trained; losses are over the global batch, None if not finite."""
-    terms = [_finite(report.terms) for report in reports]
-    losses = [values[TOTAL] for values in terms]
+    applied = 0
+    finite = True
+    losses = []
+    for report in reports:
+        terms = _finite(report.terms)
+        losses.append(terms[TOTAL])
+        finite = finite and None not in terms.values()
+        if report.applied:
+            applied += 1
     return {
         "steps": len(reports),
-        "applied": sum(report.applied for report in reports),
-        "finite": all(None not in values.values() for values in terms),
+        "applied": applied,
+        "finite": finite,
         "losses": losses,
         "first_loss": losses[0],
         "last_loss": losses[-1],
-        "last_terms": terms[-1],
+        "last_terms": _finite(reports[-1].terms),
     }
 
 

@@ -8,7 +8,7 @@ clock; all results are seconds.
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -73,9 +73,19 @@ def summarise(events: Iterable[dict]) -> StepTrace:
         events: a span named ``STEP`` around spans whose names begin with ``SPAN``, and what ran
             meanwhile.
     """
-    events = [event for event in events if event.get("ph") == "X"]
-    notes = [event for event in events if event.get("cat") == "user_annotation"]
-    kernels = [event for event in events if event.get("cat") in _DEVICE]
+    notes = []
+    launches = {}  # number that a call shares with its kernel -> time of the call
+    kernels = []
+    for event in events:
+        if event.get("ph") != "X":  # no event with a duration
+            continue
+        category = event.get("cat")
+        if category == "user_annotation":
+            notes.append(event)
+        elif category in _DEVICE:
+            kernels.append(event)
+        elif category in _LAUNCH and "correlation" in event.get("args", {}):
+            launches[event["args"]["correlation"]] = event["ts"]
     [whole] = [_interval(event) for event in notes if event["name"] == STEP]
     spans = _spans(notes)
     exchanges = []
@@ -83,7 +93,9 @@ def summarise(events: Iterable[dict]) -> StepTrace:
         if event["name"].startswith("gloo:"):
             exchanges.append(_interval(event))
     compute = []
+    device = []
     for event in kernels:
+        device.append(_interval(event))
         if event["name"].startswith("nccl"):
             exchanges.append(_interval(event))
         else:
@@ -91,8 +103,8 @@ def summarise(events: Iterable[dict]) -> StepTrace:
     exposed = None
     busy = None
     if kernels:
-        spans = on_device(spans, _kernel_starts(events, kernels), whole)
-        busy_time = covered([_interval(event) for event in kernels])
+        spans = on_device(spans, _kernel_starts(launches, kernels), whole)
+        busy_time = covered(device)
         busy = _MICRO * busy_time
         exposed = _MICRO * (busy_time - covered(compute))
     return StepTrace(
@@ -123,15 +135,11 @@ def _parts(spans: Iterable[Span], whole: Interval) -> dict[str, float]:
     return {name: _MICRO * time for name, time in parts.items()}
 
 
-def _kernel_starts(events: Iterable[dict], kernels: Iterable[dict]) -> list[KernelStart]:
+def _kernel_starts(launches: Mapping[int, float], kernels: Iterable[dict]) -> list[KernelStart]:
     """Join kernels with the calls that launched them.
 
     A kernel that was launched outside the step belongs to no part and is left out.
     """
-    launches = {}
-    for event in events:
-        if event.get("cat") in _LAUNCH and "correlation" in event.get("args", {}):
-            launches[event["args"]["correlation"]] = event["ts"]
     starts = []
     for event in kernels:
         launched = launches.get(event["args"]["correlation"])

@@ -140,7 +140,13 @@ def multi_granularity(
         teacher_size: views of this size are the same ones in both branches, so a pair of equal
             index is left out.
     """
-    contrast = _Contrast(student_heads, teacher_heads, spec, reducer, centres)
+    contrast = _Contrast(
+        student_heads=student_heads,
+        teacher_heads=teacher_heads,
+        spec=spec,
+        reducer=reducer,
+        centres=centres,
+    )
     matched = {}
     for size, views in student.items():
         matched[size] = _match_views(views, teacher, same=size == teacher_size)

@@ -16,7 +16,7 @@ from torch import Tensor
 from models.errors import ModelError
 from models.pretraining.losses.dino import Centre, DinoSpec, Statistics
 from models.pretraining.losses.head_loss import Head, mean_loss, paired_rows
-from models.pretraining.losses.targets import head_targets
+from models.pretraining.losses.targets import HeadTargets, head_targets
 from models.reducer import Reducer
 
 SYMMETRIC = (("global", "local"), ("local", "global"))  # (student size, teacher size)
@@ -59,35 +59,27 @@ def semantic_aggregation(
     Raises:
         ModelError: the queries of a size in ``pairs`` are missing.
     """
-    student_sizes = list(dict.fromkeys(size for size, _ in pairs))
-    teacher_sizes = list(dict.fromkeys(size for _, size in pairs))
-    _check_sizes("student", student, student_sizes)
-    _check_sizes("teacher", teacher, teacher_sizes)
-    with torch.no_grad():
-        queries = [_clean(teacher[size], valid[size]) for size in teacher_sizes]
-        masks = [_query_mask(teacher[size], valid[size]) for size in teacher_sizes]
-        present = torch.cat(masks, dim=1)  # B Vt m
-        features, prototypes = teacher_head(torch.cat(queries, dim=1).flatten(0, 2))
-        targets = head_targets(
-            features,
-            prototypes,
-            mask=present.flatten(),
-            spec=spec,
-            reducer=reducer,
-            centre=centre,
-        )
-    view_counts = [teacher[size].shape[1] for size in teacher_sizes]
+    student_sizes = _distinct("student", student, [size for size, _ in pairs])
+    teacher_sizes = _distinct("teacher", teacher, [size for _, size in pairs])
+    present = [_query_mask(teacher[size], valid[size]) for size in teacher_sizes]  # B V m each
+    targets = _targets(
+        [_clean(teacher[size], valid[size]) for size in teacher_sizes],
+        present,
+        head=teacher_head,
+        spec=spec,
+        reducer=reducer,
+        centre=centre,
+    )
+    view_counts = [mask.shape[1] for mask in present]
+    target_mask = torch.cat(present, dim=1)  # B Vt m
     rows = []
     partners = []
     for size in student_sizes:
         mask = _query_mask(student[size], valid[size])  # B Vs m
         every_pair = mask.new_ones(mask.shape[1], sum(view_counts))  # Vs Vt
-        candidates = paired_rows(every_pair, mask=mask, target_mask=present)  # BVsm Vt
-        wanted = []
-        for teacher_size, columns in zip(teacher_sizes, candidates.split(view_counts, dim=1)):
-            if (size, teacher_size) in pairs:
-                wanted.append(columns)
-        partners.append(torch.cat(wanted, dim=1))  # BVsm M
+        candidates = paired_rows(every_pair, mask=mask, target_mask=target_mask)  # BVsm Vt
+        by_size = dict(zip(teacher_sizes, candidates.split(view_counts, dim=1)))  # BVsm V each
+        partners.append(_wanted(size, by_size, pairs))  # BVsm M
         rows.append(_clean(student[size], valid[size]).flatten(0, 2))  # BVsm D
     loss = mean_loss(
         student_head,
@@ -100,14 +92,48 @@ def semantic_aggregation(
     return Aggregation(loss, targets.statistics, targets.centre)
 
 
-def _check_sizes(name: str, queries: Mapping[str, Tensor], sizes: Iterable[str]) -> None:
-    """Raise ModelError if the queries of a size are missing; ``name`` is student or teacher."""
+@torch.no_grad()
+def _targets(
+    queries: list[Tensor],
+    masks: list[Tensor],
+    *,
+    head: Head,
+    spec: DinoSpec,
+    reducer: Reducer,
+    centre: Centre | None,
+) -> HeadTargets:
+    """Targets of the teacher's queries of all sizes together: (B, V, m, D) and (B, V, m) each."""
+    features, prototypes = head(torch.cat(queries, dim=1).flatten(0, 2))
+    mask = torch.cat(masks, dim=1).flatten()  # BVtm
+    return head_targets(features, prototypes, mask=mask, spec=spec, reducer=reducer, centre=centre)
+
+
+def _distinct(name: str, queries: Mapping[str, Tensor], sizes: Iterable[str]) -> list[str]:
+    """The distinct sizes in order. Raises ModelError if the queries of one are missing.
+
+    Args:
+        name: "student" or "teacher", for the message.
+        queries: by view size.
+        sizes: wanted.
+    """
     missing = sorted(set(sizes) - set(queries))
     if missing:
         raise ModelError(
             f"semantic aggregation: expected queries of the {name} for {missing}, "
             f"found {sorted(queries)}; give them or leave these pairs out"
         )
+    return list(dict.fromkeys(sizes))
+
+
+def _wanted(
+    student_size: str, by_size: Mapping[str, Tensor], pairs: Sequence[tuple[str, str]]
+) -> Tensor:
+    """Join the partners (rows, V) of the teacher sizes that a student size is paired with."""
+    wanted = []
+    for teacher_size, columns in by_size.items():
+        if (student_size, teacher_size) in pairs:
+            wanted.append(columns)
+    return torch.cat(wanted, dim=1)
 
 
 def _clean(queries: Tensor, valid: Tensor) -> Tensor:
