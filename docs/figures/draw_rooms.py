@@ -1,9 +1,10 @@
-"""Draw docs/figures/rooms.svg from the table in tests/unit/test_rooms.py.
+"""Draw docs/figures/rooms.svg and write the table of docs/architecture.md, both from the table in
+tests/unit/test_rooms.py.
 
     PYTHONPATH=. python docs/figures/draw_rooms.py
 
-Each box is a room with the first line of its docstring. A room imports only rooms that lie below it;
-the lines show which ones, without those that a lower line implies.
+Each box is a room with the first sentence of its docstring. A room imports only rooms that lie
+below it; the lines show which ones, without those that a lower line implies.
 """
 
 import ast
@@ -17,7 +18,7 @@ import matplotlib.pyplot as plt
 from matplotlib.patches import FancyBboxPatch
 
 from tests.paths import ROOT
-from tests.unit.test_rooms import ROOMS
+from tests.unit.test_rooms import PAGE, ROOMS, page_table, page_with
 
 TOPS = ("data", "models", "engine")
 COLOURS = {"data": "#e3f0e4", "models": "#e2ecf7", "engine": "#fbeedd"}
@@ -126,7 +127,8 @@ def draw_top(axes: plt.Axes, top: str) -> None:
 
 
 def main() -> None:
-    """Write the picture beside this file."""
+    """Write the picture beside this file, and the table into the page."""
+    PAGE.write_text(page_with(page_table()))
     heights = [len({y for _, y in place(rooms_of(top)).values()}) for top in TOPS]
     figure, axes = plt.subplots(1, len(TOPS), figsize=(25, 1.35 * max(heights)))
     for axis, top in zip(axes, TOPS):
@@ -135,7 +137,6 @@ def main() -> None:
     plt.rcParams["svg.fonttype"] = "none"
     path = Path(__file__).with_name("rooms.svg")
     figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
-    figure.savefig("/tmp/rooms.png", bbox_inches="tight", dpi=70)
 
 
 if __name__ == "__main__":

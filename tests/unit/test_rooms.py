@@ -12,8 +12,9 @@ import pytest
 from tests.paths import ROOT
 
 TOPS = ("launch", "engine", "models", "data")
-# Room -> the rooms that it may import beside itself. Read downward inside each top folder: a room imports only rooms
-# that stand above its own line, so there is no circle. All may import the errors of their top folder. docs/architecture.md draws this table.
+# Room -> the rooms that it may import beside itself. Read downward inside each top folder: a room
+# imports only rooms that stand above its own line, so there is no circle. All may import the errors
+# of their top folder. docs/architecture.md shows this table.
 ROOMS = {
     "data": "",
     "data/errors": "",
@@ -81,7 +82,8 @@ ROOMS = {
     "engine/doctor": "engine/config engine/distributed engine/training",
     "engine/cost": "engine/config engine/plot_file",
     "engine/profile": (
-        "engine/config engine/plot_file engine/distributed engine/training engine/doctor engine/cost"
+        "engine/config engine/plot_file engine/distributed engine/training engine/doctor"
+        " engine/cost"
     ),
     "engine/bench": "engine/profile",
     "engine/bench/cases": "engine/bench",
@@ -90,7 +92,7 @@ ROOMS = {
     ),
     "launch": "",
 }
-# What each top folder may import of the others; the rooms of ``data`` and ``models`` do not know the engine's.
+# What each top folder may import of the others.
 ARROWS = {
     "launch": {"launch", "engine", "models", "data"},
     "engine": {"engine", "models", "data"},
@@ -122,14 +124,19 @@ def imported(source: str, file: str) -> list[tuple[str, int]]:
             module = ".".join([*above, *([node.module] if node.module else [])])
             # "from a.b import c" may import the module a.b.c
             names += [(f"{module}.{alias.name}", node.lineno) for alias in node.names]
-        elif isinstance(node, ast.Call) and _called(node.func) in ("import_module", "__import__"):
-            if node.args and isinstance(node.args[0], ast.Constant):
-                names.append((str(node.args[0].value), node.lineno))
+        elif _imports_by_name(node):
+            names += [(str(node.args[0].value), node.lineno)]
     return names
 
 
-def _called(function: ast.expr) -> str:
-    return function.id if isinstance(function, ast.Name) else getattr(function, "attr", "")
+def _imports_by_name(node: ast.AST) -> bool:
+    """Whether a node is ``import_module("name")`` or ``__import__("name")``."""
+    if not isinstance(node, ast.Call) or not node.args:
+        return False
+    function = node.func
+    name = function.id if isinstance(function, ast.Name) else getattr(function, "attr", "")
+    is_constant = isinstance(node.args[0], ast.Constant)
+    return is_constant and name in ("import_module", "__import__")
 
 
 def room_of(path: str) -> str:
@@ -164,6 +171,28 @@ def wrong_arrows(source: str, file: str) -> list[str]:
     return wrong
 
 
+PAGE = ROOT / "docs" / "architecture.md"
+TABLE_BEGINS = "<!-- rooms: written from tests/unit/test_rooms.py -->\n"
+TABLE_ENDS = "<!-- end of rooms -->\n"
+
+
+def page_table() -> str:
+    """ROOMS as a table of docs/architecture.md."""
+    lines = ["| room | may import |", "|---|---|"]
+    for room, imports in ROOMS.items():
+        if "/" in room:
+            named = ", ".join(f"`{other}`" for other in imports.split()) or "no other room"
+            lines.append(f"| `{room}` | {named} |")
+    return "\n".join(lines) + "\n"
+
+
+def page_with(table: str) -> str:
+    """The page with a table between its marks."""
+    before, _, rest = PAGE.read_text().partition(TABLE_BEGINS)
+    _, _, after = rest.partition(TABLE_ENDS)
+    return before + TABLE_BEGINS + table + TABLE_ENDS + after
+
+
 def sources() -> list[Path]:
     """All Python files of the library and its commands."""
     return [path for top in TOPS for path in sorted((ROOT / top).rglob("*.py"))]
@@ -196,6 +225,11 @@ def test_the_table_names_the_rooms_that_there_are_and_no_others():
         if len(path.parts) == 2 and path.name != "__init__.py"
     }
     assert set(ROOMS) == folders | flat | {"launch"}
+
+
+def test_the_page_shows_this_table():
+    expected = page_with(page_table())
+    assert PAGE.read_text() == expected, "run PYTHONPATH=. python docs/figures/draw_rooms.py"
 
 
 def test_each_room_with_unit_tests_is_mirrored():
