@@ -41,7 +41,7 @@ def bare(axis: Axes, title: str = "", colour: str = "#888888") -> None:
 
 def heading(panel: SubFigure, text: str, file: str) -> None:
     """What a panel shows, and the file that does it."""
-    panel.suptitle(text, fontsize=11, weight="bold", x=0.02, ha="left")
+    panel.suptitle(text, fontsize=10, weight="bold", x=0.02, ha="left")
     panel.text(0.02, 0.005, file, fontsize=8, family="monospace", color="#555555")
 
 
@@ -97,12 +97,12 @@ def draw_views(panel: SubFigure, batch: Batch) -> None:
             title = f"{size} {number + 1}" if modality == "hr" else ""
             bare(axis, title, colour)
         row[0].set_ylabel(modality, fontsize=9)
-    heading(panel, "3  Views, the same ground in every sensor", "data/stream/")
+    heading(panel, "3  Views: the same ground, all sensors", "data/stream/")
 
 
 def draw_tokens(panel: SubFigure, batch: Batch) -> None:
     """Patches of a view, and where their tokens lie on the one axis of all tokens."""
-    upper, lower = panel.subplots(2, 1, height_ratios=(4, 1))
+    upper, lower = panel.subplots(2, 1, height_ratios=(5, 1))
     modality = "hr"
     frame = pictures.best_frame(batch.views["global"], modality)
     image = pictures.crop(batch.views["local"], modality, 0, frame)
@@ -155,14 +155,17 @@ def main() -> None:
     model = load_pretraining(run.checkpoint)
     maps = pictures.feature_maps(model, dataset, settings.data, number, 16)
 
-    figure = Figure(figsize=(16, 4.4))
-    panels = figure.subfigures(1, 5, width_ratios=(3.4, 2.6, 3.6, 2.6, 3.0))
+    figure = Figure(figsize=(16, 3.9))
+    panels = figure.subfigures(1, 5, width_ratios=(3.2, 2.6, 3.6, 2.9, 2.9))
     draw_files(panels[0], batch, cut)
     draw_tile(panels[1].subplots(), batch, cut)
     heading(panels[1], "2  Tile with its views", "data/tiles/archive.py, data/shards/")
     draw_views(panels[2], batch)
     draw_tokens(panels[3], batch)
     draw_features(panels[4], maps)
+    for panel in panels:
+        panel.subplots_adjust(left=0.1, right=0.97, top=0.84, bottom=0.1, wspace=0.08, hspace=0.15)
+    panels[3].subplots_adjust(bottom=0.2)  # room for the axis of tokens
     figure.savefig(Path(__file__).with_name("sample_way.png"), dpi=110)
 
 
