@@ -12,135 +12,114 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.patches import Polygon
 
+from data.audit.painting import draw_tile, outline_axis, paint, tile_picture, view_picture
 from data.stream.collate import collate
 from data.stream.cut import cut_sample
-from data.stream.mixture import Mixture
-from data.stream.sample import Batch
+from data.stream.sample import Batch, CutSample, ViewName
+from data.stream.settings import GLOBAL, LOCAL
 from data.tiles.modalities import MODALITIES
 from engine.pretrained.weights import load_pretraining
-from engine.report import pictures
+from engine.report.feature_maps import Maps, components, feature_maps
 from engine.report.run_files import read
+from engine.report.training_views import clearest_view_frame
 from models.features import FUSED
 
 KEY = "treesat-betula-spec-1-15679"
-SHOWN_VIEWS = (("global", 0), ("global", 1), ("local", 0), ("local", 1))
-COLOURS = ("#e4572e", "#17a398", "#f3a712", "#669bbc")
-DATES = 4  # frames of a series that are shown
+VIEWS = {
+    ViewName(GLOBAL, 0): "#e4572e",
+    ViewName(GLOBAL, 1): "#17a398",
+    ViewName(LOCAL, 0): "#f3a712",
+    ViewName(LOCAL, 1): "#669bbc",
+}
+FRAMES = 4  # of a series that are shown
 PATCH = 4  # pixels of a token's side
+GREY = "#888888"
+TOKEN_COLOURS = ("#c44e52", "#dd8452", "#4c72b0", "#8172b3", "#55a868", "#64b5cd")
 
 
-def bare(axis: Axes, title: str = "", colour: str = "#888888") -> None:
-    """No ticks, a thin frame."""
-    axis.set(xticks=[], yticks=[])
+def show(axis: Axes, image: np.ndarray, *, title: str = "", colour: str = GREY) -> None:
+    """A small picture with a coloured outline."""
+    axis.imshow(image)
+    outline_axis(axis, colour)
     axis.set_title(title, fontsize=8)
-    for spine in axis.spines.values():
-        spine.set(color=colour, linewidth=1.5)
 
 
-def heading(panel: SubFigure, text: str, file: str) -> None:
-    """What a panel shows, and the file that does it."""
+def heading(panel: SubFigure, text: str, files: str) -> None:
+    """What a panel shows, and the files that do it."""
     panel.suptitle(text, fontsize=10, weight="bold", x=0.02, ha="left")
-    panel.text(0.02, 0.005, file, fontsize=8, family="monospace", color="#555555")
+    panel.text(0.02, 0.005, files, fontsize=8, family="monospace", color="#555555")
 
 
-def draw_files(panel: SubFigure, batch: Batch, cut) -> None:
-    """The frames of each sensor on the tile's grid."""
-    axes = panel.subplots(len(MODALITIES), DATES)
+def draw_files(panel: SubFigure, cut: CutSample) -> None:
+    """Frames of each sensor on the tile's grid."""
+    axes = panel.subplots(len(MODALITIES), FRAMES)
+    for axis in axes.flat:
+        axis.set_axis_off()
     for row, modality in zip(axes, MODALITIES):
-        for axis in row:
-            axis.set_axis_off()
-        if modality == "hr":
-            images = [cut.tile.hr.permute(1, 2, 0).numpy()]
-        else:
-            series = cut.tile.series[modality]
-            valid = cut.tile.valid[modality]
-            chosen = np.linspace(0, len(series) - 1, DATES).round().astype(int)
-            frames = [(series[i].numpy(), valid[i].numpy()) for i in chosen]
-            images = pictures.paint(modality, frames)
+        count = len(cut.tile.images(modality))
+        chosen = np.unique(np.linspace(0, count - 1, FRAMES).round().astype(int))
+        images = paint(modality, [tile_picture(cut.tile, modality, frame) for frame in chosen])
         for axis, image in zip(row, images):
             axis.set_axis_on()
-            axis.imshow(image)
-            bare(axis)
+            show(axis, image)
         row[0].set_ylabel(modality, fontsize=9)
     heading(panel, "1  Files on one 10 m grid", "data/prepare/")
 
 
-def draw_tile(axis: Axes, batch: Batch, cut) -> None:
-    """The tile with the rectangles of its views."""
-    cells = cut.tile.cells
-    axis.imshow(cut.tile.hr.permute(1, 2, 0).numpy(), extent=(0, cells, cells, 0))
-    square = np.array([[0, 0, 1], [1, 0, 1], [1, 1, 1], [0, 1, 1]])
-    for (size, number), colour in zip(SHOWN_VIEWS, COLOURS):
-        affine = batch.views[size].affine[0, number].numpy()  # 2 3
-        corners = square @ affine.T  # 4 2
-        line = "-" if size == "global" else "--"
-        outline = Polygon(corners, fill=False, edgecolor=colour, linewidth=2, linestyle=line)
-        axis.add_patch(outline)
-    bare(axis)
-    axis.set(xlim=(0, cells), ylim=(cells, 0))
-
-
-def draw_views(panel: SubFigure, batch: Batch) -> None:
+def draw_views(panel: SubFigure, cut: CutSample) -> None:
     """The same ground in each sensor, as the model gets it."""
-    axes = panel.subplots(len(MODALITIES), len(SHOWN_VIEWS))
+    axes = panel.subplots(len(MODALITIES), len(VIEWS))
     for row, modality in zip(axes, MODALITIES):
-        frame = pictures.best_frame(batch.views["global"], modality)
-        crops = [
-            pictures.crop(batch.views[size], modality, number, frame)
-            for size, number in SHOWN_VIEWS
-        ]
-        painted = pictures.paint(modality, crops)
-        for axis, image, (size, number), colour in zip(row, painted, SHOWN_VIEWS, COLOURS):
-            axis.imshow(image)
-            title = f"{size} {number + 1}" if modality == "hr" else ""
-            bare(axis, title, colour)
+        frame = clearest_view_frame(cut, modality)
+        images = paint(modality, [view_picture(cut.view(name), modality, frame) for name in VIEWS])
+        for axis, image, (name, colour) in zip(row, images, VIEWS.items()):
+            show(axis, image, title=str(name) if modality == "hr" else "", colour=colour)
         row[0].set_ylabel(modality, fontsize=9)
     heading(panel, "3  Views: the same ground, all sensors", "data/stream/")
 
 
-def draw_tokens(panel: SubFigure, batch: Batch) -> None:
+def draw_tokens(panel: SubFigure, cut: CutSample, batch: Batch) -> None:
     """Patches of a view, and where their tokens lie on the one axis of all tokens."""
     upper, lower = panel.subplots(2, 1, height_ratios=(5, 1))
-    modality = "hr"
-    frame = pictures.best_frame(batch.views["global"], modality)
-    image = pictures.crop(batch.views["local"], modality, 0, frame)
-    upper.imshow(pictures.paint(modality, [image])[0])
-    side = image[0].shape[-1]
+    name = ViewName(LOCAL, 0)
+    picture = view_picture(cut.view(name), "hr", 0)
+    title = f"{name}, hr: patches of {PATCH} x {PATCH} pixels"
+    show(upper, paint("hr", [picture])[0], title=title, colour=VIEWS[name])
+    side = picture.pixels.shape[-1]
     edges = np.arange(PATCH, side, PATCH) - 0.5
     upper.hlines(edges, -0.5, side - 0.5, color="white", linewidth=0.4)
     upper.vlines(edges, -0.5, side - 0.5, color="white", linewidth=0.4)
-    bare(upper, f"local 1, hr: patches of {PATCH} x {PATCH} pixels", COLOURS[2])
-    counts = []
-    for size, views in batch.views.items():
-        for name, images in views.images.items():
-            height, width = images.shape[-2:]
-            frames = images.shape[1] * images.shape[2]
-            counts.append((f"{name}\n{size}", frames * (height // PATCH) * (width // PATCH)))
+    counts = token_counts(batch)
+    total = sum(counts.values())
     start = 0
-    shades = ("#c44e52", "#dd8452", "#4c72b0", "#8172b3", "#55a868", "#64b5cd")
-    for (label, count), shade in zip(counts, shades):
-        if count == 0:
-            continue
-        lower.barh(0, count, left=start, color=shade)
-        if count > 0.04 * sum(number for _, number in counts):
+    for (label, count), colour in zip(counts.items(), TOKEN_COLOURS):
+        lower.barh(0, count, left=start, color=colour)
+        if count > 0.04 * total:
             lower.text(start + count / 2, 0, label, ha="center", va="center", fontsize=6.5)
         start += count
-    lower.set(yticks=[], xlim=(0, start))
+    lower.set(yticks=[], xlim=(0, total))
     lower.tick_params(labelsize=7)
     lower.set_xlabel("tokens of one sample, all on one axis", fontsize=8)
     heading(panel, "4  Tokens", "models/backbone/tokenizer.py, packing.py")
 
 
-def draw_features(panel: SubFigure, maps: pictures.Maps) -> None:
+def token_counts(batch: Batch) -> dict[str, int]:
+    """Tokens of one sample by sensor and view size."""
+    counts = {}
+    for size, views in batch.views.items():
+        for modality, images in views.images.items():
+            _, number, frames, _, height, width = images.shape  # B V T C H W
+            patches = (height // PATCH) * (width // PATCH)
+            counts[f"{modality}\n{size}"] = number * frames * patches
+    return counts
+
+
+def draw_features(panel: SubFigure, maps: Maps) -> None:
     """Principal components of the features as colours."""
-    names = ["hr, stage 3", "hr, stage 4", "ms, stage 4", FUSED]
     axes = panel.subplots(2, 2)
-    for axis, name in zip(axes.flat, names):
-        (image,) = pictures.components([maps.maps[name]])
-        axis.imshow(image)
-        bare(axis, name)
+    for axis, name in zip(axes.flat, ("hr, stage 3", "hr, stage 4", "ms, stage 4", FUSED)):
+        show(axis, components([maps.maps[name]])[0], title=name)
     heading(panel, "5  Features, as colours", "models/backbone/, models/fusion/")
 
 
@@ -148,24 +127,26 @@ def main() -> None:
     """Write the picture beside this file."""
     run = read(Path(sys.argv[1]), sys.argv[2])
     settings = run.config.settings
-    dataset = Mixture.open(settings.data)
-    number = dataset.keys().index(KEY)
-    cut = cut_sample(dataset, settings.data, seed=settings.seed, sample=number, use=0)
+    sample = run.dataset.keys().index(KEY)
+    cut = cut_sample(run.dataset, settings.data, seed=settings.seed, sample=sample, use=0)
     batch = collate(0, [cut], settings.data)
     model = load_pretraining(run.checkpoint)
-    maps = pictures.feature_maps(model, dataset, settings.data, number, 16)
+    maps = feature_maps(model, run.dataset, settings.data, sample=sample, cells=16)
 
     figure = Figure(figsize=(16, 3.9))
     panels = figure.subfigures(1, 5, width_ratios=(3.2, 2.6, 3.6, 2.9, 2.9))
-    draw_files(panels[0], batch, cut)
-    draw_tile(panels[1].subplots(), batch, cut)
+    draw_files(panels[0], cut)
+    tile_axis = panels[1].subplots()
+    draw_tile(tile_axis, cut, VIEWS)
+    outline_axis(tile_axis, GREY)
+    tile_axis.set_xlabel("")
     heading(panels[1], "2  Tile with its views", "data/tiles/archive.py, data/shards/")
-    draw_views(panels[2], batch)
-    draw_tokens(panels[3], batch)
+    draw_views(panels[2], cut)
+    draw_tokens(panels[3], cut, batch)
     draw_features(panels[4], maps)
     for panel in panels:
         panel.subplots_adjust(left=0.1, right=0.97, top=0.84, bottom=0.1, wspace=0.08, hspace=0.15)
-    panels[3].subplots_adjust(bottom=0.2)  # room for the axis of tokens
+    panels[3].subplots_adjust(bottom=0.22)  # room for the axis of tokens
     figure.savefig(Path(__file__).with_name("sample_way.png"), dpi=110)
 
 
