@@ -1,4 +1,4 @@
-"""Errors that a user can put right, by class: what a command shows as one line instead of a traceback."""
+"""Errors that a user can put right: a command shows them as one line, without a traceback."""
 
 from data.errors import InputError
 from models.errors import ModelError
@@ -12,5 +12,6 @@ class RankError(ValueError):
     """Something failed on at least one rank; raised on every rank with the same line."""
 
 
-# Caught by name in one place, launch/cli.py. Anything else keeps its traceback: it is a fault of this project.
+# launch/cli.py catches these by name. Anything else is a fault of this project and keeps its
+# traceback.
 USER_ERRORS = (InputError, ModelError, ConfigError, RankError)

@@ -101,7 +101,8 @@ class _Calls(TorchFunctionMode):
         lists = name in ("__getitem__", "__setitem__") and any(
             isinstance(x, list) for x in (args[1] if isinstance(args[1], tuple) else (args[1],))
         )
-        if name in _FETCHES or uploads or lists or name == "to" and _waits(args[1:], kwargs):
+        moves = name == "to" and _waits(args[1:], kwargs)
+        if name in _FETCHES or uploads or lists or moves:
             self.found[place(), name] += 1
         return func(*args, **kwargs)
 
@@ -113,7 +114,10 @@ def _waits(args: tuple, kwargs: dict) -> bool:
 
 
 def place(above: int = 1) -> str:
-    """ "file:function" of the innermost frame, ``above`` this one, of the project or of DeepSpeed."""
+    """Name the innermost frame of the project or of DeepSpeed as "file:function".
+
+    ``above``: how many frames above this one the search begins.
+    """
     frame = sys._getframe(above)
     while frame is not None:
         path = frame.f_code.co_filename
