@@ -6,44 +6,23 @@ import triton
 import triton.language as tl
 
 LOG2E = tl.constexpr(math.log2(math.e))  # the hardware's exponential has base 2
+# The long lists of parameters stand in rows by subject (fmt: skip): one a line would hide the body.
 # Numbers none of whose properties is worth another compilation.
 PLAIN = ("heads", "units", "images", "chunk", "height", "width", "down", "across", "splits")
 
 
 @triton.jit(do_not_specialize=PLAIN)
 def forward_kernel(
-    qkv,
-    scale,
-    table,
-    out,
-    log_total,
-    s_image,
-    s_row,
-    s_column,
-    s_part,
-    s_head,
-    s_dim,
-    t_entry,
-    t_head,
+    qkv, scale, table, out, log_total,
+    s_image, s_row, s_column, s_part, s_head, s_dim,  # strides of qkv
+    t_entry, t_head,  # strides of the table
     longest,
-    heads,
-    images,
-    chunk,
-    height,
-    width,
-    down,
-    across,
-    WINDOW: tl.constexpr,
-    SIDE_Y: tl.constexpr,
-    SIDE_X: tl.constexpr,
-    SHIFT_Y: tl.constexpr,
-    SHIFT_X: tl.constexpr,
-    BLOCK: tl.constexpr,
-    DIM: tl.constexpr,
-    PADDED: tl.constexpr,
-    MASKED: tl.constexpr,
-    KEEP: tl.constexpr,
-):
+    heads, images, chunk, height, width, down, across,
+    WINDOW: tl.constexpr, SIDE_Y: tl.constexpr, SIDE_X: tl.constexpr,
+    SHIFT_Y: tl.constexpr, SHIFT_X: tl.constexpr,
+    BLOCK: tl.constexpr, DIM: tl.constexpr, PADDED: tl.constexpr,
+    MASKED: tl.constexpr, KEEP: tl.constexpr,
+):  # fmt: skip
     # heads of a window run together: they share pages
     head = tl.program_id(0) % heads
     unit = tl.program_id(0) // heads
@@ -81,43 +60,17 @@ def forward_kernel(
 
 @triton.jit(do_not_specialize=PLAIN)
 def backward_kernel(
-    qkv,
-    scale,
-    table,
-    log_total,
-    gradient,
-    d_qkv,
-    d_scale,
-    d_bias,
-    s_image,
-    s_row,
-    s_column,
-    s_part,
-    s_head,
-    s_dim,
-    t_entry,
-    t_head,
-    g_image,
-    g_token,
-    g_channel,
+    qkv, scale, table, log_total, gradient, d_qkv, d_scale, d_bias,
+    s_image, s_row, s_column, s_part, s_head, s_dim,  # strides of qkv
+    t_entry, t_head,  # strides of the table
+    g_image, g_token, g_channel,  # strides of the gradient
     longest,
-    units,
-    images,
-    chunk,
-    height,
-    width,
-    down,
-    across,
-    WINDOW: tl.constexpr,
-    SIDE_Y: tl.constexpr,
-    SIDE_X: tl.constexpr,
-    SHIFT_Y: tl.constexpr,
-    SHIFT_X: tl.constexpr,
-    BLOCK: tl.constexpr,
-    DIM: tl.constexpr,
-    PADDED: tl.constexpr,
+    units, images, chunk, height, width, down, across,
+    WINDOW: tl.constexpr, SIDE_Y: tl.constexpr, SIDE_X: tl.constexpr,
+    SHIFT_Y: tl.constexpr, SHIFT_X: tl.constexpr,
+    BLOCK: tl.constexpr, DIM: tl.constexpr, PADDED: tl.constexpr,
     MASKED: tl.constexpr,
-):
+):  # fmt: skip
     head = tl.program_id(0)
     heads = tl.num_programs(0)
     windows = down * across
