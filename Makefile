@@ -1,4 +1,4 @@
-# make demo | make test | make test-documentation | make install     VENV=path of the virtual environment (made if absent), RUN=output folder, STEPS=n
+# make demo | make lint | make test | make test-documentation | make install     VENV=path of the virtual environment (made if absent), RUN=output folder, STEPS=n
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 VENV ?= .venv
@@ -28,7 +28,7 @@ endef
 export machine
 probe = read -r ranks port accelerator <<< "$$($(bin)/python -c "$$machine")"
 
-.PHONY: install test test-documentation demo
+.PHONY: install lint test test-documentation demo
 install: $(stamp)
 
 # torch comes first: DeepSpeed's build imports it. The stamp spares later calls the check.
@@ -40,6 +40,11 @@ $(stamp): setup.cfg pyproject.toml
 	$(bin)/python -m pip install --no-build-isolation $(call pin,deepspeed)
 	$(bin)/python -m pip install --no-build-isolation -e '.[test]'
 	touch $@
+
+lint: install
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy
 
 test: install
 	$(probe); env $$accelerator timeout --foreground 3600 $(bin)/python -m pytest tests
