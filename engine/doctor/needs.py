@@ -162,7 +162,7 @@ def _data(config: Config) -> Fact:
         dataset = Mixture.open(config.settings.data)
         check_regions(config.settings, dataset)
     except (InputError, ConfigError) as error:
-        advice = "write shards with skysense shards, or correct skysense.data.shards"
+        advice = "or correct skysense.data.shards"
         return missing("shards", str(error), advice)
     return active("shards", f"{len(dataset)} samples of {dataset.path}")
 
