@@ -20,12 +20,16 @@ def check_place(option: str, path: Path) -> None:
         path: the file.
 
     Raises:
-        InputError: ``path`` is a folder, or the folder that it should lie in does not exist.
+        InputError: ``path`` is a folder, or the folder that it should lie in does not exist or
+            cannot be written.
     """
-    if path.is_dir() or not path.absolute().parent.is_dir():
+    folder = path.absolute().parent
+    if path.is_dir() or not folder.is_dir():
         raise InputError(
             f"{option}: expected the name of a file in a folder that exists, found {path}"
         )
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{option}: expected a folder that can be written, found {folder}")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from data.files import check_place
 from data.pages.style import STYLE
 from engine.errors import ConfigError
 
@@ -24,6 +25,7 @@ def check_plot(path: Path | None) -> None:
 
     Raises:
         ConfigError: the folder does not exist, or the name has another ending than ``PICTURES``.
+        InputError: the folder cannot be written.
     """
     if path is None:
         return
@@ -32,6 +34,7 @@ def check_plot(path: Path | None) -> None:
             f"--plot: expected a name ending in {', '.join(PICTURES)} in a folder that exists,"
             f" found {path}"
         )
+    check_place("--plot", path)
 
 
 def save_plot(path: Path | None, draw: Callable[[], Figure]) -> None:

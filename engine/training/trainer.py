@@ -52,7 +52,8 @@ def train(
         RankError: One line, the same on all ranks, before anything is trained or written.
     """
     prepare(config.settings)
-    # First of all: a signal during the start must not kill the job unsaved.
+    _check_run_dir(Path(config.settings.run_dir))
+    # Before the rest: a signal during the start must not kill the job unsaved.
     preempt = Preempt(config.settings.run_dir, zero.ranks().rank)
     try:
         run = open_run(config, device, resume)
@@ -61,6 +62,14 @@ def train(
         return _Loop(run, preempt, stop_at).train().exit_code
     finally:
         preempt.close()
+
+
+def _check_run_dir(run_dir: Path) -> None:
+    """Raise ConfigError if something else than a folder lies where the run shall be."""
+    if run_dir.exists() and not run_dir.is_dir():
+        raise ConfigError(
+            f"{run_dir}: expected the folder of a run, found a file; choose another --run_dir"
+        )
 
 
 def prepare(settings: Settings) -> None:

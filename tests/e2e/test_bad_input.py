@@ -36,6 +36,16 @@ def test_wrong_configuration(tmp_path, override, words):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_file_in_the_place_of_the_run_folder(tmp_path):
+    (tmp_path / "run").write_text("not a run")
+    done = pretrain(1, tmp_path / "none", tmp_path / "run", "--set", "skysense.ep_size=1")
+    assert done.returncode != 0
+    [line] = errors(done)
+    assert str(tmp_path / "run") in line
+    assert "choose another --run_dir" in line
+    assert (tmp_path / "run").read_text() == "not a run"
+
+
 def test_missing_shards(tmp_path):
     done = pretrain(2, tmp_path / "nowhere", tmp_path / "run")
     assert done.returncode != 0

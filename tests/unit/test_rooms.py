@@ -70,7 +70,7 @@ ROOMS = {
     "engine": "",
     "engine/errors": "",
     "engine/config": "",
-    "engine/plot_file": "engine/config",
+    "engine/plot_file": "",
     "engine/distributed": "engine/config",
     "engine/checkpoint": "engine/distributed",
     "engine/resilience": "engine/config",
