@@ -107,7 +107,7 @@ class InitSettings:
 
     path: str | None = None  # run, checkpoint or export; None: drawn from the seed
     weights: Literal["teacher", "student"] = "teacher"
-    # With ``model.moe`` null: the expert of each mixture to keep; -1: a random one for each block.
+    # With ``model.moe`` null: the expert that each MoE block keeps; -1: a random one a block.
     expert: int | None = None
 
     def problem(self) -> str | None:

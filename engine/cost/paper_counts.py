@@ -17,7 +17,7 @@ class Quantity:
     correct: float | None = None  # what the paper's description gives, where that is known
     tolerance: float | None = None  # of ours from the correct value
     reason: str = ""  # why ours and the paper's differ
-    activated: bool = False  # whether only one expert of each mixture counts
+    activated: bool = False  # whether only one expert of each MoE block counts
 
 
 def _backbone(

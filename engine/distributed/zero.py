@@ -216,7 +216,7 @@ def initialize(model: nn.Module, deepspeed_config: dict, groups: list[dict]) -> 
 
 
 def join_expert_groups(module: nn.Module) -> None:
-    """Give the mixtures of a model outside the engine, such as a teacher, their process groups.
+    """Give the MoE layers of a model outside the engine, such as a teacher, their process groups.
 
     Every rank must call it.
     """
@@ -231,7 +231,7 @@ def compute_type(engine: DeepSpeedEngine) -> torch.dtype:
 
 
 def ep_size(engine: DeepSpeedEngine) -> int:
-    """Ranks that share the experts of a mixture; 1 without experts."""
+    """Ranks that share the experts of an MoE layer; 1 without experts."""
     sizes = [module.ep_size for module in engine.module.modules() if isinstance(module, MoE)]
     return max(sizes, default=1)
 

@@ -37,7 +37,7 @@ def expert_shares(history: History, modalities: Sequence[str]) -> Figure:
     for layer, (axis, values) in enumerate(zip(panels, share)):
         image = axis.imshow(values, cmap=COLOUR_MAP, vmin=0, vmax=100, aspect="auto")
         _write_shares(axis, values, load[layer].sum(-1))
-        title = f"mixture layer {layer + 1}"
+        title = f"MoE layer {layer + 1}"
         name_cells(axis, columns=range(experts), rows=modalities, title=title)
         axis.set_xlabel("expert", labelpad=1)
     figure.colorbar(image, ax=axes, label=BAR_LABEL, fraction=0.03, pad=0.02)

@@ -133,15 +133,15 @@ def _term_row(title: str, values: np.ndarray, count: int) -> TermRow:
 
 def _losses(run: RunFiles) -> Section:
     moe = run.config.settings.model.moe
-    mixture_layers = 0
+    moe_layers = 0
     if moe:
-        mixture_layers = len(moe.blocks)
+        moe_layers = len(moe.blocks)
     return TEMPLATES.section(
         "Losses",
         "losses.html",
         figure=curves.losses(run.history, run.prototypes),
         log_k=f"{math.log(run.prototypes):.2f}",
-        mixture_layers=mixture_layers,
+        moe_layers=moe_layers,
     )
 
 

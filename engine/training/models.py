@@ -89,9 +89,9 @@ def describe(model: Pretraining) -> list[str]:
     """Lines for the log: which paths are active, and the size of the model in this process."""
     count = sum(parameter.numel() for parameter in model.parameters())
     lines = [f"model: {count / 1e6:.2f} M parameters in this process", describe_regions(model)]
-    mixtures = [module for module in model.modules() if isinstance(module, MoE)]
-    if mixtures:
-        lines.append(f"{mixtures[0].describe()}, {len(mixtures)} blocks")
+    moe_blocks = [module for module in model.modules() if isinstance(module, MoE)]
+    if moe_blocks:
+        lines.append(f"{moe_blocks[0].describe()}, {len(moe_blocks)} blocks")
     else:
         lines.append("MoE: none")
     return lines

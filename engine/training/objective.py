@@ -84,7 +84,7 @@ class Losses:
 
 
 class Objective:
-    """lambda_1 MGCL + lambda_2 QSACL + lambda_3 ITA + the mixtures' balance loss.
+    """lambda_1 MGCL + lambda_2 QSACL + lambda_3 ITA + the balance loss of the MoE blocks.
 
     Source: supplement, sections A and C.
     """

@@ -17,7 +17,7 @@ class Count:
     module: str  # one of MODULES
     part: str
     parameters: int
-    activated: int  # what one token can meet: one expert of each mixture
+    activated: int  # what one token can meet: one expert of each MoE block
 
 
 def count(spec: ModelSpec) -> list[Count]:

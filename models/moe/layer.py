@@ -66,7 +66,7 @@ class LocalLayer(nn.Module):
 
 
 class MoE(nn.Module):
-    """Top-1 mixture of feed-forward experts for the packed axis.
+    """Top-1 mixture of experts (MoE) with feed-forward networks for the packed axis.
 
     Gate: linear without bias and softmax in float32. The output is the chosen expert's, times the
     gate value. Masked tokens and those beyond the capacity return zero (the block's residual keeps

@@ -64,8 +64,8 @@ def adapt(
         target: specification of the model wanted.
         sensors: those of the model wanted, by name.
         bands: band names of the trained modalities.
-        expert: which one becomes a dense network where ``target`` has no mixture; -1 draws one for
-            each block.
+        expert: which one becomes a dense network where ``target`` has no MoE block; -1 draws one
+            for each block.
         seed: of the drawn experts.
 
     Raises:
@@ -164,7 +164,7 @@ def _fit(
 
 
 def kept_experts(spec: ModelSpec, expert: int, *, seed: int) -> dict[str, int]:
-    """The expert that each mixture of a model keeps, by the name of its block in the backbone.
+    """The expert that each MoE block of a model keeps, by the name of its block in the backbone.
 
     Args:
         spec: of the model with experts.

@@ -69,7 +69,7 @@ class Choice:
     # modality -> whether patches merge after stages 1, 2, 3
     merge: Mapping[str, tuple[bool, bool, bool]] = field(default_factory=dict)
     fixed_gate: bool = False  # the routing gates do not train
-    # keep this expert of each mixture as a plain network; -1: draw one for each block
+    # keep this expert of each MoE block as a plain network; -1: draw one for each block
     expert: int | None = None
     seed: int = 0  # of the drawn experts
 
@@ -185,7 +185,7 @@ class Choice:
         )
 
     def _experts(self, moe: MoESpec | None) -> MoESpec | None:
-        """The mixtures of experts of the model wanted."""
+        """The MoE settings of the wanted model."""
         if self.expert is None:
             if moe is None:
                 return None

@@ -1,4 +1,4 @@
-"""The experts of a top-1 mixture on one process, nothing dropped.
+"""The experts of a top-1 MoE layer on one process, nothing dropped.
 
 DeepSpeed's layer, one expert after another, the library's grouped product, grouped kernels.
 """
