@@ -111,6 +111,12 @@ def kill_workers(
         os.kill(children(process)[0], signal.SIGKILL)
 
 
+def has_open(pid: int, file: Path) -> bool:
+    """Whether a process has a file open."""
+    descriptors = Path(f"/proc/{pid}/fd").iterdir()
+    return str(file) in [os.path.realpath(descriptor) for descriptor in descriptors]
+
+
 def children(process: subprocess.Popen) -> list[int]:
     """Processes that a command has started, but for multiprocessing's resource tracker."""
     found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()

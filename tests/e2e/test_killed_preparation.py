@@ -13,6 +13,7 @@ from affine import Affine
 from tests.e2e.kills import (
     children,
     finish,
+    has_open,
     kill_again_and_again,
     kill_at_the_end,
     kill_group,
@@ -170,7 +171,10 @@ def test_a_worker_that_outlives_its_main_process_holds_off_the_next_run(
     out = tmp_path / "archive"
     line = command(manifest, out, "--workers", 2)
     process = start(*line)
+    journal = out.with_name(out.name + ".partial.jsonl")
     wait_for(lambda: published(out) >= 20, process)
+    # on a busy machine one worker makes 20 tiles before the other has started
+    wait_for(lambda: all(has_open(worker, journal) for worker in children(process)), process)
     workers = children(process)
     os.kill(workers[0], signal.SIGSTOP)  # most likely in the middle of a tile
     os.kill(process.pid, signal.SIGKILL)
