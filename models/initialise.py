@@ -39,7 +39,9 @@ Rule = Callable[[str, Tensor, torch.Generator], None]
 class _Derives(Protocol):
     """A module some of whose values follow from others."""
 
-    def derive_parameters(self) -> None: ...
+    def derive_parameters(self) -> None:
+        """Set the values that follow from others."""
+        ...
 
 
 @torch.no_grad()

@@ -70,6 +70,7 @@ class _Source:
 
     @property
     def is_osm(self) -> bool:
+        """Whether the file holds OpenStreetMap's own objects."""
         return is_osm(self.path)
 
 
@@ -82,6 +83,7 @@ class _Counts:
     skipped: int = 0
 
     def add(self, features: Features) -> None:
+        """Count some more shapes."""
         self.shapes += len(features)
         self.mended += int(features.mended.sum())
         self.skipped += features.skipped

@@ -132,11 +132,13 @@ class _Move(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, forward_index: Tensor, backward_index: Tensor) -> Tensor:
+        """Rows of x (A, D) at ``forward_index`` (B,); ``backward_index`` (A,) is its inverse."""
         ctx.save_for_backward(backward_index)
         return _gather(x, forward_index)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
+        """Gradient (A, D) of x; the indices have none."""
         (backward_index,) = ctx.saved_tensors
         return _gather(grad, backward_index), None, None
 
