@@ -49,7 +49,7 @@ lint: install
 test: install
 	$(probe); env $$accelerator timeout --foreground 3600 $(bin)/python -m pytest tests
 
-# Every command that docs/ shows, run as written: about half an hour.
+# Every command that docs/ shows, run as written. Needs 10 GB of free memory.
 test-documentation: install
 	$(probe); env $$accelerator $(bin)/python -m pytest -m long tests/e2e/test_documented_commands.py
 

@@ -23,7 +23,8 @@ EXAMPLES = """\
   deepspeed --module launch pretrain --config ds_configs/demo_cpu.json --run_dir runs/a --resume
   skysense pretrain --config ds_configs/demo_one_process.json --run_dir runs/b --stop_at 2
 
-The first two run on all GPUs of this machine, the last one in one process."""
+The first two start a rank for each GPU of this machine (--num_gpus 2: two ranks, also without
+a GPU); this file needs a multiple of two ranks. The last one runs in one process."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
