@@ -18,7 +18,7 @@ from data.audit.painting import (
     view_picture,
 )
 from data.errors import InputError
-from data.pages.style import class_colour
+from data.pages.class_colours import Colour, class_colours
 from data.shards.records import ClassRow, IndexEntry
 from data.stream.cut import cut_sample
 from data.stream.mixture import Mixture
@@ -144,14 +144,23 @@ def _draw_labels(axis: Axes, sample: CutSample, classes: list[ClassRow]) -> None
         axis.set_axis_off()
         return
     axis.set_title("labels (white: none)", fontsize=9)
-    axis.imshow(paint_classes(tile.labels.numpy()), extent=(0, tile.cells, tile.cells, 0))
+    colours = colours_of(sample)
+    image = paint_classes(tile.labels.numpy(), colours)
+    axis.imshow(image, extent=(0, tile.cells, tile.cells, 0))
     handles = []
-    for index in tile.labels.unique().tolist():
-        if index != UNLABELLED:
-            handles.append(Patch(color=class_colour(index), label=classes[index].name))
+    for index, colour in colours.items():
+        handles.append(Patch(color=colour, label=classes[index].name))
     axis.legend(
         handles=handles, loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=9, frameon=False
     )
+
+
+def colours_of(sample: CutSample) -> dict[int, Colour]:
+    """Colours of the classes of the tile, for its labels and for every view of them."""
+    if sample.tile.labels is None:
+        return {}
+    classes = sample.tile.labels.unique().tolist()
+    return class_colours(index for index in classes if index != UNLABELLED)
 
 
 def _draw_series(axes: np.ndarray, sample: CutSample, modality: str) -> None:
@@ -185,8 +194,9 @@ def _paint_views(sample: CutSample, content: str) -> list[np.ndarray]:
     views = [sample.view(name) for name in sample.names]
     if content != "labels":
         return paint(content, [view_picture(view, content, 0) for view in views])
+    colours = colours_of(sample)
     painted = []
     for view in views:
         if view.labels is not None:
-            painted.append(paint_classes(view.labels.numpy()))
+            painted.append(paint_classes(view.labels.numpy(), colours))
     return painted

@@ -1,6 +1,6 @@
 """From decoded pixels to colours: how every picture of a sample shows sensors, labels and views."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Polygon
 from torch import Tensor
 
-from data.pages.style import class_colour
+from data.pages.class_colours import Colour
 from data.stream.decode import Decoded
 from data.stream.sample import CutSample, CutView, ViewName
 from data.stream.settings import GLOBAL
@@ -105,11 +105,17 @@ def _stretch(pixels: np.ndarray, *, least: float) -> tuple[np.ndarray, np.ndarra
     return middle - span / 2, middle + span / 2
 
 
-def paint_classes(labels: np.ndarray) -> np.ndarray:
-    """Class indices H W -> colours H W 3; white where unlabelled."""
-    colours = np.array([class_colour(index) for index in range(256)])
-    colours[UNLABELLED] = 1
-    return colours[labels]
+def paint_classes(labels: np.ndarray, colours: Mapping[int, Colour]) -> np.ndarray:
+    """Class indices H W -> colours H W 3; white where unlabelled.
+
+    Args:
+        labels: H W uint8.
+        colours: of every class in the labels.
+    """
+    table = np.ones((UNLABELLED + 1, 3))
+    for index, colour in colours.items():
+        table[index] = colour
+    return table[labels]
 
 
 def draw_tile(axis: Axes, sample: CutSample, colours: dict[ViewName, str]) -> tuple[str, int]:

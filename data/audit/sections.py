@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 from data.audit import charts
 from data.audit.findings import Places, SeriesFindings, Summary
 from data.audit.verdicts import MEAN_OFF, STD_RATIO, off
+from data.pages.class_colours import class_colours
 from data.pages.outlines import CREDIT
 from data.pages.page import Section, Templates
 from data.pages.region_map import region_map
-from data.pages.style import class_colour
 
 TEMPLATES = Templates("data.audit")
 FAILURES = 500  # lines of the page; audit.json has all
@@ -149,20 +149,16 @@ def classes_section(summary: Summary) -> Section:
     """Shares of the classes, those with most pixels first."""
     table = summary.classes.table
     seen = sorted((entry for entry in table if entry.pixels), key=lambda entry: -entry.pixels)
+    colours = class_colours(entry.index for entry in seen)
     return TEMPLATES.section(
         "Classes",
         "classes.html",
         classes=summary.classes,
         seen=seen,
         unseen=[entry.name for entry in table if not entry.pixels],
-        class_colour=class_hex,
+        colours={index: to_hex(colour) for index, colour in colours.items()},
         percent=percent,
     )
-
-
-def class_hex(index: int) -> str:
-    """The colour of a class for a style sheet."""
-    return to_hex(class_colour(index))
 
 
 def percent(share: float | None) -> str | None:

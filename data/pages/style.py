@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from matplotlib.colors import hsv_to_rgb
 from matplotlib.typing import RcKeyType
 
 from data.tiles.modalities import MODALITIES
@@ -12,7 +11,6 @@ FUSED = "#7b4fa3"  # the fused feature
 PLAIN = "#37474f"
 FAINT = "#b8c4cc"
 WARNING = "#9a6200"
-GOLDEN_RATIO = 0.618034  # steps of this part of the colour circle keep neighbouring classes apart
 STYLE: dict[RcKeyType, Any] = {
     "font.size": 9,
     "axes.titlesize": 9.5,
@@ -36,15 +34,3 @@ def colour(name: str) -> str:
     if name in MODALITIES:
         return MODALITIES[name].display.colour
     return PLAIN
-
-
-def class_colour(index: int) -> tuple[float, float, float]:
-    """A colour of its own for each class: red, green, blue between 0 and 1.
-
-    Hues are spread by the golden ratio. Odd classes are brighter than even ones.
-    """
-    brightness = 0.7
-    if index % 2:
-        brightness = 0.95
-    red, green, blue = hsv_to_rgb((index * GOLDEN_RATIO % 1, 0.65, brightness))
-    return float(red), float(green), float(blue)
