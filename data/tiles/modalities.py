@@ -43,7 +43,7 @@ class CatalogueNames:
 
     Attributes:
         platforms: what the platform or constellation of an item contains, in lower case.
-        bands: names in lower case -> the sensor's own, which need not be listed.
+        bands: names in lower case, here or in files -> the sensor's own, which need not be listed.
         classification: the asset with the codes of the scene classification, if there is one.
     """
 
@@ -169,10 +169,20 @@ SENSORS = (
                 "rededge071": "B05",
                 "rededge075": "B06",
                 "rededge078": "B07",
+                "re1": "B05",
+                "re2": "B06",
+                "re3": "B07",
                 "nir": "B08",
+                "nearinfrared": "B08",
+                "broadnir": "B08",
                 "nir08": "B8A",
+                "narrownir": "B8A",
+                "rededge4": "B8A",
+                "re4": "B8A",
                 "swir16": "B11",
+                "swir1": "B11",
                 "swir22": "B12",
+                "swir2": "B12",
             },
             classification="scl",
         ),
