@@ -3,7 +3,15 @@ commands."""
 
 import pytest
 
+from data.tiles.modalities import MODALITIES
 from tests.commands import build_dataset
+
+
+@pytest.fixture(autouse=True)
+def _sensors_of_one_test(monkeypatch):
+    """What a test's files say of sensors is forgotten when it ends."""
+    monkeypatch.setattr(MODALITIES, "_sensors", MODALITIES._sensors)
+    monkeypatch.setattr(MODALITIES, "_authority", MODALITIES._authority)
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,7 @@ CORNERS = np.array([[0, 0, 1], [1, 0, 1], [1, 1, 1], [0, 1, 1]])
 class Picture:
     """One frame of a sensor."""
 
-    pixels: np.ndarray  # C H W in the archive's unit, "hr" in [0, 1]
+    pixels: np.ndarray  # C H W in the archive's unit, divided by the sensor's scale
     valid: np.ndarray  # H W bool
 
 
@@ -47,9 +47,7 @@ def view_picture(view: CutView, modality: str, frame: int) -> Picture:
 
 def tile_picture(tile: Decoded, modality: str, frame: int) -> Picture:
     """One frame of a whole tile."""
-    pixels = tile.images(modality)[frame].numpy()  # C H W
-    if modality == "hr":
-        pixels = pixels / 255
+    pixels = tile.images(modality)[frame].numpy() / MODALITIES[modality].scale  # C H W
     return _picture(pixels, tile.valid[modality][frame])
 
 
@@ -71,7 +69,8 @@ def paint(modality: str, pictures: Sequence[Picture]) -> list[np.ndarray]:
     high = np.ones(3)
     if sensor.display.least_span is not None:
         valid_pixels = [image[:, picture.valid] for image, picture in zip(colours, pictures)]
-        low, high = _stretch(np.concatenate(valid_pixels, 1), least=sensor.display.least_span)
+        least = sensor.display.least_span / sensor.scale
+        low, high = _stretch(np.concatenate(valid_pixels, 1), least=least)
     painted = []
     for image, picture in zip(colours, pictures):
         shades = np.clip((image.transpose(1, 2, 0) - low) / (high - low), 0, 1)  # H W 3

@@ -18,8 +18,9 @@ from data.audit.registration import LEAST_CELLS, register
 from data.errors import InputError
 from data.shards.dataset import ShardDataset
 from data.shards.files import hr_field, hr_levels
+from data.shards.stacks import by_pixel
 from data.stream.decode import decode
-from data.tiles.modalities import HR_PIXELS
+from data.tiles.modalities import HR_PIXELS, MODALITIES
 from data.tiles.tile import DAYS, LABEL_PIXELS, UNLABELLED, day_index
 
 FRAMES = 32  # of a series decoded at a time: bounds the memory of long ones
@@ -172,10 +173,12 @@ class Reading:
         for first in range(0, len(days), FRAMES):
             frames = np.arange(first, min(first + FRAMES, len(days)))
             decoded = decode(self.dataset, self.sample, {name: frames}, labels=False)
-            series = decoded.series[name].numpy()  # T C N N
+            series = decoded.series[name].numpy()  # T C pN pN
             valid = decoded.valid[name].numpy()  # T N N
-            check_shape(name, (*series.shape[2:], *valid.shape[1:]), (cells,) * 4)
-            pixels = series.transpose(1, 0, 2, 3)[:, valid]  # C n
+            side = MODALITIES[name].pixels * cells
+            check_shape(name, (*series.shape[2:], *valid.shape[1:]), (side, side, cells, cells))
+            pixel_valid = by_pixel(valid, MODALITIES[name].pixels)  # T pN pN
+            pixels = series.transpose(1, 0, 2, 3)[:, pixel_valid]  # C n
             if not np.isfinite(pixels).all():
                 raise InputError(f"{name}: values that are not finite in pixels marked valid")
             self.pixels.add(name, pixels)

@@ -26,6 +26,9 @@ from data.storage.faults import ReadError
 from data.storage.ranges import Range
 from data.storage.settings import DEFAULTS, StoreSettings
 from data.storage.store import Store
+from data.tiles.definitions import sensors_of
+from data.tiles.known import Authority
+from data.tiles.modalities import MODALITIES, Modality
 
 OPEN_HEADS = 4096  # index heads that one process keeps: some 20 bytes a sample
 OPEN_ENTRIES = 256  # samples: an entry is asked for several times while its sample is read
@@ -57,6 +60,7 @@ class ShardDataset:
         self.classes: list[ClassRow] = manifest.classes
         self.attribution: list[Credit] = manifest.attribution
         self.regions = manifest.region_table()
+        self._know_sensors()
         counts = [shard.samples for shard in manifest.shards]
         self._starts = list(accumulate(counts, initial=0))
         self._head = lru_cache(maxsize=OPEN_HEADS)(self._load_head)
@@ -64,7 +68,7 @@ class ShardDataset:
         store.keep(self.fingerprint, manifest.size)
 
     def __reduce__(self):  # caches stay behind when a worker process is spawned
-        return ShardDataset, (self.store, self.manifest)
+        return _reopen, (self.store, self.manifest, MODALITIES.described())
 
     @classmethod
     def open(cls, path: str | Path, settings: StoreSettings = DEFAULTS) -> "ShardDataset":
@@ -92,6 +96,17 @@ class ShardDataset:
                 _check_size(store, tar_name(shard.name), shard.size)
                 _check_size(store, index_name(shard.name), shard.index_size)
         return cls(store, manifest)
+
+    def _know_sensors(self) -> None:
+        """Make this process know the dataset's sensors, and which statistics they have here.
+
+        That built-in sensors have the built-in statistics is said too. So two datasets of one
+        process cannot mean different numbers by the same pixels.
+        """
+        described = sensors_of(self.manifest.sensors)
+        keys = {sensor.key for sensor in described}
+        rest = [sensor for sensor in MODALITIES.built_in if sensor.key not in keys]
+        MODALITIES.add([*described, *rest], self.path)
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -190,6 +205,15 @@ class ShardDataset:
         name = index_name(shard)
         (data,) = self.store.ranges(name, [line])
         return data, f"{self.path}/{name}: line at byte {line.offset}"
+
+
+def _reopen(
+    store: Store, manifest: Manifest, sensors: list[tuple[Modality, Authority]]
+) -> ShardDataset:
+    """A dataset in another process, which learns the sensors that the first one knew."""
+    for sensor, authority in sensors:
+        MODALITIES.add([sensor], "the process that started this one", authority)
+    return ShardDataset(store, manifest)
 
 
 def _read_manifest(store: Store) -> Manifest:

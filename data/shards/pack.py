@@ -6,7 +6,7 @@ whole. A killed run is continued from it to the same bytes.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -22,8 +22,9 @@ from data.shards.encode import DEFAULT_OPTIONS, ShardOptions
 from data.shards.files import MANIFEST, index_name, tar_name
 from data.shards.records import FORMAT, VERSION, Manifest
 from data.shards.writer import WrittenShard, claim, packing_order, write_manifest, write_shard
-from data.tiles.archive import check_archive, read_tile, stored_digest, tile_digest, tile_keys
+from data.tiles.archive import archive_sensors, read_tile, stored_digest, tile_digest, tile_keys
 from data.tiles.classes import class_table
+from data.tiles.definitions import Definition
 from data.tiles.tile import Tile
 
 JOURNAL = "shards.partial.jsonl"
@@ -81,7 +82,8 @@ def pack(
             it holds an unfinished run of other tiles or options.
     """
     options.check()
-    archive = check_archive(archive)
+    archive = Path(archive)
+    sensors = archive_sensors(archive)
     out = Path(out)
     keys = tile_keys(archive)
     if not keys:
@@ -92,7 +94,7 @@ def pack(
     tasks = _tasks(keys, options)
     if not out.is_dir():
         claim(out, overwrite=overwrite)
-    with Journal(out / JOURNAL, _plan(archive, keys, options), restart=restart) as journal:
+    with Journal(out / JOURNAL, _plan(archive, keys, options, sensors), restart=restart) as journal:
         written = _resume(out, journal, overwrite=overwrite or restart)
         if (out / MANIFEST).exists():  # killed between the last rename and the journal's removal
             manifest = Manifest.parse((out / MANIFEST).read_bytes(), where=str(out / MANIFEST))
@@ -102,7 +104,7 @@ def pack(
             _write_rest(job, tasks, journal, written, workers=workers, say=say)
             journal.force()
             shards = [written[task.number] for task in tasks]
-            manifest = write_manifest(out, shards, options)
+            manifest = write_manifest(out, shards, options, sensors)
         journal.force()  # the manifest, before the journal goes
         journal.remove()
     return manifest
@@ -147,11 +149,15 @@ def _tasks(keys: list[str], options: ShardOptions) -> list[Task]:
     return tasks
 
 
-def _plan(archive: Path, keys: list[str], options: ShardOptions) -> str:
-    """A hash of all that decides the shards: format, classes, options, and tiles by content."""
+def _plan(
+    archive: Path, keys: list[str], options: ShardOptions, sensors: Sequence[Definition]
+) -> str:
+    """A hash of what decides the shards: format, classes, options, sensors, tiles by content."""
     with ThreadPoolExecutor(READERS) as pool:
         digests = list(pool.map(partial(stored_digest, archive), keys))
     plan = [FORMAT, VERSION, class_table(), asdict(options), list(zip(keys, digests))]
+    if sensors:
+        plan.append([sensor.to_json() for sensor in sensors])
     return content_hash(json.dumps(plan).encode())
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data.errors import InputError
 from data.hashing import content_hash
+from data.tiles.definitions import Definition
 from data.tiles.regions import RegionTable
 
 FORMAT = "skysense-shards"
@@ -61,7 +62,7 @@ class SeriesLayout(Record):
 
     Attributes:
         dtype: of a number, as numpy writes it.
-        shape: of one frame, C N N.
+        shape: of one frame, C pN pN with p pixels a cell.
         step: numbers are multiples of it; None: the numbers as they are.
         frames: offset in the member, size in bytes and CRC32C of each frame.
     """
@@ -225,6 +226,8 @@ class Manifest(Record):
         classes: in the order of their indices.
         fingerprint: hash of the indexes, and through them of every member.
         attribution: licences, sorted.
+        sensors: descriptions of the sensors that are not built in, and of built-in ones with
+            statistics of their own.
         hash: of all the rest, see ``manifest_hash``.
     """
 
@@ -237,7 +240,16 @@ class Manifest(Record):
     classes: list[ClassRow]
     fingerprint: str
     attribution: list[Credit]
+    sensors: list[Definition] = []
     hash: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest as it stands in its file. Without sensors their name is left out."""
+        content = self.model_dump()
+        content["sensors"] = [sensor.to_json() for sensor in self.sensors]
+        if not self.sensors:
+            del content["sensors"]
+        return content
 
     @property
     def size(self) -> int:

@@ -30,7 +30,7 @@ def encode_series(
     """Compress a series.
 
     Args:
-        array: T C N N in the archive's unit.
+        array: T C pN pN in the archive's unit, p pixels a cell.
         valid: T N N bool.
         modality: its sensor.
 
@@ -41,7 +41,8 @@ def encode_series(
         InputError: numbers in valid pixels are not finite or too large for the sensor's step.
     """
     array = array.astype(array.dtype.newbyteorder("<"))
-    usable = np.broadcast_to(valid[:, None], array.shape)  # T C N N
+    pixels = by_pixel(valid, array.shape[-1] // valid.shape[-1])  # T pN pN
+    usable = np.broadcast_to(pixels[:, None], array.shape)  # T C pN pN
     if not np.isfinite(array[usable]).all():
         raise InputError(
             f"{modality} holds NaN or infinite values in pixels marked valid; correct the mask and "
@@ -78,7 +79,7 @@ def _in_steps(array: np.ndarray, usable: np.ndarray, modality: str, step: float)
 
 
 def decode_series(layout: SeriesLayout, chunks: Sequence[bytes]) -> np.ndarray:
-    """Decompress some frames of a series: T C N N float32, in the archive's unit."""
+    """Decompress some frames of a series: T C pN pN float32, in the archive's unit."""
     frames = np.empty((len(chunks), *layout.shape), dtype=layout.dtype)
     codec = Blosc()
     for frame, chunk in zip(frames, chunks):
@@ -87,6 +88,13 @@ def decode_series(layout: SeriesLayout, chunks: Sequence[bytes]) -> np.ndarray:
     if layout.step is None:
         return series
     return series * np.float32(layout.step)
+
+
+def by_pixel(valid: np.ndarray, pixels: int) -> np.ndarray:
+    """A mask of cells, ... N N, as one of their pixels, ... pN pN."""
+    if pixels == 1:
+        return valid
+    return valid.repeat(pixels, -2).repeat(pixels, -1)
 
 
 def encode_masks(valid: np.ndarray) -> tuple[bytes, MaskLayout]:

@@ -37,6 +37,8 @@ from data.shards.records import (
 )
 from data.tiles.check import check_tile
 from data.tiles.classes import class_table
+from data.tiles.definitions import Definition, sensors_of
+from data.tiles.modalities import MODALITIES
 from data.tiles.regions import RegionTable
 from data.tiles.tile import Tile
 
@@ -60,6 +62,7 @@ def write_shards(
     out: str | Path,
     options: ShardOptions = DEFAULT_OPTIONS,
     *,
+    sensors: Sequence[Definition] = (),
     overwrite: bool = False,
 ) -> Manifest:
     """Pack tiles, shuffled by the options' seed.
@@ -69,6 +72,7 @@ def write_shards(
             iterable is held in memory.
         out: folder of the dataset.
         options: how they are packed.
+        sensors: descriptions of the sensors that the tiles have beside the built-in ones.
         overwrite: replace a dataset that is there.
 
     Raises:
@@ -81,12 +85,13 @@ def write_shards(
     if not tiles:
         raise InputError(f"{out}: no tiles to pack; prepare an archive first")
     claim(out, overwrite=overwrite)
+    MODALITIES.add(sensors_of(sensors), str(out))
     shuffled = _unique(tiles[i] for i in packing_order(len(tiles), options.seed))
     shards = []
     for number in range(-(-len(tiles) // options.samples_per_shard)):
         part = islice(shuffled, options.samples_per_shard)
         shards.append(write_shard(out, number, part, options))
-    return write_manifest(out, shards, options)
+    return write_manifest(out, shards, options, sensors)
 
 
 def packing_order(count: int, seed: int) -> list[int]:
@@ -152,7 +157,12 @@ def write_shard(
     )
 
 
-def write_manifest(out: Path, shards: Sequence[WrittenShard], options: ShardOptions) -> Manifest:
+def write_manifest(
+    out: Path,
+    shards: Sequence[WrittenShard],
+    options: ShardOptions,
+    sensors: Sequence[Definition] = (),
+) -> Manifest:
     """Make a dataset of written shards: give each sample its region, add up credits."""
     places = []
     hashes = ""
@@ -173,10 +183,11 @@ def write_manifest(out: Path, shards: Sequence[WrittenShard], options: ShardOpti
         classes=[ClassRow(**row) for row in class_table()],
         fingerprint=content_hash(hashes.encode()),
         attribution=_credits(credits),
+        sensors=list(sensors),
         hash="",
     )
-    manifest = unsigned.model_copy(update={"hash": manifest_hash(unsigned.model_dump())})
-    text = json.dumps(manifest.model_dump(), indent=1, sort_keys=True)
+    manifest = unsigned.model_copy(update={"hash": manifest_hash(unsigned.to_json())})
+    text = json.dumps(manifest.to_json(), indent=1, sort_keys=True)
     write_whole(out / MANIFEST, text, durable=True)
     return manifest
 

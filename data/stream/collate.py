@@ -5,10 +5,12 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from data.errors import InputError
 from data.stream.augment import Colours, recolour
 from data.stream.sample import Batch, CutSample, CutView, ViewSet
 from data.stream.settings import DataSettings, ViewSize
-from data.tiles.modalities import HR_PIXELS, MODALITIES
+from data.stream.views import by_pixel
+from data.tiles.modalities import HR_PIXELS, MODALITIES, UNMEASURED
 from data.tiles.tile import LABEL_PIXELS, UNLABELLED
 
 
@@ -114,11 +116,10 @@ def place_image(
     """
     frames = len(image)
     out = target.images[modality][slot, number, :frames]  # T C H W
-    mean, std = _statistics(modality, image.device)
+    mean, std = _statistics(modality, image.device)  # C 1 1
     torch.sub(image, mean, out=out).div_(std)
     if not mask.all():
-        scale = MODALITIES[modality].pixels
-        pixels = mask.repeat_interleave(scale, 1).repeat_interleave(scale, 2)  # T H W
+        pixels = by_pixel(mask, MODALITIES[modality].pixels)  # T H W
         out.masked_fill_(~pixels[:, None], 0.0)
     target.valid[modality][slot, number, :frames] = mask
 
@@ -129,13 +130,22 @@ def place_labels(target: ViewSet, labels: Tensor, *, slot: int, number: int) -> 
     target.labels[slot, number] = classes.masked_fill_(classes == UNLABELLED, -1)
 
 
-@cache
 def _statistics(modality: str, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of a sensor's bands: C 1 1 each."""
+    """Mean and standard deviation of a sensor's bands: C 1 1 each.
+
+    Raises:
+        InputError: nobody has measured them.
+    """
     sensor = MODALITIES[modality]
-    mean = torch.tensor(sensor.mean, device=device)[:, None, None]  # C 1 1
-    std = torch.tensor(sensor.std, device=device)[:, None, None]  # C 1 1
-    return mean, std
+    if not sensor.is_measured:
+        raise InputError(f"sensor {modality!r}: expected its mean and std, {UNMEASURED}")
+    return _by_band(sensor.mean, device), _by_band(sensor.std, device)
+
+
+@cache
+def _by_band(numbers: tuple[float, ...], device: torch.device) -> Tensor:
+    """A number for each band: C 1 1."""
+    return torch.tensor(numbers, device=device)[:, None, None]
 
 
 def apply_colours(views: ViewSet, images: Tensor, valid: Tensor) -> Tensor:
@@ -156,7 +166,7 @@ def apply_colours(views: ViewSet, images: Tensor, valid: Tensor) -> Tensor:
     out = torch.zeros(images.shape, device=images.device)  # B V 1 3 H W
     mean, std = _statistics("hr", images.device)  # 3 1 1
     whole = views.valid["hr"].flatten(2).all(2).tolist()  # B V
-    pixels = valid.repeat_interleave(HR_PIXELS, 3).repeat_interleave(HR_PIXELS, 4)  # B V 1 H W
+    pixels = by_pixel(valid, HR_PIXELS)  # B V 1 H W
     for b, row in enumerate(views.colours):
         for v, colours in enumerate(row):
             image = recolour(images[b, v, 0], valid[b, v, 0], colours, whole=whole[b][v])  # 3 H W

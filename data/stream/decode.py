@@ -13,6 +13,7 @@ from data.shards.files import hr_field
 from data.shards.records import IndexEntry
 from data.shards.stacks import decode_masks, decode_series
 from data.stream.mixture import Mixture
+from data.stream.views import by_pixel
 from data.tiles.modalities import HR_PIXELS, MODALITIES
 from data.tiles.tile import LABEL_PIXELS
 
@@ -36,7 +37,7 @@ class Decoded:
     cells: int
     hr: Tensor | None = None  # 3 pN pN uint8, p = 32 / 2^level pixels a cell
     labels: Tensor | None = None  # 8N 8N uint8, 255 = unlabelled
-    # modality except "hr" -> T C N N float32, drawn frames, 0 where invalid
+    # modality except "hr" -> T C pN pN float32, p pixels a cell, drawn frames, 0 where invalid
     series: dict[str, Tensor] = field(default_factory=dict)
     valid: dict[str, Tensor] = field(default_factory=dict)  # modality -> T N N bool, drawn frames
 
@@ -114,8 +115,9 @@ def unpack(raw: Raw) -> Decoded:
         if modality == "hr":
             decoded.hr = _hr_image(raw)
         else:
-            series = _series(raw, modality, chosen)  # T C N N
-            decoded.series[modality] = series.masked_fill_(~decoded.valid[modality][:, None], 0.0)
+            series = _series(raw, modality, chosen)  # T C pN pN
+            pixels = by_pixel(decoded.valid[modality], MODALITIES[modality].pixels)  # T pN pN
+            decoded.series[modality] = series.masked_fill_(~pixels[:, None], 0.0)
     if ("labels", None) in raw.data:
         labels = _image(raw.data["labels", None], ImageReadMode.GRAY)[0]  # 8N 8N
         side = LABEL_PIXELS * cells
@@ -145,11 +147,12 @@ def _hr_image(raw: Raw) -> Tensor:
 
 
 def _series(raw: Raw, modality: str, frames: np.ndarray) -> Tensor:
-    """Some frames of a series: T C N N float32."""
+    """Some frames of a series: T C pN pN float32."""
     chunks = [raw.data[modality, int(frame)] for frame in frames]
     series = decode_series(raw.entry.series(modality), chunks)
-    cells = raw.entry.cells
-    expected = (len(frames), len(MODALITIES[modality].bands), cells, cells)
+    sensor = MODALITIES[modality]
+    side = sensor.pixels * raw.entry.cells
+    expected = (len(frames), len(sensor.bands), side, side)
     axes = "frames x bands x rows x columns"
     _check_shape(raw, modality, axes, expected=expected, actual=series.shape)
     return torch.from_numpy(series)

@@ -10,6 +10,7 @@ from data.stream.augment import Colours, recolour
 from data.stream.decode import Decoded
 from data.stream.draw import SampleDraw
 from data.stream.views import View, affine
+from data.tiles.modalities import MODALITIES
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,14 @@ class CutView:
         return affine(self.view)
 
     def coloured(self, modality: str) -> Tensor:
-        """The frames T C H W of a sensor as float32, "hr" with its colour changes and in [0, 1]."""
+        """The frames T C H W of a sensor as float32, divided by its scale.
+
+        "hr" has its colour changes, and is in [0, 1].
+        """
         image = self.images[modality]  # T C H W
         if modality != "hr":
-            return image
+            scale = MODALITIES[modality].scale
+            return image if scale == 1 else image / scale
         return recolour(image[0], self.valid["hr"][0], self.colours)[None]  # 1 3 H W
 
 

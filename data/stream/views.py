@@ -146,29 +146,51 @@ def cut_hr(image: Tensor, mask: Tensor, view: View, cells: int) -> tuple[Tensor,
     if mask.all():  # the common case; torch has a fast uint8 kernel for it
         out = bicubic(crop[None], side)[0]  # 3 32n 32n
         return orient(out, view), torch.ones(cells, cells, dtype=torch.bool)
-    pixels = mask.repeat_interleave(p, 0).repeat_interleave(p, 1)  # ph pw
+    pixels = by_pixel(mask, p)  # ph pw
     resized, pixel_valid = masked_bicubic((crop * pixels)[None].float(), pixels[None], side)
-    valid = pixel_valid.view(cells, HR_PIXELS, cells, HR_PIXELS).all(3).all(1)  # n n
-    pixels = valid.repeat_interleave(HR_PIXELS, 0).repeat_interleave(HR_PIXELS, 1)  # 32n 32n
+    valid = by_cell(pixel_valid, HR_PIXELS)[0]  # n n
+    pixels = by_pixel(valid, HR_PIXELS)  # 32n 32n
     out = (resized[0].round().clamp(0, 255) * pixels).to(torch.uint8)  # 3 32n 32n
     return orient(out, view), orient(valid, view)
 
 
 def cut_series(series: Tensor, mask: Tensor, view: View, cells: int) -> tuple[Tensor, Tensor]:
-    """A view of frames on the 10 m grid.
+    """A view of a series.
 
     Args:
-        series: T C N N float32, 0 where invalid.
+        series: T C pN pN float32, p pixels a cell, 0 where invalid.
         mask: T N N bool.
         view: rectangle to cut.
         cells: n, side of the result in cells.
 
     Returns:
-        T C n n, 0 where invalid, and T n n bool.
+        T C pn pn, 0 where invalid, and T n n bool: a cell is valid if all its pixels are.
     """
-    rows, columns = view.window(1)
-    out, valid = masked_bicubic(series[:, :, rows, columns], mask[:, rows, columns], cells)
+    p = series.shape[-1] // mask.shape[-1]  # pixels a cell
+    rows, columns = view.window(p)
+    cell_rows, cell_columns = view.window(1)
+    pixels = by_pixel(mask[:, cell_rows, cell_columns], p)  # T ph pw
+    out, pixel_valid = masked_bicubic(series[:, :, rows, columns], pixels, p * cells)
+    valid = by_cell(pixel_valid, p)  # T n n
+    if p > 1:
+        out = out.masked_fill_(~by_pixel(valid, p)[:, None], 0.0)  # T C pn pn
     return orient(out, view), orient(valid, view)
+
+
+def by_pixel(mask: Tensor, pixels: int) -> Tensor:
+    """A mask of cells, ... n n, as one of their pixels, ... pn pn."""
+    if pixels == 1:
+        return mask
+    return mask.repeat_interleave(pixels, -2).repeat_interleave(pixels, -1)
+
+
+def by_cell(mask: Tensor, pixels: int) -> Tensor:
+    """A mask of pixels, T pn pn, as one of cells, T n n: a cell is valid if all its pixels are."""
+    if pixels == 1:
+        return mask
+    frames, side = mask.shape[:2]
+    n = side // pixels
+    return mask.view(frames, n, pixels, n, pixels).all(4).all(2)  # T n n
 
 
 def cut_labels(labels: Tensor, view: View, cells: int) -> Tensor:

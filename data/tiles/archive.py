@@ -8,6 +8,7 @@ data/jobs/journal.py: to force every file of every tile to the disk takes longer
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from data.errors import InputError
 from data.hashing import new_hash
 from data.tiles.check import KEY, check_tile
 from data.tiles.classes import class_table
+from data.tiles.definitions import Definition, parse_sensors, sensors_of
+from data.tiles.modalities import MODALITIES
 from data.tiles.tile import Tile
 
 FORMAT = "skysense-archive"
@@ -27,25 +30,33 @@ CHUNK_BYTES = 4 * 2**20  # series are cut along time into chunks of about this s
 HR_CHUNK = 512  # pixels a side
 METADATA = ("crs", "transform", "cells", "lon", "lat", "dates", "source", "licence", "attribution")
 MASK = "_valid"  # ends the name of a sensor's mask
+SENSORS = "sensors"  # attribute with the descriptions of sensors
 
 
-def create_archive(path: str | Path, *, overwrite: bool = False) -> Path:
+def create_archive(
+    path: str | Path, sensors: Sequence[Definition] = (), *, overwrite: bool = False
+) -> Path:
     """Make an empty archive.
 
     Args:
         path: a folder that is empty or not there.
+        sensors: the sensors that its tiles may have beside the built-in ones, and built-in ones
+            with other statistics.
         overwrite: replace an archive that is there.
 
     Raises:
         InputError: ``path`` holds anything that is not an archive of this program, or an archive
-            while ``overwrite`` is false.
+            while ``overwrite`` is false; or a sensor contradicts one that this process knows.
     """
+    MODALITIES.add(sensors_of(sensors), str(path))
     path = Path(path)
     check_writable(path, overwrite=overwrite)
     if path.exists() and any(path.iterdir()):
         shutil.rmtree(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     attributes: dict[str, Any] = {"format": FORMAT, "version": VERSION, "classes": class_table()}
+    if sensors:
+        attributes[SENSORS] = [sensor.to_json() for sensor in sensors]
     zarr.open_group(str(path), mode="w", zarr_format=3, attributes=attributes)
     zarr.open_group(str(path / "tiles"), mode="w", zarr_format=3)
     return path
@@ -86,21 +97,32 @@ def is_archive(path: str | Path) -> bool:
 
 
 def check_archive(path: str | Path) -> Path:
-    """The archive's path.
+    """The archive's path. From then on this process knows the sensors that the archive describes.
 
     Raises:
-        InputError: there is no archive, or one of another format version.
+        InputError: there is no archive, or one of another format version, or its sensors
+            contradict those that this process knows.
     """
+    path = Path(path)
+    archive_sensors(path)
+    return path
+
+
+def archive_sensors(path: str | Path) -> list[Definition]:
+    """The sensors that an archive describes; see ``check_archive``."""
     path = Path(path)
     if not is_archive(path):
         raise InputError(f"{path}: expected a tile archive (made by skysense prepare), found none")
-    version = zarr.open_group(str(path), mode="r").attrs.get("version")
+    attributes = zarr.open_group(str(path), mode="r").attrs
+    version = attributes.get("version")
     if version != VERSION:
         raise InputError(
             f"{path}: archive version {version}, this program reads {VERSION}; "
             f"prepare the data again"
         )
-    return path
+    sensors = parse_sensors({SENSORS: attributes.get(SENSORS, [])}, str(path))
+    MODALITIES.add(sensors_of(sensors), str(path))
+    return sensors
 
 
 def write_tile(archive: str | Path, tile: Tile) -> str:
@@ -110,10 +132,18 @@ def write_tile(archive: str | Path, tile: Tile) -> str:
         The tile's digest.
 
     Raises:
-        InputError: the tile is malformed, or its key is already there.
+        InputError: the tile is malformed, it has a sensor that is neither built in nor described
+            by the archive, or its key is already there.
     """
+    archive = Path(archive)
+    described = [sensor.key for sensor in archive_sensors(archive)]
     check_tile(tile)
-    archive = check_archive(archive)
+    for sensor in MODALITIES.own():
+        if sensor.key in tile.arrays and sensor.key not in described:
+            raise InputError(
+                f"{archive}: tile {tile.key!r} has the sensor {sensor.key!r}, which the archive "
+                f"does not describe; make the archive with its description"
+            )
     place = archive / "tiles" / tile.key
     partial = _partial(archive, tile.key)
     if place.exists():
@@ -140,6 +170,7 @@ def read_tile(archive: str | Path, key: str) -> Tile:
         InputError: the archive has no such key.
     """
     group = zarr.open_group(str(_place(archive, key)), mode="r", zarr_format=3)
+    check_archive(archive)
     arrays: dict[str, np.ndarray] = {}
     valid: dict[str, np.ndarray] = {}
     for name, member in group.arrays():

@@ -5,6 +5,7 @@ import re
 import numpy as np
 
 from data.errors import InputError
+from data.suggest import suggest
 from data.tiles.modalities import IMAGE, MODALITIES
 from data.tiles.tile import LABEL_PIXELS, Tile
 
@@ -31,7 +32,7 @@ def _check_array(tile: Tile, name: str, array: np.ndarray) -> None:
     """Check shape and type of one array."""
     found = f"tile {tile.key!r}: {name} is {array.dtype} {array.shape}"
     if name not in MODALITIES and name != "labels":
-        raise InputError(f"{found}, expected no such array")
+        raise InputError(f"{found}, expected no such array{suggest(name, MODALITIES)}")
     shape = _expected_shape(tile, name)
     dtype = np.dtype(np.uint8)
     if name in MODALITIES:

@@ -1,109 +1,27 @@
-"""The registry of sensors. A new sensor is one entry here, and its settings in a run.
+"""The sensors: the built-in ones, and those of the files that this process has opened.
 
 Everything that the project knows of a sensor stands in its entry: how its numbers are stored and
 normalised, how catalogues name it, how pictures and charts show it. ``hr`` is the one sensor that a
-tile has as a single image; every other entry is a series of frames on the tile's 10 m grid.
+tile has as a single image; every other entry is a series of frames. A user's own sensor is written
+as in ``data/tiles/definitions.py``.
 """
-
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from data.errors import InputError
-
-CELL_METRES = 10.0  # side of a tile's cells
-HR_PIXELS = 32  # high-resolution pixels along a cell: 0.3125 m
-IMAGE = "hr"  # key of the sensor without a time axis
-
-# Units of stored numbers to which the readers know the way from other units.
-BYTE = "byte"
-REFLECTANCE = "reflectance x 1e4"
-DECIBEL = "dB"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Display:
-    """How pictures and charts show a sensor.
-
-    Attributes:
-        colour: of its lines and bars in charts.
-        true_colour: the bands for red, green and blue; None where the eye would see none of it.
-        least_span: the smallest range of numbers that a picture stretches from black to white, in
-            the archive's unit; None: pictures are not stretched.
-    """
-
-    colour: str
-    true_colour: tuple[str, str, str] | None = None
-    least_span: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class CatalogueNames:
-    """How STAC catalogues name a sensor and its bands.
-
-    Attributes:
-        platforms: what the platform or constellation of an item contains, in lower case.
-        bands: names in lower case, here or in files -> the sensor's own, which need not be listed.
-        classification: the asset with the codes of the scene classification, if there is one.
-    """
-
-    platforms: tuple[str, ...] = ()
-    bands: dict[str, str] = field(default_factory=dict)
-    classification: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Modality:
-    """One sensor (PAPER, section 1).
-
-    Attributes:
-        key: its name in archives, shards, settings and batches.
-        title: its name in reports, with the unit.
-        bands: names in the order of the channels.
-        gsd: metres a pixel.
-        unit: of the numbers in the archive.
-        scale: stored numbers are divided by this before ``mean`` and ``std``.
-        mean: of each band.
-        std: standard deviation of each band.
-        dtype: as stored in the archive.
-        step: shards hold whole multiples of it; None: the numbers as they are.
-        nodata: a pixel with this number in any band is no observation. NaN: numbers that are not
-            finite; None: the sensor's files have a mask instead.
-        display: how pictures and charts show it.
-        catalogue: how STAC catalogues name it.
-    """
-
-    key: str
-    title: str
-    bands: tuple[str, ...]
-    gsd: float
-    unit: str
-    scale: float = 1.0
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    dtype: str
-    step: float | None = None
-    nodata: float | None
-    display: Display
-    catalogue: CatalogueNames = CatalogueNames()
-
-    def __post_init__(self) -> None:
-        if not len(self.bands) == len(self.mean) == len(self.std):
-            raise InputError(
-                f"sensor {self.key!r}: expected a mean and a std for each of {len(self.bands)} "
-                f"bands, found {len(self.mean)} and {len(self.std)}"
-            )
-        if self.key != IMAGE and self.pixels != 1:
-            raise InputError(
-                f"sensor {self.key!r}: expected pixels of {CELL_METRES:g} m, to which its files "
-                f"are resampled, found {self.gsd:g} m"
-            )
-
-    @property
-    def pixels(self) -> int:
-        """Pixels along one 10 m cell."""
-        return round(CELL_METRES / self.gsd)
-
+from data.tiles.known import KnownSensors
+from data.tiles.sensor import (
+    BYTE,
+    CELL_METRES,
+    DECIBEL,
+    HR_PIXELS,
+    IMAGE,
+    REFLECTANCE,
+    UNMEASURED,
+    CatalogueNames,
+    Display,
+    Modality,
+)
 
 SENSORS = (
     Modality(
@@ -202,7 +120,7 @@ SENSORS = (
         catalogue=CatalogueNames(platforms=("sentinel-1",)),
     ),
 )
-MODALITIES: dict[str, Modality] = {sensor.key: sensor for sensor in SENSORS}
+MODALITIES = KnownSensors(SENSORS)
 
 
 def normalise(array: np.ndarray, modality: str | Modality) -> np.ndarray:
@@ -216,11 +134,13 @@ def normalise(array: np.ndarray, modality: str | Modality) -> np.ndarray:
         float32 of the same shape.
 
     Raises:
-        InputError: C is not the sensor's number of bands.
+        InputError: C is not the sensor's number of bands, or nobody has measured its mean and std.
     """
     sensor = modality
     if isinstance(sensor, str):
         sensor = MODALITIES[sensor]
+    if not sensor.is_measured:
+        raise InputError(f"normalise {sensor.key}: expected its mean and std, {UNMEASURED}")
     if array.shape[-3] != len(sensor.bands):
         raise InputError(
             f"normalise {sensor.key}: expected {len(sensor.bands)} bands {sensor.bands}, "
@@ -241,8 +161,9 @@ def observed(array: np.ndarray, sensor: Modality) -> np.ndarray:
     Returns:
         T H W bool, true where every band holds an observation.
     """
-    if sensor.nodata is None:
-        return np.ones((array.shape[0], *array.shape[2:]), bool)
-    if np.isnan(sensor.nodata):
-        return np.isfinite(array).all(axis=1)
-    return (array != sensor.nodata).all(axis=1)
+    valid = np.ones((array.shape[0], *array.shape[2:]), bool)  # T H W
+    if np.issubdtype(array.dtype, np.floating):
+        valid = np.isfinite(array).all(axis=1)
+    if sensor.nodata is None or np.isnan(sensor.nodata):
+        return valid
+    return valid & (array != sensor.nodata).all(axis=1)

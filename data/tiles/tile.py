@@ -24,7 +24,8 @@ class Tile:
         lon: of the centre, degrees.
         lat: of the centre, degrees.
         arrays: sensor -> numbers in the archive's unit and type. hr: 3 32N 32N; a series: T C N N.
-            "labels": 8N 8N uint8, 255 is unlabelled.
+            of own sensors T C pN pN with p pixels a cell. "labels": 8N 8N uint8, 255 is
+            unlabelled.
         valid: sensor -> T N N bool; T is 1 for hr.
         dates: sensor -> ISO day of each frame, ascending.
         source: names of the files that it was made from.

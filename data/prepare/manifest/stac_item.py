@@ -105,7 +105,7 @@ class Acquisition:
                 f"{self.where}: the sensor is {modality!r}; expected one of {sorted(MODALITIES)}, "
                 "give it as 'modality' in 'skysense'"
             )
-        return modality
+        return str(modality)
 
     def _providers(self) -> str | None:
         """The names of the item's providers."""

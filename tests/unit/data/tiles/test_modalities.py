@@ -62,8 +62,12 @@ def test_nodata_rules():
 def test_an_entry_that_contradicts_itself_is_refused():
     with pytest.raises(InputError, match="sensor 'ms': expected a mean and a std for each of 10"):
         replace(MODALITIES["ms"], mean=(0.0,))
-    with pytest.raises(InputError, match="sensor 'sar': expected pixels of 10 m"):
-        replace(MODALITIES["sar"], gsd=5.0)
+
+
+def test_a_sensor_that_nobody_has_measured_is_not_normalised():
+    sensor = replace(MODALITIES["sar"], mean=(), std=())
+    with pytest.raises(InputError, match="normalise sar: expected its mean and std"):
+        normalise(np.zeros((2, 4, 4)), sensor)
 
 
 def test_catalogues_and_pictures_name_bands_that_there_are():
