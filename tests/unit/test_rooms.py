@@ -22,7 +22,7 @@ ROOMS = {
     "data/hashing": "",
     "data/suggest": "",
     "data/seeded": "data/hashing",
-    "data/tiles": "data/hashing",
+    "data/tiles": "data/hashing data/suggest",
     "data/jobs": "",
     "data/storage": "data/files data/hashing",
     "data/pages": "data/tiles",
