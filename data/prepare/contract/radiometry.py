@@ -1,12 +1,14 @@
 """From the numbers of a file to the units of the archive: bytes, reflectance x 1e4, dB."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from data.errors import InputError
 from data.prepare.contract.faults import sar_to_db
-from data.tiles.modalities import DECIBEL, REFLECTANCE, Modality, observed
+from data.suggest import did_you_mean
+from data.tiles.modalities import DECIBEL, MODALITIES, REFLECTANCE, Modality, observed
 
 UNITS = ("db", "power", "amplitude")  # of SAR; amplitude is the square root of power
 REFLECTANCE_UNIT = 1e-4  # reflectance of one unit of the archive
@@ -25,21 +27,38 @@ class Radiometry:
     units: str = "db"
     nodata: float | None = None  # the raw number of no observation, beside the sensor's own
 
+    def number_faults(self, modality: str) -> list[str]:
+        """What is wrong with the keys; see ``Reader.check_keys``.
+
+        Args:
+            modality: the key of the sensor whose numbers they are, which may be unknown.
+        """
+        faults = []
+        sensor = MODALITIES.get(modality)
+        if self.units not in UNITS:
+            faults.append(
+                f"units {self.units!r}: expected one of {list(UNITS)}"
+                f"{did_you_mean(self.units, UNITS)}"
+            )
+        elif self.units != "db" and sensor is not None and sensor.unit != DECIBEL:
+            faults.append(f"units {self.units!r} are of sar, found {modality}")
+        if self.scale is None and self.offset:
+            faults.append(f"offset {self.offset} without a scale; give both")
+        if self.scale is not None and not 0 < self.scale < math.inf:
+            faults.append(f"scale {self.scale}: expected a number above 0")
+        if not math.isfinite(self.offset):
+            faults.append(f"offset {self.offset}: expected a finite number")
+        return faults
+
     def check_numbers(self, where: object, sensor: Modality, dtype: np.dtype | str) -> None:
-        """Check the keys against the type of a file's numbers.
+        """Check the numbers, which a file may give, and the type of its pixels.
 
         Raises:
             InputError: unknown units, an offset without a scale, or numbers of a ``dtype`` that
                 would be cut off.
         """
-        if self.units not in UNITS:
-            raise InputError(f"{where}: units {self.units!r}: expected one of {list(UNITS)}")
-        if self.units != "db" and sensor.unit != DECIBEL:
-            raise InputError(f"{where}: units {self.units!r} are of sar, found {sensor.key}")
-        if self.scale is None and self.offset:
-            raise InputError(f"{where}: offset {self.offset} without a scale; give both")
-        if self.scale is not None and not self.scale > 0:
-            raise InputError(f"{where}: scale {self.scale}: expected a number above 0")
+        for fault in self.number_faults(sensor.key):
+            raise InputError(f"{where}: {fault}")
         if self._is_plain and not np.can_cast(dtype, sensor.dtype):
             raise InputError(
                 f"{where}: expected {sensor.key} as {sensor.dtype}, found {dtype}; "

@@ -1,18 +1,22 @@
 """The small interface that every reader has, and what it returns."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
+from functools import cache
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
+from rasterio.crs import CRS
+from rasterio.errors import CRSError
 
-from data.errors import InputError
-from data.prepare.contract.files import File
+from data.prepare.contract.files import File, has_place
 from data.prepare.contract.georeference import Georeference
 from data.prepare.contract.grid import Grid
 from data.prepare.contract.resample import resample
 from data.prepare.contract.window import Window, window_of
+from data.suggest import did_you_mean
 from data.tiles.modalities import MODALITIES, Modality, observed
 
 # "year": July 1st stands for the year. "unknown": the date is a stand-in.
@@ -71,11 +75,21 @@ class Reader(Protocol):
     """One source of a tile: a dataclass whose fields are its keys in the manifest.
 
     ``File`` and ``Path`` fields, and tuples and dicts of them, name files relative to the manifest.
-    All three methods raise InputError with the path for a file that is missing, damaged or not as
-    expected.
+    All methods but the first raise InputError with the path for a file that is missing, damaged or
+    not as expected.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def check_keys(self) -> list[str]:
+        """Look at the values of the keys, and at no file.
+
+        It is called for every source while the manifest is read, so it has to be quick.
+
+        Returns:
+            A line for each value that can never work; it begins with the key, and says what was
+            expected and found. Empty when there is none. The other methods rely on that.
+        """
 
     def check(self) -> None:
         """Look at headers only and raise InputError for what can never work."""
@@ -105,30 +119,63 @@ def files_of(reader: Reader) -> list[File]:
     return files
 
 
-def need_modality(path: File, modality: str, bands: tuple[str, ...]) -> Modality:
-    """The sensor called ``modality``.
+def modality_faults(modality: str) -> list[str]:
+    """What is wrong with the key ``modality``; see ``Reader.check_keys``."""
+    if modality in MODALITIES:
+        return []
+    return [
+        f"modality {modality!r}: expected one of {sorted(MODALITIES)}"
+        f"{did_you_mean(modality, MODALITIES)}"
+    ]
 
-    Raises:
-        InputError: there is no such sensor, or ``bands`` lack one of its bands.
+
+def band_faults(modality: str, bands: Iterable[str]) -> list[str]:
+    """What is wrong with the names of bands, which must be those of a sensor, each once.
+
+    Nothing where there is no such sensor: ``modality_faults`` says so.
     """
     if modality not in MODALITIES:
-        raise InputError(f"{path}: modality {modality!r}: expected one of {sorted(MODALITIES)}")
-    missing = [band for band in MODALITIES[modality].bands if band not in bands]
+        return []
+    count = Counter(list(bands))  # of a dictionary it would take the values for counts
+    faults = []
+    missing = [band for band in MODALITIES[modality].bands if not count[band]]
     if missing:
-        raise InputError(f"{path}: bands {list(bands)} lack {missing} of {modality}")
-    return MODALITIES[modality]
+        faults.append(f"bands {list(count)} lack {missing} of {modality}")
+    repeated = [band for band in MODALITIES[modality].bands if count[band] > 1]
+    if repeated:
+        faults.append(f"bands: {repeated} stand there more than once")
+    return faults
 
 
-def check_date(path: File, date: str, accuracy: str) -> None:
-    """Raise InputError unless ``date`` is an ISO day and ``accuracy`` one of ``ACCURACIES``."""
+def date_faults(date: str, accuracy: str) -> list[str]:
+    """What is wrong with the keys ``date`` and ``date_accuracy``; see ``Reader.check_keys``."""
+    faults = []
     try:
         sound = datetime.strptime(date, "%Y-%m-%d").strftime("%Y-%m-%d") == date
     except ValueError:
         sound = False
     if not sound:
-        raise InputError(f"{path}: date {date!r}: expected YYYY-MM-DD")
+        faults.append(f"date {date!r}: expected YYYY-MM-DD")
     if accuracy not in ACCURACIES:
-        raise InputError(f"{path}: date_accuracy {accuracy!r}: expected one of {list(ACCURACIES)}")
+        faults.append(
+            f"date_accuracy {accuracy!r}: expected one of {list(ACCURACIES)}"
+            f"{did_you_mean(accuracy, ACCURACIES)}"
+        )
+    return faults
+
+
+@cache
+def crs_faults(crs: str) -> list[str]:
+    """What is wrong with the text of a CRS; empty text leaves it to the file."""
+    if not crs:
+        return []
+    try:
+        known = has_place(CRS.from_user_input(crs))
+    except (CRSError, ValueError):
+        known = False
+    if known:
+        return []
+    return [f"crs {crs[:60]!r}: expected a projected or geographic CRS, such as EPSG:32631 or WKT"]
 
 
 def source_record(name: str, accuracy: str) -> str:

@@ -12,17 +12,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data.errors import InputError
-from data.prepare.manifest.entry import Entry
+from data.prepare.manifest.entry import Entry, Record
+from data.prepare.manifest.mistakes import Mistakes
 from data.prepare.manifest.records import columns, entry_of, reader_of
 from data.prepare.manifest.table import csv_records, parquet_records
-
-Record = tuple[str, dict]  # its place in the manifest, and what a line of JSON would hold
 
 
 def read_manifest(path: str | Path, tiles: str | Path | None = None) -> list[Entry]:
     """Read all entries, in the order of the file.
 
-    The files that the sources name are not looked at: a reader's ``check`` does that.
+    The files that the sources name are not looked at: a reader's ``check`` does that, its
+    ``check_keys`` is asked here.
 
     Args:
         path: the manifest. Its suffix tells the form: .jsonl, .csv, .parquet or .geoparquet, .json
@@ -30,24 +30,38 @@ def read_manifest(path: str | Path, tiles: str | Path | None = None) -> list[Ent
         tiles: a list of the tiles to be cut from a STAC item collection, which needs one.
 
     Raises:
-        InputError: with file and line, for anything unknown, missing, repeated or of a wrong type.
+        InputError: anything unknown, missing, repeated, of a wrong type or of a value that can
+            never work. The message has a line, with file and line number and all mistakes there,
+            for each of the first wrong lines.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: expected a manifest, found no such file")
     entries = []
+    mistakes = Mistakes(path)
     places: dict[str, str] = {}  # key -> where it was first
-    for where, record in _records(path, tiles):
-        entry = entry_of(record, where, path.parent)
-        if entry.key in places:
-            raise InputError(
-                f"{where}: key {entry.key!r} stands on {_line(places[entry.key])} already"
-            )
-        places[entry.key] = where
-        entries.append(entry)
+    for record in _records(path, tiles, mistakes):
+        entry = entry_of(record, path.parent, mistakes)
+        key = _key(record)
+        if key in places:
+            mistakes.add(record.where, f"key {key!r} stands on {_line(places[key])} already")
+        places[key] = record.where
+        if entry is not None:
+            entries.append(entry)
+    mistakes.check()
     if not entries:
         raise InputError(f"{path}: expected at least one tile, found an empty manifest")
     return entries
+
+
+def _key(record: Record) -> str:
+    """A record's key, which may be no text, or missing: then it is a name that no other has."""
+    key = None
+    if isinstance(record.keys, dict):
+        key = record.keys.get("key")
+    if not isinstance(key, str):
+        return record.where
+    return key
 
 
 def _line(where: str) -> str:
@@ -58,29 +72,29 @@ def _line(where: str) -> str:
     return place
 
 
-def _records(path: Path, tiles: str | Path | None) -> Iterator[Record]:
+def _records(path: Path, tiles: str | Path | None, mistakes: Mistakes) -> Iterator[Record]:
     """The records of a manifest, by the form that its suffix tells."""
     form = path.suffix.lower()
     if form in (".json", ".geojson"):
-        return _stac_records(path, tiles)
+        return _stac_records(path, tiles, mistakes)
     if tiles is not None:
         raise InputError(
             f"{path}: names its tiles itself; a list of tiles ({tiles}) goes with a STAC item "
             "collection"
         )
     if form == ".csv":
-        return csv_records(path, columns())
+        return csv_records(path, columns(), mistakes)
     if form in (".parquet", ".geoparquet"):
-        return parquet_records(path, columns())
+        return parquet_records(path, columns(), mistakes)
     if form == ".jsonl":
-        return _json_lines(path)
+        return _json_lines(path, mistakes)
     raise InputError(
         f"{path}: expected a manifest that ends in .jsonl, .csv, .parquet, .geoparquet, .json or "
         f".geojson, found {form!r}"
     )
 
 
-def _stac_records(path: Path, tiles: str | Path | None) -> Iterator[Record]:
+def _stac_records(path: Path, tiles: str | Path | None, mistakes: Mistakes) -> Iterator[Record]:
     if tiles is None:
         raise InputError(
             f"{path}: a STAC item collection says what was acquired, not which tiles to make; give "
@@ -89,11 +103,11 @@ def _stac_records(path: Path, tiles: str | Path | None) -> Iterator[Record]:
     # pystac takes 0.1 s to import, and most manifests are of another form.
     from data.prepare.manifest.stac import stac_records
 
-    return stac_records(path, Path(tiles), reader_of)
+    return stac_records(path, Path(tiles), reader_of, mistakes)
 
 
-def _json_lines(path: Path) -> Iterator[Record]:
-    """One record a line."""
+def _json_lines(path: Path, mistakes: Mistakes) -> Iterator[Record]:
+    """One record a line that is JSON."""
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             where = f"{path}:{number}"
@@ -102,9 +116,9 @@ def _json_lines(path: Path) -> Iterator[Record]:
             try:
                 record = json.loads(line)
             except json.JSONDecodeError as error:
-                raise InputError(
-                    f"{where}: not valid JSON ({error.msg}, column {error.colno})"
-                ) from None
+                mistakes.add(where, f"not valid JSON ({error.msg}, column {error.colno})")
+                continue
             except (ValueError, RecursionError) as error:  # bad bytes, or nesting without end
-                raise InputError(f"{where}: not valid JSON ({type(error).__name__})") from None
-            yield where, record
+                mistakes.add(where, f"not valid JSON ({type(error).__name__})")
+                continue
+            yield Record(where, record)

@@ -3,12 +3,13 @@
 pydantic checks the types: strictly, so that no text passes for a number, and without unknown keys.
 """
 
+import dataclasses
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, Generic, TypeVar, cast, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -23,8 +24,9 @@ from pydantic import (
 from data.errors import InputError
 from data.prepare.contract.files import File, Remote
 from data.prepare.contract.source import Reader
-from data.prepare.contract.spot import spot_of
-from data.prepare.manifest.entry import Entry
+from data.prepare.contract.spot import Spot, spot_of
+from data.prepare.manifest.entry import Entry, Record
+from data.prepare.manifest.mistakes import Mistakes
 from data.prepare.readers.cube import NetcdfCube, ZarrCube
 from data.prepare.readers.geotiff import GeoTiffBands, GeoTiffImage
 from data.prepare.readers.hdf5_series import Hdf5Series
@@ -82,6 +84,13 @@ def _local_file(text: str, info: ValidationInfo) -> Path:
     return file
 
 
+def _tile_name(text: str) -> str:
+    """A key that may name a folder and members of a tar file."""
+    if not KEY.fullmatch(text):
+        raise ValueError("letters, digits, '_' and '-' only")
+    return text
+
+
 def _text_or_object(value: object) -> object:
     if not isinstance(value, str | dict):
         raise ValueError("text or an object")
@@ -91,6 +100,7 @@ def _text_or_object(value: object) -> object:
 # A field of a reader -> what a record holds, and how it becomes the field's value.
 AnyFile = Annotated[str, AfterValidator(_any_file)]
 LocalFile = Annotated[str, AfterValidator(_local_file)]
+TileName = Annotated[str, AfterValidator(_tile_name)]
 NOT_EMPTY = Field(min_length=1)
 TYPES: dict[Any, Any] = {
     Path: LocalFile,
@@ -111,8 +121,8 @@ class TileKeys(BaseModel):
 
     model_config = STRICT
 
-    key: str
-    sources: list
+    key: TileName
+    sources: Annotated[list, NOT_EMPTY]
     licence: str
     attribution: str
     centre: list | None = None
@@ -126,11 +136,16 @@ def source_model(reader: type) -> type[BaseModel]:
     keys: dict[str, Any] = {}
     for field in fields(reader):
         kind = TYPES.get(field.type, field.type)
-        if field.default is MISSING and field.default_factory is MISSING:
+        if _is_needed(field):
             keys[field.name] = (kind, ...)  # pydantic's sign of a key that is needed
         else:
             keys[field.name] = (kind, None)
     return create_model(reader.__name__, __config__=STRICT, **keys)
+
+
+def _is_needed(field: dataclasses.Field) -> bool:
+    """Whether a reader's key has no default."""
+    return field.default is MISSING and field.default_factory is MISSING
 
 
 def columns() -> dict[str, set]:
@@ -145,28 +160,41 @@ def columns() -> dict[str, set]:
     return kinds
 
 
-def entry_of(record: object, where: str, folder: Path) -> Entry:
+def entry_of(record: Record, folder: Path, mistakes: Mistakes) -> Entry | None:
     """The tile that a record describes.
 
     Args:
-        record: as a line of JSON has it. A source may be a reader already.
-        where: the record's place in the manifest, for errors.
+        record: as the manifest has it.
         folder: paths are relative to it.
+        mistakes: takes what is unknown, missing, of a wrong type, or can never work.
 
-    Raises:
-        InputError: anything unknown, missing or of a wrong type.
+    Returns:
+        The tile; None when the manifest has a mistake, here or before.
     """
-    tile = _checked(TileKeys, record, where, folder)
-    if not KEY.fullmatch(tile.key):
-        raise InputError(f"{where}: key {tile.key!r}: expected letters, digits, '_' and '-' only")
-    if not tile.sources:
-        raise InputError(f"{where}: expected at least one source, found none")
-    readers = []
-    for number, source in enumerate(tile.sources):
-        if not isinstance(source, tuple(READERS.values())):
-            source = reader_of(source, f"{where}: sources[{number}]", folder)
-        readers.append(source)
-    spot = spot_of(tile.model_dump(exclude_unset=True), where)
+    checked = _checked(TileKeys, record.keys, folder)
+    mistakes.add(record.where, *checked.faults)
+    spot = None
+    sources = []
+    if isinstance(record.keys, dict):
+        if not checked.wrong & {"centre", "cells", "footprint"}:
+            spot = _spot(record, mistakes)
+        if "sources" not in checked.wrong:
+            sources = record.keys["sources"]
+    readers: list[Reader] = []
+    for number, source in enumerate(sources):
+        if isinstance(source, tuple(READERS.values())):
+            readers.append(cast(Reader, source))
+            continue
+        reader, faults = reader_of(source, folder)
+        if record.source_places:
+            mistakes.add(record.source_places[number], *faults)
+        else:
+            mistakes.add(record.where, *[f"sources[{number}]: {fault}" for fault in faults])
+        if reader is not None:
+            readers.append(reader)
+    tile = checked.model
+    if tile is None or len(mistakes):
+        return None
     return Entry(
         key=tile.key,
         readers=tuple(readers),
@@ -176,50 +204,122 @@ def entry_of(record: object, where: str, folder: Path) -> Entry:
     )
 
 
-def reader_of(source: object, where: str, folder: Path) -> Reader:
-    """The reader that a source object describes; see ``entry_of``."""
+def reader_of(source: object, folder: Path) -> tuple[Reader | None, list[str]]:
+    """The reader that a source object describes.
+
+    Args:
+        source: as a line of JSON has it.
+        folder: paths are relative to it.
+
+    Returns:
+        The reader, None when it cannot work; and what is wrong with the source, each on one line.
+    """
     if not isinstance(source, dict):
-        raise InputError(f"{where}: expected an object, found {_shown(source)}")
+        return None, [f"expected an object, found {_shown(source)}"]
     name = source.get("reader")
     if not isinstance(name, str) or name not in READERS:
-        raise InputError(
-            f"{where}: reader {name!r} is unknown{did_you_mean(str(name), READERS)}; "
+        unknown = (
+            f"reader {name!r} is unknown{did_you_mean(str(name), READERS)}; "
             f"expected one of {sorted(READERS)}"
         )
+        return None, [unknown]
     keys = dict(source)
     del keys["reader"]
-    model = _checked(source_model(READERS[name]), keys, where, folder)
-    return READERS[name](**{key: getattr(model, key) for key in model.model_fields_set})
+    kind = READERS[name]
+    checked = _checked(source_model(kind), keys, folder)
+    if checked.model is None:
+        return None, checked.faults + _faults_beside(checked.wrong, kind, keys, folder=folder)
+    reader = _made(kind, checked.model)
+    faults = reader.check_keys()
+    if faults:
+        return None, faults
+    return reader, []
+
+
+def _made(kind: type, model: BaseModel) -> Reader:
+    """The reader of the keys that were given."""
+    return kind(**{key: getattr(model, key) for key in model.model_fields_set})
+
+
+def _faults_beside(wrong: set[str], kind: type, keys: dict, *, folder: Path) -> list[str]:
+    """What the reader says of its other keys, so that one run names every mistake.
+
+    The keys of a wrong type get a stand-in, and what is said of them is left out.
+    """
+    sound = {}
+    for field in fields(kind):
+        if field.name in keys and field.name not in wrong:
+            sound[field.name] = keys[field.name]
+        elif _is_needed(field):
+            sound[field.name] = _stand_in(field.type)
+    checked = _checked(source_model(kind), sound, folder)
+    if checked.model is None:  # a type that has no stand-in
+        return []
+    faults = _made(kind, checked.model).check_keys()
+    mention = re.compile("|".join(rf"\b{re.escape(key)}\b" for key in wrong))
+    return [fault for fault in faults if not mention.search(fault)]
+
+
+def _stand_in(kind: Any) -> object:
+    """A value of the type of a key, as a record holds it."""
+    origin = get_origin(kind)
+    if origin is tuple:
+        return ["-"]
+    if origin is dict:
+        return {"-": "-"}
+    return "-"
+
+
+def _spot(record: Record, mistakes: Mistakes) -> Spot | None:
+    """The place that a record names; see ``spot_of``."""
+    try:
+        return spot_of(cast(dict, record.keys), record.where)
+    except InputError as error:
+        mistakes.add(record.where, str(error))
+        return None
 
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def _checked(model: type[Model], record: object, where: str, folder: Path) -> Model:
-    """A record as a model; InputError with the first fault."""
+@dataclass(frozen=True)
+class _Checked(Generic[Model]):
+    """A record as a model, or what is wrong with it."""
+
+    model: Model | None
+    faults: list[str] = dataclasses.field(default_factory=list)  # each on one line
+    wrong: set[str] = dataclasses.field(default_factory=set)  # the keys that they are of
+
+
+def _checked(model: type[Model], record: object, folder: Path) -> _Checked[Model]:
+    """A record as a model."""
     if not isinstance(record, dict):
-        raise InputError(f"{where}: expected a JSON object, found {type(record).__name__}")
+        return _Checked(None, [f"expected a JSON object, found {type(record).__name__}"])
     try:
-        return model.model_validate(record, context=folder)
+        return _Checked(model.model_validate(record, context=folder))
     except ValidationError as error:
-        raise InputError(f"{where}: {_fault(error, model.model_fields)}") from None
+        faults = error.errors(include_url=False)
+    wrong = {str(fault["loc"][0]) for fault in faults}
+    return _Checked(None, _described(faults, model.model_fields), wrong)
 
 
-def _fault(error: ValidationError, known: Iterable[str]) -> str:
-    """The fault to mend first: an unknown key, then a wrong value, then a missing key."""
-    missing = []
+def _described(faults: Sequence[Mapping], known: Iterable[str]) -> list[str]:
+    """pydantic's faults in our words: unknown keys, then wrong values, then missing keys."""
+    unknown = []
     wrong = []
-    for fault in error.errors(include_url=False):
+    missing = []
+    for fault in faults:
         key = str(fault["loc"][0])
         if fault["type"] == "extra_forbidden":
-            return f"unknown key {key!r}{did_you_mean(key, known)}; known: {sorted(known)}"
-        if fault["type"] == "missing":
+            unknown.append(f"unknown key {key!r}{did_you_mean(key, known)}; known: {sorted(known)}")
+        elif fault["type"] == "missing":
             missing.append(key)
         else:
-            wrong.append(fault)
-    if wrong:
-        return _wrong_value(wrong[0])
-    return f"missing {sorted(missing)}"
+            wrong.append(_wrong_value(fault))
+    described = unknown + wrong
+    if missing:
+        described.append(f"missing {sorted(missing)}")
+    return described
 
 
 def _wrong_value(fault: Mapping) -> str:

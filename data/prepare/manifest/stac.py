@@ -16,6 +16,8 @@ from data.errors import InputError
 from data.prepare.contract.grid import Grid
 from data.prepare.contract.source import Reader
 from data.prepare.contract.spot import LONLAT, spot_of
+from data.prepare.manifest.entry import Record
+from data.prepare.manifest.mistakes import Mistakes
 from data.prepare.manifest.stac_item import Acquisition, read_item
 from data.prepare.manifest.tile_list import features_of, tile_rows
 from data.suggest import did_you_mean
@@ -29,7 +31,8 @@ SETTINGS = {
     "licence": str,
     "attribution": str,
 }
-MakeReader = Callable[[dict, str, Path], Reader]  # source object, its place, folder -> reader
+# A source object and its folder -> its reader, or what is wrong with it.
+MakeReader = Callable[[dict, Path], tuple[Reader | None, list[str]]]
 
 
 @dataclass(frozen=True)
@@ -41,20 +44,22 @@ class _Source:
     attribution: str
 
 
-def stac_records(path: Path, tiles: Path, make_reader: MakeReader) -> Iterator[tuple[str, dict]]:
+def stac_records(
+    path: Path, tiles: Path, make_reader: MakeReader, mistakes: Mistakes
+) -> Iterator[Record]:
     """Join the items of a collection with a list of tiles.
 
     Args:
         path: the item collection.
         tiles: the list of tiles.
         make_reader: makes a reader of a source object.
+        mistakes: takes items and tiles that are none, and tiles that no item touches.
 
     Yields:
-        The place of a tile in its list, and its record. Its sources are readers already, one an
-        item, shared by the tiles.
+        A record a tile. Its sources are readers already, one an item, shared by the tiles.
 
     Raises:
-        InputError: a malformed file, or a tile that no item touches.
+        InputError: a malformed file, or an item with a mistake.
     """
     collection = features_of(path)
     common = _settings(collection.get("skysense", {}), str(path))
@@ -62,24 +67,30 @@ def stac_records(path: Path, tiles: Path, make_reader: MakeReader) -> Iterator[t
     sources = []
     for number, feature in enumerate(collection["features"]):
         where = f"{path}: features[{number}]"
-        shapes.append(_shape(feature.get("geometry"), where))
-        settings = {**common, **_item_settings(feature, where)}
-        item = read_item(feature, path, where)
-        sources.append(_source(Acquisition(item, settings, where), path.parent, make_reader))
+        try:
+            shape = _shape(feature.get("geometry"), where)
+            settings = {**common, **_item_settings(feature, where)}
+            acquisition = Acquisition(read_item(feature, path, where), settings, where)
+            reader, faults = make_reader(acquisition.reader_keys(), path.parent)
+        except InputError as error:
+            mistakes.add(where, str(error))
+            continue
+        mistakes.add(where, *faults)
+        if reader is not None:
+            shapes.append(shape)
+            sources.append(_Source(reader, acquisition.licence, acquisition.attribution))
+    mistakes.check()
     tree = shapely.STRtree(shapes)
-    for where, tile in tile_rows(tiles):
-        spot = spot_of(tile, where)
-        if spot is None:
-            raise InputError(f"{where}: expected centre and cells, or a footprint")
-        touched = sorted(tree.query(_outline(spot.grid()), predicate="intersects"))
+    for where, tile in tile_rows(tiles, mistakes):
+        try:
+            touched = sorted(tree.query(_area(tile, where), predicate="intersects"))
+        except InputError as error:
+            mistakes.add(where, str(error))
+            continue
         if not touched:
-            raise InputError(f"{where}: no item of {path.name} touches this tile")
-        yield where, {**tile, **_joined([sources[index] for index in touched])}
-
-
-def _source(acquisition: Acquisition, folder: Path, make_reader: MakeReader) -> _Source:
-    reader = make_reader(acquisition.reader_keys(), acquisition.where, folder)
-    return _Source(reader, acquisition.licence, acquisition.attribution)
+            mistakes.add(where, f"no item of {path.name} touches this tile")
+            continue
+        yield Record(where, {**tile, **_joined([sources[index] for index in touched])})
 
 
 def _joined(sources: list[_Source]) -> dict:
@@ -138,6 +149,14 @@ def _shape(geometry: object, where: str) -> shapely.Geometry:
             f"{where}: geometry: expected a GeoJSON geometry, found {str(geometry)[:60]}"
         )
     return shape
+
+
+def _area(tile: dict, where: str) -> shapely.Geometry:
+    """The square of a tile in lon/lat; InputError when its row names none."""
+    spot = spot_of(tile, where)
+    if spot is None:
+        raise InputError(f"{where}: expected centre and cells, or a footprint")
+    return _outline(spot.grid())
 
 
 def _outline(grid: Grid) -> shapely.Geometry:

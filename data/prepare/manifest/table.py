@@ -6,8 +6,8 @@ them; what they say is checked in records.py.
 
 import csv
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_origin
 
@@ -19,11 +19,12 @@ from pyproj.exceptions import CRSError
 from shapely.errors import GEOSException
 
 from data.errors import InputError
+from data.prepare.manifest.entry import Record
+from data.prepare.manifest.mistakes import Mistakes
 from data.suggest import did_you_mean
 
-# Columns of the tile. The others are of the source.
-TILE_COLUMNS = ("key", "licence", "attribution", "lon", "lat", "cells", "footprint")
 BATCH = 4096  # rows of a Parquet file
+NUMBERS: dict[Any, str] = {int: "a whole number", float: "a number"}
 PARQUET_ERRORS = (pyarrow.ArrowException, OSError, ValueError)
 
 Columns = dict[str, set]  # a source's keys, and the types that readers give them
@@ -34,45 +35,38 @@ Row = tuple[str, dict]  # its place in the file, and its cells by column
 class CellForm:
     """How the cells of a column are read from text."""
 
-    parse: Callable[[str], Any]  # str, int or float
-    is_list: bool  # items between semicolons
-    may_be_object: bool  # a cell that begins with a brace is JSON
+    parse: Callable[[str], Any]  # str, int, float, or of WKT
+    is_list: bool = False  # items between semicolons
+    may_be_object: bool = False  # a cell that begins with a brace is JSON
 
 
-def csv_records(path: Path, columns: Columns) -> Iterator[Row]:
+def csv_records(path: Path, columns: Columns, mistakes: Mistakes) -> Iterator[Record]:
     """The records of a table as text.
 
     Lists are separated by ';', objects are JSON, a footprint is WKT in lon/lat.
     """
-    return _tiles(_typed_rows(path, columns))
+    forms = {**TILE_FORMS, **{name: _form(kinds) for name, kinds in columns.items()}}
+    return _tiles(csv_rows(path, forms, mistakes), mistakes)
 
 
-def _typed_rows(path: Path, columns: Columns) -> Iterator[Row]:
-    """The rows of a CSV manifest with the types of the readers' keys."""
-    forms = {name: _form(kinds) for name, kinds in columns.items()}
-    for where, row in csv_rows(path, {*TILE_COLUMNS, *columns}):
-        typed = {}
-        for name, value in row.items():
-            if name in forms:
-                value = _cell(value, forms[name], f"{where}: {name}")
-            typed[name] = value
-        yield where, typed
-
-
-def parquet_records(path: Path, columns: Columns) -> Iterator[Row]:
+def parquet_records(path: Path, columns: Columns, mistakes: Mistakes) -> Iterator[Record]:
     """The records of a table with types. In GeoParquet the geometry is the tile's footprint."""
-    return _tiles(parquet_rows(path, {*TILE_COLUMNS, *columns}))
+    return _tiles(parquet_rows(path, {*TILE_FORMS, *columns}, mistakes), mistakes)
 
 
-def csv_rows(path: Path, known: set[str]) -> Iterator[Row]:
-    """Read a CSV table whose columns are among ``known``.
+def csv_rows(path: Path, forms: Mapping[str, CellForm], mistakes: Mistakes) -> Iterator[Row]:
+    """Read a CSV table whose columns have these forms.
+
+    Args:
+        path: the table.
+        forms: by column.
+        mistakes: takes rows of another length, and cells of another form.
 
     Yields:
-        'file:line' and the cells that are not empty. lon, lat and cells are numbers, the footprint
-        is GeoJSON, the others are text.
+        'file:line' and the cells that are not empty, for each row without a mistake.
 
     Raises:
-        InputError: other columns, rows of another length, or no CSV table in UTF-8.
+        InputError: other columns, or no CSV table in UTF-8.
     """
     with path.open(newline="", encoding="utf-8-sig") as text:
         reader = csv.reader(text, strict=True)
@@ -81,42 +75,50 @@ def csv_rows(path: Path, known: set[str]) -> Iterator[Row]:
             for cells in reader:
                 where = f"{path}:{reader.line_num}"
                 if not header:
-                    header = _header(cells, known, where)
-                elif cells:
-                    yield where, _csv_row(header, cells, where)
+                    header = _header(cells, set(forms), where)
+                    continue
+                row, faults = _csv_row(header, cells, forms)
+                mistakes.add(where, *faults)
+                if row and not faults:
+                    yield where, row
         except (csv.Error, UnicodeDecodeError) as error:
             raise InputError(
                 f"{path}:{reader.line_num + 1}: not a CSV table in UTF-8 ({error})"
             ) from None
 
 
-def _csv_row(header: list[str], cells: list[str], where: str) -> dict[str, object]:
-    """The cells of a line that are not empty."""
+def _csv_row(
+    header: list[str], cells: list[str], forms: Mapping[str, CellForm]
+) -> tuple[dict[str, object], list[str]]:
+    """The cells of a line that are not empty, and what is wrong with others."""
+    if not cells:
+        return {}, []
     if len(cells) != len(header):
-        raise InputError(
-            f"{where}: expected {len(header)} cells as in the header, found {len(cells)}"
-        )
+        return {}, [f"expected {len(header)} cells as in the header, found {len(cells)}"]
     row: dict[str, object] = {}
+    faults = []
     for name, cell in zip(header, cells):
         text = cell.strip()
         if not text:
             continue
-        if name in ("lon", "lat"):
-            row[name] = _parsed(text, float, f"{where}: {name}")
-        elif name == "cells":
-            row[name] = _parsed(text, int, f"{where}: {name}")
-        elif name == "footprint":
-            row[name] = _polygon(text, None, where)
-        else:
-            row[name] = text
-    return row
+        try:
+            row[name] = _cell(text, forms[name])
+        except ValueError as error:
+            faults.append(f"{name}: {error}")
+    return row, faults
 
 
-def parquet_rows(path: Path, known: set[str]) -> Iterator[Row]:
+def parquet_rows(path: Path, known: set[str], mistakes: Mistakes) -> Iterator[Row]:
     """Read a Parquet table whose columns are among ``known``, or the primary geometry.
 
+    Args:
+        path: the table.
+        known: its columns.
+        mistakes: takes geometries that are none.
+
     Yields:
-        'file:row' and the cells that are not null. The geometry becomes the footprint.
+        'file:row' and the cells that are not null, for each row without a mistake. The geometry
+        becomes the footprint.
 
     Raises:
         InputError: other columns, or a damaged or other file.
@@ -136,7 +138,11 @@ def parquet_rows(path: Path, known: set[str]) -> Iterator[Row]:
             where = f"{path}:{number}"
             row = {name: value for name, value in cells.items() if value is not None}
             if geometry in row:
-                row["footprint"] = _polygon(row.pop(geometry), crs, where)
+                try:
+                    row["footprint"] = _polygon(row.pop(geometry), crs)
+                except ValueError as error:
+                    mistakes.add(where, f"footprint: {error}")
+                    continue
             yield where, row
 
 
@@ -165,39 +171,53 @@ def spot_keys(row: dict) -> dict:
     return spot
 
 
-def _tiles(rows: Iterator[Row]) -> Iterator[Row]:
+@dataclass
+class _Tile:
+    """The rows of one key."""
+
+    cells: dict[str, object] = field(default_factory=dict)  # of the tile, by column
+    sources: list[dict] = field(default_factory=list)
+    places: list[str] = field(default_factory=list)  # of the rows
+
+    def record(self) -> Record:
+        """The tile as a line of JSON would have it."""
+        names = ("key", "licence", "attribution")
+        keys = {name: self.cells[name] for name in names if name in self.cells}
+        keys = {**keys, "sources": self.sources, **spot_keys(self.cells)}
+        return Record(self.places[0], keys, tuple(self.places))
+
+
+def _tiles(rows: Iterator[Row], mistakes: Mistakes) -> Iterator[Record]:
     """One record a key, in the order in which the keys appear first.
 
     A cell of the tile may stand in any of its rows, and must not differ between them.
+
+    Raises:
+        InputError: a row has a mistake.
     """
-    tiles: dict[str, dict] = {}
-    sources: dict[str, list[dict]] = {}
-    places: dict[str, str] = {}
+    tiles: dict[str, _Tile] = {}
     for where, row in rows:
         key = row.get("key")
         if not isinstance(key, str):
-            raise InputError(f"{where}: key: expected the tile's name, found {key!r}")
-        if key not in tiles:
-            tiles[key] = {}
-            sources[key] = []
-            places[key] = where
+            mistakes.add(where, f"key: expected the tile's name, found {key!r}")
+            continue
+        tile = tiles.setdefault(key, _Tile())
         source = dict(row)
-        for name in TILE_COLUMNS:
-            if name in source:
-                _merge(tiles[key], name, source.pop(name), where)
-        sources[key].append(source)
-    for key, tile in tiles.items():
-        record = {name: tile[name] for name in ("key", "licence", "attribution") if name in tile}
-        yield places[key], {**record, "sources": sources[key], **spot_keys(tile)}
-
-
-def _merge(tile: dict, name: str, value: object, where: str) -> None:
-    """Add a cell of the tile; InputError when an earlier row says something else."""
-    earlier = tile.setdefault(name, value)
-    if earlier != value:
-        raise InputError(
-            f"{where}: {name} is {value!r}, an earlier row of tile {tile['key']!r} says {earlier!r}"
-        )
+        for name in TILE_FORMS:
+            if name not in source:
+                continue
+            value = source.pop(name)
+            earlier = tile.cells.setdefault(name, value)
+            if earlier != value:
+                mistakes.add(
+                    where, f"{name} is {value!r}, an earlier row of tile {key!r} says {earlier!r}"
+                )
+        tile.sources.append(source)
+        tile.places.append(where)
+    # A row that is left out would make its tile look as if it lacked something.
+    mistakes.check()
+    for tile in tiles.values():
+        yield tile.record()
 
 
 def _header(names: list[str], known: set[str], where: str) -> list[str]:
@@ -229,27 +249,26 @@ def _form(kinds: set) -> CellForm:
     return CellForm(parse, is_list=is_list, may_be_object=may_be_object)
 
 
-def _cell(text: str, form: CellForm, where: str) -> object:
-    """One cell of text."""
+def _cell(text: str, form: CellForm) -> object:
+    """One cell of text; ValueError says what was expected and found."""
     if form.may_be_object and text.startswith("{"):
         try:
             return json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{where}: not valid JSON ({error})") from None
+            raise ValueError(f"not valid JSON ({error})") from None
     if form.is_list:
-        return [_parsed(item.strip(), form.parse, where) for item in text.split(";")]
-    return _parsed(text, form.parse, where)
+        return [_parsed(item.strip(), form.parse) for item in text.split(";")]
+    return _parsed(text, form.parse)
 
 
-def _parsed(text: str, parse: Callable[[str], Any], where: str) -> Any:
-    """Text as ``parse`` makes it: int, float or str."""
+def _parsed(text: str, parse: Callable[[str], Any]) -> Any:
+    """Text as ``parse`` makes it: int, float, str, or a polygon of WKT."""
+    if parse not in NUMBERS:
+        return parse(text)
     try:
         return parse(text)
     except ValueError:
-        expected = "a number"
-        if parse is int:
-            expected = "a whole number"
-        raise InputError(f"{where}: expected {expected}, found {text[:60]!r}") from None
+        raise ValueError(f"expected {NUMBERS[parse]}, found {text[:60]!r}") from None
 
 
 def _geometry_column(schema: pyarrow.Schema, path: Path) -> tuple[str | None, str | None]:
@@ -281,8 +300,12 @@ def _geometry_column(schema: pyarrow.Schema, path: Path) -> tuple[str | None, st
     return name, crs.to_wkt()
 
 
-def _polygon(encoded: bytes | str, crs: str | None, where: str) -> dict:
-    """WKB or WKT -> GeoJSON, with the CRS beside the coordinates unless it is lon/lat."""
+def _polygon(encoded: bytes | str, crs: str | None = None) -> dict:
+    """WKB or WKT -> GeoJSON, with the CRS beside the coordinates unless it is lon/lat.
+
+    Raises:
+        ValueError: what was expected and found.
+    """
     try:
         if isinstance(encoded, bytes):
             encoding = "WKB"
@@ -292,9 +315,7 @@ def _polygon(encoded: bytes | str, crs: str | None, where: str) -> dict:
             shape = shapely.from_wkt(encoded)
         geometry = dict(shapely.geometry.mapping(shape))
     except (GEOSException, TypeError, ValueError, AttributeError):
-        raise InputError(
-            f"{where}: footprint: expected a polygon in {encoding}, found {str(encoded)[:60]!r}"
-        ) from None
+        raise ValueError(f"expected a polygon in {encoding}, found {str(encoded)[:60]!r}") from None
     if crs is not None:
         geometry["crs"] = crs
     return geometry
@@ -303,3 +324,15 @@ def _polygon(encoded: bytes | str, crs: str | None, where: str) -> dict:
 def one_line(error: Exception) -> str:
     """An error's message without line breaks."""
     return " ".join(str(error).split())
+
+
+# The columns of the tile. The others are of the source.
+TILE_FORMS = {
+    "key": CellForm(str),
+    "licence": CellForm(str),
+    "attribution": CellForm(str),
+    "lon": CellForm(float),
+    "lat": CellForm(float),
+    "cells": CellForm(int),
+    "footprint": CellForm(_polygon),
+}

@@ -5,44 +5,50 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data.errors import InputError
-from data.prepare.manifest.table import csv_rows, one_line, parquet_rows, spot_keys
+from data.prepare.manifest.mistakes import Mistakes
+from data.prepare.manifest.table import TILE_FORMS, csv_rows, one_line, parquet_rows, spot_keys
 
-COLUMNS = {"key", "lon", "lat", "cells", "footprint"}
+COLUMNS = ("key", "lon", "lat", "cells", "footprint")
 
 
-def tile_rows(path: Path) -> Iterator[tuple[str, dict]]:
+def tile_rows(path: Path, mistakes: Mistakes) -> Iterator[tuple[str, dict]]:
     """Read a list of tiles: CSV, GeoParquet or GeoJSON.
+
+    Args:
+        path: the list.
+        mistakes: takes rows that are none, which are left out.
 
     Yields:
         The place of a row in the file, and its key with centre and cells, or with a footprint.
 
     Raises:
-        InputError: no such file, another form, or a row without a key.
+        InputError: no such file, or another form.
     """
     if not path.is_file():
         raise InputError(f"{path}: expected a list of tiles, found no such file")
-    for where, row in _rows(path):
+    for where, row in _rows(path, mistakes):
         if "key" not in row:
-            raise InputError(f"{where}: missing ['key']")
+            mistakes.add(where, "missing ['key']")
+            continue
         yield where, {"key": row["key"], **spot_keys(row)}
 
 
-def _rows(path: Path) -> Iterator[tuple[str, dict]]:
+def _rows(path: Path, mistakes: Mistakes) -> Iterator[tuple[str, dict]]:
     """The rows of a list, by the form that its suffix tells."""
     form = path.suffix.lower()
     if form in (".json", ".geojson"):
-        return _geojson_rows(path)
+        return _geojson_rows(path, mistakes)
     if form == ".csv":
-        return csv_rows(path, COLUMNS)
+        return csv_rows(path, {name: TILE_FORMS[name] for name in COLUMNS}, mistakes)
     if form in (".parquet", ".geoparquet"):
-        return parquet_rows(path, COLUMNS)
+        return parquet_rows(path, set(COLUMNS), mistakes)
     raise InputError(
         f"{path}: expected a list of tiles that ends in .csv, .geojson, .json, .parquet or "
         f".geoparquet, found {form!r}"
     )
 
 
-def _geojson_rows(path: Path) -> Iterator[tuple[str, dict]]:
+def _geojson_rows(path: Path, mistakes: Mistakes) -> Iterator[tuple[str, dict]]:
     """One row a feature with the property ``key``.
 
     Polygons are footprints; points are centres, with the property ``cells``.
@@ -52,7 +58,8 @@ def _geojson_rows(path: Path) -> Iterator[tuple[str, dict]]:
         properties = feature.get("properties")
         geometry = feature.get("geometry")
         if not isinstance(properties, dict) or not isinstance(geometry, dict):
-            raise InputError(f"{where}: expected a feature with properties and a geometry")
+            mistakes.add(where, "expected a feature with properties and a geometry")
+            continue
         row = {name: properties[name] for name in ("key", "cells") if name in properties}
         point = geometry.get("coordinates")
         if geometry.get("type") == "Point" and isinstance(point, list) and len(point) >= 2:

@@ -24,7 +24,15 @@ from data.prepare.contract.georeference import Georeference
 from data.prepare.contract.grid import Grid
 from data.prepare.contract.radiometry import Radiometry
 from data.prepare.contract.resample import resample_labels
-from data.prepare.contract.source import Frames, Layer, Place, join_layers, need_modality
+from data.prepare.contract.source import (
+    Frames,
+    Layer,
+    Place,
+    band_faults,
+    crs_faults,
+    join_layers,
+    modality_faults,
+)
 from data.prepare.contract.window import Window
 from data.prepare.readers.cf_time import cf_times, iso_days, text_of
 from data.prepare.readers.rasters import NO_CODE
@@ -49,14 +57,23 @@ class _Cube(Radiometry, ABC):
     mask: str = ""  # a variable of codes
     masked: tuple[int, ...] = ()  # the codes that hide a pixel
 
+    def check_keys(self) -> list[str]:
+        """Modality, bands, numbers, mask, CRS."""
+        faults = [
+            *modality_faults(self.modality),
+            *band_faults(self.modality, self.bands),
+            *self.number_faults(self.modality),
+            *crs_faults(self.crs),
+        ]
+        if (not self.mask) != (not self.masked):
+            faults.append(
+                "mask and masked need each other: a variable of codes, and those that hide"
+            )
+        return faults
+
     def check(self) -> None:
         """Variables there and of one shape, axes, CRS, dates, numbers that fit."""
-        sensor = need_modality(self.path, self.modality, tuple(self.bands))
-        if (not self.mask) != (not self.masked):
-            raise InputError(
-                f"{self.path}: mask and masked need each other: a variable of codes, and those "
-                "that hide"
-            )
+        sensor = MODALITIES[self.modality]
         with self._open() as cube:
             place = self._place(cube)
             shape = (len(self._days(cube)), *place.shape)

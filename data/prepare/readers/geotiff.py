@@ -3,7 +3,7 @@
 All bands lie in one file, or each band in a file of its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,9 +18,10 @@ from data.prepare.contract.source import (
     Frames,
     Layer,
     Place,
-    check_date,
+    band_faults,
+    date_faults,
     join_layers,
-    need_modality,
+    modality_faults,
     source_record,
 )
 from data.prepare.contract.window import Window
@@ -38,15 +39,22 @@ class _Acquisition(Radiometry):
     mask: File | None = None  # a raster of codes
     masked: tuple[int, ...] = ()  # the codes that hide a pixel
 
-    def _check_keys(self, path: File, bands: tuple[str, ...]) -> None:
-        """Check what does not depend on the files of the bands."""
-        check_date(path, self.date, self.date_accuracy)
-        need_modality(path, self.modality, bands)
+    def _key_faults(self, bands: Iterable[str]) -> list[str]:
+        """What is wrong with the keys that both readers share, and with the names of bands."""
+        faults = [
+            *modality_faults(self.modality),
+            *band_faults(self.modality, bands),
+            *date_faults(self.date, self.date_accuracy),
+            *self.number_faults(self.modality),
+        ]
         if (self.mask is None) != (not self.masked):
-            raise InputError(
-                f"{path}: mask and masked need each other: a raster of codes, and the codes that "
-                "hide"
+            faults.append(
+                "mask and masked need each other: a raster of codes, and the codes that hide"
             )
+        return faults
+
+    def _check_mask(self) -> None:
+        """Check that the raster of codes has a place."""
         if self.mask is not None:
             with open_raster(self.mask) as dataset:
                 check_place(dataset, self.mask)
@@ -106,9 +114,13 @@ class GeoTiffImage(_Acquisition):
     path: File
     bands: tuple[str, ...]  # in file order; bands that the sensor does not have are left out
 
+    def check_keys(self) -> list[str]:
+        """Modality, bands, date, numbers, mask."""
+        return self._key_faults(self.bands)
+
     def check(self) -> None:
-        """Modality, date, count and names of the bands, pixels with a place, numbers that fit."""
-        self._check_keys(self.path, self.bands)
+        """Count and names of the bands, pixels with a place, numbers that fit."""
+        self._check_mask()
         with open_raster(self.path) as dataset:
             if dataset.count != len(self.bands):
                 raise InputError(
@@ -144,16 +156,21 @@ class GeoTiffBands(_Acquisition):
 
     files: dict[str, File]  # band of the sensor -> its file
 
+    def check_keys(self) -> list[str]:
+        """As for one file; the sensor has all bands."""
+        faults = self._key_faults(self.files)
+        if self.modality in MODALITIES:
+            bands = MODALITIES[self.modality].bands
+            unknown = [band for band in self.files if band not in bands]
+            if unknown:
+                faults.append(
+                    f"files: {self.modality} has no bands {unknown}; expected exactly {list(bands)}"
+                )
+        return faults
+
     def check(self) -> None:
         """As for one file, for each of them; one band a file."""
-        first = self._first_file
-        self._check_keys(first, tuple(self.files))
-        bands = MODALITIES[self.modality].bands
-        unknown = [band for band in self.files if band not in bands]
-        if unknown:
-            raise InputError(
-                f"{first}: {self.modality} has no bands {unknown}; expected exactly {list(bands)}"
-            )
+        self._check_mask()
         for path in self.files.values():
             with open_raster(path) as dataset:
                 if dataset.count != 1:

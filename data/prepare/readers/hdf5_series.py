@@ -36,6 +36,10 @@ class Hdf5Series:
 
     path: Path
 
+    def check_keys(self) -> list[str]:
+        """Nothing: its keys are files."""
+        return []
+
     def check(self) -> None:
         """Datasets there, band counts, one product name a frame."""
         with open_hdf5(self.path) as file:

@@ -37,6 +37,10 @@ class NetcdfOptical:
     path: Path  # the 10 m bands
     path_20m: Path  # the 20 m bands and the scene classification
 
+    def check_keys(self) -> list[str]:
+        """Nothing: its keys are files."""
+        return []
+
     def check(self) -> None:
         """Bands, CRS, 10 and 20 m pixels from one corner, reflectance x 1e4 in both files."""
         with open_hdf5(self.path) as file:
@@ -100,6 +104,10 @@ class NetcdfSar:
 
     path: Path
 
+    def check_keys(self) -> list[str]:
+        """Nothing: its keys are files."""
+        return []
+
     def check(self) -> None:
         """Both polarisations and a CRS."""
         with open_hdf5(self.path) as file:
@@ -136,6 +144,10 @@ class NetcdfLabels:
 
     path: Path
 
+    def check_keys(self) -> list[str]:
+        """Nothing: its keys are files."""
+        return []
+
     def check(self) -> None:
         """Both code rasters and a CRS."""
         with open_hdf5(self.path) as file:
@@ -156,8 +168,8 @@ class NetcdfLabels:
                 return []
             cover = file["LC"][window.rows, window.columns]
             crop = file["CT"][window.rows, window.columns]
-        cover = map_codes(cover, code_table("worldcereal_lc", self.path))
-        crop = map_codes(crop, code_table("worldcereal_ct", self.path))
+        cover = map_codes(cover, code_table("worldcereal_lc"))
+        crop = map_codes(crop, code_table("worldcereal_ct"))
         classes = np.where(crop == UNLABELLED, cover, crop)
         return [RasterLabels(classes, window.georeference, self.path.name)]
 

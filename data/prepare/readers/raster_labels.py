@@ -26,9 +26,12 @@ class GeoTiffLabels:
     # A raster of the same pixels, whose georeference stands in when the CRS of the mask is broken.
     like: File | None = None
 
+    def check_keys(self) -> list[str]:
+        """A sound legend."""
+        return legend_faults(self.legend)
+
     def check(self) -> None:
-        """One integer band, a sound legend, a usable CRS from the mask or from ``like``."""
-        code_table(self.legend, self.path)
+        """One integer band, a usable CRS from the mask or from ``like``."""
         with open_raster(self.path) as dataset:
             if dataset.count != 1 or not np.issubdtype(dataset.dtypes[0], np.integer):
                 raise InputError(
@@ -49,7 +52,7 @@ class GeoTiffLabels:
             if window is None:
                 return []
             codes = dataset.read(1, window=pixels_of(window))  # H W
-        classes = map_codes(codes, code_table(self.legend, self.path))
+        classes = map_codes(codes, code_table(self.legend))
         return [RasterLabels(classes, window.georeference, self.path.name)]
 
     def _place(self, mask: rasterio.DatasetReader) -> Place:
@@ -81,36 +84,40 @@ class RasterLabels:
         )
 
 
-def code_table(legend: str | dict, where: object) -> dict[int, str]:
-    """The class name of each code.
+def legend_faults(legend: str | dict) -> list[str]:
+    """What is wrong with a legend; see ``Reader.check_keys``.
 
     Args:
         legend: the name of a table in data/tiles/classes.py, or {"code": "class name"}.
-        where: the file that the codes are in, for errors.
-
-    Raises:
-        InputError: no such table, a code that is no number, or no such class.
     """
     if isinstance(legend, str):
-        if legend not in CODES:
-            raise InputError(
-                f"{where}: label legend {legend!r}: expected one of {sorted(CODES)}, or a table "
-                '{"code": "class name"}'
-            )
-        return CODES[legend]
-    table = {}
+        if legend in CODES:
+            return []
+        return [
+            f"legend {legend!r}: expected one of {sorted(CODES)}, or a table "
+            f'{{"code": "class name"}}{did_you_mean(legend, CODES)}'
+        ]
+    faults = []
+    if not legend:
+        faults.append('legend: expected a table {"code": "class name"}, found an empty one')
     for code, name in legend.items():
         try:
-            number = int(code)
-        except ValueError:
-            raise InputError(f"{where}: legend: code {code!r}: expected a whole number") from None
-        if name not in INDEX:
-            raise InputError(
-                f"{where}: legend: code {code}: no class {name!r}{did_you_mean(str(name), INDEX)}; "
+            int(code)
+        except (TypeError, ValueError):
+            faults.append(f"legend: code {code!r}: expected a whole number")
+        if not isinstance(name, str) or name not in INDEX:
+            faults.append(
+                f"legend: code {code}: no class {name!r}{did_you_mean(str(name), INDEX)}; "
                 "docs/classes.md lists them"
             )
-        table[number] = name
-    return table
+    return faults
+
+
+def code_table(legend: str | dict) -> dict[int, str]:
+    """The class name of each code of a sound legend."""
+    if isinstance(legend, str):
+        return CODES[legend]
+    return {int(code): name for code, name in legend.items()}
 
 
 def map_codes(codes: np.ndarray, table: dict[int, str]) -> np.ndarray:

@@ -59,6 +59,10 @@ class Sentinel2Safe:
 
     path: Path
 
+    def check_keys(self) -> list[str]:
+        """Nothing: its keys are files."""
+        return []
+
     def check(self) -> None:
         """Metadata, and a readable header of every band and of the classification."""
         self._metadata()

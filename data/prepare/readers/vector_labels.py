@@ -26,19 +26,23 @@ class VectorLabels:
     tags: dict = field(default_factory=dict)
     layers: tuple[str, ...] = ()  # the layers to read; empty: all that hold geometry
 
+    def check_keys(self) -> list[str]:
+        """Tags that name a class."""
+        faults = []
+        if self.tags and not is_telling(self.tags):
+            faults.append(
+                f"tags {self.tags}: expected an OpenStreetMap tag that names a class, "
+                "such as {'building': 'yes'}; see docs/classes.md"
+            )
+        if osm_index.is_osm(self.path) and (self.tags or self.layers):
+            faults.append(
+                "tags, layers: an OpenStreetMap file has its own tags and no layers; leave them out"
+            )
+        return faults
+
     def check(self) -> None:
         """The file opens; its layers are there, say where they are and have tags."""
-        if self.tags and not is_telling(self.tags):
-            raise InputError(
-                f"{self.path}: tags {self.tags}: expected an OpenStreetMap tag that names a class, "
-                f"such as {{'building': 'yes'}}; see docs/classes.md"
-            )
         if osm_index.is_osm(self.path):
-            if self.tags or self.layers:
-                raise InputError(
-                    f"{self.path}: an OpenStreetMap file has its own tags and no layers; leave "
-                    "'tags' and 'layers' out"
-                )
             osm_index.check_osm(self.path)
             return
         layers = vector_files.layers_of(self.path, self.layers)

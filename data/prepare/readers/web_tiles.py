@@ -22,7 +22,7 @@ from data.prepare.contract.source import (
     Frames,
     Layer,
     Place,
-    check_date,
+    date_faults,
     join_layers,
     source_record,
 )
@@ -73,10 +73,17 @@ class WebTiles:
     date: str
     date_accuracy: str = "day"
 
+    def check_keys(self) -> list[str]:
+        """Date; names hold x, y, z; one zoom; a full rectangle."""
+        faults = date_faults(self.date, self.date_accuracy)
+        try:
+            self._check_layout()
+        except InputError as error:
+            faults.append(str(error))
+        return faults
+
     def check(self) -> None:
-        """Date; names hold x, y, z; one zoom; a full rectangle; 256-pixel images."""
-        check_date(self.paths[0], self.date, self.date_accuracy)
-        self._check_layout()
+        """Images of 256 x 256 pixels."""
         for path in self.paths:
             with open_png(path) as image:
                 if image.size != (SIDE, SIDE):

@@ -1,11 +1,7 @@
 """The class table and what falls on it."""
 
-from pathlib import Path
-
 import numpy as np
-import pytest
 
-from data.errors import InputError
 from data.osm.class_page import page
 from data.osm.tag_tables import AREAS, FINER, SURFACES, WAYS
 from data.prepare.readers.raster_labels import code_table, map_codes
@@ -48,9 +44,7 @@ def test_layers_name_classes_once_and_put_what_stands_on_top():
 def test_codes_map_and_unknown_codes_stay_unlabelled():
     codes = np.array([[1, 5, 12], [13, 0, 99]], np.uint8)
     expected = [[INDEX["building"], INDEX["water"], INDEX["ploughed land"]], [255, 255, 255]]
-    assert map_codes(codes, code_table("flair", Path("mask.tif"))).tolist() == expected
-    with pytest.raises(InputError, match="legend"):
-        code_table("corine", Path("mask.tif"))
+    assert map_codes(codes, code_table("flair")).tolist() == expected
 
 
 def test_the_page_is_what_the_code_says():

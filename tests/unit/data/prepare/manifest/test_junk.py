@@ -64,7 +64,7 @@ KEYS = [
 
 
 def read_or_refuse(*files: Path) -> None:
-    """Entries, or one line that names the file."""
+    """Entries, or lines that name the file."""
     try:
         entries = read_manifest(*files)
     except InputError as error:
@@ -72,7 +72,8 @@ def read_or_refuse(*files: Path) -> None:
     else:
         assert all(isinstance(entry, Entry) for entry in entries)
         return
-    assert any(file.name in message for file in files) and "\n" not in message
+    for line in message.splitlines():
+        assert any(file.name in line for file in files)
 
 
 @JUNK

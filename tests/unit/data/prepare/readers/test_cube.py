@@ -113,12 +113,16 @@ def test_cubes_that_are_not_as_said_are_refused(tmp_path):
         ({"x": "lon"}, "variable 'lon'"),
         ({"time": "x"}, "expected units like 'days since"),
         ({"bands": {**keys["bands"], "B12": "crs"}}, r"crs: expected time x y x x"),
-        ({"crs": "EPSG:1"}, "the CRS 'EPSG:1' is unknown"),
-        ({"modality": "lidar"}, "'lidar'"),
-        ({"mask": "scl"}, "need each other"),
     ):
         with pytest.raises(InputError, match=words):
             NetcdfCube(**{**keys, **change}).check()
+    for change, words in (
+        ({"crs": "EPSG:1"}, "crs 'EPSG:1': expected a projected or geographic CRS"),
+        ({"modality": "lidar"}, "modality 'lidar': expected one of"),
+        ({"mask": "scl"}, "need each other"),
+    ):
+        (fault,) = NetcdfCube(**{**keys, **change}).check_keys()
+        assert words in fault
     with h5py.File(tmp_path / "cube.nc", "a") as file:
         file["time"].attrs["calendar"] = "noleap"
         del file["crs"].attrs["crs_wkt"]

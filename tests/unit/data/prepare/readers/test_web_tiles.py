@@ -88,21 +88,21 @@ def test_only_tiles_near_the_grid_are_opened(tmp_path):
 @pytest.mark.parametrize(
     "places, message",
     [
-        ([(300, 200), (301, 201)], r"missing or repeated x, y \[\(300, 201\), \(301, 200\)\]"),
+        ([(300, 200), (301, 201)], "missing or repeated x, y [(300, 201), (301, 200)]"),
     ],
 )
 def test_gaps_are_refused(tmp_path, places, message):
-    with pytest.raises(InputError, match=message):
-        WebTiles(make_tiles(tmp_path, places), "2020-01-01").check()
+    (fault,) = WebTiles(make_tiles(tmp_path, places), "2020-01-01").check_keys()
+    assert message in fault
 
 
 def test_mixed_zoom_names_sizes_and_damage_are_refused(tmp_path):
     two = make_tiles(tmp_path, [(300, 200)]) + make_tiles(tmp_path, [(301, 200)], zoom=18)
-    with pytest.raises(InputError, match="one zoom level"):
-        WebTiles(two, "2020-01-01").check()
+    (fault,) = WebTiles(two, "2020-01-01").check_keys()
+    assert "one zoom level" in fault
     (tmp_path / "photo.png").write_bytes(two[0].read_bytes())
-    with pytest.raises(InputError, match="x-y-z.png"):
-        WebTiles((tmp_path / "photo.png",), "2020-01-01").check()
+    (fault,) = WebTiles((tmp_path / "photo.png",), "2020-01-01").check_keys()
+    assert "x-y-z.png" in fault
     Image.new("RGB", (512, 512)).save(tmp_path / "t-1-1-19.png")
     with pytest.raises(InputError, match="256 x 256"):
         WebTiles((tmp_path / "t-1-1-19.png",), "2020-01-01").check()
