@@ -27,7 +27,7 @@ ROOMS = {
     "data/storage": "data/files data/hashing",
     "data/pages": "data/tiles",
     "data/osm": "data/files data/hashing data/tiles",
-    "data/prepare/contract": "data/tiles",
+    "data/prepare/contract": "data/suggest data/tiles",
     "data/prepare/readers": "data/suggest data/tiles data/osm data/prepare/contract",
     "data/prepare/manifest": "data/suggest data/tiles data/prepare/contract data/prepare/readers",
     "data/prepare": (
