@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from data.errors import InputError
 from data.prepare.contract.faults import drop_bad_frames, one_frame_a_day, scrambled_sar
-from data.prepare.contract.grid import MOST_CELLS, Grid, grid_inside, grid_of_pixels, is_on_earth
-from data.prepare.contract.source import Frames, Labels, Place, Reader, files_of
+from data.prepare.contract.grid import Grid
+from data.prepare.contract.placement import tile_grid
+from data.prepare.contract.source import Frames, Labels, files_of
 from data.prepare.manifest.entry import Entry
 from data.tiles.check import check_tile
 from data.tiles.modalities import MODALITIES
@@ -26,7 +26,7 @@ def build_tile(entry: Entry) -> tuple[Tile | None, list[str]]:
             other pixels).
     """
     notes: list[str] = []
-    grid = _grid_of(entry)
+    grid = tile_grid(entry.readers, entry.spot, entry.key)
     series: list[Frames] = []
     labels: list[Labels] = []
     sources = []
@@ -63,70 +63,6 @@ def build_tile(entry: Entry) -> tuple[Tile | None, list[str]]:
         tile.arrays["labels"] = draw_labels(labels, grid)
     check_tile(tile)
     return tile, notes
-
-
-def _placed_grid(entry: Entry) -> Grid:
-    """The grid that the entry names, or that its sources give."""
-    if entry.spot is None:
-        return choose_grid(entry.readers, entry.key)
-    return entry.spot.grid()
-
-
-def _grid_of(entry: Entry) -> Grid:
-    """The grid of a tile; InputError when it is too large."""
-    grid = _placed_grid(entry)
-    if grid.cells > MOST_CELLS:
-        raise InputError(
-            f"tile {entry.key!r}: {grid.cells} x {grid.cells} cells, the most is {MOST_CELLS}; "
-            "say which part with 'centre' and 'cells', or with 'footprint'"
-        )
-    return grid
-
-
-def choose_grid(readers: tuple[Reader, ...], key: str) -> Grid:
-    """Choose a tile's 10 m grid from the places of its sources.
-
-    Sentinel pixels that form one already are taken; otherwise whole cells inside the first raster.
-
-    Args:
-        readers: the sources.
-        key: of the tile, for errors.
-
-    Raises:
-        InputError: no source says where it lies, or one says something impossible.
-    """
-    placed: list[tuple[Reader, Place]] = []
-    for reader in readers:
-        place = reader.place()
-        if place is not None and place.modality is not None:
-            placed.append((reader, place))
-    if not placed:
-        raise InputError(
-            f"tile {key!r}: no source says where it lies; add a georeferenced raster, or 'centre' "
-            "and 'cells'"
-        )
-    for reader, place in placed:
-        _check_on_earth(reader, place, key)
-    for _, place in placed:
-        grid = grid_of_pixels(place.georeference, place.shape)
-        if place.modality != "hr" and grid:
-            return grid
-    reader, place = placed[0]
-    try:
-        return grid_inside(place.georeference, place.shape)
-    except InputError as error:
-        raise InputError(f"tile {key!r}: {files_of(reader)[0].name}: {error}") from None
-
-
-def _check_on_earth(reader: Reader, place: Place, key: str) -> None:
-    """Raise InputError for a source whose corners have no longitude and latitude."""
-    bounds = place.georeference.bounds(place.shape)
-    if not is_on_earth(place.georeference.crs, bounds):
-        raise InputError(
-            f"tile {key!r}: {files_of(reader)[0].name}: its corners "
-            f"({bounds.left:g}, {bounds.top:g}) and ({bounds.right:g}, {bounds.bottom:g}) are "
-            "nowhere in its CRS; correct the file's georeference"
-        )
 
 
 def by_cell(frames: Frames, grid: Grid) -> Frames:

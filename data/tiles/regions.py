@@ -13,6 +13,7 @@ import numpy as np
 from rasterio.warp import transform
 
 from data.errors import InputError
+from data.tiles.longitudes import FARTHEST, wrapped
 
 CELL = 65_536.0  # metres
 CRS = "EPSG:6933"
@@ -24,16 +25,17 @@ EARTH_KM = 6371.0088  # mean radius
 
 
 def cell_of(lon: float, lat: float) -> int:
-    """Grid cell that holds a point given in degrees.
+    """Grid cell that holds a point given in degrees. The longitude may have any winding.
 
     Raises:
-        InputError: the point lies outside [-180, 180] x [-90, 90].
+        InputError: the point lies outside [-540, 540] x [-90, 90].
     """
-    if not (-180 <= lon <= 180 and -90 <= lat <= 90):
+    if not (abs(lon) <= FARTHEST and -90 <= lat <= 90):
         raise InputError(
-            f"region of lon {lon}, lat {lat}: expected degrees within [-180, 180] and [-90, 90]"
+            f"region of lon {lon}, lat {lat}: expected a longitude in degrees, and a latitude "
+            "within [-90, 90]"
         )
-    (x,), (y,) = transform("EPSG:4326", CRS, [lon], [lat])
+    (x,), (y,) = transform("EPSG:4326", CRS, [wrapped(lon)], [lat])
     column = min(max(int((x - WEST) // CELL), 0), COLUMNS - 1)
     row = min(max(int((NORTH - y) // CELL), 0), ROWS - 1)
     return row * COLUMNS + column

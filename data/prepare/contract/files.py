@@ -174,10 +174,15 @@ def need_crs(path: File, crs: CRS | None) -> CRS:
     return crs
 
 
-def need_north_up(path: File, transform: Affine) -> None:
-    """Raise InputError for rotated or upside-down pixels, which no reader here turns."""
-    if transform.b or transform.d or transform.a <= 0 or transform.e >= 0:
+def need_upright(path: File, transform: Affine) -> None:
+    """Raise InputError for pixels without a place, and for turned ones.
+
+    Rows may run to the north and columns to the west: resampling flips them.
+    """
+    if transform == Affine.identity():  # what GDAL says of a file without a transform
+        raise InputError(f"{path}: has no transform; georeference the file first")
+    if transform.b or transform.d or not transform.a or not transform.e:
         raise InputError(
-            f"{path}: expected north-up pixels, found the transform {tuple(transform)[:6]}; "
-            "warp it first"
+            f"{path}: expected rows and columns along the axes of the CRS, found the transform "
+            f"{tuple(transform)[:6]}; warp it first"
         )

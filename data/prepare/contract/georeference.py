@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 from affine import Affine
 from rasterio.coords import BoundingBox
 from rasterio.crs import CRS
@@ -9,16 +10,36 @@ from rasterio.crs import CRS
 
 @dataclass(frozen=True)
 class Georeference:
-    """The place of a raster's pixels."""
+    """The place of a raster's pixels.
+
+    Columns run along x and rows along y, in either direction: readers refuse turned pixels.
+    """
 
     transform: Affine  # (column, row) -> coordinates in ``crs``
     crs: CRS
 
     def bounds(self, shape: tuple[int, int]) -> BoundingBox:
-        """The bounds in ``crs`` of ``shape`` = (rows, columns) north-up pixels."""
+        """The bounds in ``crs`` of ``shape`` = (rows, columns) pixels."""
         rows, columns = shape
-        left = self.transform.c
-        top = self.transform.f
-        right = left + self.transform.a * columns
-        bottom = top + self.transform.e * rows
-        return BoundingBox(left, bottom, right, top)
+        x = sorted([self.transform.c, self.transform.c + self.transform.a * columns])
+        y = sorted([self.transform.f, self.transform.f + self.transform.e * rows])
+        return BoundingBox(x[0], y[0], x[1], y[1])
+
+    def centre(self, shape: tuple[int, int]) -> tuple[float, float]:
+        """The middle of ``shape`` = (rows, columns) pixels in ``crs``."""
+        left, bottom, right, top = self.bounds(shape)
+        return (left + right) / 2, (bottom + top) / 2
+
+    def north_up(self, shape: tuple[int, int]) -> "Georeference":
+        """The same pixels counted from the upper left, as ``flipped`` turns their array."""
+        left, _, _, top = self.bounds(shape)
+        pixel = self.transform
+        return Georeference(Affine(abs(pixel.a), 0, left, 0, -abs(pixel.e), top), self.crs)
+
+    def flipped(self, array: np.ndarray) -> np.ndarray:
+        """An array (..., H, W) of these pixels with rows to the south and columns to the east."""
+        if self.transform.e > 0:
+            array = array[..., ::-1, :]
+        if self.transform.a < 0:
+            array = array[..., ::-1]
+        return array

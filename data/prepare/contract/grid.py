@@ -1,21 +1,21 @@
 """The 10 m grid of a tile, and the ways to choose one."""
 
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
+import shapely
 from affine import Affine
-from pyproj import Transformer
 from rasterio.coords import BoundingBox
 from rasterio.crs import CRS
-from rasterio.warp import transform, transform_bounds
+from rasterio.warp import transform
 
 from data.errors import InputError
 from data.prepare.contract.georeference import Georeference
+from data.prepare.contract.projection import is_true_metric, local_crs, to_degrees
+from data.tiles.longitudes import wrapped
 
 CELL = 10.0  # metres
 ALIGNED = 0.05  # pixels that a source may be off and still count as lying on the grid
-WEB_MERCATOR = 3857
 MOST_CELLS = 1024  # along a tile: 10 km, whose high-resolution image is 3 GB
 RAMP_POINTS = 21  # along each edge of a rectangle that is bent into another CRS
 
@@ -41,44 +41,19 @@ class Grid:
 
     @property
     def centre(self) -> tuple[float, float]:
-        """Longitude and latitude of the centre in degrees."""
+        """Longitude (-180 to 180) and latitude of the centre in degrees."""
         half = self.cells * CELL / 2
         (lon,), (lat,) = transform(self.crs, "EPSG:4326", [self.x0 + half], [self.y0 - half])
-        return lon, lat
+        return wrapped(lon), lat
 
 
-def is_metric(crs: CRS) -> bool:
-    """Whether ``crs`` is a local projection in metres.
+@dataclass(frozen=True)
+class Lattice:
+    """Where the cells of all tiles of a CRS could lie: on multiples of 10 m from a corner."""
 
-    Web Mercator is none: its metres stretch with latitude.
-    """
-    return crs.is_projected and crs.linear_units_factor[1] == 1.0 and crs.to_epsg() != WEB_MERCATOR
-
-
-def utm(lon: float, lat: float) -> CRS:
-    """The UTM zone (WGS 84) of a point in degrees."""
-    zone = min(int((lon + 180) // 6) + 1, 60)
-    if lat >= 0:
-        return CRS.from_epsg(32600 + zone)
-    return CRS.from_epsg(32700 + zone)
-
-
-@cache
-def _to_degrees(crs: CRS) -> Transformer:
-    return Transformer.from_crs(crs.to_wkt(), "OGC:CRS84", always_xy=True)
-
-
-def is_on_earth(crs: CRS, bounds: BoundingBox) -> bool:
-    """Whether all corners of ``bounds`` have a longitude and a latitude.
-
-    False where coordinates and CRS do not belong together, such as metres in a CRS in degrees.
-    Later steps would fail on them with an error of PROJ.
-    """
-    x = [bounds.left, bounds.right, bounds.left, bounds.right]
-    y = [bounds.bottom, bounds.bottom, bounds.top, bounds.top]
-    lon, lat = _to_degrees(crs).transform(x, y)
-    possible_lon = np.isfinite(lon).all() and (np.abs(lon) <= 360.001).all()
-    return bool(possible_lon and (np.abs(lat) <= 90.001).all())
+    crs: CRS
+    x: float = 0.0  # of a corner, in ``crs``
+    y: float = 0.0
 
 
 def grid_of_pixels(source: Georeference, shape: tuple[int, int]) -> Grid | None:
@@ -89,12 +64,13 @@ def grid_of_pixels(source: Georeference, shape: tuple[int, int]) -> Grid | None:
         shape: rows and columns of the raster.
 
     Returns:
-        The grid, or None for any raster but one of 10 m pixels in a metric CRS.
+        The grid, or None for any raster but one of 10 m pixels that are 10 m on the ground.
     """
     height, width = shape
-    pixel = source.transform
+    upright = source.north_up(shape)
+    pixel = upright.transform
     drift = max(abs(pixel.a - CELL) * width, abs(pixel.e + CELL) * height)
-    if not is_metric(source.crs) or pixel.b or pixel.d or drift > ALIGNED * CELL:
+    if drift > ALIGNED * CELL or not is_true_metric(source.crs, *source.centre(shape)):
         return None
     return Grid(source.crs, pixel.c, pixel.f, min(height, width))
 
@@ -102,29 +78,34 @@ def grid_of_pixels(source: Georeference, shape: tuple[int, int]) -> Grid | None:
 def grid_inside(source: Georeference, shape: tuple[int, int]) -> Grid:
     """The largest square of whole cells inside a raster.
 
-    A metric CRS is kept and the square is centred. Otherwise the local UTM zone is taken, with
-    corners on multiples of 10 m as Sentinel-2 pixels have them.
+    A CRS in metres on the ground is kept and the square is centred. Otherwise the local zone is
+    taken, with corners on multiples of 10 m as Sentinel-2 pixels have them.
 
     Args:
         source: where the raster lies.
         shape: rows and columns of the raster.
 
     Raises:
-        InputError: not even one cell fits.
+        InputError: not even one cell fits, or the raster leaves the local zone.
     """
     bounds = source.bounds(shape)
-    if is_metric(source.crs):
+    x, y = source.centre(shape)
+    if is_true_metric(source.crs, x, y):
         # The slack makes a side of 59.9999999 m count as one of 60 m.
         grid = _centred_grid(bounds, source.crs, slack=ALIGNED * abs(source.transform.a))
+        width = bounds.right - bounds.left
+        height = bounds.top - bounds.bottom
     else:
-        west, south, east, north = transform_bounds(source.crs, "EPSG:4326", *bounds)
-        local = utm((west + east) / 2, (south + north) / 2)
-        bounds = _inner_bounds(bounds, source.crs, local)
-        grid = _snapped_grid(bounds, local)
+        lattice = Lattice(local_crs(*to_degrees(source.crs).transform(x, y)))
+        edges = _edges(bounds, source.crs, lattice.crs)
+        grid = _upright_grid(edges, lattice)
+        turned = _grid_around_middle(edges, lattice)
+        if turned.cells > grid.cells:
+            grid = turned
+        width, height = np.ptp(edges.reshape(-1, 2), axis=0)
     if grid.cells < 1:
         raise InputError(
-            f"the raster covers {bounds.right - bounds.left:.1f} x "
-            f"{bounds.top - bounds.bottom:.1f} m: not even one cell of 10 m"
+            f"the raster covers {width:.1f} x {height:.1f} m: not even one cell of 10 m"
         )
     return grid
 
@@ -138,54 +119,98 @@ def _centred_grid(bounds: BoundingBox, crs: CRS, *, slack: float) -> Grid:
     return Grid(crs, float(x0), float(y0), cells)
 
 
-def _snapped_grid(bounds: BoundingBox, crs: CRS) -> Grid:
-    """The largest grid inside ``bounds`` whose corner lies on multiples of 10 m."""
-    x0 = np.ceil(bounds.left / CELL - 1e-6) * CELL
-    y0 = np.floor(bounds.top / CELL + 1e-6) * CELL
-    cells = int(min(bounds.right - x0, y0 - bounds.bottom) // CELL)
-    return Grid(crs, float(x0), float(y0), cells)
-
-
-def grid_at(lon: float, lat: float, *, cells: int) -> Grid:
+def grid_at(lon: float, lat: float, *, cells: int, lattice: Lattice | None = None) -> Grid:
     """``cells`` x ``cells`` cells around a point in degrees.
 
-    The grid is in the UTM zone of the point, with corners on multiples of 10 m. So its centre is
-    the point to within 5 m along each axis.
+    Args:
+        lon: degrees, of any winding.
+        lat: degrees.
+        cells: along a side.
+        lattice: where the cells lie; default: corners on multiples of 10 m in the local zone.
+
+    Returns:
+        The grid. Its centre is the point to within 5 m along each axis.
     """
-    crs = utm(lon, lat)
-    (x,), (y,) = transform("EPSG:4326", crs, [lon], [lat])
+    if lattice is None:
+        lattice = Lattice(local_crs(lon, lat))
+    (x,), (y,) = transform("EPSG:4326", lattice.crs, [lon], [lat])
     half = cells * CELL / 2
-    return Grid(crs, _round_to_cell(x - half), _round_to_cell(y + half), cells)
+    x0 = _nearest(x - half, lattice.x)
+    y0 = _nearest(y + half, lattice.y)
+    return Grid(lattice.crs, x0, y0, cells)
 
 
-def grid_over(bounds: BoundingBox, crs: CRS) -> Grid:
-    """The smallest square of whole cells that encloses ``bounds``, corners on multiples of 10 m.
+def grid_over(bounds: BoundingBox, lattice: Lattice) -> Grid:
+    """The smallest square of whole cells of ``lattice`` that encloses ``bounds``.
 
-    The shorter side is extended on both ends. Bounds within 0.05 cell of a multiple count as
+    The shorter side is extended on both ends. Bounds within 0.05 cell of a cell's edge count as
     lying on it.
     """
     slack = ALIGNED * CELL
-    first_column = np.floor((bounds.left + slack) / CELL)  # counted in cells from the CRS's origin
-    last_column = np.ceil((bounds.right - slack) / CELL)
-    first_row = np.floor((bounds.bottom + slack) / CELL)
-    last_row = np.ceil((bounds.top - slack) / CELL)
+    first_column = np.floor((bounds.left - lattice.x + slack) / CELL)  # counted in cells
+    last_column = np.ceil((bounds.right - lattice.x - slack) / CELL)
+    first_row = np.floor((bounds.bottom - lattice.y + slack) / CELL)
+    last_row = np.ceil((bounds.top - lattice.y - slack) / CELL)
     cells = int(max(last_column - first_column, last_row - first_row, 1))
     x0 = first_column - (cells - (last_column - first_column)) // 2
     y0 = last_row + (cells - (last_row - first_row)) // 2
-    return Grid(crs, float(x0 * CELL), float(y0 * CELL), cells)
+    return Grid(lattice.crs, float(x0 * CELL + lattice.x), float(y0 * CELL + lattice.y), cells)
 
 
-def _round_to_cell(metres: float) -> float:
-    return float(round(metres / CELL) * CELL)
+def _nearest(metres: float, corner: float) -> float:
+    """The edge of a cell nearest to a coordinate; another one lies at ``corner``."""
+    return float(round((metres - corner) / CELL) * CELL + corner)
 
 
-def _inner_bounds(bounds: BoundingBox, crs: CRS, local: CRS) -> BoundingBox:
-    """The upright rectangle in ``local`` that lies inside a rectangle of ``crs``."""
+def _edges(bounds: BoundingBox, crs: CRS, local: CRS) -> np.ndarray:
+    """The left, top, right and bottom edge of a rectangle of ``crs`` as points (4, n, 2) of
+    ``local``, clockwise.
+
+    Raises:
+        InputError: a point has no coordinates there.
+    """
     ramp = np.linspace(0, 1, RAMP_POINTS)
     along_x = bounds.left + ramp * (bounds.right - bounds.left)
     along_y = bounds.bottom + ramp * (bounds.top - bounds.bottom)
-    left, _ = transform(crs, local, np.full(RAMP_POINTS, bounds.left), along_y)
-    right, _ = transform(crs, local, np.full(RAMP_POINTS, bounds.right), along_y)
-    _, bottom = transform(crs, local, along_x, np.full(RAMP_POINTS, bounds.bottom))
-    _, top = transform(crs, local, along_x, np.full(RAMP_POINTS, bounds.top))
-    return BoundingBox(np.max(left), np.max(bottom), np.min(right), np.min(top))
+    left = np.full(RAMP_POINTS, bounds.left)
+    right = np.full(RAMP_POINTS, bounds.right)
+    bottom = np.full(RAMP_POINTS, bounds.bottom)
+    top = np.full(RAMP_POINTS, bounds.top)
+    x = np.concatenate([left, along_x, right, along_x[::-1]])
+    y = np.concatenate([along_y, top, along_y[::-1], bottom])
+    points = np.column_stack(transform(crs, local, x, y))
+    if not np.isfinite(points).all():
+        raise InputError(
+            f"the raster leaves the zone of its middle, EPSG:{local.to_epsg()}; say which part "
+            "with 'centre' and 'cells', or with 'footprint'"
+        )
+    return points.reshape(4, RAMP_POINTS, 2)
+
+
+def _upright_grid(edges: np.ndarray, lattice: Lattice) -> Grid:
+    """The largest grid at the upper left of an upright rectangle inside the edges (4, n, 2)."""
+    left, top, right, bottom = edges
+    x0 = np.ceil(left[:, 0].max() / CELL - 1e-6) * CELL
+    y0 = np.floor(top[:, 1].min() / CELL + 1e-6) * CELL
+    cells = int(min(right[:, 0].min() - x0, y0 - bottom[:, 1].max()) // CELL)
+    return Grid(lattice.crs, float(x0), float(y0), cells)
+
+
+def _grid_around_middle(edges: np.ndarray, lattice: Lattice) -> Grid:
+    """The largest grid around the middle of the edges (4, n, 2) that lies inside them.
+
+    For a raster that is turned against the local zone, as it is near the poles.
+    """
+    outline = shapely.Polygon(edges.reshape(-1, 2))
+    x, y = edges.reshape(-1, 2).mean(axis=0)
+    fits = Grid(lattice.crs, float(x), float(y), 0)
+    most = 2 * MOST_CELLS  # more than a tile may have, so that it is told
+    while most - fits.cells > 1:
+        cells = (fits.cells + most) // 2
+        half = cells * CELL / 2
+        tried = Grid(lattice.crs, _nearest(x - half, 0), _nearest(y + half, 0), cells)
+        if outline.is_valid and outline.contains(shapely.box(*tried.bounds)):
+            fits = tried
+        else:
+            most = cells
+    return fits

@@ -46,6 +46,9 @@ def resample(
     """
     target = _Target(Georeference(grid.transform(pixels), grid.crs), grid.cells * pixels)
     frames, bands, *shape = array.shape
+    array = source.flipped(array)
+    valid = source.flipped(valid)
+    source = source.north_up((shape[0], shape[1]))
     corner = _aligned_corner(source, (shape[0], shape[1]), target.georeference)
     if corner:
         row, column = corner
@@ -128,7 +131,7 @@ def _aligned_corner(
     """The source's row and column at which the target begins; None if pixels do not coincide."""
     own = source.transform
     wanted = target.transform
-    if source.crs != target.crs or own.b or own.d:
+    if source.crs != target.crs:
         return None
     drift = max(abs(own.a - wanted.a), abs(own.e - wanted.e)) / wanted.a * max(shape)
     column = (wanted.c - own.c) / wanted.a

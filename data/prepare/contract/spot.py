@@ -4,16 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeGuard
 
+import numpy as np
 import shapely
 from rasterio.coords import BoundingBox
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
-from rasterio.warp import transform_geom
+from rasterio.warp import transform
 from shapely.errors import GEOSException
 
 from data.errors import InputError
 from data.prepare.contract.files import has_place
-from data.prepare.contract.grid import Grid, grid_at, grid_over, is_metric, is_on_earth, utm
+from data.prepare.contract.grid import Grid, Lattice, grid_at, grid_over
+from data.prepare.contract.projection import is_on_earth, is_true_metric, local_crs, to_degrees
+from data.tiles.longitudes import FARTHEST, unwrapped
 
 LONLAT = "OGC:CRS84"
 
@@ -26,33 +29,48 @@ class Centre:
     lat: float
     cells: int
 
-    def grid(self) -> Grid:
+    def grid(self, lattice: Lattice | None = None) -> Grid:
         """See ``grid_at``."""
-        return grid_at(self.lon, self.lat, cells=self.cells)
+        return grid_at(self.lon, self.lat, cells=self.cells, lattice=lattice)
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """A polygon (GeoJSON) in some CRS."""
+    """A polygon (GeoJSON) in some CRS. In degrees its longitudes run on across the meridian 180."""
 
     polygon: dict
     crs: object = LONLAT  # anything that rasterio understands: EPSG:n, WKT
 
-    def grid(self) -> Grid:
+    def grid(self, lattice: Lattice | None = None) -> Grid:
         """The smallest square of whole cells around the polygon's bounds.
 
-        It is in the polygon's own CRS where that is in local metres, else in the UTM zone of the
-        middle of the bounds.
+        Args:
+            lattice: where the cells lie; default: corners on multiples of 10 m, in ``own_crs``,
+                else in the local zone of the middle of the bounds.
         """
         crs = CRS.from_user_input(self.crs)
-        polygon = self.polygon
-        if not is_metric(crs):
-            if self.crs != LONLAT:
-                polygon = transform_geom(crs, LONLAT, polygon)
-            west, south, east, north = shapely.geometry.shape(polygon).bounds
-            crs = utm((west + east) / 2, (south + north) / 2)
-            polygon = transform_geom(LONLAT, crs, polygon)
-        return grid_over(BoundingBox(*shapely.geometry.shape(polygon).bounds), crs)
+        shape = shapely.geometry.shape(self.polygon)
+        if lattice is None:
+            own = self.own_crs
+            if own is None:
+                own = local_crs(*to_degrees(crs).transform(*_middle(shape)))
+            lattice = Lattice(own)
+        target = lattice.crs
+
+        def carry(points: np.ndarray) -> np.ndarray:
+            return np.column_stack(transform(crs, target, *points.T))
+
+        if crs != target:
+            shape = shapely.transform(shape, carry)
+        return grid_over(BoundingBox(*shape.bounds), lattice)
+
+    @property
+    def own_crs(self) -> CRS | None:
+        """The polygon's CRS where its coordinates are metres on the ground, else None."""
+        crs = CRS.from_user_input(self.crs)
+        if is_true_metric(crs, *_middle(shapely.geometry.shape(self.polygon))):
+            return crs
+        return None
 
 
 Spot = Centre | Footprint
@@ -87,10 +105,8 @@ def centre(point: object, cells: object, where: str) -> Centre:
     if not _is_numbers(point, 2):
         raise InputError(f"{where}: centre: expected [lon, lat] in degrees, found {point}")
     lon, lat = point
-    if not (-180 <= lon <= 180 and -80 <= lat <= 84):  # also false for NaN
-        raise InputError(
-            f"{where}: centre [{lon}, {lat}]: expected degrees with a UTM zone, longitude first"
-        )
+    if not (abs(lon) <= FARTHEST and abs(lat) <= 90):  # also false for NaN
+        raise InputError(f"{where}: centre [{lon}, {lat}]: expected degrees, longitude first")
     if not isinstance(cells, int) or isinstance(cells, bool) or cells < 1:
         raise InputError(
             f"{where}: cells: expected a whole number of 10 m cells above 0, found {cells!r}"
@@ -114,25 +130,38 @@ def footprint(geometry: object, where: str) -> Footprint:
         crs = geometry.get("crs", LONLAT)
         if "bounds" in geometry:
             geometry = _box(geometry, where)
-    polygon = _polygon(geometry, where)
+    known = _known_crs(crs, where)
+    polygon = _polygon(geometry, where, in_degrees=known.is_geographic)
     west, south, east, north = polygon.bounds
-    if crs == LONLAT and not (west >= -180 and east <= 180 and south >= -80 and north <= 84):
+    if crs == LONLAT and not (max(-west, east) <= FARTHEST and south >= -90 and north <= 90):
         raise InputError(
-            f"{where}: footprint: expected degrees with a UTM zone, longitude first, found the "
-            f"bounds {[west, south, east, north]}; give the crs of other coordinates"
+            f"{where}: footprint: expected degrees, longitude first, found the bounds "
+            f"{[west, south, east, north]}; give the crs of other coordinates"
         )
-    try:
-        known = CRS.from_user_input(crs)
-    except (CRSError, TypeError, ValueError):
-        raise InputError(
-            f"{where}: footprint: crs {crs!r} is unknown; expected EPSG:n or WKT"
-        ) from None
-    if not has_place(known) or not is_on_earth(known, BoundingBox(west, south, east, north)):
+    x = np.array([west, east, west, east])
+    y = np.array([south, south, north, north])
+    if not has_place(known) or not is_on_earth(known, x, y):
         raise InputError(
             f"{where}: footprint: the bounds {[west, south, east, north]} are nowhere in "
             f"{str(crs)[:60]}"
         )
     return Footprint(shapely.geometry.mapping(polygon), crs)
+
+
+def _known_crs(crs: object, where: str) -> CRS:
+    """The CRS that a footprint names."""
+    try:
+        return CRS.from_user_input(crs)
+    except (CRSError, TypeError, ValueError):
+        raise InputError(
+            f"{where}: footprint: crs {crs!r} is unknown; expected EPSG:n or WKT"
+        ) from None
+
+
+def _middle(shape: shapely.Geometry) -> tuple[float, float]:
+    """The middle of a shape's bounds."""
+    left, bottom, right, top = shape.bounds
+    return (left + right) / 2, (bottom + top) / 2
 
 
 def _box(geometry: dict, where: str) -> dict:
@@ -146,14 +175,22 @@ def _box(geometry: dict, where: str) -> dict:
     return shapely.geometry.mapping(shapely.box(left, bottom, right, top))
 
 
-def _polygon(geometry: object, where: str) -> shapely.Geometry:
-    """GeoJSON -> a valid polygon."""
+def _polygon(geometry: object, where: str, *, in_degrees: bool) -> shapely.Geometry:
+    """GeoJSON -> a valid polygon. In degrees it may cross the 180th meridian in any form."""
     try:
         polygon = shapely.geometry.shape(geometry)
         is_area = polygon.geom_type in ("Polygon", "MultiPolygon")
-        sound = is_area and polygon.is_valid and polygon.area > 0
+        if is_area and in_degrees:
+            polygon = unwrapped(polygon)
+        sound = is_area and polygon is not None and polygon.is_valid and polygon.area > 0
     except (GEOSException, AttributeError, KeyError, TypeError, ValueError, IndexError):
         sound = False
+        polygon = shapely.Polygon()
+    if polygon is None:
+        raise InputError(
+            f"{where}: footprint: goes round a pole, which degrees cannot say; give the bounds in "
+            "a polar CRS, such as EPSG:3995 or EPSG:3031"
+        )
     if not sound:
         raise InputError(
             f"{where}: footprint: expected a GeoJSON polygon or bounds, found {str(geometry)[:100]}"

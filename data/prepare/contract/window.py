@@ -8,6 +8,7 @@ from rasterio.warp import transform
 
 from data.prepare.contract.georeference import Georeference
 from data.prepare.contract.grid import CELL, Grid
+from data.prepare.contract.projection import turn_of
 
 # Source pixels read around a window. Bilinear interpolation looks one pixel out, and the
 # coordinates of the warper are approximate.
@@ -32,7 +33,10 @@ class Window:
 
 
 def window_of(source: Georeference, shape: tuple[int, int], grid: Grid) -> Window | None:
-    """The pixels of a north-up raster that resampling onto ``grid`` needs.
+    """The pixels of a raster that resampling onto ``grid`` needs.
+
+    Longitudes of the raster may have any winding (0 to 360, beyond 180); the window's are those
+    that PROJ gives the middle of the grid.
 
     Args:
         source: where the raster lies.
@@ -43,17 +47,26 @@ def window_of(source: Georeference, shape: tuple[int, int], grid: Grid) -> Windo
         The pixels under the grid and up to ``MARGIN`` more on each side. None when the raster does
         not touch the grid, or when its CRS has no coordinates there.
     """
-    right, down = _outline(grid.cells * CELL)
+    side = grid.cells * CELL
+    right, down = _outline(side)
     x, y = transform(grid.crs, source.crs, grid.x0 + right, grid.y0 - down)
     x = np.asarray(x)
     y = np.asarray(y)
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         return None
+    turn = turn_of(source.crs, *grid.centre)
+    turns = 0.0
+    if turn is not None:
+        x = x + turn * np.round((x[0] - x) / turn)  # across the 180th meridian
+        left, _, right_end, _ = source.bounds(shape)
+        turns = turn * _turns_to((x.min(), x.max()), (left, right_end), turn)
+        x = x + turns
     columns = _needed((x - source.transform.c) / source.transform.a, shape[1])
     rows = _needed((y - source.transform.f) / source.transform.e, shape[0])
     if columns is None or rows is None:
         return None
     corner = source.transform @ Affine.translation(columns.start, rows.start)
+    corner = Affine.translation(-turns, 0) @ corner
     return Window(rows, columns, Georeference(corner, source.crs))
 
 
@@ -65,6 +78,17 @@ def _outline(side: float) -> tuple[np.ndarray, np.ndarray]:
     right = np.concatenate([ramp, far, ramp, near])
     down = np.concatenate([near, ramp, far, ramp])
     return right, down
+
+
+def _turns_to(stretch: tuple[float, float], raster: tuple[float, float], turn: float) -> int:
+    """By how many turns to move a stretch of x so that it has most in common with a raster."""
+    nearest = round((sum(raster) - sum(stretch)) / 2 / turn)
+    shared = {}
+    for turns in (nearest, nearest - 1, nearest + 1):
+        low = max(stretch[0] + turns * turn, raster[0])
+        high = min(stretch[1] + turns * turn, raster[1])
+        shared[turns] = high - low
+    return max(shared, key=shared.__getitem__)
 
 
 def _needed(positions: np.ndarray, size: int) -> slice | None:

@@ -6,7 +6,7 @@ import numpy as np
 import rasterio
 
 from data.errors import InputError
-from data.prepare.contract.files import File, has_place, need_crs, need_north_up, open_raster
+from data.prepare.contract.files import File, has_place, need_crs, need_upright, open_raster
 from data.prepare.contract.georeference import Georeference
 from data.prepare.contract.grid import Grid
 from data.prepare.contract.resample import resample_labels
@@ -38,7 +38,7 @@ class GeoTiffLabels:
                     f"{self.path}: expected one band of integer codes, found {dataset.count} of "
                     f"{dataset.dtypes[0]}"
                 )
-            need_north_up(self.path, self._place(dataset).georeference.transform)
+            need_upright(self.path, self._place(dataset).georeference.transform)
 
     def place(self) -> Place:
         """The mask's pixels."""

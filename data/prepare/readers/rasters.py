@@ -4,7 +4,7 @@ import numpy as np
 import rasterio
 from rasterio.windows import Window as RasterWindow
 
-from data.prepare.contract.files import File, need_crs, need_north_up, open_raster
+from data.prepare.contract.files import File, need_crs, need_upright, open_raster
 from data.prepare.contract.georeference import Georeference
 from data.prepare.contract.grid import Grid
 from data.prepare.contract.resample import resample_labels
@@ -20,9 +20,9 @@ def place_of(dataset: rasterio.DatasetReader, modality: str | None) -> Place:
 
 
 def check_place(dataset: rasterio.DatasetReader, path: File) -> None:
-    """Raise InputError unless the raster has north-up pixels and a CRS."""
+    """Raise InputError unless the raster has upright pixels and a CRS."""
     need_crs(path, dataset.crs)
-    need_north_up(path, dataset.transform)
+    need_upright(path, dataset.transform)
 
 
 def pixels_of(window: Window) -> RasterWindow:

@@ -17,7 +17,7 @@ from rasterio.features import sieve
 from data.errors import InputError
 from data.prepare.contract.files import need_file, reading
 from data.prepare.contract.georeference import Georeference
-from data.prepare.contract.grid import WEB_MERCATOR, Grid
+from data.prepare.contract.grid import Grid
 from data.prepare.contract.source import (
     Frames,
     Layer,
@@ -29,6 +29,7 @@ from data.prepare.contract.source import (
 from data.prepare.contract.window import Window
 from data.tiles.modalities import MODALITIES
 
+WEB_MERCATOR = 3857  # EPSG
 SIDE = 256  # pixels of a tile
 HALF_WORLD = 20_037_508.342789244  # metres: half the equator on the sphere of Web Mercator
 NAME = re.compile(r"(\d+)-(\d+)-(\d+)\.png$")

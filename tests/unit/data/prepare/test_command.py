@@ -110,7 +110,8 @@ def bad_files(tmp_path):
     write_image(tmp_path / "nowhere.tif", crs=None)
     write_image(tmp_path / "deep.tif", dtype="uint16")
     write_image(tmp_path / "flat.tif", side=30)
-    write_image(tmp_path / "south.tif", transform=Affine(0.3125, 0, 500_000, 0, 0.3125, 5_700_000))
+    turned = Affine.translation(500_000, 5_700_000) @ Affine.rotation(30) @ Affine.scale(0.3, -0.3)
+    write_image(tmp_path / "turned.tif", transform=turned)
     (tmp_path / "text.tif").write_text("this is not a picture")
     (tmp_path / "b.h5").write_text("nor is this")
     return tmp_path
@@ -148,7 +149,7 @@ def test_bad_input_through_the_command(bad_files, line, words):
         (source(path="deep.tif"), ["deep.tif", "expected hr as uint8", "found uint16"]),
         (source(path="text.tif"), ["text.tif", "expected a raster file"]),
         (source(path="flat.tif"), ["'a'", "flat.tif", "not even one cell"]),
-        (source(path="south.tif"), ["south.tif", "north-up"]),
+        (source(path="turned.tif"), ["turned.tif", "along the axes", "warp it"]),
         (
             {**LINE, "sources": [{"reader": "hdf5_series", "path": "b.h5"}]},
             ["b.h5", "expected an HDF5 file"],

@@ -26,7 +26,16 @@ def test_cell_of_its_own_centre_and_of_the_corners_of_the_world():
     assert cell_of(-180, 90) == 0
     assert cell_of(180, -90) == ROWS * COLUMNS - 1
     with pytest.raises(InputError, match="degrees"):
-        cell_of(181, 0)
+        cell_of(541, 0)
+    with pytest.raises(InputError, match="latitude"):
+        cell_of(48, 99)
+
+
+@pytest.mark.parametrize("lon", [10.0, 179.9, -179.9])
+def test_a_longitude_of_any_winding_is_in_the_same_cell(lon):
+    assert (
+        len({cell_of(lon + turn, -17.0) for turn in (-360, 0, 360) if abs(lon + turn) < 540}) == 1
+    )
 
 
 def test_table_lookup_and_nearest():

@@ -7,21 +7,9 @@ from rasterio.crs import CRS
 
 from data.errors import InputError
 from data.prepare.contract.georeference import Georeference
-from data.prepare.contract.grid import Grid, grid_inside, grid_of_pixels, is_metric, utm
+from data.prepare.contract.grid import Grid, grid_inside, grid_of_pixels
 
 UTM32, ETRS32, MERCATOR, LONLAT = (CRS.from_epsg(n) for n in (32632, 25832, 3857, 4326))
-
-
-def test_metric_crs():
-    assert (
-        is_metric(UTM32) and is_metric(ETRS32) and not is_metric(MERCATOR) and not is_metric(LONLAT)
-    )
-    assert not is_metric(CRS.from_epsg(2263))  # projected, in feet
-
-
-def test_utm_zone():
-    assert utm(32.59, 0.35).to_epsg() == 32636 and utm(-70.0, -33.0).to_epsg() == 32719
-    assert utm(180.0, 10.0).to_epsg() == 32660
 
 
 def test_ten_metre_pixels_are_the_grid():

@@ -15,7 +15,7 @@ from rasterio.crs import CRS
 from data.errors import InputError
 from data.prepare.build import build_tile
 from data.prepare.contract.georeference import Georeference
-from data.prepare.contract.grid import Grid, grid_at, grid_over
+from data.prepare.contract.grid import Grid, Lattice, grid_at, grid_over
 from data.prepare.contract.resample import resample
 from data.prepare.contract.source import Place
 from data.prepare.contract.spot import Centre, footprint
@@ -191,7 +191,7 @@ def test_a_centre_is_the_middle_of_its_grid(lon, lat):
 )
 def test_a_footprint_is_enclosed_by_the_smallest_square(left, bottom, wide, high, off):
     box = (10 * left + off, 10 * bottom + off, 10 * (left + wide) + off, 10 * (bottom + high) + off)
-    grid = grid_over(BoundingBox(*box), CRS.from_epsg(32632))
+    grid = grid_over(BoundingBox(*box), Lattice(CRS.from_epsg(32632)))
     assert (
         grid.cells == max(wide, high) and grid.x0 % 10 == 0 and grid.y0 % 10 == 0
     )  # within half a metre: the same

@@ -1,0 +1,127 @@
+"""Which 10 m grid a tile gets: from its place in the manifest and the pixels of its sources."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.errors import InputError
+from data.prepare.contract.files import File
+from data.prepare.contract.grid import (
+    MOST_CELLS,
+    Grid,
+    Lattice,
+    grid_inside,
+    grid_of_pixels,
+)
+from data.prepare.contract.projection import is_on_earth
+from data.prepare.contract.source import Place, Reader, files_of
+from data.prepare.contract.spot import Footprint, Spot
+from data.tiles.modalities import MODALITIES
+
+
+@dataclass(frozen=True)
+class _Image:
+    """A source whose pixels may give the grid."""
+
+    file: File
+    place: Place
+
+    @property
+    def pixels(self) -> Grid | None:
+        """The grid that its pixels form: those of a series, 10 m wide on the ground."""
+        if MODALITIES[str(self.place.modality)].pixels > 1:
+            return None
+        return grid_of_pixels(self.place.georeference, self.place.shape)
+
+
+def tile_grid(readers: tuple[Reader, ...], spot: Spot | None, key: str) -> Grid:
+    """The grid of a tile.
+
+    Pixels that form a grid of 10 m already are never resampled: the cells of a tile without a spot
+    are these pixels, and those of a tile with one lie on them.
+
+    Args:
+        readers: the sources of the tile.
+        spot: where its manifest says that it lies; None when its sources say so.
+        key: of the tile, for errors.
+
+    Raises:
+        InputError: no source says where it lies, one says something impossible, or the tile is too
+            large.
+    """
+    grid = _any_grid(_images(readers, key), spot, key)
+    if grid.cells > MOST_CELLS:
+        raise InputError(
+            f"tile {key!r}: {grid.cells} x {grid.cells} cells, the most is {MOST_CELLS}; "
+            "say which part with 'centre' and 'cells', or with 'footprint'"
+        )
+    return grid
+
+
+def _any_grid(images: list[_Image], spot: Spot | None, key: str) -> Grid:
+    """The grid of a tile, however large."""
+    if spot is None:
+        return _grid_of_images(images, key)
+    return spot.grid(_lattice(images, spot))
+
+
+def _images(readers: tuple[Reader, ...], key: str) -> list[_Image]:
+    """The sources that say where their pixels lie, without labels.
+
+    Raises:
+        InputError: a raster whose corners have no longitude and latitude.
+    """
+    images = []
+    for reader in readers:
+        place = reader.place()
+        if place is None or place.modality is None:
+            continue
+        file = files_of(reader)[0]
+        left, bottom, right, top = place.georeference.bounds(place.shape)
+        x = np.array([left, right, left, right])
+        y = np.array([bottom, bottom, top, top])
+        if not is_on_earth(place.georeference.crs, x, y):
+            raise InputError(
+                f"tile {key!r}: {file.name}: its corners ({left:g}, {top:g}) and "
+                f"({right:g}, {bottom:g}) are nowhere in its CRS; correct the file's georeference"
+            )
+        images.append(_Image(file, place))
+    return images
+
+
+def _grid_of_images(images: list[_Image], key: str) -> Grid:
+    """The grid of the first pixels that form one; else whole cells inside the first raster."""
+    if not images:
+        raise InputError(
+            f"tile {key!r}: no source says where it lies; add a georeferenced raster, or 'centre' "
+            "and 'cells'"
+        )
+    for image in images:
+        grid = image.pixels
+        if grid is not None:
+            return grid
+    first = images[0]
+    try:
+        return grid_inside(first.place.georeference, first.place.shape)
+    except InputError as error:
+        raise InputError(f"tile {key!r}: {first.file.name}: {error}") from None
+
+
+def _lattice(images: list[_Image], spot: Spot) -> Lattice | None:
+    """Where the pixels over a spot lie that form a grid of 10 m; None when there are none.
+
+    Of pixels in several CRS those in the zone that the spot would have are taken, else the first.
+    A footprint in a CRS of its own keeps that CRS.
+    """
+    default = spot.grid()
+    lattices = []
+    for image in images:
+        pixels = image.pixels
+        if pixels is not None and image.place.window(default) is not None:
+            lattices.append(Lattice(pixels.crs, pixels.x0, pixels.y0))
+    for lattice in lattices:
+        if lattice.crs == default.crs:
+            return lattice
+    if not lattices or (isinstance(spot, Footprint) and spot.own_crs is not None):
+        return None
+    return lattices[0]
