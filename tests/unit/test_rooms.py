@@ -28,7 +28,10 @@ ROOMS = {
     "data/pages": "data/tiles",
     "data/osm": "data/files data/hashing data/tiles",
     "data/prepare/contract": "data/suggest data/tiles",
-    "data/prepare/readers": "data/suggest data/tiles data/osm data/prepare/contract",
+    "data/prepare/cf": "data/suggest data/prepare/contract",
+    "data/prepare/readers": (
+        "data/suggest data/tiles data/osm data/prepare/contract data/prepare/cf"
+    ),
     "data/prepare/manifest": "data/suggest data/tiles data/prepare/contract data/prepare/readers",
     "data/prepare": (
         "data/files data/hashing data/tiles data/jobs data/prepare/contract data/prepare/manifest"

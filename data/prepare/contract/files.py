@@ -1,5 +1,7 @@
 """How the files of a source are opened, and which of them are refused."""
 
+import lzma
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -8,11 +10,13 @@ from typing import Any
 
 import h5py
 import rasterio
+import zarr
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
 
 from data.errors import InputError
+from data.prepare.contract.formats import other_format
 
 # What the libraries raise over a file that is damaged or of another kind.
 READING_ERRORS = (
@@ -24,6 +28,10 @@ READING_ERRORS = (
     ValueError,
     TypeError,
     RuntimeError,
+    ImportError,  # a codec that is not installed
+    EOFError,
+    lzma.LZMAError,
+    zlib.error,
 )
 
 
@@ -101,12 +109,46 @@ def open_hdf5(path: File) -> Iterator[h5py.File]:
     """An open h5py file.
 
     Raises:
-        InputError: the file is missing, is no HDF5 file, or proves damaged while it is read.
+        InputError: the file is missing, is no HDF5 file, is open in another program, or proves
+            damaged while it is read.
     """
     need_file(path)
-    # h5py opens a file for reading only unless it is given a mode.
-    with reading(path, "an HDF5 file"), _opened(h5py.File, path) as file:
+    with reading(path, "an HDF5 file"), _opened(_hdf5_file, path) as file:
         yield file
+
+
+def _hdf5_file(path: File) -> h5py.File:
+    """The HDF5 file at ``path``, open for reading."""
+    try:
+        return h5py.File(path)  # for reading only unless it is given a mode
+    except OSError as error:
+        if "unable to lock file" in str(error):
+            raise InputError(
+                f"{path}: locked, most likely because another program has it open for writing; "
+                "start again with --retry_rejected when that has ended. If none has, the file "
+                "system knows no locks: set HDF5_USE_FILE_LOCKING=FALSE"
+            ) from error
+        if "already open for write" in str(error):
+            raise InputError(
+                f"{path}: marked as open for writing: another program writes it, or one was "
+                f"killed while it did; in the second case run h5clear -s {path.name}"
+            ) from error
+        other = other_format(path)
+        if other:
+            raise InputError(f"{path}: expected an HDF5 file, found {other}") from error
+        raise
+
+
+@contextmanager
+def open_zarr(path: File) -> Iterator[zarr.Group]:
+    """An open zarr group, of format 2 or 3, in a folder or at a URL.
+
+    Raises:
+        InputError: there is none, or it proves damaged while it is read.
+    """
+    need_file(path)
+    with reading(path, "a zarr group"):
+        yield zarr.open_group(str(path), mode="r")
 
 
 def need_dataset(file: h5py.File, name: str) -> h5py.Dataset:

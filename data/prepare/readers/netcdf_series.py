@@ -1,38 +1,46 @@
 """NetCDF series on 10 and 20 m pixels, and land-cover rasters.
 
-This is the layout of the WorldCereal training patches. The files are read through h5py as plain
-numbers: the fill value of the scene classification breaks decoders that mask and scale.
+This is the layout of the WorldCereal training patches: Sentinel-2 in two files, Sentinel-1 in one,
+labels in another. Axes, numbers and times are those of the CF conventions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
-import h5py
 import numpy as np
-from affine import Affine
-from rasterio.crs import CRS
 
 from data.errors import InputError
-from data.prepare.contract.files import need_crs, need_dataset, open_hdf5
-from data.prepare.contract.georeference import Georeference
-from data.prepare.contract.grid import CELL, Grid, grid_of_pixels
-from data.prepare.contract.radiometry import REFLECTANCE_UNIT
-from data.prepare.contract.resample import resample_labels
-from data.prepare.contract.sentinel2 import CLOUDY, COARSE_BANDS, FINE_BANDS, NO_DATA
+from data.prepare.cf.cube import AxisKeys, Cube, cube_of
+from data.prepare.cf.packing import packing_of
+from data.prepare.cf.times import iso_days
+from data.prepare.cf.variable import Group
+from data.prepare.contract.files import open_hdf5
+from data.prepare.contract.grid import ALIGNED, CELL, Grid, grid_of_pixels
+from data.prepare.contract.radiometry import Radiometry
+from data.prepare.contract.sentinel2 import CLOUDY, COARSE_BANDS, FINE_BANDS
 from data.prepare.contract.source import Frames, Layer, Place, join_layers
-from data.prepare.readers.cf_time import cf_times, iso_days, text_of
+from data.prepare.readers.cube import (
+    codes_of,
+    codes_on_grid,
+    frames_left_out,
+    layer_of,
+    numbers_of,
+)
 from data.prepare.readers.raster_labels import RasterLabels, code_table, map_codes
+from data.prepare.readers.rasters import NO_CODE
 from data.tiles.modalities import MODALITIES
 from data.tiles.tile import UNLABELLED
 
 CLASSIFICATION = "SCL"
+NO_KEYS = Radiometry()
+MINUTE = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
 class NetcdfOptical:
-    """Sentinel-2 in two files with one ``timestamp`` axis."""
+    """Sentinel-2 in two files, whose frames belong together by day."""
 
     path: Path  # the 10 m bands
     path_20m: Path  # the 20 m bands and the scene classification
@@ -42,65 +50,98 @@ class NetcdfOptical:
         return []
 
     def check(self) -> None:
-        """Bands, CRS, 10 and 20 m pixels from one corner, reflectance x 1e4 in both files."""
+        """Bands, CRS, times, and 10 and 20 m pixels from one corner."""
         with open_hdf5(self.path) as file:
-            _check_reflectance(file, FINE_BANDS)
-            fine = georeference(file)
-            if grid_of_pixels(fine, file[FINE_BANDS[0]].shape[1:]) is None:
-                raise InputError(
-                    f"{self.path}: expected 10 m pixels in a metric CRS, "
-                    f"found {fine.transform.a:g} m"
-                )
+            fine = _checked(self.path, file, FINE_BANDS, "ms")
+        if grid_of_pixels(fine.georeference, fine.shape) is None:
+            raise InputError(
+                f"{self.path}: expected 10 m pixels in a metric CRS, "
+                f"found {fine.x.step:g} m in {fine.crs}"
+            )
         with open_hdf5(self.path_20m) as file:
-            _check_reflectance(file, (*COARSE_BANDS, CLASSIFICATION))
-            corner = fine.transform
-            doubled = Affine(2 * CELL, 0, corner.c, 0, -2 * CELL, corner.f)
-            if georeference(file) != Georeference(doubled, fine.crs):
-                raise InputError(
-                    f"{self.path_20m}: expected 20 m pixels from the same corner as "
-                    f"{self.path.name}"
-                )
+            coarse = _checked(self.path_20m, file, COARSE_BANDS, "ms")
+            packing_of(coarse.variable(CLASSIFICATION))
+        corner = fine.georeference.transform
+        own = coarse.georeference.transform
+        drift = max(
+            abs(own.c - corner.c),
+            abs(own.f - corner.f),
+            abs(own.a - 2 * CELL) * coarse.x.length,
+            abs(own.e + 2 * CELL) * coarse.y.length,
+        )
+        if coarse.crs != fine.crs or drift > ALIGNED * CELL:
+            raise InputError(
+                f"{self.path_20m}: expected 20 m pixels from the same corner as {self.path.name}"
+            )
 
     def place(self) -> Place:
         """The 10 m pixels."""
         with open_hdf5(self.path) as file:
-            return place_of(file, FINE_BANDS[0], "ms")
+            return _place(_cube(self.path, file, FINE_BANDS), "ms")
 
     def read(self, grid: Grid) -> list[Frames]:
-        """One series of the dates that both files have.
+        """One series of the days that both files have.
 
         The 20 m bands are interpolated, the classification is repeated.
+
+        Raises:
+            InputError: the files have frames, but not one of the same day.
         """
+        sensor = MODALITIES["ms"]
         with open_hdf5(self.path) as file, open_hdf5(self.path_20m) as file_20m:
-            times = timestamps(file)
-            times_20m = timestamps(file_20m)
-            shared = sorted(set(times) & set(times_20m))
-            rows = _positions(shared, times)
-            rows_20m = _positions(shared, times_20m)
-            fine = _layer(file, FINE_BANDS, grid, rows=rows)
-            coarse = _layer(file_20m, (*COARSE_BANDS, CLASSIFICATION), grid, rows=rows_20m)
-        if fine is None or coarse is None:
-            return []
-        scene = coarse.array[:, -1]  # T H/2 W/2
-        coarse = replace(coarse, bands=COARSE_BANDS, array=coarse.array[:, :-1])
-        layers = [_zero_is_invalid(fine), _zero_is_invalid(coarse)]
-        array, valid = join_layers(layers, MODALITIES["ms"], grid)  # T 10 n n, T n n
-        codes = []
-        for frame in scene:
-            codes.append(resample_labels(frame, coarse.georeference, grid, pixels=1, fill=NO_DATA))
-        frames = Frames(
+            fine = _cube(self.path, file, FINE_BANDS)
+            coarse = _cube(self.path_20m, file_20m, COARSE_BANDS)
+            times = fine.times()
+            pairs = self._pairs(times, coarse.times())
+            left_out = frames_left_out(fine)
+            window = _place(fine, None).window(grid)
+            window_20m = _place(coarse, None).window(grid)
+            if window is None or window_20m is None or not pairs:
+                return []
+            frames = [frame for frame, _ in pairs]
+            frames_20m = [frame for _, frame in pairs]
+            layers = []
+            for band in FINE_BANDS:
+                variable = fine.variable(band)
+                layer = layer_of(fine, variable, window, sensor, band=band, keys=NO_KEYS)
+                layers.append(_kept(layer, frames))
+            for band in COARSE_BANDS:
+                variable = coarse.variable(band)
+                layer = layer_of(coarse, variable, window_20m, sensor, band=band, keys=NO_KEYS)
+                layers.append(_kept(layer, frames_20m))
+            scene = coarse.variable(CLASSIFICATION)
+            codes = codes_on_grid(coarse, scene, window_20m, grid, pixels=sensor.pixels)
+        array, valid = join_layers(layers, sensor, grid)  # T 10 n n, T n n
+        days = iso_days([times[frame] for frame in frames])
+        series = Frames(
             modality="ms",
             array=array,
-            valid=valid & ~np.isin(np.stack(codes), CLOUDY),
-            dates=iso_days(shared),
-            source=f"{self.path.name}, {self.path_20m.name}",
+            valid=valid & ~np.isin(codes[frames_20m], (*CLOUDY, NO_CODE)),
+            dates=days,
+            source=f"{self.path.name}, {self.path_20m.name}{left_out}",
         )
-        return [frames]
+        return [series]
+
+    def _pairs(
+        self, times: dict[int, datetime], times_20m: dict[int, datetime]
+    ) -> list[tuple[int, int]]:
+        """Frames of both files that belong together, in time order.
+
+        Raises:
+            InputError: there are frames in both, but no two that belong together.
+        """
+        pairs = pairs_of(times, times_20m)
+        if times and times_20m and not pairs:
+            raise InputError(
+                f"{self.path}: no frame is of the same day as one of {self.path_20m.name}: "
+                f"{_days(times)} and {_days(times_20m)}"
+            )
+        return pairs
 
 
 @dataclass(frozen=True)
 class NetcdfSar:
-    """Sentinel-1: VV and VH as scaled integers in dB, 0 where there is no observation."""
+    """Sentinel-1: VV and VH in dB; packed, 0 means no observation."""
 
     path: Path
 
@@ -109,33 +150,41 @@ class NetcdfSar:
         return []
 
     def check(self) -> None:
-        """Both polarisations and a CRS."""
+        """Both polarisations, times and a CRS."""
         with open_hdf5(self.path) as file:
-            georeference(file)
-            for band in MODALITIES["sar"].bands:
-                need_series(file, band)
+            _checked(self.path, file, MODALITIES["sar"].bands, "sar")
 
     def place(self) -> Place:
         """The file's pixels."""
         with open_hdf5(self.path) as file:
-            return place_of(file, "VV", "sar")
+            return _place(_cube(self.path, file, MODALITIES["sar"].bands), "sar")
 
     def read(self, grid: Grid) -> list[Frames]:
         """One series."""
         sensor = MODALITIES["sar"]
         with open_hdf5(self.path) as file:
-            times = timestamps(file)
-            layer = _layer(file, sensor.bands, grid, rows=range(len(times)))
-            scale = scale_of(file["VV"])
-        if layer is None:
-            return []
-        observed = (layer.array != 0).all(axis=1)  # T H W
-        decibel = (layer.array * scale).astype(np.float32)  # T 2 H W
-        array, valid = join_layers([replace(layer, array=decibel, valid=observed)], sensor, grid)
-        frames = Frames(
-            modality="sar", array=array, valid=valid, dates=iso_days(times), source=self.path.name
+            cube = _cube(self.path, file, sensor.bands)
+            times = cube.times()
+            frames = list(times)
+            left_out = frames_left_out(cube)
+            window = _place(cube, None).window(grid)
+            if window is None or not frames:
+                return []
+            layers = []
+            for band in sensor.bands:
+                variable = cube.variable(band)
+                keys = replace(NO_KEYS, nodata=0)
+                layer = layer_of(cube, variable, window, sensor, band=band, keys=keys)
+                layers.append(_kept(layer, frames))
+        array, valid = join_layers(layers, sensor, grid)
+        series = Frames(
+            modality="sar",
+            array=array,
+            valid=valid,
+            dates=iso_days(times.values()),
+            source=f"{self.path.name}{left_out}",
         )
-        return [frames]
+        return [series]
 
 
 @dataclass(frozen=True)
@@ -151,109 +200,90 @@ class NetcdfLabels:
     def check(self) -> None:
         """Both code rasters and a CRS."""
         with open_hdf5(self.path) as file:
-            georeference(file)
-            need_dataset(file, "LC")
-            need_dataset(file, "CT")
+            cube = self._cube(file)
+            packing_of(cube.variable("LC"))
+            packing_of(cube.variable("CT"))
 
     def place(self) -> Place:
         """The file's pixels."""
         with open_hdf5(self.path) as file:
-            return place_of(file, "LC", None)
+            return _place(self._cube(file), None)
 
     def read(self, grid: Grid) -> list[RasterLabels]:
         """One RasterLabels."""
         with open_hdf5(self.path) as file:
-            window = place_of(file, "LC", None).window(grid)
+            cube = self._cube(file)
+            window = _place(cube, None).window(grid)
             if window is None:
                 return []
-            cover = file["LC"][window.rows, window.columns]
-            crop = file["CT"][window.rows, window.columns]
+            (cover,) = codes_of(cube, cube.variable("LC"), window)  # H W
+            (crop,) = codes_of(cube, cube.variable("CT"), window)  # H W
         cover = map_codes(cover, code_table("worldcereal_lc"))
         crop = map_codes(crop, code_table("worldcereal_ct"))
         classes = np.where(crop == UNLABELLED, cover, crop)
         return [RasterLabels(classes, window.georeference, self.path.name)]
 
-
-def place_of(file: h5py.File, band: str, modality: str | None) -> Place:
-    """The place of one of the file's bands."""
-    return Place(modality, georeference(file), need_dataset(file, band).shape[-2:])
+    def _cube(self, file: Group) -> Cube:
+        return cube_of(self.path, file, ("LC", "CT"), AxisKeys(time=None))
 
 
-def georeference(file: h5py.File) -> Georeference:
-    """The pixel grid of the pixel-centre axes x and y, in the CRS of ``spatial_ref``.
+def pairs_of(
+    times: Mapping[int, datetime], others: Mapping[int, datetime]
+) -> list[tuple[int, int]]:
+    """Frames whose times are each other's nearest, in time order.
 
-    Raises:
-        InputError: uneven axes, other directions than east and south, or no usable CRS.
+    The two must be of one day, or less than a minute apart: two files of one acquisition may take
+    their time from different records.
+
+    Args:
+        times: by frame, of one file.
+        others: by frame, of the other.
     """
-    x = need_dataset(file, "x")[:]
-    y = need_dataset(file, "y")[:]
-    step_x = x[1] - x[0]
-    step_y = y[1] - y[0]
-    is_even = np.allclose(np.diff(x), step_x) and np.allclose(np.diff(y), step_y)
-    if not (is_even and step_x > 0 > step_y):
-        raise InputError(
-            f"{file.filename}: expected evenly spaced axes, x to the east and y to the south"
-        )
-    wkt = need_dataset(file, "spatial_ref").attrs.get("crs_wkt")
-    crs = None
-    if wkt is not None:
-        crs = CRS.from_wkt(text_of(wkt))
-    transform = Affine(step_x, 0, x[0] - step_x / 2, 0, step_y, y[0] - step_y / 2)
-    return Georeference(transform, need_crs(Path(file.filename), crs))
+    pairs = []
+    for frame in sorted(times, key=times.__getitem__):
+        other = _nearest(times[frame], others)
+        if other is None or _nearest(others[other], times) != frame:
+            continue
+        is_same_day = others[other].date() == times[frame].date()
+        if is_same_day or abs(others[other] - times[frame]) < MINUTE:
+            pairs.append((frame, other))
+    return pairs
 
 
-def timestamps(file: h5py.File) -> list[datetime]:
-    """The times of the axis ``timestamp``."""
-    axis = need_dataset(file, "timestamp")
-    return cf_times(Path(file.filename), "timestamp", axis[:], axis.attrs)
+def _nearest(time: datetime, others: Mapping[int, datetime]) -> int | None:
+    """The frame of the nearest time, the first of equals; None if there is none."""
+    distances = {frame: abs(other - time) for frame, other in others.items()}
+    return min(distances, key=distances.__getitem__, default=None)
 
 
-def need_series(file: h5py.File, band: str) -> None:
-    """Raise InputError unless the band is there, with one frame a time stamp."""
-    shape = need_dataset(file, band).shape
-    times = len(need_dataset(file, "timestamp"))
-    if len(shape) != 3 or shape[0] != times:
-        raise InputError(f"{file.filename}: {band}: expected {times} x h x w, found {shape}")
+def _cube(path: Path, file: Group, bands: Sequence[str]) -> Cube:
+    return cube_of(path, file, bands, AxisKeys())
 
 
-def scale_of(band: h5py.Dataset) -> float:
-    """The band's scale factor, 1 when it has none."""
-    return float(np.ravel(band.attrs.get("scale_factor", 1.0))[0])
-
-
-def _check_reflectance(file: h5py.File, bands: tuple[str, ...]) -> None:
-    """Raise InputError unless the file has these bands, a CRS and reflectance x 1e4."""
-    georeference(file)
+def _checked(path: Path, file: Group, bands: Sequence[str], modality: str) -> Cube:
+    """The cube of some bands, whose numbers and times can be read."""
+    cube = _cube(path, file, bands)
+    cube.times()
+    sensor = MODALITIES[modality]
     for band in bands:
-        need_series(file, band)
-    scale = scale_of(file[bands[0]])
-    if scale != REFLECTANCE_UNIT:
-        raise InputError(
-            f"{file.filename}: expected reflectance with scale {REFLECTANCE_UNIT}, found {scale}"
-        )
+        variable = cube.variable(band)
+        radiometry, packing = numbers_of(variable, sensor, NO_KEYS)
+        radiometry.check_numbers(variable.where, sensor, packing.dtype)
+    return cube
 
 
-def _layer(
-    file: h5py.File, bands: tuple[str, ...], grid: Grid, *, rows: Sequence[int]
-) -> Layer | None:
-    """Raw numbers of the chosen frames over the grid, all taken as valid.
-
-    None when the file does not touch the grid.
-    """
-    window = place_of(file, bands[0], None).window(grid)
-    if window is None:
-        return None
-    planes = [file[band][:, window.rows, window.columns][rows] for band in bands]  # T H W each
-    array = np.stack(planes, axis=1)  # T C H W
-    valid = np.ones((len(array), *array.shape[2:]), bool)
-    return Layer(bands=bands, array=array, valid=valid, georeference=window.georeference)
+def _place(cube: Cube, modality: str | None) -> Place:
+    return Place(modality, cube.georeference, cube.shape)
 
 
-def _zero_is_invalid(layer: Layer) -> Layer:
-    """The layer with 0 taken as no observation."""
-    return replace(layer, valid=np.all(layer.array > 0, axis=1))
+def _kept(layer: Layer, frames: list[int]) -> Layer:
+    """The layer with only these frames, in this order."""
+    return replace(layer, array=layer.array[frames], valid=layer.valid[frames])
 
 
-def _positions(times: list[datetime], axis: list[datetime]) -> list[int]:
-    """Where on a time axis each of ``times`` is."""
-    return [axis.index(time) for time in times]
+def _days(times: Mapping[int, datetime]) -> str:
+    """First and last day, for errors."""
+    if not times:
+        return "no times"
+    days = sorted(iso_days(times.values()))
+    return f"{days[0]} to {days[-1]}"
