@@ -93,11 +93,7 @@ class Radiometry:
         if not np.issubdtype(sensor.dtype, np.integer):
             return np.where(valid[:, None], value, 0).astype(sensor.dtype), valid
         value = np.rint(value)
-        limits = np.iinfo(sensor.dtype)
-        lowest: float = limits.min
-        if sensor.nodata is not None:
-            lowest = sensor.nodata + 1
-        value = np.where(valid[:, None], value.clip(lowest, limits.max), 0)
+        value = np.where(valid[:, None], _clipped(value, sensor), 0)
         return value.astype(sensor.dtype), valid
 
     def _is_nodata(self, raw: np.ndarray) -> np.ndarray:
@@ -120,3 +116,19 @@ class Radiometry:
     def _is_plain(self) -> bool:
         """Whether the numbers are in the units of the archive already."""
         return self.scale is None and self.units == "db"
+
+
+def _clipped(value: np.ndarray, sensor: Modality) -> np.ndarray:
+    """The nearest numbers that the sensor's type has and that do not mean "no observation"."""
+    limits = np.iinfo(sensor.dtype)
+    lowest = limits.min
+    highest = limits.max
+    nodata = sensor.nodata
+    if nodata == lowest:
+        lowest += 1
+    if nodata == highest:
+        highest -= 1
+    value = value.clip(lowest, highest)
+    if nodata is None or not lowest <= nodata <= highest:
+        return value
+    return np.where(value == nodata, nodata + 1, value)
