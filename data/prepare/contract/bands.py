@@ -14,6 +14,7 @@ from data.tiles.modalities import Modality
 # A list of names or of numbers, or an object: band of the sensor -> the source's name or number.
 BandKeys = tuple[str | int, ...] | dict[str, str | int]
 
+ALPHA_NAMES = ("alpha", "a", "opacity")
 # Words beside a band's name that do not make it another quantity: sensor, level, calibration,
 # pixel size, orbit, average.
 NEUTRAL = frozenset(
@@ -61,6 +62,11 @@ def _plain(name: str) -> str:
     """A name without what spellings differ in: separators, and the zero of B02."""
     name = re.sub(r"[^a-z0-9]", "", name)
     return re.sub(r"^b0+(?=\d)", "b", name)
+
+
+def is_opacity(name: str) -> bool:
+    """Whether a band that is called ``name`` is one of opacity, which no sensor has."""
+    return name.strip().lower() in ALPHA_NAMES
 
 
 def telling_names(names: Sequence[str | None]) -> list[str | None]:
@@ -111,36 +117,56 @@ def find_bands(
     Raises:
         InputError: a band is missing, named twice, ambiguous, or contradicted by the source.
     """
-    source = _Source(telling_names(names), sensor, where, ordered, alpha)
+    for fault in key_faults(keys, sensor):
+        raise InputError(f"{where}: {fault}")
+    telling = list(names)
+    if ordered:
+        telling = telling_names(names)
+    source = _Source(list(names), telling, sensor=sensor, where=where, ordered=ordered, alpha=alpha)
     if isinstance(keys, dict):
         pairs = [(band, source.position(band, key)) for band, key in keys.items()]
-    elif all(_number(key) is not None for key in keys):
+    elif all(band_number(key) is not None for key in keys):
         pairs = source.numbered(keys)
     else:
         pairs = source.listed([str(key) for key in keys])
     return _complete(pairs, keys, sensor, where)
 
 
+def key_faults(keys: BandKeys, sensor: Modality) -> list[str]:
+    """What is wrong with the key ``bands``, whatever the source calls its bands.
+
+    Returns:
+        A line for each fault; none when every band of the sensor is named once.
+    """
+    if not isinstance(keys, dict) and all(band_number(key) is not None for key in keys):
+        if len(keys) == len(sensor.bands):
+            return []
+        return [f"bands {list(keys)}: expected a number for each of {list(sensor.bands)}"]
+    names = [registry_name(str(key), sensor) for key in keys]
+    faults = []
+    missing = [band for band in sensor.bands if band not in names]
+    if missing:
+        faults.append(
+            f"bands {_shown(keys)} lack {missing} of {sensor.key}; say which they are: "
+            f'{{"{missing[0]}": the file\'s name or number, ...}}'
+        )
+    repeated = [band for band in sensor.bands if names.count(band) > 1]
+    if repeated:
+        faults.append(f"bands {_shown(keys)} name {repeated} of {sensor.key} more than once")
+    return faults
+
+
 def _complete(
     pairs: list[tuple[str, int]], keys: BandKeys, sensor: Modality, where: object
 ) -> dict[str, int]:
-    """Bands and their positions as a table; InputError unless each band is there once."""
+    """Bands and their positions as a table; InputError when two are one band of the source."""
     positions: dict[str, int] = {}
     for name, position in pairs:
         band = registry_name(name, sensor)
-        if band is None:
-            continue
-        if band in positions:
-            raise InputError(f"{where}: bands {_shown(keys)} name {band} of {sensor.key} twice")
-        if position in positions.values():
+        if band is not None and position in positions.values():
             raise InputError(f"{where}: bands {_shown(keys)} name one band of the file twice")
-        positions[band] = position
-    missing = [band for band in sensor.bands if band not in positions]
-    if missing:
-        raise InputError(
-            f"{where}: bands {_shown(keys)} lack {missing} of {sensor.key}; "
-            f'say which they are: {{"{missing[0]}": the file\'s name or number, ...}}'
-        )
+        if band is not None:
+            positions[band] = position
     return {band: positions[band] for band in sensor.bands}
 
 
@@ -148,7 +174,8 @@ def _complete(
 class _Source:
     """The bands of a source as it names them."""
 
-    names: list[str | None]
+    own: list[str | None]
+    names: list[str | None]  # those that say something
     sensor: Modality
     where: object
     ordered: bool
@@ -156,12 +183,7 @@ class _Source:
 
     def numbered(self, keys: Sequence[str | int]) -> list[tuple[str, int]]:
         """A list of numbers: of the sensor's bands in the order of the registry."""
-        bands = self.sensor.bands
-        if len(keys) != len(bands):
-            raise InputError(
-                f"{self.where}: bands {list(keys)}: expected a number for each of {list(bands)}"
-            )
-        return [(band, self.position(band, key)) for band, key in zip(bands, keys)]
+        return [(band, self.position(band, key)) for band, key in zip(self.sensor.bands, keys)]
 
     def listed(self, keys: list[str]) -> list[tuple[str, int]]:
         """A list of names: of all bands in their order, or of some that the source names."""
@@ -176,8 +198,8 @@ class _Source:
 
     def position(self, band: str, key: str | int) -> int:
         """Where a band lies that the manifest calls by the source's name or by a number."""
-        number = _number(key)
-        if number is None or key in self.names:
+        number = band_number(key)
+        if number is None or key in self.own:
             return self._named(str(key))
         if not self.ordered or not 1 <= number <= len(self.names):
             raise InputError(
@@ -220,20 +242,23 @@ class _Source:
 
     def _named(self, key: str) -> int:
         """The position of the one band that is called ``key``, or by another name for it."""
-        candidates = [i for i, name in enumerate(self.names) if name == key]
+        candidates = [i for i, name in enumerate(self.own) if name == key]
         band = registry_name(key, self.sensor)
         if not candidates and band is not None:
             for i, name in enumerate(self.names):
                 if name is not None and registry_name(name, self.sensor) == band:
                     candidates.append(i)
         if len(candidates) > 1:
-            same = [self.names[i] for i in candidates]
+            same = [self.own[i] for i in candidates]
             raise InputError(
                 f"{self.where}: band {key!r} could be any of {same}; "
                 "give the file's own name of it, or its number"
             )
         if not candidates:
-            raise InputError(f"{self.where}: no band {key!r}; {self._summary()}")
+            kind = "variable"
+            if self.ordered:
+                kind = "band"
+            raise InputError(f"{self.where}: no {kind} {key!r}; {self._summary()}")
         return candidates[0]
 
     def _summary(self) -> str:
@@ -249,7 +274,7 @@ class _Source:
         return f"the file has {len(self.names)} bands: {telling}"
 
 
-def _number(key: str | int) -> int | None:
+def band_number(key: str | int) -> int | None:
     """The number that a key is, if it is one; tables give it as text."""
     if isinstance(key, int):
         return key

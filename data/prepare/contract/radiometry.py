@@ -1,6 +1,7 @@
 """From the numbers of a file to the units of the archive: bytes, reflectance x 1e4, dB."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,10 +9,14 @@ import numpy as np
 from data.errors import InputError
 from data.prepare.contract.faults import sar_to_db
 from data.suggest import did_you_mean
-from data.tiles.modalities import DECIBEL, MODALITIES, REFLECTANCE, Modality, observed
+from data.tiles.modalities import BYTE, DECIBEL, MODALITIES, REFLECTANCE, Modality
 
 UNITS = ("db", "power", "amplitude")  # of SAR; amplitude is the square root of power
 REFLECTANCE_UNIT = 1e-4  # reflectance of one unit of the archive
+# Numbers that stand for no observation although no file says so (-9999, 9.97e36) lie beyond these.
+LEAST_REFLECTANCE = -0.25  # corrections for the air go down to -0.2 over water
+MOST_STORED = 65_535  # reflectance x 1e4
+LEAST_DECIBEL = -9000.0  # dB x 100 lie above, and are told where units are checked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +64,30 @@ class Radiometry:
         """
         for fault in self.number_faults(sensor.key):
             raise InputError(f"{where}: {fault}")
-        if self._is_plain and not np.can_cast(dtype, sensor.dtype):
+        self._check_type(where, sensor, np.dtype(dtype))
+
+    def _check_type(self, where: object, sensor: Modality, dtype: np.dtype) -> None:
+        """Raise InputError for a type whose numbers cannot be those of the sensor.
+
+        Whether numbers of a wider type fit is known when they are read.
+        """
+        if dtype.kind not in "iuf" or dtype == np.int8:
             raise InputError(
-                f"{where}: expected {sensor.key} as {sensor.dtype}, found {dtype}; "
-                "if its unit is another, give 'scale'"
+                f"{where}: expected real numbers of {sensor.key}, found {dtype}; convert the file "
+                "first (complex numbers to power or dB)"
+            )
+        # Counts of a camera in 11 to 16 bits pass for bytes where a scene is dark.
+        is_deep = dtype.kind == "f" or dtype.itemsize == 2
+        if self._is_plain and sensor.unit == BYTE and is_deep:
+            raise InputError(
+                f"{where}: expected {sensor.key} as {sensor.dtype}, found {dtype}; give 'scale' "
+                "(raw x scale + offset is a byte: 0.1245 for 11 bits, 0.0039 for 16, 255 for 0 to "
+                "1, 1 for bytes)"
             )
 
-    def in_units(self, raw: np.ndarray, sensor: Modality) -> tuple[np.ndarray, np.ndarray]:
+    def in_units(
+        self, raw: np.ndarray, sensor: Modality, *, where: object = "the source"
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Convert raw numbers to the units and the type of the archive.
 
         An observed reflectance at or below zero becomes 1, because 0 means no observation.
@@ -73,14 +95,67 @@ class Radiometry:
         Args:
             raw: (T, C, H, W) as read.
             sensor: the sensor that they are of.
+            where: the file, for errors.
 
         Returns:
             The converted numbers (T, C, H, W), and which pixels are observations, bool (T, H, W).
+
+        Raises:
+            InputError: numbers that are in the unit of the archive, but do not fit its type.
         """
-        valid = observed(raw, sensor) & ~self._is_nodata(raw)
-        if self._is_plain:
+        return self.convert(raw, self.observed(raw, sensor), sensor, where=where)
+
+    def observed(
+        self, raw: np.ndarray, sensor: Modality, *, file_nodata: Sequence[float | None] = ()
+    ) -> np.ndarray:
+        """Which pixels are observations.
+
+        A pixel of a picture is missing when all its bands are, so that one black band does not cost
+        a pixel; one of any other sensor when any band is. Reflectance 0 is missing as well. Only if
+        another number says so, as in files of negative numbers, 0 is one like any other, except
+        where all bands have it.
+
+        Args:
+            raw: (T, C, H, W) as read.
+            sensor: the sensor that they are of.
+            file_nodata: the file's own number of no observation, for each band.
+
+        Returns:
+            bool (T, H, W).
+        """
+        valid = np.isfinite(raw).all(axis=1)  # T H W
+        is_picture = sensor.nodata is None
+        own = [*file_nodata] or [None] * raw.shape[1]
+        for numbers in (own, [self.nodata] * raw.shape[1]):
+            missing = np.zeros(raw.shape, bool)  # T C H W
+            for band, number in enumerate(numbers):
+                if number is not None:
+                    missing[:, band] = raw[:, band] == number
+            if is_picture:
+                valid &= ~missing.all(axis=1)
+            else:
+                valid &= ~missing.any(axis=1)
+        if sensor.nodata == 0:
+            is_zero = raw == 0  # T C H W
+            if self._has_other_nodata(raw.dtype, own):
+                valid &= ~is_zero.all(axis=1)
+            else:
+                valid &= ~is_zero.any(axis=1)
+        return valid
+
+    def _has_other_nodata(self, dtype: np.dtype, own: Sequence[float | None]) -> bool:
+        """Whether numbers that may be negative have another number than 0 for no observation."""
+        stated = {self.nodata, *own} - {None, 0}
+        return dtype.kind != "u" and bool(stated)
+
+    def convert(
+        self, raw: np.ndarray, valid: np.ndarray, sensor: Modality, *, where: object
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """``in_units`` where it is known which pixels (T, H, W) are ``valid``."""
+        if self._is_plain and np.can_cast(raw.dtype, sensor.dtype):
+            if sensor.unit == DECIBEL:
+                return self._decibel(raw, valid)
             return raw.astype(sensor.dtype, copy=False), valid
-        valid &= np.isfinite(raw).all(axis=1)
         clean = np.where(valid[:, None], raw, 0).astype(np.float64)
         scale = 1.0
         if self.scale is not None:
@@ -88,25 +163,28 @@ class Radiometry:
         value = clean * scale + self.offset
         if sensor.unit == DECIBEL:
             return self._decibel(value, valid)
-        if sensor.unit == REFLECTANCE:
+        if sensor.unit == REFLECTANCE and not self._is_plain:
             value = value / REFLECTANCE_UNIT
         if not np.issubdtype(sensor.dtype, np.integer):
             return np.where(valid[:, None], value, 0).astype(sensor.dtype), valid
         value = np.rint(value)
-        value = np.where(valid[:, None], _clipped(value, sensor), 0)
+        if self._is_plain:
+            _need_room(value, sensor, where)
+        if sensor.unit == REFLECTANCE:
+            possible = (value * REFLECTANCE_UNIT > LEAST_REFLECTANCE) & (value <= MOST_STORED)
+            valid = valid & possible.all(axis=1)
+        limits = np.iinfo(sensor.dtype)
+        lowest: float = limits.min
+        if sensor.nodata is not None:
+            lowest = sensor.nodata + 1
+        value = np.where(valid[:, None], value.clip(lowest, limits.max), 0)
         return value.astype(sensor.dtype), valid
-
-    def _is_nodata(self, raw: np.ndarray) -> np.ndarray:
-        """(T, C, H, W) -> bool (T, H, W): whether any band has the number of no observation."""
-        if self.nodata is None:
-            return np.zeros((len(raw), *raw.shape[2:]), bool)
-        if np.isnan(self.nodata):
-            return np.isnan(raw).any(axis=1)
-        return (raw == self.nodata).any(axis=1)
 
     def _decibel(self, value: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if self.units == "db":
-            return value.astype(np.float32), valid
+            decibel = value.astype(np.float32, copy=False)
+            possible = np.isfinite(decibel) & (decibel > LEAST_DECIBEL)
+            return decibel, valid & possible.all(axis=1)
         if self.units == "amplitude":
             value = np.where(value > 0, value, 0) ** 2
         decibel, positive = sar_to_db(value)
@@ -118,17 +196,15 @@ class Radiometry:
         return self.scale is None and self.units == "db"
 
 
-def _clipped(value: np.ndarray, sensor: Modality) -> np.ndarray:
-    """The nearest numbers that the sensor's type has and that do not mean "no observation"."""
+def _need_room(value: np.ndarray, sensor: Modality, where: object) -> None:
+    """Raise InputError for whole numbers that the type of a sensor cannot hold."""
     limits = np.iinfo(sensor.dtype)
-    lowest = limits.min
-    highest = limits.max
-    nodata = sensor.nodata
-    if nodata == lowest:
-        lowest += 1
-    if nodata == highest:
-        highest -= 1
-    value = value.clip(lowest, highest)
-    if nodata is None or not lowest <= nodata <= highest:
-        return value
-    return np.where(value == nodata, nodata + 1, value)
+    lowest: float = limits.min
+    if sensor.unit == REFLECTANCE:
+        lowest = -np.inf  # dark ground
+    if value.size and (value.max() > limits.max or value.min() < lowest):
+        raise InputError(
+            f"{where}: expected {sensor.key} as {sensor.dtype}, found numbers from "
+            f"{value.min():g} to {value.max():g}; if its unit is another, give 'scale', if one "
+            "means no observation, 'nodata'"
+        )

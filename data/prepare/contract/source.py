@@ -1,7 +1,6 @@
 """The small interface that every reader has, and what it returns."""
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import cache
@@ -11,6 +10,7 @@ import numpy as np
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
+from data.prepare.contract.bands import BandKeys, key_faults
 from data.prepare.contract.files import File, has_place
 from data.prepare.contract.georeference import Georeference
 from data.prepare.contract.grid import Grid
@@ -129,22 +129,14 @@ def modality_faults(modality: str) -> list[str]:
     ]
 
 
-def band_faults(modality: str, bands: Iterable[str]) -> list[str]:
-    """What is wrong with the names of bands, which must be those of a sensor, each once.
+def band_faults(modality: str, bands: BandKeys) -> list[str]:
+    """What is wrong with the key ``bands``, which must give each band of a sensor once.
 
     Nothing where there is no such sensor: ``modality_faults`` says so.
     """
     if modality not in MODALITIES:
         return []
-    count = Counter(list(bands))  # of a dictionary it would take the values for counts
-    faults = []
-    missing = [band for band in MODALITIES[modality].bands if not count[band]]
-    if missing:
-        faults.append(f"bands {list(count)} lack {missing} of {modality}")
-    repeated = [band for band in MODALITIES[modality].bands if count[band] > 1]
-    if repeated:
-        faults.append(f"bands: {repeated} stand there more than once")
-    return faults
+    return key_faults(bands, MODALITIES[modality])
 
 
 def date_faults(date: str, accuracy: str) -> list[str]:

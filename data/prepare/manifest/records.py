@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from data.errors import InputError
+from data.prepare.contract.bands import BandKeys
 from data.prepare.contract.files import File, Remote
 from data.prepare.contract.source import Reader
 from data.prepare.contract.spot import Spot, spot_of
@@ -97,6 +98,23 @@ def _text_or_object(value: object) -> object:
     return value
 
 
+def _band_keys(value: object) -> BandKeys:
+    """A list of names or numbers, or an object that gives each band of the sensor one."""
+    items: list[object] = []
+    if isinstance(value, list):
+        items = value
+    elif isinstance(value, dict):
+        items = [*value, *value.values()]
+    if not items:
+        raise ValueError("a list of bands, or an object {band: the file's name or number}")
+    for item in items:
+        if not isinstance(item, str | int) or isinstance(item, bool):
+            raise ValueError("names or numbers of bands")
+    if isinstance(value, dict):
+        return value
+    return tuple(cast(list, value))
+
+
 # A field of a reader -> what a record holds, and how it becomes the field's value.
 AnyFile = Annotated[str, AfterValidator(_any_file)]
 LocalFile = Annotated[str, AfterValidator(_local_file)]
@@ -108,6 +126,7 @@ TYPES: dict[Any, Any] = {
     File | None: AnyFile,
     float | None: float,
     str | dict: Annotated[Any, AfterValidator(_text_or_object)],
+    BandKeys: Annotated[Any, AfterValidator(_band_keys)],
     tuple[str, ...]: Annotated[list[str], NOT_EMPTY, AfterValidator(tuple)],
     tuple[int, ...]: Annotated[list[int], NOT_EMPTY, AfterValidator(tuple)],
     tuple[Path, ...]: Annotated[list[LocalFile], NOT_EMPTY, AfterValidator(tuple)],

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Any, get_args, get_origin
 
 import pyarrow
 import pyarrow.parquet
@@ -19,6 +19,7 @@ from pyproj.exceptions import CRSError
 from shapely.errors import GEOSException
 
 from data.errors import InputError
+from data.prepare.contract.bands import BandKeys
 from data.prepare.manifest.entry import Record
 from data.prepare.manifest.mistakes import Mistakes
 from data.suggest import did_you_mean
@@ -238,6 +239,8 @@ def _header(names: list[str], known: set[str], where: str) -> list[str]:
 
 def _form(kinds: set) -> CellForm:
     """How the cells of a key are read that has these types among the readers."""
+    if BandKeys in kinds:
+        kinds = {*kinds, *get_args(BandKeys)}
     origins = {get_origin(kind) for kind in kinds}
     is_list = tuple in origins
     parse: Callable[[str], Any] = str

@@ -12,7 +12,8 @@ from data.prepare.cf.cube import AxisKeys, Cube, cube_of
 from data.prepare.cf.packing import Packing, packing_of
 from data.prepare.cf.times import iso_days
 from data.prepare.cf.variable import Group, Variable
-from data.prepare.contract.files import File, open_hdf5, open_zarr
+from data.prepare.contract.bands import BandKeys, find_bands
+from data.prepare.contract.files import File, open_hdf5, open_zarr, reading
 from data.prepare.contract.grid import Grid
 from data.prepare.contract.radiometry import Radiometry
 from data.prepare.contract.resample import resample_labels
@@ -36,7 +37,7 @@ class _Cube(Radiometry, ABC):
 
     path: File
     modality: str
-    bands: dict[str, str]  # band of the sensor -> its variable
+    bands: BandKeys  # band of the sensor -> its variable, or names that the file knows
     time: str = ""  # as x, y and crs: empty for what the file says
     x: str = ""
     y: str = ""
@@ -62,10 +63,11 @@ class _Cube(Radiometry, ABC):
         """Variables there and on the same axes, CRS, dates, numbers that fit."""
         sensor = MODALITIES[self.modality]
         with self._open() as group:
+            variables = self._variables(group)
             cube = self._cube(group)
             cube.times()
-            for band in sensor.bands:
-                variable = cube.variable(self.bands[band])
+            for name in variables.values():
+                variable = cube.variable(name)
                 radiometry, packing = numbers_of(variable, sensor, self)
                 radiometry.check_numbers(variable.where, sensor, packing.dtype)
             if self.mask:
@@ -87,9 +89,8 @@ class _Cube(Radiometry, ABC):
             frames = list(times)
             if window is None or not frames:
                 return []
-            names = [self.bands[band] for band in sensor.bands]
             layers = []
-            for band, name in zip(sensor.bands, names):
+            for band, name in self._variables(group).items():
                 variable = cube.variable(name)
                 layer = layer_of(cube, variable, window, sensor, band=band, keys=self)
                 layers.append(replace(layer, array=layer.array[frames], valid=layer.valid[frames]))
@@ -116,8 +117,19 @@ class _Cube(Radiometry, ABC):
 
     def _cube(self, group: Group) -> Cube:
         keys = AxisKeys(time=self.time, x=self.x, y=self.y, crs=self.crs)
-        bands = MODALITIES[self.modality].bands
-        return cube_of(self.path, group, [self.bands[band] for band in bands], keys)
+        return cube_of(self.path, group, list(self._variables(group).values()), keys)
+
+    def _variables(self, group: Group) -> dict[str, str]:
+        """Band of the sensor -> the name of its variable."""
+        names: list[str] = []
+        if isinstance(self.bands, dict):
+            names = [str(name) for name in self.bands.values()]
+        with reading(self.path, "a group of variables"):
+            if not names or not all(name in group for name in names):
+                names = list(group)  # which not every remote store can list
+        sensor = MODALITIES[self.modality]
+        positions = find_bands(self.bands, names, sensor, where=self.path, ordered=False)
+        return {band: names[position] for band, position in positions.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,9 +189,9 @@ def layer_of(
     """One band of all frames in a window, in the units of the archive, 0 where it is missing."""
     radiometry, packing = numbers_of(variable, sensor, keys)
     stored = packing.as_stored(cube.read(variable, window))  # T H W
-    present = packing.present(stored)  # T H W
-    series, valid = radiometry.in_units(stored[:, None], sensor)  # T 1 H W, T H W
-    valid &= present
+    raw = stored[:, None]  # T 1 H W
+    valid = radiometry.observed(raw, sensor) & packing.present(stored)  # T H W
+    series, valid = radiometry.convert(raw, valid, sensor, where=variable.where)
     series = np.where(valid[:, None], series, np.zeros((), series.dtype))
     return Layer(bands=(band,), array=series, valid=valid, georeference=window.georeference)
 

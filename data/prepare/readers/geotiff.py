@@ -3,14 +3,14 @@
 All bands lie in one file, or each band in a file of its own.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import rasterio
-from rasterio.enums import MaskFlags
 
-from data.errors import InputError
+from data.prepare.contract.bands import BandKeys, registry_name
 from data.prepare.contract.files import File, open_raster
 from data.prepare.contract.grid import Grid
 from data.prepare.contract.radiometry import Radiometry
@@ -24,8 +24,23 @@ from data.prepare.contract.source import (
     modality_faults,
     source_record,
 )
-from data.prepare.contract.window import Window
-from data.prepare.readers.rasters import check_place, codes_on_grid, pixels_of, place_of
+from data.prepare.readers.raster_bands import (
+    ALPHA_KEYS,
+    IGNORE,
+    MASK,
+    RasterBands,
+    band_of_file,
+    bands_of_image,
+)
+from data.prepare.readers.raster_pixels import RasterPixels, numbers_of_band, read_pixels
+from data.prepare.readers.rasters import (
+    NO_CODE,
+    check_codes,
+    check_place,
+    codes_on_grid,
+    need_one_image,
+    place_of,
+)
 from data.tiles.modalities import MODALITIES
 
 
@@ -38,8 +53,9 @@ class _Acquisition(Radiometry):
     date_accuracy: str = "day"  # see source.ACCURACIES
     mask: File | None = None  # a raster of codes
     masked: tuple[int, ...] = ()  # the codes that hide a pixel
+    alpha: str = ""  # see raster_bands.ALPHA_KEYS
 
-    def _key_faults(self, bands: Iterable[str]) -> list[str]:
+    def _key_faults(self, bands: BandKeys) -> list[str]:
         """What is wrong with the keys that both readers share, and with the names of bands."""
         faults = [
             *modality_faults(self.modality),
@@ -51,18 +67,25 @@ class _Acquisition(Radiometry):
             faults.append(
                 "mask and masked need each other: a raster of codes, and the codes that hide"
             )
+        if self.alpha not in ALPHA_KEYS:
+            faults.append(f"alpha {self.alpha!r}: expected {MASK!r} or {IGNORE!r}")
         return faults
 
     def _check_mask(self) -> None:
-        """Check that the raster of codes has a place."""
+        """Check that the raster of codes has a place and codes."""
         if self.mask is not None:
             with open_raster(self.mask) as dataset:
                 check_place(dataset, self.mask)
+                check_codes(dataset, self.mask)
 
-    def _check_raster(self, dataset: rasterio.DatasetReader, path: File) -> None:
+    def _check_raster(
+        self, dataset: rasterio.DatasetReader, bands: RasterBands, path: File
+    ) -> None:
         """Check that the pixels of a file have a place and numbers that fit."""
         check_place(dataset, path)
-        self.check_numbers(path, MODALITIES[self.modality], dataset.dtypes[0])
+        sensor = MODALITIES[self.modality]
+        for number in bands.numbers.values():
+            numbers_of_band(dataset, number, self, sensor, path=path)
 
     def _frames(self, layers: list[Layer], grid: Grid, name: str) -> list[Frames]:
         """One frame on the grid, the mask applied."""
@@ -73,7 +96,7 @@ class _Acquisition(Radiometry):
             if codes is None:
                 valid[:] = False
             else:
-                valid &= ~np.isin(codes, self.masked)
+                valid &= ~np.isin(codes, (*self.masked, NO_CODE))
         frames = Frames(
             modality=self.modality,
             array=array,
@@ -83,28 +106,15 @@ class _Acquisition(Radiometry):
         )
         return [frames]
 
-    def _layer(
-        self, path: File, bands: tuple[str, ...], numbers: Sequence[int], grid: Grid
-    ) -> Layer | None:
-        """Read bands of one file over the grid.
-
-        Args:
-            path: the file.
-            bands: the names of the bands.
-            numbers: their numbers in the file, from 1.
-            grid: the tile's grid.
-
-        Returns:
-            The layer; None when the file does not touch the grid.
-        """
-        with open_raster(path) as dataset:
-            window = place_of(dataset, self.modality).window(grid)
-            if window is None:
-                return None
-            raw = dataset.read(numbers, window=pixels_of(window))[None]  # 1 C H W
-            mask = _file_mask(dataset, numbers, window)  # H W
-        array, valid = self.in_units(raw, MODALITIES[self.modality])
-        return Layer(bands=bands, array=array, valid=valid & mask, georeference=window.georeference)
+    def _pixels(
+        self, dataset: rasterio.DatasetReader, bands: RasterBands, path: File, grid: Grid
+    ) -> RasterPixels | None:
+        """Read bands of one file over the grid; None when the file does not touch it."""
+        window = place_of(dataset, self.modality).window(grid)
+        if window is None:
+            return None
+        sensor = MODALITIES[self.modality]
+        return read_pixels(dataset, bands, window, keys=self, sensor=sensor, path=path)
 
 
 @dataclass(frozen=True)
@@ -112,28 +122,18 @@ class GeoTiffImage(_Acquisition):
     """All bands in one file."""
 
     path: File
-    bands: tuple[str, ...]  # in file order; bands that the sensor does not have are left out
+    # All bands in file order, or some by name or number; those that the sensor lacks are left out.
+    bands: BandKeys
 
     def check_keys(self) -> list[str]:
         """Modality, bands, date, numbers, mask."""
         return self._key_faults(self.bands)
 
     def check(self) -> None:
-        """Count and names of the bands, pixels with a place, numbers that fit."""
+        """Names of the bands, pixels with a place, numbers that fit."""
         self._check_mask()
-        with open_raster(self.path) as dataset:
-            if dataset.count != len(self.bands):
-                raise InputError(
-                    f"{self.path}: expected {len(self.bands)} bands {list(self.bands)}, "
-                    f"found {dataset.count}; correct the file or the manifest's bands"
-                )
-            descriptions = tuple(dataset.descriptions)
-            if any(descriptions) and descriptions != self.bands:
-                raise InputError(
-                    f"{self.path}: the file calls its bands {list(descriptions)}, the manifest "
-                    f"{list(self.bands)}; correct the manifest"
-                )
-            self._check_raster(dataset, self.path)
+        with self._opened() as (dataset, bands):
+            self._check_raster(dataset, bands, self.path)
 
     def place(self) -> Place:
         """The file's pixels."""
@@ -142,12 +142,23 @@ class GeoTiffImage(_Acquisition):
 
     def read(self, grid: Grid) -> list[Frames]:
         """One Frames of one frame."""
-        bands = MODALITIES[self.modality].bands
-        numbers = [self.bands.index(band) + 1 for band in bands]
-        layer = self._layer(self.path, bands, numbers, grid)
-        if layer is None:
+        with self._opened() as (dataset, bands):
+            pixels = self._pixels(dataset, bands, self.path, grid)
+        if pixels is None:
             return []
+        layer = pixels.layer(MODALITIES[self.modality], self.path)
         return self._frames([layer], grid, self.path.name)
+
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[rasterio.DatasetReader, RasterBands]]:
+        """The file, open, and its bands."""
+        sensor = MODALITIES[self.modality]
+        with open_raster(self.path) as dataset:
+            need_one_image(dataset, self.path)
+            yield (
+                dataset,
+                bands_of_image(dataset, self.bands, sensor, alpha=self.alpha, path=self.path),
+            )
 
 
 @dataclass(frozen=True)
@@ -158,26 +169,23 @@ class GeoTiffBands(_Acquisition):
 
     def check_keys(self) -> list[str]:
         """As for one file; the sensor has all bands."""
-        faults = self._key_faults(self.files)
-        if self.modality in MODALITIES:
-            bands = MODALITIES[self.modality].bands
-            unknown = [band for band in self.files if band not in bands]
+        faults = self._key_faults(tuple(self.files))
+        sensor = MODALITIES.get(self.modality)
+        if sensor is not None:
+            unknown = [name for name in self.files if registry_name(name, sensor) is None]
             if unknown:
                 faults.append(
-                    f"files: {self.modality} has no bands {unknown}; expected exactly {list(bands)}"
+                    f"files: {sensor.key} has no bands {unknown}; expected exactly "
+                    f"{list(sensor.bands)}"
                 )
         return faults
 
     def check(self) -> None:
         """As for one file, for each of them; one band a file."""
         self._check_mask()
-        for path in self.files.values():
-            with open_raster(path) as dataset:
-                if dataset.count != 1:
-                    raise InputError(
-                        f"{path}: expected one band, found {dataset.count}; use geotiff_image"
-                    )
-                self._check_raster(dataset, path)
+        for name, path in self.files.items():
+            with self._opened(name, path) as (dataset, bands):
+                self._check_raster(dataset, bands, path)
 
     def place(self) -> Place:
         """The pixels of the finest band."""
@@ -190,12 +198,25 @@ class GeoTiffBands(_Acquisition):
     def read(self, grid: Grid) -> list[Frames]:
         """One Frames of one frame."""
         layers = []
-        for band, path in self.files.items():
-            layer = self._layer(path, (band,), [1], grid)
-            if layer is None:
+        for name, path in self.files.items():
+            with self._opened(name, path) as (dataset, bands):
+                pixels = self._pixels(dataset, bands, path, grid)
+            if pixels is None:
                 return []
-            layers.append(layer)
+            layers.append(pixels.layer(MODALITIES[self.modality], path))
         return self._frames(layers, grid, f"{len(self.files)} files of {self._first_file.name}")
+
+    @contextmanager
+    def _opened(
+        self, name: str, path: File
+    ) -> Iterator[tuple[rasterio.DatasetReader, RasterBands]]:
+        """The file of a band, open, and its bands."""
+        sensor = MODALITIES[self.modality]
+        band = registry_name(name, sensor)
+        assert band is not None  # as checked
+        with open_raster(path) as dataset:
+            need_one_image(dataset, path)
+            yield dataset, band_of_file(dataset, band, sensor, alpha=self.alpha, path=path)
 
     @property
     def _first_file(self) -> File:
@@ -204,16 +225,3 @@ class GeoTiffBands(_Acquisition):
 
 def _pixel_width(place: Place) -> float:
     return place.georeference.transform.a
-
-
-def _file_mask(
-    dataset: rasterio.DatasetReader, numbers: Sequence[int], window: Window
-) -> np.ndarray:
-    """The file's own nodata or mask in a window, bool (H, W).
-
-    An alpha band is not used as a mask: the manifest names every band as data, and writers of
-    four-band aerials often mark the fourth band as alpha.
-    """
-    if any(MaskFlags.alpha in flags for flags in dataset.mask_flag_enums):
-        return np.ones(window.shape, bool)
-    return (dataset.read_masks(numbers, window=pixels_of(window)) > 0).all(axis=0)

@@ -4,6 +4,7 @@ import numpy as np
 import rasterio
 from rasterio.windows import Window as RasterWindow
 
+from data.errors import InputError
 from data.prepare.contract.files import File, need_crs, need_upright, open_raster
 from data.prepare.contract.georeference import Georeference
 from data.prepare.contract.grid import Grid
@@ -19,8 +20,25 @@ def place_of(dataset: rasterio.DatasetReader, modality: str | None) -> Place:
     return Place(modality, Georeference(dataset.transform, dataset.crs), dataset.shape)
 
 
+def need_one_image(dataset: rasterio.DatasetReader, path: File) -> None:
+    """Raise InputError for a file of several images, of which GDAL would give the first or none."""
+    if len(dataset.subdatasets) > 1 or (dataset.subdatasets and not dataset.count):
+        raise InputError(
+            f"{path}: expected one image, found {len(dataset.subdatasets)}; split the file first "
+            f"(gdal_translate {dataset.subdatasets[0]} ...), or use the reader of its format"
+        )
+
+
 def check_place(dataset: rasterio.DatasetReader, path: File) -> None:
     """Raise InputError unless the raster has upright pixels and a CRS."""
+    points, _ = dataset.gcps
+    if dataset.crs is None and (points or dataset.rpcs):
+        kind = f"{len(points)} ground control points"
+        if not points:
+            kind = "rational polynomials (RPC)"
+        raise InputError(
+            f"{path}: expected a CRS and a transform, found {kind}; warp the file first (gdalwarp)"
+        )
     need_crs(path, dataset.crs)
     need_upright(path, dataset.transform)
 
@@ -39,12 +57,32 @@ def codes_on_grid(path: File, grid: Grid, *, pixels: int) -> np.ndarray | None:
         pixels: pixels along a cell of the grid.
 
     Returns:
-        Codes (h, h) with h = ``grid.cells * pixels``, ``NO_CODE`` outside the raster. None when the
-        raster does not touch the grid.
+        Codes (h, h) with h = ``grid.cells * pixels``, ``NO_CODE`` outside the raster and where it
+        has none. None when the raster does not touch the grid.
     """
     with open_raster(path) as dataset:
         window = place_of(dataset, None).window(grid)
         if window is None:
             return None
-        codes = dataset.read(1, window=pixels_of(window)).astype(np.int32)  # H W
+        codes = _codes(dataset.read(1, window=pixels_of(window)), dataset.nodata)  # H W
     return resample_labels(codes, window.georeference, grid, pixels=pixels, fill=NO_CODE)
+
+
+def check_codes(dataset: rasterio.DatasetReader, path: File) -> None:
+    """Raise InputError unless a raster has one band, which may hold codes."""
+    if dataset.count != 1 or np.dtype(dataset.dtypes[0]).kind not in "iuf":
+        raise InputError(
+            f"{path}: expected one band of codes, found {dataset.count} of {dataset.dtypes[0]}"
+        )
+
+
+def _codes(raw: np.ndarray, nodata: float | None) -> np.ndarray:
+    """Numbers (H, W) of any type -> int32 (H, W), ``NO_CODE`` for those that are no code.
+
+    A nodata of 0 stays a code: masks of 0 and 1 often carry it.
+    """
+    limits = np.iinfo(np.int32)
+    is_code = (raw >= limits.min) & (raw <= limits.max)  # false for NaN
+    if nodata:
+        is_code &= raw != nodata
+    return np.where(is_code, raw, NO_CODE).astype(np.int32)

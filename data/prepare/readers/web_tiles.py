@@ -12,7 +12,6 @@ import numpy as np
 from affine import Affine
 from PIL import Image
 from rasterio.crs import CRS
-from rasterio.features import sieve
 
 from data.errors import InputError
 from data.prepare.contract.files import need_file, reading
@@ -26,6 +25,7 @@ from data.prepare.contract.source import (
     join_layers,
     source_record,
 )
+from data.prepare.contract.specks import SPECK, fill_specks
 from data.prepare.contract.window import Window
 from data.tiles.modalities import MODALITIES
 
@@ -33,9 +33,6 @@ WEB_MERCATOR = 3857  # EPSG
 SIDE = 256  # pixels of a tile
 HALF_WORLD = 20_037_508.342789244  # metres: half the equator on the sphere of Web Mercator
 NAME = re.compile(r"(\d+)-(\d+)-(\d+)\.png$")
-# Pixels. Transparent holes smaller than this are dark ground that the server took for its black
-# nodata.
-SPECK = 400
 # Tiles read around those needed, so that a hole that leaves them is seen to reach SPECK pixels.
 RING = -(-SPECK // SIDE)
 
@@ -153,7 +150,7 @@ class WebTiles:
                 x = column * SIDE
                 mosaic[y : y + SIDE, x : x + SIDE] = pixels
         rgb = np.moveaxis(mosaic[..., :3], 2, 0)[None]  # 1 3 H W
-        opaque = fill_specks(mosaic[..., 3] > 0)[None]  # 1 H W
+        opaque = fill_specks(mosaic[..., 3] > 0, beyond=True)[None]  # 1 H W
         transform = tile_transform(left, top, zoom=extent.zoom)
         return Layer(
             bands=MODALITIES["hr"].bands,
@@ -208,11 +205,3 @@ def tile_transform(x: int, y: int, *, zoom: int) -> Affine:
     """Affine in EPSG:3857 of the tile x, y (y counts south from the top of the world)."""
     pixel = 2 * HALF_WORLD / (SIDE << zoom)
     return Affine(pixel, 0, x * SIDE * pixel - HALF_WORLD, 0, -pixel, HALF_WORLD - y * SIDE * pixel)
-
-
-def fill_specks(opaque: np.ndarray) -> np.ndarray:
-    """Close transparent holes of fewer than SPECK pixels in a mask (H, W).
-
-    Larger holes are real gaps and stay.
-    """
-    return sieve(opaque.astype(np.uint8), SPECK, connectivity=8).astype(bool) | opaque

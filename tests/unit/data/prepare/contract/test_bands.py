@@ -130,7 +130,7 @@ def test_opacity_needs_no_name():
         ({"VV": 1, "VH": 3}, [None, None], SAR, "band VH: no band number 3; the file has 2 bands"),
         ({"VV": 1, "VH": 0}, [None, None], SAR, "no band number 0"),
         ({"VV": 1, "VH": 1}, [None, None], SAR, "name one band of the file twice"),
-        (("VV", "VH", "vh"), [None] * 3, SAR, "name VH of sar twice"),
+        (("VV", "VH", "vh"), [None] * 3, SAR, "name .'VH'. of sar more than once"),
         (("VV", "VH"), ["VV_asc", "VV_desc", "VH"], SAR, "could be any of .'VV_asc', 'VV_desc'."),
         (("VV", "VX"), [None, None], SAR, "lack .'VH'. of sar"),
         (("VV", "VH", "angle"), ["VV", "VH"], SAR, "no band 'angle'; the file has 2 bands"),

@@ -31,7 +31,7 @@ TILES = {"reader": "web_tiles", "paths": ["a-1-1-19.png"], "date": "2020-05-01"}
         ({**IMAGE, "date": "2020-02-30"}, "date '2020-02-30': expected YYYY-MM-DD"),
         ({**IMAGE, "date_accuracy": "month"}, "date_accuracy 'month': expected one of"),
         ({**IMAGE, "bands": ["R", "G"]}, "lack ['B'] of hr"),
-        ({**IMAGE, "bands": ["R", "G", "B", "R"]}, "['R'] stand there more than once"),
+        ({**IMAGE, "bands": ["R", "G", "B", "R"]}, "name ['R'] of hr more than once"),
         ({**IMAGE, "units": "power"}, "units 'power' are of sar, found hr"),
         ({**IMAGE, "units": "dB"}, "units 'dB': expected one of"),
         ({**IMAGE, "offset": 4}, "offset 4.0 without a scale"),

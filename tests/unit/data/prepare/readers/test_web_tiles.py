@@ -16,11 +16,12 @@ from data.prepare.contract.files import Remote
 from data.prepare.contract.georeference import Georeference
 from data.prepare.contract.grid import Grid, grid_inside
 from data.prepare.contract.source import Frames, Place
+from data.prepare.contract.specks import fill_specks
 from data.prepare.contract.spot import Centre
 from data.prepare.manifest.entry import Entry
 from data.prepare.readers.hdf5_series import Hdf5Series
 from data.prepare.readers.raster_labels import RasterLabels
-from data.prepare.readers.web_tiles import WebTiles, fill_specks, tile_transform
+from data.prepare.readers.web_tiles import WebTiles, tile_transform
 from tests.paths import SAMPLES
 
 UTM32 = CRS.from_epsg(32632)

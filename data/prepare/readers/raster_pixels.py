@@ -1,0 +1,229 @@
+"""The pixels of a raster file: its own numbers for scale and unit, and its masks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import rasterio
+from rasterio.enums import ColorInterp, MaskFlags
+
+from data.errors import InputError
+from data.prepare.contract.files import File
+from data.prepare.contract.grid import CELL
+from data.prepare.contract.radiometry import Radiometry
+from data.prepare.contract.source import Layer
+from data.prepare.contract.specks import SPECK, fill_specks
+from data.prepare.contract.window import Window
+from data.prepare.readers.raster_bands import RasterBands
+from data.prepare.readers.rasters import pixels_of
+from data.tiles.modalities import BYTE, DECIBEL, REFLECTANCE, Modality
+
+# Units in which files give backscatter -> the key that says so.
+BACKSCATTER_UNITS = {
+    "db": "db",
+    "decibel": "db",
+    "decibels": "db",
+    "power": "power",
+    "linear": "power",
+    "linear power": "power",
+    "intensity": "power",
+    "amplitude": "amplitude",
+}
+# Units of numbers that may be reflectance x 10,000, or reflectance when scaled.
+NO_UNIT = ("", "1", "-", "none", "unitless", "dimensionless", "dn", "digital number", "count")
+# An opacity band has few pixels that are neither clear nor opaque; another band is full of them.
+MOST_HALF_CLEAR = 0.05
+CLEAR = 0.1  # of full opacity; lossy compression moves it a little
+OPAQUE = 0.9
+METRES_OF_DEGREE = 111_320.0  # along a meridian
+
+
+@dataclass(frozen=True)
+class RasterPixels:
+    """Bands of a file in a window, as stored."""
+
+    bands: tuple[str, ...]  # of the sensor
+    raw: np.ndarray  # (1, C, H, W)
+    valid: np.ndarray  # (1, H, W) bool
+    numbers: list[Radiometry]  # of each band
+    window: Window
+
+    def layer(self, sensor: Modality, path: File) -> Layer:
+        """The pixels in the units of the archive."""
+        valid = self.valid
+        converted = []
+        for i, radiometry in enumerate(self.numbers):
+            array, usable = radiometry.convert(self.raw[:, [i]], self.valid, sensor, where=path)
+            converted.append(array)
+            valid = valid & usable
+        return Layer(
+            bands=self.bands,
+            array=np.concatenate(converted, axis=1),
+            valid=valid,
+            georeference=self.window.georeference,
+        )
+
+
+def read_pixels(
+    dataset: rasterio.DatasetReader,
+    bands: RasterBands,
+    window: Window,
+    *,
+    keys: Radiometry,
+    sensor: Modality,
+    path: File,
+) -> RasterPixels:
+    """Read bands of an open file in a window.
+
+    Args:
+        dataset: the file.
+        bands: its bands.
+        window: what is read.
+        keys: what the manifest says.
+        sensor: the sensor of the bands.
+        path: the file, for errors.
+    """
+    numbers = list(bands.numbers.values())
+    raw = dataset.read(numbers, window=pixels_of(window))[None]  # 1 C H W
+    file_nodata = [dataset.nodatavals[number - 1] for number in numbers]
+    valid = keys.observed(raw, sensor, file_nodata=file_nodata)  # 1 H W
+    valid &= _stored_mask(dataset, numbers, window)
+    if bands.opacity is not None:
+        opacity = dataset.read(bands.opacity, window=pixels_of(window))  # H W
+        valid &= _opaque(opacity, bands, path)
+    if sensor.nodata is None:
+        valid = fill_specks(valid[0], least=_speck(window))[None]  # 1 H W
+        valid &= np.isfinite(raw).all(axis=1)
+    radiometry = []
+    for number in numbers:
+        radiometry.append(numbers_of_band(dataset, number, keys, sensor, path=path))
+    return RasterPixels(
+        bands=tuple(bands.numbers), raw=raw, valid=valid, numbers=radiometry, window=window
+    )
+
+
+def numbers_of_band(
+    dataset: rasterio.DatasetReader, number: int, keys: Radiometry, sensor: Modality, *, path: File
+) -> Radiometry:
+    """How the numbers of a band are read: the keys, and the file's tags where they say nothing.
+
+    The tags scale and offset give reflectance or backscatter, never bytes: for pictures, only the
+    keys say how numbers become bytes.
+
+    Args:
+        dataset: the file, open.
+        number: of the band, from 1.
+        keys: what the manifest says.
+        sensor: the band's sensor.
+        path: the file, for errors.
+
+    Raises:
+        InputError: tags that contradict the keys, or that cannot be honoured.
+    """
+    where = f"{path}: band {number}"
+    scale = dataset.scales[number - 1]
+    offset = dataset.offsets[number - 1]
+    _check_colour(dataset.colorinterp[number - 1], where)
+    _check_unit(dataset.units[number - 1], keys, sensor, where)
+    numbers = keys
+    if (scale, offset) != (1.0, 0.0):
+        numbers = _with_tags(keys, sensor, scale=scale, offset=offset, where=where)
+    numbers.check_numbers(where, sensor, dataset.dtypes[number - 1])
+    return _only_numbers(numbers)
+
+
+def _only_numbers(keys: Radiometry) -> Radiometry:
+    """The numbers among a reader's keys."""
+    return Radiometry(scale=keys.scale, offset=keys.offset, units=keys.units, nodata=keys.nodata)
+
+
+def _with_tags(
+    keys: Radiometry, sensor: Modality, *, scale: float, offset: float, where: str
+) -> Radiometry:
+    """The keys with the tags of a file where they say nothing."""
+    tags = f"the file's tags say scale {scale:g} and offset {offset:g}"
+    if sensor.unit == BYTE:
+        if keys.scale is None:
+            raise InputError(
+                f"{where}: {tags}, which do not give bytes; give 'scale' and 'offset' that do "
+                "(raw x scale + offset is a byte; 1 and 0 if the numbers are bytes)"
+            )
+        return keys
+    if keys.scale is None:
+        return replace(_only_numbers(keys), scale=scale, offset=offset)
+    if not np.allclose((keys.scale, keys.offset), (scale, offset), rtol=1e-5, atol=1e-9):
+        raise InputError(
+            f"{where}: {tags}, the manifest {keys.scale:g} and {keys.offset:g}; leave 'scale' and "
+            "'offset' out of the manifest, or correct the tags (gdal_edit -a_scale, -a_offset)"
+        )
+    return keys
+
+
+def _check_colour(colour: ColorInterp, where: str) -> None:
+    if colour == ColorInterp.palette:
+        raise InputError(
+            f"{where}: expected numbers, found the codes of a palette; expand it first "
+            "(gdal_translate -expand rgb)"
+        )
+
+
+def _check_unit(unit: str | None, keys: Radiometry, sensor: Modality, where: str) -> None:
+    """Raise InputError when the unit that a file names is not the one that the keys say."""
+    name = (unit or "").strip().lower()
+    if sensor.unit == DECIBEL and BACKSCATTER_UNITS.get(name, keys.units) != keys.units:
+        raise InputError(
+            f"{where}: the file's unit is {unit!r}, the manifest's 'units' {keys.units!r}; "
+            f"give 'units': {BACKSCATTER_UNITS[name]!r}, or correct the file's unit"
+        )
+    if sensor.unit != REFLECTANCE or keys.scale is not None:
+        return
+    if name.rstrip("s") not in NO_UNIT and not name.startswith(("reflectance", "surface_reflect")):
+        raise InputError(
+            f"{where}: the file's unit is {unit!r}; give 'scale' (raw x scale + offset is "
+            "reflectance: 0.01 for per cent)"
+        )
+
+
+def _speck(window: Window) -> int:
+    """The number of pixels that a hole must have to stay: at most those of a cell."""
+    pixel = window.georeference.transform
+    crs = window.georeference.crs
+    metres = crs.linear_units_factor[1]  # of a unit
+    area = abs(pixel.a * pixel.e) * metres**2
+    if crs.is_geographic:
+        latitude = pixel.f + pixel.e * window.shape[0] / 2
+        area = abs(pixel.a * pixel.e) * METRES_OF_DEGREE**2 * np.cos(np.radians(latitude))
+    return min(SPECK, int(CELL**2 / area))
+
+
+def _stored_mask(
+    dataset: rasterio.DatasetReader, numbers: Sequence[int], window: Window
+) -> np.ndarray:
+    """The mask that a file has inside or beside it (.msk), bool (H, W)."""
+    valid = np.ones(window.shape, bool)
+    for number in numbers:
+        flags = set(dataset.mask_flag_enums[number - 1])
+        if flags & {MaskFlags.all_valid, MaskFlags.alpha} or flags == {MaskFlags.nodata}:
+            continue  # opacity and numbers of no observation are read elsewhere
+        valid &= dataset.read_masks(number, window=pixels_of(window)) > 0
+        if MaskFlags.per_dataset in flags:
+            break
+    return valid
+
+
+def _opaque(opacity: np.ndarray, bands: RasterBands, path: File) -> np.ndarray:
+    """Opacity (H, W) of any type -> bool (H, W), true for at least half of the full one.
+
+    Full opacity is 255 even in bands of 16 bits; masks of 0 and 1 are opacity too.
+    """
+    full = min(float(opacity.max()), 255.0)
+    if full <= 0:
+        return np.zeros(opacity.shape, bool)
+    half_clear = (opacity > CLEAR * full) & (opacity < OPAQUE * full)
+    if not bands.is_sure and half_clear.mean() > MOST_HALF_CLEAR:
+        raise InputError(
+            f"{path}: band {bands.opacity} is marked as opacity, but {half_clear.mean():.0%} of "
+            "its pixels are half clear; name it in 'bands' if it is data, or give 'alpha': "
+            "'ignore' or 'mask'"
+        )
+    return opacity >= full / 2
