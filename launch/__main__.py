@@ -25,6 +25,7 @@ class Command:
 COMMANDS = {
     "prepare": Command("launch.prepare", "raster files to an archive of co-registered tiles"),
     "shards": Command("launch.shards", "archive to training shards"),
+    "sensors": Command("launch.sensors", "the sensors with bands, units and statistics"),
     "audit": Command("launch.audit", "check every member of a dataset and write a page about it"),
     "inspect": Command("launch.inspect_sample", "draw one sample as training sees it"),
     "classes": Command("launch.classes", "the table of land-cover classes as a page"),

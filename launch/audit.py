@@ -11,8 +11,9 @@ from data.audit.record import Record
 from data.audit.report import JSON_FILE, PAGE_FILE, make_folder, write
 from data.audit.run import audit, spread
 from data.audit.sections import VERDICT_WORDS
-from data.audit.statistics import registry_lines
+from data.audit.statistics import write_statistics
 from data.audit.summary import summarise
+from data.files import check_place
 from data.jobs.pool import cores
 from data.jobs.progress import Progress
 from data.shards.dataset import ShardDataset
@@ -39,15 +40,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_workers_option(parser)
     parser.add_argument(
-        "--statistics",
-        action="store_true",
-        help="also print means and deviations in the form of data/tiles/modalities.py",
+        "--write_statistics",
+        type=Path,
+        metavar="FILE",
+        help="also write a sensors file with the measured means and deviations",
     )
 
 
 def run(options: argparse.Namespace) -> int:
     """Audit the dataset, write both files and print the verdicts."""
     dataset = ShardDataset.open(options.shards)
+    if options.write_statistics is not None:
+        check_place("--write_statistics", options.write_statistics)
     workers = cores() if options.workers is None else options.workers
     samples = spread(len(dataset), options.samples)
     make_folder(options.out)
@@ -65,8 +69,8 @@ def run(options: argparse.Namespace) -> int:
     for answer in summary.verdicts:
         word = VERDICT_WORDS[answer.verdict]
         print(f"{word}: {answer.question} {answer.numbers} (limit: {answer.limit})")
-    if options.statistics:
-        print(registry_lines(pixels))
+    if options.write_statistics is not None:
+        print("\n".join(write_statistics(options.write_statistics, pixels)))
     print(f"audit: {options.out / PAGE_FILE}")
     if summary.failures:
         return 1

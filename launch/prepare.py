@@ -23,6 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tiles", help="list of the tiles to cut, for a manifest that is a STAC item collection"
     )
+    parser.add_argument(
+        "--sensors",
+        metavar="FILE",
+        help="sensors of your own, as JSON; see docs/manifest.md and skysense sensors",
+    )
     parser.add_argument("--out", required=True, help="folder of the archive to make")
     parser.add_argument("--overwrite", action="store_true", help="replace an archive that is there")
     add_workers_option(parser)
@@ -49,6 +54,7 @@ def run(options: argparse.Namespace) -> int:
         report = prepare(
             manifest=options.manifest,
             tiles=options.tiles,
+            sensors=options.sensors,
             out=options.out,
             overwrite=options.overwrite,
             workers=options.workers,

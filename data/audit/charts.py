@@ -111,13 +111,18 @@ def _draw_histogram(axis: Axes, name: str, band: BandFindings) -> None:
     highest = density.max()
     axis.stairs(density, edges, fill=True, color=colour(name), alpha=0.55)
     _draw_moments(axis, band.mean, band.std, height=MEASURED_HEIGHT * highest, shade=PLAIN)
-    _draw_moments(
-        axis,
-        band.registry_mean,
-        band.registry_std,
-        height=REGISTRY_HEIGHT * highest,
-        shade=WARNING,
-    )
+    left = edges[0]
+    right = edges[-1]
+    if band.registry_mean is not None and band.registry_std is not None:
+        left = min(left, band.registry_mean - band.registry_std)
+        right = max(right, band.registry_mean + band.registry_std)
+        _draw_moments(
+            axis,
+            band.registry_mean,
+            band.registry_std,
+            height=REGISTRY_HEIGHT * highest,
+            shade=WARNING,
+        )
     title = f"{name} {band.band}"
     shade = PLAIN
     if off(band):
@@ -125,9 +130,7 @@ def _draw_histogram(axis: Axes, name: str, band: BandFindings) -> None:
         shade = WARNING
     axis.set_title(title, color=shade)
     margin = 0.02 * (edges[-1] - edges[0])
-    left = min(edges[0], band.registry_mean - band.registry_std) - margin
-    right = max(edges[-1], band.registry_mean + band.registry_std) + margin
-    axis.set(xlim=(left, right), ylim=(0, HEADROOM * highest), yticks=[])
+    axis.set(xlim=(left - margin, right + margin), ylim=(0, HEADROOM * highest), yticks=[])
 
 
 def _draw_moments(axis: Axes, mean: float, std: float, *, height: float, shade: str) -> None:

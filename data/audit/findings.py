@@ -114,8 +114,8 @@ class BandFindings:
     share_at_low: float  # of the pixels, at the least value
     share_at_high: float
     percentiles: dict[int, float]  # percent -> value
-    registry_mean: float
-    registry_std: float
+    registry_mean: float | None  # None: nobody has measured the sensor before
+    registry_std: float | None
     histogram: Chart
 
 

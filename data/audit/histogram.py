@@ -26,14 +26,12 @@ class Bins:
     def of(cls, sensor: Modality) -> "Bins":
         """Choose the bins of a sensor.
 
-        They reach ``SPAN`` deviations from the means, but no farther than the stored type. Where
-        stored numbers are whole multiples of a step, so are the widths of the bins, and no number
-        lies on an edge: no bin is favoured.
+        They reach ``SPAN`` deviations from the means, but no farther than the stored type; of a
+        sensor that nobody has measured as far as 16 bits do. Where stored numbers are whole
+        multiples of a step, so are the widths of the bins, and no number lies on an edge: no bin
+        is favoured.
         """
-        mean = np.array(sensor.mean) * sensor.scale
-        std = np.array(sensor.std) * sensor.scale
-        low = float((mean - SPAN * std).min())
-        high = float((mean + SPAN * std).max())
+        low, high = _reach(sensor)
         unit = (high - low) / BINS
         if np.issubdtype(sensor.dtype, np.integer):
             low = max(low, np.iinfo(sensor.dtype).min)
@@ -51,6 +49,21 @@ class Bins:
     def edges(self) -> np.ndarray:
         """Lower edges and the last upper one: (number + 1,)."""
         return self.start + self.step * np.arange(self.number + 1)
+
+
+def _reach(sensor: Modality) -> tuple[float, float]:
+    """The least and the greatest number that bins should tell apart, in the archive's unit."""
+    if not sensor.is_measured:
+        unit = sensor.step or 1.0
+        low = np.iinfo(np.int16).min * unit
+        high = np.iinfo(np.int16).max * unit
+        if np.issubdtype(sensor.dtype, np.integer):
+            low = np.iinfo(sensor.dtype).min
+            high = np.iinfo(sensor.dtype).max
+        return low, high
+    mean = np.array(sensor.mean) * sensor.scale
+    std = np.array(sensor.std) * sensor.scale
+    return float((mean - SPAN * std).min()), float((mean + SPAN * std).max())
 
 
 @dataclass

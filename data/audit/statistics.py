@@ -1,28 +1,45 @@
-"""Measured statistics in the form that the registry of sensors takes."""
+"""Measured means and deviations as a sensors file, for ``skysense.data.sensors`` of a run."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from data.audit.pixels import Pixels
+from data.files import write_whole
+from data.tiles.definitions import Definition
 from data.tiles.modalities import MODALITIES
 
 
-def registry_lines(pixels: Pixels) -> str:
-    """Write means and deviations of the valid pixels as lines of ``data/tiles/modalities.py``.
+def write_statistics(path: Path, pixels: Pixels) -> list[str]:
+    """Write the sensors that have pixels, each with what was measured.
 
-    They are divided by each sensor's scale.
+    Args:
+        path: the file.
+        pixels: measurements of a dataset's pixels.
+
+    Returns:
+        A line for each sensor: what was measured, or why it is left out.
     """
+    sensors = []
     lines = []
     for name, moments in pixels.moments.items():
-        scale = MODALITIES[name].scale
+        sensor = MODALITIES[name]
+        constant = [band for band, std in zip(sensor.bands, moments.std) if not std]
         if not moments.count:
-            lines.append(f"# {name}: no valid pixel")
-            continue
-        lines.append(f"# {name}: {moments.count} valid pixels")
-        lines.append(f"mean={_as_tuple(moments.mean / scale)},")
-        lines.append(f"std={_as_tuple(moments.std / scale)},")
-    return "\n".join(lines)
+            lines.append(f"{name}: left out, has no valid pixel")
+        elif constant:
+            lines.append(f"{name}: left out, all pixels of {', '.join(constant)} are equal")
+        else:
+            mean = _numbers(moments.mean / sensor.scale)
+            std = _numbers(moments.std / sensor.scale)
+            sensors.append(Definition.of(replace(sensor, mean=mean, std=std)).to_json())
+            lines.append(f"{name}: mean and std of {moments.count:,} valid pixels")
+    write_whole(path, json.dumps({"sensors": sensors}, indent=1) + "\n")
+    return lines
 
 
-def _as_tuple(values: np.ndarray) -> str:
-    """Numbers with six digits, as a tuple of Python."""
-    return str(tuple(float(f"{value:.6g}") for value in values))
+def _numbers(values: np.ndarray) -> tuple[float, ...]:
+    """Numbers with nine digits: more than float32 has, in which they are used."""
+    return tuple(float(f"{value:.9g}") for value in values)

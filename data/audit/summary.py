@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -143,6 +144,8 @@ def band_findings(name: str, pixels: Pixels) -> list[BandFindings]:
     sensor = MODALITIES[name]
     moments = pixels.moments[name]
     histogram = pixels.histograms[name]
+    registry_mean: Sequence[float | None] = sensor.mean or [None] * len(sensor.bands)
+    registry_std: Sequence[float | None] = sensor.std or [None] * len(sensor.bands)
     percentiles = {percent: histogram.percentile(percent) / sensor.scale for percent in PERCENTILES}
     findings = []
     for band, title in enumerate(sensor.bands):
@@ -157,8 +160,8 @@ def band_findings(name: str, pixels: Pixels) -> list[BandFindings]:
                 share_at_low=int(moments.at_low[band]) / moments.count,
                 share_at_high=int(moments.at_high[band]) / moments.count,
                 percentiles={key: float(values[band]) for key, values in percentiles.items()},
-                registry_mean=sensor.mean[band],
-                registry_std=sensor.std[band],
+                registry_mean=registry_mean[band],
+                registry_std=registry_std[band],
                 histogram=chart(histogram.bins.edges / sensor.scale, histogram.counts[band]),
             )
         )

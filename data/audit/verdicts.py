@@ -158,8 +158,10 @@ def off(band: BandFindings) -> str:
     """Which statistics of a band are farther from the registry's than the limits allow.
 
     Returns:
-        "mean", "std", "mean and std", or "".
+        "mean", "std", "mean and std", or ""; this also where nobody has measured the sensor before.
     """
+    if band.registry_mean is None or band.registry_std is None:
+        return ""
     names = []
     if abs(band.mean - band.registry_mean) > MEAN_OFF * band.registry_std:
         names.append("mean")

@@ -8,7 +8,7 @@ from data.prepare.build import build_tile
 from data.prepare.contract.files import files_kept_open
 from data.prepare.manifest.entry import Entry
 from data.prepare.record import MadeTile, RejectedTile, TileRecord, record_of
-from data.tiles.archive import discard_tile, is_intact, write_tile
+from data.tiles.archive import check_archive, discard_tile, is_intact, write_tile
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ def make_tile(archive: Path, task: Task) -> TileRecord:
         InputError: the archive cannot be written.
     """
     entry = task.entry
+    check_archive(archive)  # this process may be a new one, which does not know its sensors
     if task.doubtful and is_intact(archive, entry.key, task.doubtful.digest):
         return task.doubtful
     discard_tile(archive, entry.key)  # what a killed worker may have left

@@ -8,7 +8,7 @@ killed at any moment, and the next one goes on; the archive that comes out has t
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +33,8 @@ from data.tiles.archive import (
     discard_tile,
 )
 from data.tiles.classes import class_table
+from data.tiles.definitions import Definition, read_sensors, sensors_of
+from data.tiles.modalities import MODALITIES
 
 REPORT = "report.json"
 REPORT_HASH = "report_hash"  # key of the journal's last record: only the rename is left to do
@@ -47,6 +49,7 @@ def prepare(
     *,
     overwrite: bool = False,
     tiles: str | Path | None = None,
+    sensors: str | Path | None = None,
     workers: int | None = None,
     restart: bool = False,
     retry_rejected: bool = False,
@@ -62,6 +65,7 @@ def prepare(
         out: folder of the archive.
         overwrite: replace an archive at ``out``, once the new one is whole.
         tiles: list of tiles, for a manifest that needs one (see ``read_manifest``).
+        sensors: file that describes sensors beside the built-in ones (see ``read_sensors``).
         workers: processes; None for one a core, 0 to work in this process.
         restart: throw away what an unfinished run has made; without it that run is continued.
         retry_rejected: try tiles again that an unfinished run has rejected.
@@ -72,25 +76,23 @@ def prepare(
         The report, which is also stored as report.json in the archive.
 
     Raises:
-        InputError: the manifest or ``out`` is wrong, an unfinished run of another manifest is
+        InputError: the manifest, the sensors or ``out`` are wrong, an unfinished run of others is
             there, or more than ``max_rejected`` tiles or all are rejected.
     """
     out = Path(out)
     staging = _beside(out, ".partial")
     journal_path = _beside(out, ".partial.jsonl")
     check_writable(out, overwrite=overwrite or journal_path.exists())
+    described = _described(sensors)
     entries = read_manifest(manifest, tiles)
-    with Journal(journal_path, _plan(manifest, tiles), restart=restart) as journal:
+    with Journal(journal_path, _plan(manifest, tiles, sensors), restart=restart) as journal:
         if not _is_published(out, staging, journal):
             check_writable(out, overwrite=overwrite)
-            _claim(staging, journal, restart=restart)
+            _claim(staging, described, journal, restart=restart)
             earlier = _earlier_work(staging, journal, retry_rejected=retry_rejected)
             tasks = _tasks(entries, earlier)
             if earlier.records or earlier.doubtful:
-                say(
-                    f"{staging}: {len(earlier.records)} of {len(entries)} tiles are done, "
-                    f"{len(earlier.doubtful)} will be looked at, the rest follows"
-                )
+                say(f"{staging}: {earlier.of(len(entries))}")
             run = _Run(staging, journal, earlier.records, max_rejected=max_rejected, say=say)
             run.make(tasks, workers=workers)
             run.finish([entry.key for entry in entries])
@@ -112,11 +114,18 @@ def _replaced(staging: Path) -> Path:
     return _beside(staging, ".old")
 
 
-def _plan(manifest: str | Path, tiles: str | Path | None) -> str:
-    """A hash of what decides the archive: the manifest, the format and the classes."""
-    hashes = [content_hash(Path(manifest).read_bytes())]
-    if tiles is not None:
-        hashes.append(content_hash(Path(tiles).read_bytes()))
+def _described(path: str | Path | None) -> list[Definition]:
+    """The sensors of a sensors file, which this process knows from then on."""
+    if path is None:
+        return []
+    described = read_sensors(path)
+    MODALITIES.add(sensors_of(described), str(path))
+    return described
+
+
+def _plan(*files: str | Path | None) -> str:
+    """A hash of what decides the archive: the given files, the format and the classes."""
+    hashes = [content_hash(Path(file).read_bytes()) for file in files if file is not None]
     return content_hash(json.dumps([FORMAT, VERSION, class_table(), hashes]).encode())
 
 
@@ -129,7 +138,9 @@ def _is_published(out: Path, staging: Path, journal: Journal) -> bool:
     return content_hash(report.read_bytes()) == hashes[-1]
 
 
-def _claim(staging: Path, journal: Journal, *, restart: bool) -> None:
+def _claim(
+    staging: Path, sensors: Sequence[Definition], journal: Journal, *, restart: bool
+) -> None:
     """Make ``staging`` an archive of this run: an empty one, unless an earlier run goes on.
 
     Raises:
@@ -148,7 +159,7 @@ def _claim(staging: Path, journal: Journal, *, restart: bool) -> None:
     journal.append(CLAIMED)
     if staging.exists():
         shutil.rmtree(staging)
-    create_archive(staging)
+    create_archive(staging, sensors)
 
 
 def _check_unclaimed(staging: Path, journal: Journal, *, restart: bool) -> None:
@@ -167,6 +178,13 @@ class _EarlierWork:
 
     records: dict[str, TileRecord]
     doubtful: dict[str, MadeTile]  # it made these, but a power cut may have spoilt them
+
+    def of(self, total: int) -> str:
+        """How much of all tiles is done, in words."""
+        return (
+            f"{len(self.records)} of {total} tiles are done, {len(self.doubtful)} will be looked "
+            "at, the rest follows"
+        )
 
 
 def _earlier_work(staging: Path, journal: Journal, *, retry_rejected: bool) -> _EarlierWork:

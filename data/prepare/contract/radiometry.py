@@ -15,7 +15,6 @@ UNITS = ("db", "power", "amplitude")  # of SAR; amplitude is the square root of 
 REFLECTANCE_UNIT = 1e-4  # reflectance of one unit of the archive
 # Numbers that stand for no observation although no file says so (-9999, 9.97e36) lie beyond these.
 LEAST_REFLECTANCE = -0.25  # corrections for the air go down to -0.2 over water
-MOST_STORED = 65_535  # reflectance x 1e4
 LEAST_DECIBEL = -9000.0  # dB x 100 lie above, and are told where units are checked
 
 
@@ -135,12 +134,12 @@ class Radiometry:
                 valid &= ~missing.all(axis=1)
             else:
                 valid &= ~missing.any(axis=1)
-        if sensor.nodata == 0:
-            is_zero = raw == 0  # T C H W
-            if self._has_other_nodata(raw.dtype, own):
-                valid &= ~is_zero.all(axis=1)
+        if sensor.nodata is not None and not np.isnan(sensor.nodata):
+            missing = raw == sensor.nodata  # T C H W
+            if sensor.nodata == 0 and self._has_other_nodata(raw.dtype, own):
+                valid &= ~missing.all(axis=1)
             else:
-                valid &= ~is_zero.any(axis=1)
+                valid &= ~missing.any(axis=1)
         return valid
 
     def _has_other_nodata(self, dtype: np.dtype, own: Sequence[float | None]) -> bool:
@@ -171,13 +170,10 @@ class Radiometry:
         if self._is_plain:
             _need_room(value, sensor, where)
         if sensor.unit == REFLECTANCE:
-            possible = (value * REFLECTANCE_UNIT > LEAST_REFLECTANCE) & (value <= MOST_STORED)
+            most = np.iinfo(sensor.dtype).max
+            possible = (value * REFLECTANCE_UNIT > LEAST_REFLECTANCE) & (value <= most)
             valid = valid & possible.all(axis=1)
-        limits = np.iinfo(sensor.dtype)
-        lowest: float = limits.min
-        if sensor.nodata is not None:
-            lowest = sensor.nodata + 1
-        value = np.where(valid[:, None], value.clip(lowest, limits.max), 0)
+        value = np.where(valid[:, None], _clipped(value, sensor), 0)
         return value.astype(sensor.dtype), valid
 
     def _decibel(self, value: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -208,3 +204,19 @@ def _need_room(value: np.ndarray, sensor: Modality, where: object) -> None:
             f"{value.min():g} to {value.max():g}; if its unit is another, give 'scale', if one "
             "means no observation, 'nodata'"
         )
+
+
+def _clipped(value: np.ndarray, sensor: Modality) -> np.ndarray:
+    """The nearest numbers that the sensor's type has and that do not mean "no observation"."""
+    limits = np.iinfo(sensor.dtype)
+    lowest = limits.min
+    highest = limits.max
+    nodata = sensor.nodata
+    if nodata == lowest:
+        lowest += 1
+    if nodata == highest:
+        highest -= 1
+    value = value.clip(lowest, highest)
+    if nodata is None or not lowest <= nodata <= highest:
+        return value
+    return np.where(value == nodata, nodata + 1, value)

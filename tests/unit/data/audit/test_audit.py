@@ -18,6 +18,7 @@ from data.errors import InputError
 from data.shards.dataset import ShardDataset
 from data.shards.encode import ShardOptions
 from data.shards.writer import write_shards
+from data.tiles.definitions import read_sensors
 from data.tiles.tile import UNLABELLED, Tile
 from launch.__main__ import main
 from tests.commands import skysense
@@ -188,10 +189,12 @@ def test_some_samples_are_spread():
 
 def test_the_command_on_good_shards(good, tmp_path):
     out = tmp_path / "out"
-    done = skysense("audit", good, "--out", out, "--workers", 2, "--statistics")
+    done = skysense(
+        "audit", good, "--out", out, "--workers", 2, "--write_statistics", tmp_path / "a.json"
+    )
     assert done.returncode == 0, done.stderr
     assert "[12/12]" in done.stdout
-    assert "mean=(" in done.stdout
+    assert [sensor.key for sensor in read_sensors(tmp_path / "a.json")] == ["hr", "ms", "sar"]
     assert "worth a look: Is every class seen?" in done.stdout
     assert sorted(path.name for path in out.iterdir()) == ["audit.html", "audit.json"]
     assert json.loads((out / "audit.json").read_text())["audited"] == 12

@@ -10,12 +10,14 @@ from data.audit.histogram import BINS, Bins, Histogram
 from data.audit.moments import Moments
 from data.audit.pixels import Pixels
 from data.audit.run import audit
-from data.audit.statistics import registry_lines
+from data.audit.statistics import write_statistics
 from data.audit.summary import chart
 from data.shards.dataset import ShardDataset
 from data.shards.encode import ShardOptions
 from data.shards.writer import write_shards
-from data.tiles.modalities import MODALITIES, Modality
+from data.tiles.definitions import read_sensors, sensors_of
+from data.tiles.known import Authority
+from data.tiles.modalities import MODALITIES
 from tests.unit.tiles import make_tile
 
 
@@ -96,25 +98,30 @@ def test_statistics_are_numpys_on_all_pixels(tiles, dataset, name):
             assert percentile <= band[rank + 2] + histogram.bins.step
 
 
-def test_printed_statistics_make_a_registry_entry(dataset):
+def test_written_statistics_are_numpys_and_can_be_used(tiles, dataset, tmp_path):
     _, pixels = audit(dataset)
-    lines = registry_lines(pixels).splitlines()
-    for name, sensor in MODALITIES.items():
-        start = next(i for i, line in enumerate(lines) if line.startswith(f"# {name}: "))
-        values = eval(
-            f"dict({lines[start + 1]} {lines[start + 2]})"
-        )  # our own text, as Python would read it
-        made = Modality(**{**vars(sensor), **values})
-        assert len(made.mean) == len(made.std) == len(sensor.bands)
-        np.testing.assert_allclose(
-            np.array(made.mean) * sensor.scale, pixels.moments[name].mean, rtol=1e-5
-        )
-        np.testing.assert_allclose(
-            np.array(made.std) * sensor.scale, pixels.moments[name].std, rtol=1e-5
-        )
-    assert registry_lines(Pixels()).splitlines() == [
-        f"# {name}: no valid pixel" for name in MODALITIES
+    lines = write_statistics(tmp_path / "sensors.json", pixels)
+    assert lines[0] == f"hr: mean and std of {pixels.moments['hr'].count:,} valid pixels"
+    sensors = sensors_of(read_sensors(tmp_path / "sensors.json"))
+    assert [sensor.key for sensor in sensors] == ["hr", "ms", "sar"]
+    for sensor in sensors:
+        values = everything(tiles, sensor.key) / sensor.scale
+        np.testing.assert_allclose(sensor.mean, values.mean(1), rtol=1e-8)
+        np.testing.assert_allclose(sensor.std, values.std(1), rtol=1e-8)
+    MODALITIES.add(sensors, "the run", Authority.RUN)
+    assert MODALITIES["ms"].mean == sensors[1].mean
+
+
+def test_what_cannot_be_measured_is_said(tmp_path):
+    pixels = Pixels()
+    pixels.add("sar", np.stack([np.arange(5.0), np.full(5, -20.0)]))
+    lines = write_statistics(tmp_path / "sensors.json", pixels)
+    assert lines == [
+        "hr: left out, has no valid pixel",
+        "ms: left out, has no valid pixel",
+        "sar: left out, all pixels of VH are equal",
     ]
+    assert read_sensors(tmp_path / "sensors.json") == []
 
 
 @pytest.mark.parametrize("name", list(MODALITIES))
