@@ -11,8 +11,15 @@ from rasterio.crs import CRS
 
 from data.errors import InputError
 from data.prepare.cf.axes import Axis
-from data.prepare.cf.variable import Group, Variable, base_name, find_variable, text_of
-from data.prepare.contract.files import File, need_crs, reading
+from data.prepare.cf.variable import (
+    Group,
+    Variable,
+    attributes_of,
+    base_name,
+    find_variable,
+    text_of,
+)
+from data.prepare.contract.files import need_crs
 
 USUAL_NAMES = ("spatial_ref", "crs")  # of the grid mapping, where no variable names it
 # Attributes that hold a CRS. Some writers give them to the variables or to the whole file.
@@ -51,7 +58,7 @@ def crs_of(variable: Variable, group: Group, *, x: Axis, y: Axis) -> CRS:
     if not statements:
         statements = _statements(variable.where, variable.attributes)
     if not statements:
-        statements = _statements(str(path), _attributes(path, group))
+        statements = _statements(str(path), attributes_of(path, group, "attributes"))
     if not statements and x.is_degrees and y.is_degrees:
         return CRS.from_epsg(4326)
     if not statements:
@@ -125,12 +132,6 @@ def _mapping_of_axes(variable: Variable, text: str, *, x: Axis, y: Axis) -> str:
         f"{variable.where}: attribute grid_mapping: {text!r} has none for the axes "
         f"{sorted(wanted)}; give the key 'crs'"
     )
-
-
-def _attributes(path: File, group: Group) -> dict[str, Any]:
-    """The attributes of the whole file."""
-    with reading(path, "attributes"):
-        return dict(group.attrs.items())
 
 
 def _statements(where: str, attributes: dict[str, Any]) -> list[_Statement]:

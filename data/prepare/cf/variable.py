@@ -65,12 +65,7 @@ class Variable:
     @cached_property
     def attributes(self) -> dict[str, Any]:
         """The attributes, without those that are null."""
-        attributes = {}
-        with reading(self.path, f"attributes of {self.name!r}"):
-            for key, value in self.array.attrs.items():
-                if value is not None and not isinstance(value, h5py.Empty):
-                    attributes[key] = value
-        return attributes
+        return attributes_of(self.path, self.array, f"attributes of {self.name!r}")
 
     @property
     def is_empty_scale(self) -> bool:
@@ -148,6 +143,22 @@ def need_variable(path: File, group: Group, name: str) -> Variable:
             f"{path}: expected a variable {name!r}{did_you_mean(name, known)}, found {known}"
         )
     return variable
+
+
+def attributes_of(path: File, item: Any, kind: str) -> dict[str, Any]:
+    """The attributes of an array or a group, without those that are null.
+
+    Args:
+        path: the file, for errors.
+        item: what h5py or zarr opened.
+        kind: what is read, for errors.
+    """
+    attributes = {}
+    with reading(path, kind):
+        for key, value in item.attrs.items():
+            if value is not None and not isinstance(value, h5py.Empty):
+                attributes[key] = value
+    return attributes
 
 
 def text_of(attribute: object) -> str:
