@@ -6,12 +6,15 @@ import pytest
 from data.tiles.modalities import MODALITIES
 from tests.commands import build_dataset
 
+SENSORS = MODALITIES._sensors
+AUTHORITY = MODALITIES._authority
+
 
 @pytest.fixture(autouse=True)
-def _sensors_of_one_test(monkeypatch):
-    """What a test's files say of sensors is forgotten when it ends."""
-    monkeypatch.setattr(MODALITIES, "_sensors", MODALITIES._sensors)
-    monkeypatch.setattr(MODALITIES, "_authority", MODALITIES._authority)
+def _built_in_sensors_alone(monkeypatch):
+    """A test begins with the built-in sensors, whatever other tests' files have described."""
+    monkeypatch.setattr(MODALITIES, "_sensors", SENSORS)
+    monkeypatch.setattr(MODALITIES, "_authority", AUTHORITY)
 
 
 @pytest.fixture(scope="session")

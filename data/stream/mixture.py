@@ -11,6 +11,9 @@ from data.shards.dataset import ShardDataset, Want
 from data.shards.records import ClassRow, Credit, IndexEntry
 from data.stream.order import Part
 from data.stream.settings import DataSettings
+from data.tiles.definitions import read_sensors, sensors_of
+from data.tiles.known import Authority
+from data.tiles.modalities import MODALITIES
 from data.tiles.regions import RegionTable
 
 
@@ -45,8 +48,10 @@ class Mixture:
         """The dataset or the datasets of the settings.
 
         Raises:
-            InputError: see ``ShardDataset.open``.
+            InputError: see ``ShardDataset.open``; or the settings' sensors file is wrong.
         """
+        if settings.sensors:
+            learn_statistics(settings.sensors)
         weights = settings.mixture
         if not weights:
             weights = {settings.shards: 1.0}
@@ -119,6 +124,15 @@ class Mixture:
             raise InputError(f"sample {sample} is outside the {len(self)} samples")
         number = bisect_right(self._starts, sample) - 1
         return self.datasets[number], sample - self._starts[number], self._regions[number]
+
+
+def learn_statistics(path: str) -> None:
+    """Make this process know the sensors of a run's file, which say its means and deviations.
+
+    Raises:
+        InputError: the file is wrong, or contradicts what the process knows in something else.
+    """
+    MODALITIES.add(sensors_of(read_sensors(path)), path, Authority.RUN)
 
 
 def _common_classes(datasets: Sequence[ShardDataset]) -> list[ClassRow]:

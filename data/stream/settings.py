@@ -87,6 +87,8 @@ class DataSettings:
     shards: str = ""  # folder or URL that holds manifest.json
     # several folders or URLs, each with its weight; shards is "" then
     mixture: dict[str, float] = field(default_factory=dict)
+    # A sensors file, whose means and deviations count before those of the shards; "": none.
+    sensors: str = ""
     store: StoreSettings = field(default_factory=StoreSettings)
     workers: int = 2
     prefetch: int = 2  # batches ready ahead, a worker

@@ -15,6 +15,7 @@ from data.suggest import suggest
 from engine.config.deepspeed_keys import ACCEPTED, REFUSED
 from engine.config.merge import lay_over, merged_file
 from engine.config.rules import problems
+from engine.config.sensors import learn_sensors
 from engine.config.settings import OptimizerSettings, Settings
 from engine.config.typed import expected, found, has_type, parse
 from engine.errors import ConfigError
@@ -65,6 +66,7 @@ def load(
     try:
         _check_keys(deepspeed, {**ACCEPTED, "skysense": dict}, above="")
         settings = _settings(merged.get("skysense", {}))
+        learn_sensors(settings)
         for problem in problems(settings, deepspeed, world_size):
             raise ConfigError(problem)  # the first one: the others often follow from it
         params = deepspeed["optimizer"].get("params", {})

@@ -7,7 +7,7 @@ Each rule sees everything and yields one line for each thing that is wrong, as
 from collections.abc import Iterator
 
 from data.suggest import suggest
-from data.tiles.modalities import MODALITIES
+from data.tiles.modalities import MODALITIES, UNMEASURED
 from engine.config.settings import Settings
 from models.recompute import NONE, POINTWISE
 from models.spec import CELL_METRES, ModalitySpec
@@ -86,19 +86,23 @@ def _modalities(settings: Settings) -> Iterator[str]:
 def _modality(name: str, spec: ModalitySpec) -> Iterator[str]:
     """One sensor of the model against the table of sensors."""
     place = f"skysense.model.modalities.{name}"
-    table = "data/tiles/modalities.py"
     if name not in MODALITIES:
-        yield f"{place}: {table} has no such sensor{suggest(name, MODALITIES)}"
+        yield (
+            f"{place}: neither the program nor the dataset has such a sensor"
+            f"{suggest(name, MODALITIES)}"
+        )
         return
     sensor = MODALITIES[name]
     bands = len(sensor.bands)
     if spec.bands != bands:
-        yield f"{place}.bands: expected {bands}, as in {table}, found {spec.bands}"
+        yield f"{place}.bands: expected {bands} ({', '.join(sensor.bands)}), found {spec.bands}"
     if spec.pixels_per_cell != sensor.pixels:
         yield (
-            f"{place}.pixels_per_cell: expected {sensor.pixels}, as in {table}, "
+            f"{place}.pixels_per_cell: expected {sensor.pixels} (pixels of {sensor.gsd:g} m), "
             f"found {spec.pixels_per_cell}"
         )
+    if not sensor.is_measured:
+        yield f"{place}: expected its mean and std, {UNMEASURED}"
 
 
 def _geometry(settings: Settings) -> Iterator[str]:

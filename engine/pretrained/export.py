@@ -9,7 +9,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from data.tiles.modalities import MODALITIES
 from engine.errors import ConfigError
 from engine.pretrained.source import SPEC, TEACHER, WEIGHTS, Source, locate, read
 from engine.pretrained.weights import TRUNK
@@ -51,7 +50,6 @@ def export(
         "source": locate(path).name,
         "dtype": dtype,
         **source.description,
-        "sensors": {name: _sensor(name) for name in source.description["bands"]},
     }
     _write(out, tensors, description)
     return [_summary(out, tensors, source, dtype=dtype, heads=heads)]
@@ -108,16 +106,3 @@ def _summary(
         f"{len(tensors)} tensors, {count / 1e6:.2f} M numbers in {dtype}, "
         f"{with_heads} the heads of pre-training"
     )
-
-
-def _sensor(name: str) -> dict[str, Any]:
-    """How a sensor's pixels become the model's input: (x / scale - mean) / std by band."""
-    sensor = MODALITIES[name]
-    return {
-        "title": sensor.title,
-        "bands": sensor.bands,
-        "gsd": sensor.gsd,
-        "scale": sensor.scale,
-        "mean": sensor.mean,
-        "std": sensor.std,
-    }

@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from data.errors import InputError
-from data.tiles.modalities import MODALITIES
 from engine.checkpoint.files import (
     MANIFEST,
     STATE,
@@ -25,6 +24,7 @@ from engine.checkpoint.files import (
 )
 from engine.config.typed import parse
 from engine.errors import ConfigError
+from engine.pretrained.sensors import sensor_facts
 from models.spec import ModelSpec
 
 SPEC = "spec.json"  # files of an exported folder
@@ -39,7 +39,8 @@ class Source:
     """Trained weights and what is needed to use them."""
 
     state: dict[str, Tensor]  # by the names of ``Pretraining``; an export may hold the trunk alone
-    description: dict[str, Any]  # "weights", "step", "model", "bands", "regions": plain data
+    # "weights", "step", "model", "bands", "sensors", "regions": plain data
+    description: dict[str, Any]
 
     @property
     def spec(self) -> ModelSpec:
@@ -103,8 +104,11 @@ def describe(path: Path) -> dict[str, Any]:
     verify(folder, manifest(folder), [STATE])
     state = json.loads((folder / STATE).read_text())
     description = {name: state[name] for name in ("step", "world_size", "model", "regions")}
-    modalities = state["model"]["modalities"]
-    description["bands"] = {name: list(MODALITIES[name].bands) for name in modalities}
+    sensors = state.get("sensors")
+    if sensors is None:  # of an earlier release, which had built-in ones alone
+        sensors = sensor_facts(state["model"]["modalities"])
+    description["sensors"] = sensors
+    description["bands"] = {name: facts["bands"] for name, facts in sensors.items()}
     return description
 
 

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from data.errors import InputError
+from data.tiles.modalities import Modality
 from data.tiles.regions import RegionTable
+from engine.pretrained.sensors import sensors_from
 from engine.pretrained.source import TEACHER, Source, describe, read
 from models.initialise import initialise
 from models.pretrained.adapt import Adapted, adapt
@@ -123,6 +125,14 @@ def load_pretraining(path: str | Path, weights: str = TEACHER) -> Pretraining:
         )
     model.load_state_dict(source.state, assign=True)
     return model.eval().requires_grad_(False)
+
+
+def sensors(path: str | Path) -> dict[str, Modality]:
+    """The sensors that weights were trained for, own ones too; their dataset is not needed.
+
+    ``data.tiles.modalities.normalise(pixels, sensors(path)[key])`` makes the model's input.
+    """
+    return sensors_from(describe(Path(path))["sensors"], str(path))
 
 
 def regions(path: str | Path) -> RegionTable:

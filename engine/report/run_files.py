@@ -5,9 +5,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data.stream.mixture import Mixture
+from data.tiles.known import Authority
+from data.tiles.modalities import MODALITIES
 from engine.checkpoint.files import STATE, newest
 from engine.config.load import Config, load
 from engine.errors import ConfigError
+from engine.pretrained.sensors import sensors_from
 from engine.report.history import History
 from engine.training import metrics
 
@@ -63,11 +66,11 @@ def read(folder: Path, shards: str | None = None) -> RunFiles:
             f"{folder}: expected a whole checkpoint in checkpoints/, found none; let the run save"
             " one (skysense.checkpoint.every, or a stop file)"
         )
-    config = load(folder / CONFIG)
+    state = json.loads((checkpoint / STATE).read_text())
+    config = load(folder / CONFIG, _with_sensors_of(state, str(checkpoint)))
     if shards is not None:
         data = replace(config.settings.data, shards=shards, mixture={})
         config = replace(config, settings=replace(config.settings, data=data))
-    state = json.loads((checkpoint / STATE).read_text())
     return RunFiles(
         folder=folder,
         config=config,
@@ -79,6 +82,19 @@ def read(folder: Path, shards: str | None = None) -> RunFiles:
         quarantine=_lines(folder, "quarantine"),
         faults=_lines(folder, "faults"),
     )
+
+
+def _with_sensors_of(state: dict, where: str) -> list[str]:
+    """Make this process know the sensors of a checkpoint.
+
+    Returns:
+        What the run's configuration need not be asked for any more, as overrides of it.
+    """
+    if "sensors" not in state:  # of an earlier release, which had built-in ones alone
+        return []
+    sensors = sensors_from(state["sensors"], where)
+    MODALITIES.add(sensors.values(), where, Authority.RUN)
+    return ['skysense.data.sensors=""']
 
 
 def _check_run_folder(folder: Path) -> None:

@@ -6,6 +6,7 @@ from torch import Tensor
 from data.tiles.regions import RegionTable
 from engine.config.settings import Settings
 from engine.errors import ConfigError
+from engine.pretrained.sensors import other_inputs
 from engine.pretrained.source import Source, read
 from models.moe.layer import canonical_names
 from models.pretrained.adapt import Adapted, adapt
@@ -62,6 +63,7 @@ def take_trained(settings: Settings, model: Pretraining, regions: RegionTable) -
             local[name] = adapted.state[canonical]
     model.load_state_dict(local, strict=False)
     lines = [f"{init.weights} of {init.path}", *adapted.report()]
+    lines += other_inputs(source.description["sensors"])
     return [f"init: {line}" for line in lines]
 
 

@@ -19,6 +19,7 @@ from engine.config.snapshot import snapshot
 from engine.distributed import zero
 from engine.distributed.collectives import on_first_rank, together
 from engine.errors import ConfigError
+from engine.pretrained.sensors import other_inputs, sensor_facts
 from engine.resilience.guard import Guard
 from engine.resilience.preempt import Preempt
 from engine.training.assemble import Run, assemble
@@ -130,7 +131,8 @@ def _restore_own(run: Run, folder: Path, state: dict[str, Any]) -> None:
     """Restore the trainer's own part of a checkpoint.
 
     Raises:
-        ConfigError: The checkpoint belongs to other data, another seed or another centring.
+        ConfigError: The checkpoint belongs to other data, other statistics of a sensor, another
+            seed or another centring.
     """
     for name, value in _identity(run).items():
         if state[name] != value:
@@ -138,6 +140,8 @@ def _restore_own(run: Run, folder: Path, state: dict[str, Any]) -> None:
                 f"{folder}: saved with {name} {state[name]}, this run has {value}; "
                 "a run goes on with its own data and seed only"
             )
+    for line in other_inputs(state.get("sensors", {})):
+        raise ConfigError(f"{folder}: {line}; a run goes on with its own skysense.data.sensors")
     run.step.objective.load_state(state["centres"])
 
 
@@ -257,6 +261,7 @@ class _Loop:
                 "centres": run.step.objective.state(),
                 "model": asdict(run.settings.model),
                 "regions": run.dataset.regions.to_json(),
+                "sensors": sensor_facts(run.settings.model.modalities),
             },
             keep=run.settings.checkpoint.keep,
         )

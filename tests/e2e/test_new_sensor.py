@@ -1,173 +1,235 @@
-"""A new sensor is one entry of the registry and its settings in a run.
+"""Sensors of a user's own: from a sensors file and rasters to trained, exported weights.
 
-Here one is prepared from a file, packed, audited, drawn and trained on. Nothing else knows it.
+The commands are those of any user, and each is a process of its own. No source file knows the
+sensors: near infrared beside RGB at 2.5 m, Landsat of 30 m, four polarisations of a radar.
 """
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import pytest
 import rasterio
 import torch
 from rasterio.transform import Affine
 
 from data.audit.painting import paint, tile_picture
 from data.audit.run import audit
+from data.audit.statistics import write_statistics
 from data.audit.summary import summarise
 from data.pages.style import colour
-from data.prepare.run import prepare
 from data.shards.dataset import ShardDataset
-from data.shards.encode import ShardOptions
-from data.shards.pack import pack
-from data.shards.writer import write_shards
 from data.stream.decode import decode
-from data.tiles.archive import create_archive, read_tile, write_tile
-from data.tiles.modalities import MODALITIES, Display, Modality
-from engine.config.load import load
-from engine.distributed import zero
-from engine.training.trainer import train
-from tests.commands import TINY
-from tests.dist.processes import run_processes
-from tests.unit.tiles import make_tile
+from data.tiles.archive import read_tile
+from data.tiles.modalities import MODALITIES, SENSORS, normalise
+from engine.config.load import load as load_config
+from engine.errors import ConfigError
+from engine.pretrained.weights import load, sensors
+from tests.commands import TINY, skysense
 
-MODULE = "tests.e2e.test_new_sensor"
-THERMAL = Modality(
-    key="thermal",
-    title="Landsat thermal infrared, K",
-    bands=("TIR1", "TIR2"),
-    gsd=10.0,
-    unit="K",
-    mean=(290.0, 289.0),
-    std=(10.0, 9.0),
-    dtype="float32",
-    step=0.01,
-    nodata=float("nan"),
-    display=Display(colour="#b5651d", least_span=5.0),
-)
-FRAMES = {"hr": 1, "ms": 6, "sar": 3, THERMAL.key: 2}
-# What a user writes to train on it.
-SETTINGS = {
-    "base": str(TINY),
-    "ep_size": 1,
-    "data": {"frames": FRAMES},
-    "model": {
-        "modalities": {
-            THERMAL.key: {
-                "bands": 2,
-                "frames": 2,
-                "pixels_per_cell": 1,
-                "merge": [False, False, False],
-                "position_grids": [2, 2],
-            }
-        }
+CELLS = 8
+LANDSAT = ("coastal", "blue", "green", "red", "nir", "swir1", "swir2")
+DEFINITIONS = [
+    {
+        "key": "rgbn",
+        "bands": ["R", "G", "B", "NIR"],
+        "gsd": 2.5,
+        "unit": "byte",
+        "scale": 255,
+        "dtype": "uint8",
+        "nodata": None,
+        "display": {"colour": "#b5651d", "true_colour": ["R", "G", "B"]},
     },
-    "schedule": {"steps": 3},
-}
+    {
+        "key": "landsat",
+        "bands": LANDSAT,
+        "gsd": 10,
+        "unit": "reflectance x 1e4",
+        "dtype": "uint16",
+        "nodata": 0,
+    },
+    {
+        "key": "polsar",
+        "bands": ["HH", "HV", "VH", "VV"],
+        "gsd": 10,
+        "unit": "dB",
+        "dtype": "float32",
+        "step": 0.01,
+        "nodata": "NaN",
+    },
+]
+FRAMES = {"rgbn": 1, "landsat": 2, "polsar": 1}
+PIXELS = {"rgbn": 4, "landsat": 1, "polsar": 1}
 
 
-def temperatures(rng: np.random.Generator, frames: int, cells: int) -> np.ndarray:
-    """T 2 N N float32 in K."""
-    return rng.normal(290, 8, (frames, 2, cells, cells)).astype(np.float32)
+def raster(path: Path, image: np.ndarray, *, gsd: float, outside: float = 0) -> None:
+    """Write C H W; its upper left corner is ``outside`` metres beyond that of the tile."""
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        width=image.shape[2],
+        height=image.shape[1],
+        count=len(image),
+        dtype=image.dtype,
+        crs="EPSG:32631",
+        transform=Affine(gsd, 0.0, 5e5 - outside, 0.0, -gsd, 5.6e6 + outside),
+    ) as file:
+        file.write(image)
 
 
-def make_archive(path: Path) -> None:
-    """Tiles of all sensors; the last one is without the new one."""
-    create_archive(path)
+def ramp(side: int, gsd: float, start: float) -> np.ndarray:
+    """Seven bands that grow by 3 a metre to the right and 5 a metre down."""
+    metres = start + gsd * (np.arange(side) + 0.5)
+    plane = 3000 + 3 * metres[None, :] + 5 * metres[:, None]
+    return (plane + 100 * np.arange(7)[:, None, None]).astype(np.uint16)
+
+
+def make_sources(folder: Path) -> list[dict]:
+    """Rasters of four tiles, and the records of their manifest."""
     rng = np.random.default_rng(0)
-    for number in range(5):
-        tile = make_tile(f"tile-{number}", number, cells=8)
-        if number < 4:
-            tile.arrays[THERMAL.key] = temperatures(rng, 3, 8)
-            tile.valid[THERMAL.key] = rng.random((3, 8, 8)) > 0.2
-            tile.dates[THERMAL.key] = ["2019-03-01", "2019-07-02", "2019-11-30"]
-        write_tile(path, tile)
+    records = []
+    for number in range(4):
+        side = 4 * CELLS
+        rgbn = rng.integers(0, 256, (4, side, side)).astype(np.uint8)
+        power = rng.uniform(0.01, 0.5, (4, CELLS, CELLS)).astype(np.float32)
+        power[:, 0, 0] = np.nan
+        raster(folder / f"rgbn{number}.tif", rgbn, gsd=2.5)
+        raster(folder / f"power{number}.tif", power, gsd=10)
+        raster(folder / f"l{number}.tif", ramp(5, 30, -35) + number, gsd=30, outside=35)
+        image = {"reader": "geotiff_image", "date": "2019-07-02"}
+        sources = [
+            {**image, "path": f"power{number}.tif", "modality": "polsar", "units": "power"},
+            {**image, "path": f"rgbn{number}.tif", "modality": "rgbn"},
+            {**image, "path": f"l{number}.tif", "modality": "landsat"},
+        ]
+        for source in sources:
+            (known,) = [one for one in DEFINITIONS if one["key"] == source["modality"]]
+            source["bands"] = known["bands"]
+        tile = {"key": f"t{number}", "licence": "CC0-1.0", "attribution": "a test"}
+        records.append({**tile, "sources": sources})
+    return records
 
 
-def run_training(config_path: str) -> int:
-    """Train in this process; the exit code."""
-    MODALITIES[THERMAL.key] = THERMAL
-    device = zero.init_distributed()
-    torch.manual_seed(0)
-    return train(load(config_path, world_size=1), device)
+@pytest.fixture(scope="module")
+def work(tmp_path_factory) -> Path:
+    """A folder with sources, archive and shards, made by the commands."""
+    folder = tmp_path_factory.mktemp("sensors")
+    lines = [json.dumps(record) + "\n" for record in make_sources(folder)]
+    (folder / "manifest.jsonl").write_text("".join(lines))
+    (folder / "sensors.json").write_text(json.dumps({"sensors": DEFINITIONS}))
+    files = ["--manifest", folder / "manifest.jsonl", "--sensors", folder / "sensors.json"]
+    done = skysense("prepare", *files, "--out", folder / "archive", "--workers", 1)
+    assert done.returncode == 0 and "4 tiles, 0 rejected" in done.stdout, done.stderr + done.stdout
+    archive = ["--archive", folder / "archive"]
+    done = skysense("shards", *archive, "--out", folder / "shards", "--workers", 1)
+    assert done.returncode == 0, done.stderr
+    return folder
 
 
-def test_it_is_packed_and_trained_on(tmp_path, monkeypatch):
-    monkeypatch.setitem(MODALITIES, THERMAL.key, THERMAL)
-    make_archive(tmp_path / "archive")
-    pack(tmp_path / "archive", tmp_path / "shards", workers=0)
-    content = json.loads(json.dumps(SETTINGS))
-    content["run_dir"] = str(tmp_path / "run")
-    content["data"]["shards"] = str(tmp_path / "shards")
-    config = tmp_path / "thermal.json"
-    config.write_text(json.dumps({"skysense": content}))
-    assert run_processes(1, f"{MODULE}:run_training", [str(config)]) == [0]
-    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    records = [json.loads(line) for line in lines]
-    assert [record["step"] for record in records] == [0, 1, 2]
-    assert all(np.isfinite(record["loss"]) for record in records)
-    assert THERMAL.key in json.dumps(records[0])
+def test_values_are_right_from_the_files_to_the_shards(work):
+    tile = read_tile(work / "archive", "t1")
+    assert tile.modalities == ["landsat", "polsar", "rgbn"]
+    with rasterio.open(work / "power1.tif") as file:
+        expected = 10 * np.log10(file.read().astype(np.float64))
+    valid = tile.valid["polsar"][0]
+    assert valid.sum() == CELLS**2 - 1 and not valid[0, 0]
+    np.testing.assert_allclose(tile.arrays["polsar"][0][:, valid], expected[:, valid], atol=1e-5)
+    with rasterio.open(work / "rgbn1.tif") as file:
+        np.testing.assert_array_equal(tile.arrays["rgbn"][0], file.read())
+    # bilinear interpolation keeps a plane
+    error = tile.arrays["landsat"][0].astype(int) - (ramp(CELLS, 10, 0) + 1)
+    assert np.abs(error).max() <= 1 and tile.valid["landsat"].all()
+
+    dataset = ShardDataset.open(work / "shards")
+    every = {name: np.arange(1) for name in tile.modalities}
+    decoded = decode(dataset, dataset.keys().index("t1"), every)
+    for name in ("rgbn", "landsat"):
+        np.testing.assert_array_equal(decoded.series[name].numpy(), tile.arrays[name])
+    error = decoded.series["polsar"][0].numpy()[:, valid] - tile.arrays["polsar"][0][:, valid]
+    assert np.abs(error).max() <= 0.005 + 1e-4
 
 
-def test_its_numbers_survive_archive_and_shards(tmp_path, monkeypatch):
-    monkeypatch.setitem(MODALITIES, THERMAL.key, THERMAL)
-    make_archive(tmp_path / "archive")
-    tile = read_tile(tmp_path / "archive", "tile-0")
-    assert tile.modalities == ["hr", "ms", "sar", THERMAL.key]
-    write_shards([tile], tmp_path / "shards", ShardOptions(hr_codec="png"))
-    dataset = ShardDataset.open(tmp_path / "shards")
-    decoded = decode(dataset, 0, {THERMAL.key: np.arange(3)})
-    valid = np.broadcast_to(tile.valid[THERMAL.key][:, None], tile.arrays[THERMAL.key].shape)
-    error = decoded.series[THERMAL.key].numpy() - tile.arrays[THERMAL.key]
-    assert np.abs(error[valid]).max() <= THERMAL.step / 2 + 1e-4
-
-
-def test_it_is_audited_and_drawn(tmp_path, monkeypatch):
-    monkeypatch.setitem(MODALITIES, THERMAL.key, THERMAL)
-    make_archive(tmp_path / "archive")
-    pack(tmp_path / "archive", tmp_path / "shards", workers=0)
-    dataset = ShardDataset.open(tmp_path / "shards")
+def test_they_are_audited_and_drawn(work):
+    dataset = ShardDataset.open(work / "shards")
     tally, pixels = audit(dataset)
     summary = summarise(dataset, tally, pixels)
     assert not summary.failures
-    assert summary.counts.modalities[THERMAL.key] == 4
-    assert asdict(summary)["bands"][THERMAL.key]
-    assert colour(THERMAL.key) == THERMAL.display.colour
-    decoded = decode(dataset, dataset.keys().index("tile-0"), {THERMAL.key: np.arange(3)})
-    (image,) = paint(THERMAL.key, [tile_picture(decoded, THERMAL.key, 0)])
-    assert image.shape == (8, 8, 3)
-    assert image.min() >= 0 and image.max() <= 1
+    assert summary.counts.modalities == {"landsat": 4, "polsar": 4, "rgbn": 4}
+    assert colour("rgbn") == "#b5651d"
+    decoded = decode(dataset, 0, {"rgbn": np.arange(1)})
+    (image,) = paint("rgbn", [tile_picture(decoded, "rgbn", 0)])
+    assert image.shape == (4 * CELLS, 4 * CELLS, 3)
+    assert image.min() == 0 and image.max() == 1
+    shown = skysense("sensors", work / "shards")
+    assert "polsar (own)" in shown.stdout and "not measured" in shown.stdout, shown.stderr
 
 
-def test_it_is_prepared_from_a_file(tmp_path, monkeypatch):
-    monkeypatch.setitem(MODALITIES, THERMAL.key, THERMAL)
-    image = temperatures(np.random.default_rng(1), 1, 8)[0]
-    image[:, 0, 0] = np.nan
-    with rasterio.open(
-        tmp_path / "a.tif",
-        "w",
-        driver="GTiff",
-        width=8,
-        height=8,
-        count=2,
-        dtype="float32",
-        crs="EPSG:32631",
-        transform=Affine(10.0, 0.0, 5e5, 0.0, -10.0, 5.6e6),
-    ) as raster:
-        raster.write(image)
-    source = {
-        "reader": "geotiff_image",
-        "path": "a.tif",
-        "modality": THERMAL.key,
-        "bands": list(THERMAL.bands),
-        "date": "2019-07-02",
+def settings(work: Path) -> dict:
+    """What a user writes to train on them alone."""
+    modalities: dict = dict.fromkeys(("hr", "ms", "sar"))
+    for name, frames in FRAMES.items():
+        (known,) = [one for one in DEFINITIONS if one["key"] == name]
+        modalities[name] = {
+            "bands": len(known["bands"]),
+            "frames": frames,
+            "pixels_per_cell": PIXELS[name],
+            "merge": [False, False, False],
+            "position_grids": [2, 2],
+        }
+    return {
+        "base": str(TINY),
+        "ep_size": 1,
+        "run_dir": str(work / "run"),
+        "data": {
+            "shards": str(work / "shards"),
+            "frames": {**dict.fromkeys(("hr", "ms", "sar")), **FRAMES},
+        },
+        "model": {"modalities": modalities},
+        "schedule": {"steps": 2},
     }
-    record = {"key": "a", "sources": [source], "licence": "CC0-1.0", "attribution": "a test"}
-    (tmp_path / "manifest.jsonl").write_text(json.dumps(record) + "\n")
-    prepare(tmp_path / "manifest.jsonl", tmp_path / "archive", workers=0, say=lambda line: None)
-    tile = read_tile(tmp_path / "archive", "a")
-    assert tile.modalities == [THERMAL.key]
-    assert not tile.valid[THERMAL.key][0, 0, 0]
-    assert tile.valid[THERMAL.key].sum() == 63
-    valid = tile.valid[THERMAL.key][0]
-    np.testing.assert_array_equal(tile.arrays[THERMAL.key][0][:, valid], image[:, valid])
+
+
+@pytest.fixture(scope="module")
+def trained(work) -> Path:
+    """The run folder of two steps on the three sensors alone, and beside it its export."""
+    config = work / "own.json"
+    config.write_text(json.dumps({"skysense": settings(work)}))
+    _, pixels = audit(ShardDataset.open(work / "shards"))
+    write_statistics(work / "measured.json", pixels)
+    measured = f"skysense.data.sensors={work / 'measured.json'}"
+    done = skysense("pretrain", "--config", config, "--set", measured)
+    assert done.returncode == 0, done.stderr
+    done = skysense("export", work / "run", "--out", work / "weights")
+    assert done.returncode == 0, done.stderr
+    return work / "run"
+
+
+def test_they_are_trained_on(trained):
+    records = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [0, 1]
+    assert all(np.isfinite(record["loss"]) for record in records)
+
+
+def test_a_run_needs_their_statistics(work):
+    path = work / "unmeasured.json"
+    path.write_text(json.dumps({"skysense": settings(work)}))
+    with pytest.raises(ConfigError, match="rgbn: expected its mean and std, which nobody"):
+        load_config(path)
+
+
+def test_weights_are_used_without_dataset_and_definitions(trained, monkeypatch):
+    built_in = {sensor.key: sensor for sensor in SENSORS}
+    monkeypatch.setattr(MODALITIES, "_sensors", built_in)
+    for folder in (trained, trained.with_name("weights")):
+        known = sensors(folder)
+        assert list(known) == ["rgbn", "landsat", "polsar"]
+        tile = np.full((1, 4, 16, 16), 255 * known["rgbn"].mean[1], np.float32)
+        image = torch.from_numpy(normalise(tile, known["rgbn"]))  # T C H W
+        assert image[0, 1].abs().max() < 1e-5
+        model = load(folder, modalities=("rgbn", "polsar"))
+        radar = torch.zeros(1, 4, 4, 4)
+        days = {"rgbn": torch.tensor([180]), "polsar": torch.tensor([10])}
+        maps = model({"rgbn": image, "polsar": radar}, days)
+        assert maps.fused is not None and maps.vectors["rgbn"].isfinite().all()
+    assert list(MODALITIES) == ["hr", "ms", "sar"]

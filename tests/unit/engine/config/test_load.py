@@ -137,7 +137,7 @@ WRONG = [
     (
         'skysense.model.modalities.hsi={"bands":9,"frames":1,"pixels_per_cell":1,"merge":[false,false,false],'
         '"position_grids":[2,2]}',
-        "modalities.hsi: data/tiles/modalities.py has no such sensor",
+        "modalities.hsi: the program has no such sensor, and the dataset, which may describe it",
     ),
     (
         "skysense.data.views.local_cells=6",
