@@ -1,10 +1,14 @@
 """Real raster files -> zarr archive of co-registered tiles.
 
-A run that was stopped or killed goes on when the same command is started again.
+A run that was stopped or killed goes on when the same command is started again. The exit status is
+0 when all tiles are made, and 3 when the archive is there but some tiles were rejected.
 """
 
 import argparse
+import sys
 
+from data.prepare.make import BugError
+from data.prepare.record import from_json
 from data.prepare.run import prepare
 from launch.options import add_workers_option
 from launch.stoppable import stoppable
@@ -13,6 +17,9 @@ EXAMPLES = """\
   skysense prepare --manifest data/samples/manifest.jsonl --out archive
 
 The bundled samples are part of the source checkout, not of the installed package."""
+
+EXIT_BUG = 1  # as Python leaves after an exception
+EXIT_SOME_REJECTED = 3  # 2 is wrong input, and then there is no archive
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prepare the archive, and continue an unfinished one."""
+    reports: list[dict] = []
 
     def work() -> None:
         report = prepare(
@@ -63,9 +71,24 @@ def run(options: argparse.Namespace) -> int:
             restart=options.restart,
             say=lambda line: print(line, flush=True),
         )
-        print(
-            f"{options.out}: {len(report['tiles'])} tiles, {len(report['rejected'])} rejected; "
-            "see report.json in it"
-        )
+        print(f"{options.out}: {_summary(report)}; see report.json in it")
+        reports.append(report)
 
-    return stoppable(work)
+    try:
+        status = stoppable(work)
+    except BugError as bug:
+        print(f"fault: {bug}", file=sys.stderr)
+        return EXIT_BUG
+    if any(report["rejected"] for report in reports):
+        return EXIT_SOME_REJECTED
+    return status
+
+
+def _summary(report: dict) -> str:
+    """``24 tiles, 1 rejected, 2 with doubtful numbers``."""
+    text = f"{len(report['tiles'])} tiles, {len(report['rejected'])} rejected"
+    records = [from_json(fields) for fields in report["tiles"]]
+    doubtful = [record for record in records if record.is_doubtful]
+    if doubtful:
+        text += f", {len(doubtful)} with doubtful numbers"
+    return text

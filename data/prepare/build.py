@@ -1,17 +1,31 @@
 """One manifest entry -> one co-registered tile, and the lines that say what was left out."""
 
+import os
 from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 
-from data.prepare.contract.faults import drop_bad_frames, one_frame_a_day, scrambled_sar
+from data.prepare.contract.blame import blamed_on
+from data.prepare.contract.faults import (
+    drop_bad_frames,
+    one_frame_a_day,
+    poor_frames,
+    scrambled_sar,
+)
+from data.prepare.contract.files import Remote
 from data.prepare.contract.grid import Grid
+from data.prepare.contract.neighbours import join_neighbours
 from data.prepare.contract.placement import tile_grid
-from data.prepare.contract.source import Frames, Labels, files_of
+from data.prepare.contract.source import Frames, Labels, Reader, main_file
+from data.prepare.contract.units import check_units, offset_doubt
 from data.prepare.manifest.entry import Entry
 from data.tiles.check import check_tile
 from data.tiles.modalities import MODALITIES
-from data.tiles.tile import UNLABELLED, Tile
+from data.tiles.tile import LABEL_PIXELS, UNLABELLED, Tile
+
+MOST_NAMED = 5  # dropped frames whose shares a note tells
 
 
 def build_tile(entry: Entry) -> tuple[Tile | None, list[str]]:
@@ -19,11 +33,11 @@ def build_tile(entry: Entry) -> tuple[Tile | None, list[str]]:
 
     Returns:
         The tile, None when nothing usable is left; and one line for every rejected source, series,
-        frame group or tile.
+        frame group or tile, and for numbers that are doubtful.
 
     Raises:
-        InputError: a source that cannot be read, or that contradicts another (no georeference,
-            other pixels).
+        InputError: a source that cannot be read, whose numbers cannot be in the unit that they are
+            taken for, or that contradicts another (no georeference, other pixels).
     """
     notes: list[str] = []
     grid = tile_grid(entry.readers, entry.spot, entry.key)
@@ -31,15 +45,18 @@ def build_tile(entry: Entry) -> tuple[Tile | None, list[str]]:
     labels: list[Labels] = []
     sources = []
     for number, reader in enumerate(entry.readers):
-        items = reader.read(grid)
+        with blamed_on(main_file(reader)):
+            items = reader.read(grid)
         for item in items:
-            sources.append(item.source)
+            sources.append(provenance(reader, item.source, entry.folder))
             if isinstance(item, Frames):
-                series.append(item)
+                frames, doubts = check_units(item, reader)
+                series.append(frames)
+                notes += doubts
             else:
                 labels.append(item)
         if not items:
-            name = files_of(reader)[0].name
+            name = main_file(reader).name
             notes.append(f"sources[{number}] {name}: left out, has nothing over the tile")
     lon, lat = grid.centre
     tile = Tile(
@@ -54,15 +71,31 @@ def build_tile(entry: Entry) -> tuple[Tile | None, list[str]]:
         attribution=entry.attribution,
     )
     for modality in MODALITIES:
-        parts = [by_cell(frames, grid) for frames in series if frames.modality == modality]
+        parts = [frames for frames in series if frames.modality == modality]
         if parts:
-            _add_series(tile, _joined(parts), notes)
+            _add_series(tile, _in_one_series(parts), grid, notes)
     if not tile.modalities:
-        return None, [*notes, "tile rejected: no usable modality left"]
+        reasons = "; ".join(notes) or "the sources hold no images"
+        return None, [*notes, f"tile rejected: no usable modality left ({reasons})"]
     if labels:
         tile.arrays["labels"] = draw_labels(labels, grid)
     check_tile(tile)
     return tile, notes
+
+
+def provenance(reader: Reader, source: str, folder: Path) -> str:
+    """What a tile records of a source: the place of its file from the manifest's folder.
+
+    Files of other folders have the same name. An address stays whole, without its query.
+    """
+    file = main_file(reader)
+    if isinstance(file, Remote):
+        parent = file.partition("?")[0].rpartition("/")[0]
+    else:
+        parent = Path(os.path.relpath(file.parent, folder)).as_posix()
+    if parent == ".":
+        return source
+    return f"{parent}/{source}"
 
 
 def by_cell(frames: Frames, grid: Grid) -> Frames:
@@ -80,9 +113,11 @@ def draw_labels(labels: list[Labels], grid: Grid) -> np.ndarray:
 
     A later source lies over an earlier one where it has a label.
     """
-    raster = labels[0].draw(grid)
-    for layer in labels[1:]:
-        drawn = layer.draw(grid)
+    side = grid.cells * LABEL_PIXELS
+    raster = np.full((side, side), UNLABELLED, np.uint8)
+    for layer in labels:
+        with blamed_on(layer.source):
+            drawn = layer.draw(grid)
         raster = np.where(drawn == UNLABELLED, raster, drawn)
     return raster
 
@@ -95,34 +130,46 @@ def crs_name(grid: Grid) -> str:
     return grid.crs.to_wkt()
 
 
-def _joined(parts: list[Frames]) -> Frames:
+def _in_one_series(parts: list[Frames]) -> Frames:
     """Several series of one sensor, all on the grid, as one."""
     dates = []
+    times: list[datetime] = []
     for part in parts:
         dates += part.dates
+        times += part.times or []
     return replace(
         parts[0],
         array=np.concatenate([part.array for part in parts]),
         valid=np.concatenate([part.valid for part in parts]),
         dates=dates,
+        times=times if len(times) == len(dates) else None,  # else one source knows just its days
     )
 
 
-def _add_series(tile: Tile, frames: Frames, notes: list[str]) -> None:
+def _add_series(tile: Tile, frames: Frames, grid: Grid, notes: list[str]) -> None:
     """Apply the fault rules and put what is left into the tile; add a line for what is not."""
     modality = frames.modality
+    frames, joined = join_neighbours(frames)
+    if joined:
+        notes.append(f"{modality}: {joined} frames joined to others that cover another part")
     if modality == "sar":
         fault = scrambled_sar(frames)
         if fault:
             notes.append(f"{modality}: {fault}")
             return
+    doubt = offset_doubt(frames)
+    if doubt:
+        notes.append(doubt)
     total = len(frames.dates)
+    by_pixel = frames
+    frames = by_cell(frames, grid)
+    shares = _shares_of_poor(frames, by_pixel)
     frames, poor = drop_bad_frames(frames)
     frames, repeated = one_frame_a_day(frames)
     if poor or repeated:
         notes.append(
             f"{modality}: {len(frames.dates)} of {total} frames kept; dropped {poor} with less "
-            f"than half valid pixels, {repeated} on a day that has a better one"
+            f"than half valid cells{shares}, {repeated} on a day that has a better one"
         )
     if not frames.dates:
         notes.append(f"{modality}: series dropped: no frame left")
@@ -134,6 +181,27 @@ def _add_series(tile: Tile, frames: Frames, notes: list[str]) -> None:
     tile.arrays[modality] = array
     tile.valid[modality] = frames.valid
     tile.dates[modality] = frames.dates
+
+
+def _shares_of_poor(frames: Frames, by_pixel: Frames) -> str:
+    """`` (2020-05-01: 12 %, 2020-06-02: 0 %)``, the valid shares of frames that will be dropped.
+
+    Args:
+        frames: the frames with the masks of their cells.
+        by_pixel: the same with the masks of their pixels. Where a cell has many, one that is
+            missing costs the cell, and both shares are told.
+    """
+    lines = []
+    for i in poor_frames(frames):
+        line = f"{frames.dates[i]}: {frames.valid[i].mean():.0%}"
+        if frames.valid.shape != by_pixel.valid.shape:
+            line += f" of the cells, {by_pixel.valid[i].mean():.1%} of the pixels"
+        lines.append(line)
+    if not lines:
+        return ""
+    if len(lines) > MOST_NAMED:
+        lines[MOST_NAMED:] = [f"and {len(lines) - MOST_NAMED} more"]
+    return f" ({', '.join(lines)})"
 
 
 def _fullest_frame(frames: Frames, notes: list[str]) -> Frames:

@@ -1,11 +1,14 @@
 """The work of one worker: a tile read, co-registered and stored."""
 
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
 from data.errors import InputError
 from data.prepare.build import build_tile
+from data.prepare.contract.blame import blamed_on, is_of_library, words_of
 from data.prepare.contract.files import files_kept_open
+from data.prepare.contract.source import main_file
 from data.prepare.manifest.entry import Entry
 from data.prepare.record import MadeTile, RejectedTile, TileRecord, record_of
 from data.tiles.archive import check_archive, discard_tile, is_intact, write_tile
@@ -20,10 +23,31 @@ class Task:
     doubtful: MadeTile | None = None
 
 
-def make_tile(archive: Path, task: Task) -> TileRecord:
+@dataclass(frozen=True)
+class Bug:
+    """A fault of this program, met while a tile was made. It travels as text between processes."""
+
+    key: str
+    error: str
+    traceback: str
+
+    def __str__(self) -> str:
+        line = " ".join(self.error.split())
+        return (
+            f"tile {self.key!r}: {line}; this is a fault of the program and of no file, please "
+            f"report it\n{self.traceback}"
+        )
+
+
+class BugError(RuntimeError):
+    """A ``Bug`` ended the run; the first line of the message names the tile."""
+
+
+def make_tile(archive: Path, task: Task) -> TileRecord | Bug:
     """Read, co-register and store one tile.
 
-    A tile of an earlier run stays if it is what its record says.
+    A tile of an earlier run stays if it is what its record says. Whatever a library raises over the
+    tile's files rejects the tile.
 
     Raises:
         InputError: the archive cannot be written.
@@ -36,10 +60,15 @@ def make_tile(archive: Path, task: Task) -> TileRecord:
     try:
         with files_kept_open():
             for reader in entry.readers:
-                reader.check()
+                with blamed_on(main_file(reader)):
+                    reader.check()
             tile, notes = build_tile(entry)
     except InputError as error:
         return RejectedTile(entry.key, [f"tile rejected: {error}"])
+    except Exception as error:
+        if is_of_library(error):  # such as a file that cannot be closed
+            return RejectedTile(entry.key, [f"tile rejected: {words_of(error)}"])
+        return Bug(entry.key, f"{type(error).__name__}: {error}", traceback.format_exc())
     if tile is None:
         return RejectedTile(entry.key, notes)
     try:

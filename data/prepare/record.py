@@ -1,7 +1,9 @@
 """What a preparation run records of each tile: a line of its journal, an item of its report."""
 
 from dataclasses import asdict, dataclass
+from typing import ClassVar
 
+from data.prepare.contract.units import DOUBT
 from data.tiles.tile import UNLABELLED, Tile
 
 
@@ -20,6 +22,11 @@ class MadeTile:
     digest: str  # of the content, see archive.tile_digest
     notes: list[str]  # what was left out of it
 
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether its numbers may be in another unit than they are taken for."""
+        return any(note.startswith(DOUBT) for note in self.notes)
+
     def __str__(self) -> str:
         frames = ", ".join(f"{name} {count}" for name, count in self.frames.items())
         labelled = "no labels"
@@ -34,6 +41,7 @@ class RejectedTile:
 
     key: str
     notes: list[str]  # what was left out of it; the last line says why it was rejected
+    is_doubtful: ClassVar[bool] = False
 
     def __str__(self) -> str:
         return f"{self.key}: rejected"

@@ -20,7 +20,7 @@ from data.hashing import content_hash
 from data.jobs.journal import CLAIMED, Journal, hold
 from data.jobs.pool import Died, cores, in_processes
 from data.jobs.progress import Progress
-from data.prepare.make import Task, make_tile
+from data.prepare.make import Bug, BugError, Task, make_tile
 from data.prepare.manifest.entry import Entry
 from data.prepare.manifest.read import read_manifest
 from data.prepare.record import MadeTile, RejectedTile, TileRecord, from_json, to_json
@@ -78,6 +78,7 @@ def prepare(
     Raises:
         InputError: the manifest, the sensors or ``out`` are wrong, an unfinished run of others is
             there, or more than ``max_rejected`` tiles or all are rejected.
+        BugError: this program failed at a tile.
     """
     out = Path(out)
     staging = _beside(out, ".partial")
@@ -260,6 +261,7 @@ class _Run:
 
         Raises:
             InputError: too many tiles are rejected, or the archive cannot be written.
+            BugError: this program failed at a tile, whatever its files are.
         """
         progress = Progress(
             len(self._records) + len(tasks), done=len(self._records), unit="tiles", say=self._say
@@ -279,11 +281,14 @@ class _Run:
                 if isinstance(result, Died):
                     discard_tile(self._staging, key)
                     result = _died(key, result)
+                if isinstance(result, Bug):
+                    raise BugError(str(result))
                 self._journal.append(to_json(result))
                 self._records[key] = result
                 is_rejected = isinstance(result, RejectedTile)
                 notes = [f"  {key}: {note}" for note in result.notes]
-                progress.step(str(result), notes, urgent=is_rejected)
+                urgent = is_rejected or result.is_doubtful
+                progress.step(str(result), notes, urgent=urgent)
                 if is_rejected:
                     self._rejected.append(key)
                     self._check_limit()

@@ -57,10 +57,16 @@ def scrambled_sar(frames: Frames) -> str | None:
     return None
 
 
+def poor_frames(frames: Frames) -> list[int]:
+    """The positions of the frames of which less than half is valid."""
+    return np.flatnonzero(frames.valid.mean(axis=(1, 2)) < MIN_VALID).tolist()
+
+
 def drop_bad_frames(frames: Frames) -> tuple[Frames, int]:
     """Drop the frames of which less than half is valid; returns the rest and how many went."""
-    good = np.flatnonzero(frames.valid.mean(axis=(1, 2)) >= MIN_VALID)
-    return frames.keep(good), len(frames.dates) - len(good)
+    poor = set(poor_frames(frames))
+    good = [i for i in range(len(frames.dates)) if i not in poor]
+    return frames.keep(good), len(poor)
 
 
 def one_frame_a_day(frames: Frames) -> tuple[Frames, int]:

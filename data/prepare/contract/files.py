@@ -1,7 +1,5 @@
 """How the files of a source are opened, and which of them are refused."""
 
-import lzma
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -13,26 +11,13 @@ import rasterio
 import zarr
 from affine import Affine
 from rasterio.crs import CRS
-from rasterio.errors import CRSError, RasterioError
 
 from data.errors import InputError
+from data.prepare.contract.blame import is_of_library, words_of
 from data.prepare.contract.formats import other_format
 
-# What the libraries raise over a file that is damaged or of another kind.
-READING_ERRORS = (
-    RasterioError,
-    CRSError,
-    OSError,
-    OverflowError,
-    LookupError,
-    ValueError,
-    TypeError,
-    RuntimeError,
-    ImportError,  # a codec that is not installed
-    EOFError,
-    lzma.LZMAError,
-    zlib.error,
-)
+# Of these our own code alone can be the reason, even while it handles what a library has given.
+BUGS = (AssertionError, AttributeError, NameError, NotImplementedError)
 
 
 class Remote(str):
@@ -40,8 +25,8 @@ class Remote(str):
 
     @property
     def name(self) -> str:
-        """The last part, as of a Path."""
-        return PurePosixPath(self).name
+        """The last part, as of a Path, without a query: a signed address ends with a secret."""
+        return PurePosixPath(self.partition("?")[0]).name
 
 
 File = Path | Remote
@@ -165,34 +150,26 @@ def need_dataset(file: h5py.File, name: str) -> h5py.Dataset:
 def reading(path: File, kind: str) -> Iterator[None]:
     """Turn what a library raises over the file at ``path`` into an InputError.
 
-    Only calls into the library belong inside, or faults of our own would be blamed on the file.
+    Calls into the library belong inside, and the code that makes sense of what they give. Its
+    errors are the file's too, except those of ``BUGS``.
 
     Args:
         path: the file that is read.
         kind: what was expected of it, with its article: "a raster file".
 
     Raises:
-        InputError: the library raised one of ``READING_ERRORS``.
+        InputError: the file is damaged or of another kind.
     """
     try:
         yield
     except InputError:
         raise
-    except READING_ERRORS as error:
+    except Exception as error:
+        if isinstance(error, BUGS) and not is_of_library(error):
+            raise
         raise InputError(
-            f"{path}: expected {kind}, found a damaged or other file ({_reason(error)})"
+            f"{path}: expected {kind}, found a damaged or other file ({words_of(error)})"
         ) from error
-
-
-def _reason(error: Exception) -> str:
-    """What a library says, on one line. rasterio hides the reason of GDAL in the cause."""
-    source: BaseException = error
-    if error.__cause__ is not None:
-        source = error.__cause__
-    message = " ".join(str(source).split())
-    if not message:
-        return type(error).__name__
-    return message
 
 
 def need_file(path: File) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.errors import InputError
+from data.prepare.contract.blame import blamed_on
 from data.prepare.contract.files import File
 from data.prepare.contract.grid import (
     MOST_CELLS,
@@ -14,7 +15,7 @@ from data.prepare.contract.grid import (
     grid_of_pixels,
 )
 from data.prepare.contract.projection import is_on_earth
-from data.prepare.contract.source import Place, Reader, files_of
+from data.prepare.contract.source import Place, Reader, main_file
 from data.prepare.contract.spot import Footprint, Spot
 from data.tiles.modalities import MODALITIES
 
@@ -73,10 +74,11 @@ def _images(readers: tuple[Reader, ...], key: str) -> list[_Image]:
     """
     images = []
     for reader in readers:
-        place = reader.place()
+        file = main_file(reader)
+        with blamed_on(file):
+            place = reader.place()
         if place is None or place.modality is None:
             continue
-        file = files_of(reader)[0]
         left, bottom, right, top = place.georeference.bounds(place.shape)
         x = np.array([left, right, left, right])
         y = np.array([bottom, bottom, top, top])

@@ -44,17 +44,22 @@ class Frames:
     array: np.ndarray  # (T, C, h, h), bands in registry order, in the units of the archive
     valid: np.ndarray  # (T, h, h) bool
     dates: list[str]  # ISO day of each frame
-    source: str  # where it came from, for the record
+    source: str  # the file that it came from, for the record; build adds its folder
+    times: list[datetime] | None = None  # of each frame, UTC without a zone; None: not known
 
     def keep(self, frames: Sequence[int] | np.ndarray) -> "Frames":
         """The frames of these positions, in the given order."""
         positions = [int(frame) for frame in frames]
+        times = None
+        if self.times is not None:
+            times = [self.times[position] for position in positions]
         return Frames(
             modality=self.modality,
             array=self.array[positions],
             valid=self.valid[positions],
             dates=[self.dates[position] for position in positions],
             source=self.source,
+            times=times,
         )
 
     def in_time_order(self, times: Sequence[str]) -> "Frames":
@@ -117,6 +122,19 @@ def files_of(reader: Reader) -> list[File]:
             candidates = [value]
         files += [candidate for candidate in candidates if isinstance(candidate, File)]
     return files
+
+
+def main_file(reader: Reader) -> File:
+    """The file that stands for a reader: its ``path``, or the first of its many."""
+    for name in ("path", "files", "paths"):
+        value = getattr(reader, name, None)
+        if isinstance(value, dict):
+            value = tuple(value.values())
+        if isinstance(value, tuple) and value:
+            value = value[0]
+        if isinstance(value, File):
+            return value
+    return files_of(reader)[0]
 
 
 def modality_faults(modality: str) -> list[str]:

@@ -1,6 +1,7 @@
 """A tile to be made: as a manifest describes it, and as it is understood."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from data.prepare.contract.source import Reader
 from data.prepare.contract.spot import Spot
@@ -24,3 +25,5 @@ class Entry:
     licence: str
     attribution: str
     spot: Spot | None = None  # None: the sources say where it lies
+    # Of the manifest: what a tile records of its files is relative to it.
+    folder: Path = field(default=Path(), compare=False)

@@ -220,6 +220,7 @@ def entry_of(record: Record, folder: Path, mistakes: Mistakes) -> Entry | None:
         licence=tile.licence,
         attribution=tile.attribution,
         spot=spot,
+        folder=folder,
     )
 
 

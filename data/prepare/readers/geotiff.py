@@ -204,7 +204,8 @@ class GeoTiffBands(_Acquisition):
             if pixels is None:
                 return []
             layers.append(pixels.layer(MODALITIES[self.modality], path))
-        return self._frames(layers, grid, f"{len(self.files)} files of {self._first_file.name}")
+        name = f"{self._first_file.name} and {len(self.files) - 1} more"
+        return self._frames(layers, grid, name)
 
     @contextmanager
     def _opened(

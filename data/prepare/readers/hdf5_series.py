@@ -6,6 +6,7 @@ tile must give.
 
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import h5py
@@ -123,6 +124,7 @@ class Hdf5Series:
             valid=valid,
             dates=[time[:10] for time in times],
             source=self.path.name,
+            times=[datetime.strptime(time, "%Y-%m-%dT%H%M%S") for time in times],
         )
         return frames.in_time_order(times)
 

@@ -120,7 +120,7 @@ class WebTiles:
             return []
         sensor = MODALITIES["hr"]
         array, valid = join_layers([self._mosaic(window)], sensor, grid)
-        source = f"{len(self.paths)} web tiles from {self.paths[0].name}"
+        source = f"{self.paths[0].name} and {len(self.paths) - 1} more web tiles"
         frames = Frames(
             modality="hr",
             array=array,

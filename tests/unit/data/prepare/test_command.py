@@ -194,7 +194,7 @@ def test_a_damaged_file_costs_its_tile_alone(tmp_path):
         LINE,
         {**source(path="gone.tif"), "key": "c"},
     )
-    assert done.returncode == 0 and done.stderr == "" and tile_keys(tmp_path / "out") == ["a"]
+    assert done.returncode == 3 and done.stderr == "" and tile_keys(tmp_path / "out") == ["a"]
     assert (
         "b: tile rejected: " in done.stdout
         and "torn.tif" in done.stdout
@@ -223,7 +223,7 @@ def test_too_many_rejections_stop_it_and_corrected_sources_continue_it(tmp_path)
         done.returncode == 2 and "rejected, --max_rejected" in done.stderr
     )  # they were not tried again
     done = command(tmp_path, *lines, extra=[*limit, "--retry_rejected"])
-    assert done.returncode == 0 and "0 of 4 tiles are done, 1 will be looked at" in done.stdout
+    assert done.returncode == 3 and "0 of 4 tiles are done, 1 will be looked at" in done.stdout
     assert tile_keys(tmp_path / "out") == list("acd")
     report = json.loads((tmp_path / "out/report.json").read_text())
     assert [record["key"] for record in report["rejected"]] == ["b"]

@@ -1,0 +1,88 @@
+"""Frames that cover different parts of a tile, joined to one before anything is judged.
+
+An acquisition comes in several files where a tile lies on their border: the tiles of a product
+grid, the parts of a split datatake, the slices of a pass, the sheets of an aerial survey.
+"""
+
+from datetime import datetime, timedelta
+
+import numpy as np
+
+from data.prepare.contract.source import Frames
+from data.tiles.modalities import DECIBEL, IMAGE, MODALITIES
+
+# A satellite is over a tile for less than a minute; the parts of one datatake may bear its start.
+ONE_PASS = timedelta(minutes=15)
+# dB. Cuts of one acquisition are equal up to resampling. Other passes have another speckle: two
+# looks of 10 m pixels differ by about 2 dB in the median.
+SAME_SPECKLE = 1.0
+
+
+def join_neighbours(frames: Frames) -> tuple[Frames, int]:
+    """Fill the gaps of a frame with the other frames of its day, or of its year for an image.
+
+    Of the frames of a day the one with the most valid pixels comes first, the first of the manifest
+    among equals. Where it is valid it stays as it is; where it is not, the next one that is valid
+    fills it. SAR frames are joined only if they are of one pass: two orbits look at the ground from
+    two sides, and their pixels must not lie in one frame.
+
+    Args:
+        frames: of one sensor, from all sources of a tile.
+
+    Returns:
+        The series, where a joined frame stands once and bears the date of its first frame; and how
+        many frames went into others. What ``frames`` holds is changed.
+    """
+    into_others: set[int] = set()
+    for group in _groups(frames):
+        left = sorted(group, key=lambda i: -int(frames.valid[i].sum()))
+        while len(left) > 1:
+            first, *others = left
+            used = _fill(frames, first, others)
+            into_others |= used
+            left = [other for other in others if other not in used]
+    keep = [i for i in range(len(frames.dates)) if i not in into_others]
+    return frames.keep(keep), len(into_others)
+
+
+def _groups(frames: Frames) -> list[list[int]]:
+    """The positions of frames that may belong together, for each day or year."""
+    length = len("2020-05-01")
+    if frames.modality == IMAGE:
+        length = len("2020")
+    groups: dict[str, list[int]] = {}
+    for i, day in enumerate(frames.dates):
+        groups.setdefault(day[:length], []).append(i)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _fill(frames: Frames, first: int, others: list[int]) -> set[int]:
+    """Fill the gaps of a frame in place; returns the frames whose pixels were used."""
+    used = set()
+    for other in others:
+        gap = ~frames.valid[first] & frames.valid[other]  # h h
+        if not gap.any() or not _belong_together(frames, first, other):
+            continue
+        frames.array[first][:, gap] = frames.array[other][:, gap]
+        frames.valid[first] |= gap
+        used.add(other)
+    return used
+
+
+def _belong_together(frames: Frames, first: int, other: int) -> bool:
+    """Whether two frames of a day may lie in one frame. Two optical ones always may."""
+    if MODALITIES[frames.modality].unit != DECIBEL:
+        return True
+    if frames.times is not None:
+        return abs(_time(frames, first) - _time(frames, other)) <= ONE_PASS
+    shared = frames.valid[first] & frames.valid[other]
+    if not shared.any():
+        return True  # two orbits would overlap: only the slices of a pass end at one line
+    difference = frames.array[first][:, shared] - frames.array[other][:, shared]
+    return bool(np.median(np.abs(difference)) <= SAME_SPECKLE)
+
+
+def _time(frames: Frames, position: int) -> datetime:
+    """The time of a frame whose series has times."""
+    assert frames.times is not None
+    return frames.times[position]

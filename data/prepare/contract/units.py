@@ -1,0 +1,289 @@
+"""Whether the numbers of a source can be in the unit that its tile takes them for.
+
+A file seldom says its unit, and wrong units are numbers like any others. So the frames of a source
+are held against what the Earth shows: a frame that no place can give is dropped, a source that is
+mostly of such frames is refused, and one that is merely unusual is told. Statistics are percentiles
+over valid pixels, which a few bright roofs, ships or dead pixels do not move.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.errors import InputError
+from data.prepare.contract.source import Frames, Reader, main_file
+from data.tiles.modalities import BYTE, DECIBEL, MODALITIES, REFLECTANCE
+
+DOUBT = "doubtful numbers: "  # begins a note of numbers that are possible, but unusual
+
+MOST_PIXELS = 4096  # of a frame, evenly spread: enough for a percentile
+LEAST_PIXELS = 16  # fewer say nothing of a frame
+
+# dB. The brightest tiles, city centres, have a median of about 0 in VV; the noise of the instrument
+# is near -25 to -30, and calm water lies a little below it.
+BRIGHTEST_BACKSCATTER = 15.0
+UNUSUALLY_BRIGHT = 8.0
+UNUSUALLY_DARK = -40.0
+DARKEST_BACKSCATTER = -60.0
+# Speckle alone spreads the numbers of a surface by more than 10 dB, so that no tile is without
+# negative ones. Linear power, amplitude and digital numbers are never negative.
+LEAST_POWER = 2.0  # the median of linear power is below
+LEAST_DIGITAL = 40.0  # that of digital numbers above, dB without their sign between
+TIMES_HUNDRED = -500.0  # dB x 100 lie below, dB x 10 above
+
+# Reflectance x 1e4. Fresh snow and thick clouds reach about 1.0, rarely 1.4 under a low sun.
+BRIGHTEST_SURFACE = 16_000
+UNUSUAL_SURFACE = 12_000
+PERCENT = 100  # no tile on land is below 1 % in all bands; calm water can be
+UNIT_INTERVAL = 2  # reflectance from 0 to 1 that is taken for reflectance x 1e4, rounded
+# Landsat Collection 2 stores reflectance 0 as 7273.
+LANDSAT_ZERO = 7000
+# Sentinel-2 since baseline 04.00 stores reflectance 0 as 1000. Then no band has a pixel below, up
+# to noise, and the dark bands come near it: shadow, water and vegetation are somewhere in a tile. A
+# bright desert has no pixel below in any band either, but then just one or two come near.
+OFFSET = 1000
+OFFSET_NOISE = 50
+NEAR_OFFSET = 1700
+BANDS_NEAR_OFFSET = 3
+PIXELS_OF_OFFSET = 100  # fewer may all be haze
+
+# Bytes.
+SATURATED = 255
+UNUSUALLY_DIM = 25
+
+MOSTLY = 0.5  # share of a source's frames
+
+
+@dataclass(frozen=True)
+class _Statistics:
+    """Of one frame: percentiles of its valid pixels."""
+
+    bands: tuple[str, ...]
+    low: np.ndarray  # (C,) the 1st percentile
+    middle: np.ndarray  # (C,) the median
+    high: np.ndarray  # (C,) the 99th
+    lowest: float  # the 5th percentile of all bands together
+    pixels: int
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether every band is one number: no picture, so it says little of its unit."""
+        return not (self.high > self.low).any()
+
+    def __str__(self) -> str:
+        medians = [f"{name} {value:.4g}" for name, value in zip(self.bands, self.middle)]
+        return f"medians {', '.join(medians)}"
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """What is wrong with a frame's numbers."""
+
+    is_impossible: bool
+    likely: str  # what the numbers likely are
+    remedy: str  # the keys of the manifest that say so
+
+
+def check_units(frames: Frames, reader: Reader) -> tuple[Frames, list[str]]:
+    """Hold the numbers of a source against its sensor's unit.
+
+    Args:
+        frames: what ``reader`` has read, on the tile's grid.
+        reader: the source; its keys are named if it has any.
+
+    Returns:
+        The frames without those whose numbers are impossible, and a line for what was dropped or is
+        unusual.
+
+    Raises:
+        InputError: the numbers of at least half of the frames are impossible.
+    """
+    sensor = MODALITIES[frames.modality]
+    judge = JUDGES.get(sensor.unit)
+    statistics = _statistics(frames)
+    if judge is None or not statistics:
+        return frames, []
+    units = getattr(reader, "units", "db")
+    findings = {i: judge(numbers, units) for i, numbers in statistics.items()}
+    impossible = [i for i, finding in findings.items() if finding and finding.is_impossible]
+    unusual = [i for i, finding in findings.items() if finding and not finding.is_impossible]
+    notes = []
+    if impossible:
+        i = impossible[0]
+        line = _line(frames, i, statistics[i], finding=findings[i], reader=reader)
+        if len(impossible) >= MOSTLY * len(statistics):
+            raise InputError(f"{main_file(reader)}: {line}")
+        notes.append(f"{line}; {len(impossible)} of {len(frames.dates)} frames dropped")
+    if unusual and len(unusual) >= MOSTLY * len(statistics):
+        i = unusual[0]
+        line = _line(frames, i, statistics[i], finding=findings[i], reader=reader)
+        notes.append(f"{DOUBT}{main_file(reader).name}: {line}")
+    good = [i for i in range(len(frames.dates)) if i not in impossible]
+    return frames.keep(good), notes
+
+
+def offset_doubt(frames: Frames) -> str | None:
+    """A line if the reflectances of a whole series look as if 1000 had been added, else None.
+
+    One hazy frame looks the same, so this is told and not refused, and all frames of the tile are
+    asked together.
+    """
+    if MODALITIES[frames.modality].unit != REFLECTANCE:
+        return None
+    statistics = _statistics(frames)
+    raised = [i for i, numbers in statistics.items() if _is_raised(numbers)]
+    pixels = sum(statistics[i].pixels for i in raised)
+    if pixels < PIXELS_OF_OFFSET or len(raised) < MOSTLY * len(statistics):
+        return None
+    i = raised[0]
+    return (
+        f"{DOUBT}{frames.modality}: no band has a pixel below {OFFSET - OFFSET_NOISE} in "
+        f"{len(raised)} of {len(frames.dates)} frames ({frames.dates[i]}: {statistics[i]}); if "
+        f"{OFFSET} was added to reflectance x 10,000, as Sentinel-2 does since baseline 04.00, "
+        "give 'scale': 0.0001, 'offset': -0.1"
+    )
+
+
+def _line(
+    frames: Frames,
+    position: int,
+    numbers: _Statistics,
+    *,
+    finding: _Finding | None,
+    reader: Reader,
+) -> str:
+    """What is wrong with a frame, and what to do."""
+    assert finding is not None
+    verb = "are hardly"
+    if finding.is_impossible:
+        verb = "cannot be"
+    unit = MODALITIES[frames.modality].unit
+    remedy = "correct the file"
+    if hasattr(reader, "scale"):
+        remedy = finding.remedy
+    return (
+        f"the numbers of {frames.modality} of {frames.dates[position]} {verb} {unit} ({numbers}); "
+        f"likely {finding.likely}: {remedy}"
+    )
+
+
+def _statistics(frames: Frames) -> dict[int, _Statistics]:
+    """The statistics of each frame that has enough valid pixels, by its position."""
+    step = max(1, int(np.ceil(frames.valid.shape[-1] / np.sqrt(MOST_PIXELS))))
+    bands = MODALITIES[frames.modality].bands
+    statistics = {}
+    for i, valid in enumerate(frames.valid):
+        chosen = valid[::step, ::step]
+        pixels = frames.array[i][:, ::step, ::step][:, chosen]  # C N
+        count = pixels.shape[1]
+        if count < LEAST_PIXELS:
+            continue
+        low, middle, high = np.percentile(pixels, (1, 50, 99), axis=1)  # C each
+        lowest = float(np.percentile(pixels, 5))
+        statistics[i] = _Statistics(bands, low, middle, high, lowest, count)
+    return statistics
+
+
+def _judge_backscatter(numbers: _Statistics, units: str) -> _Finding | None:
+    """Judge decibels, into which ``units`` were converted."""
+    brightest = numbers.middle.max()
+    darkest = numbers.middle.min()
+    if not numbers.high.any() and not numbers.low.any():
+        return _EMPTY
+    if units != "db" and brightest > BRIGHTEST_BACKSCATTER:
+        return _Finding(
+            True,
+            "numbers that are not calibrated",
+            "calibrate them to sigma or gamma nought, or say what they are with 'units' and "
+            "'scale'",
+        )
+    if numbers.lowest >= 0 or brightest > BRIGHTEST_BACKSCATTER:
+        return _positive(brightest)
+    if darkest < DARKEST_BACKSCATTER:
+        factor = 10
+        if darkest < TIMES_HUNDRED:
+            factor = 100
+        return _Finding(
+            True,
+            f"dB x {factor}",
+            f"give 'scale': {1 / factor:g} (with 'units': 'db')",
+        )
+    if brightest > UNUSUALLY_BRIGHT or darkest < UNUSUALLY_DARK:
+        return _Finding(False, "another unit or calibration", "check 'units' and 'scale'")
+    return None
+
+
+def _positive(brightest: float) -> _Finding:
+    """What numbers are that are never negative."""
+    if brightest < LEAST_POWER:
+        return _Finding(
+            True,
+            "linear power or amplitude",
+            "give 'units': 'power' or 'amplitude' ('scale' if they are scaled)",
+        )
+    if brightest < LEAST_DIGITAL:
+        return _Finding(
+            True,
+            "dB that have lost their minus sign",
+            "correct the file, or say what they are with 'units' and 'scale'",
+        )
+    return _Finding(
+        True,
+        "digital numbers, which are not calibrated",
+        "calibrate them to sigma or gamma nought, or say what they are with 'units' and 'scale'",
+    )
+
+
+def _judge_reflectance(numbers: _Statistics, units: str) -> _Finding | None:
+    """Judge reflectance x 1e4; whether 1000 was added is for ``offset_doubt``."""
+    brightest = numbers.middle.max()
+    if numbers.high.max() <= UNIT_INTERVAL:
+        return _Finding(True, "reflectance from 0 to 1", "give 'scale': 1")
+    if numbers.high.max() <= PERCENT:
+        # Water is darkest in the long waves, which come last; land is brighter there.
+        is_land = int(numbers.middle.argmax()) >= len(numbers.middle) / 2
+        return _Finding(is_land, "reflectance in percent", "give 'scale': 0.01")
+    is_lifted = numbers.low.min() > LANDSAT_ZERO
+    if brightest > UNUSUAL_SURFACE or is_lifted:
+        likely = "reflectance x 100,000"
+        remedy = "give 'scale': 0.00001"
+        if is_lifted:
+            likely = "reflectance as Landsat Collection 2 stores it"
+            remedy = "give 'scale': 0.0000275, 'offset': -0.2"
+        return _Finding(bool(brightest > BRIGHTEST_SURFACE), likely, remedy)
+    return None
+
+
+def _is_raised(numbers: _Statistics) -> bool:
+    """Whether a frame looks as if ``OFFSET`` had been added to all bands."""
+    near = int((numbers.low < NEAR_OFFSET).sum())
+    above = numbers.low.min() >= OFFSET - OFFSET_NOISE
+    return bool(above and near >= BANDS_NEAR_OFFSET and not numbers.is_flat)
+
+
+def _judge_bytes(numbers: _Statistics, units: str) -> _Finding | None:
+    """Judge a picture of 8 bits."""
+    if numbers.high.max() == 0:
+        return _EMPTY
+    if numbers.high.max() <= 1 and not numbers.is_flat:
+        return _Finding(True, "numbers from 0 to 1", "give 'scale': 255")
+    if numbers.middle.min() >= SATURATED:
+        return _Finding(
+            True,
+            "numbers of more than 8 bits that were cut off, or white where nothing was observed",
+            "give 'scale' (11 bits: 0.125, 16 bits: 0.0039), or 'nodata': 255",
+        )
+    if numbers.high.max() < UNUSUALLY_DIM:
+        return _Finding(False, "too small a scale", "check 'scale'")
+    return None
+
+
+_EMPTY = _Finding(
+    True, "no observation", "name their number with 'nodata': 0, and check 'units' and 'scale'"
+)
+JUDGES: dict[str, Callable[[_Statistics, str], _Finding | None]] = {
+    BYTE: _judge_bytes,
+    DECIBEL: _judge_backscatter,
+    REFLECTANCE: _judge_reflectance,
+}
