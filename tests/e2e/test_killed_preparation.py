@@ -24,6 +24,7 @@ from tests.e2e.kills import (
 )
 
 TILES, KILLS = 200, 20
+SOME_REJECTED = 3  # exit status
 BROKEN = {
     7: "not a picture",
     31: "cut short",
@@ -95,7 +96,7 @@ def published(out):
 def peaceful(manifest, tmp_path_factory):
     """What an undisturbed run with one worker makes."""
     out = tmp_path_factory.mktemp("peaceful") / "archive"
-    finish(start(*command(manifest, out, "--workers", 1)))
+    finish(start(*command(manifest, out, "--workers", 1)), SOME_REJECTED)
     report = json.loads((out / "report.json").read_text())
     assert [record["key"] for record in report["tiles"]] == [
         f"t-{i}" for i in range(TILES) if i not in BROKEN
@@ -112,7 +113,7 @@ def test_twenty_kills_and_some_at_the_end_change_nothing(manifest, peaceful, tmp
     last = (f"[{TILES}/{TILES}]", f"{TILES} of {TILES} tiles are done")
     assert kill_at_the_end(line, 5, 2, last, out.exists)
     if not out.exists() or len(os.listdir(tmp_path)) > 1:  # else a kill came just after the end
-        finish(start(*line))
+        finish(start(*line), SOME_REJECTED)
     assert tree(out) == peaceful
     assert [path.name for path in tmp_path.iterdir()] == ["archive"]
 
@@ -121,7 +122,7 @@ def test_dead_workers_cost_nothing(manifest, peaceful, tmp_path):
     out = tmp_path / "archive"
     process = start(*command(manifest, out, "--workers", 2))
     kill_workers(process, lambda: published(out), (5, 55, 105))
-    finish(process)
+    finish(process, SOME_REJECTED)
     assert tree(out) == peaceful
 
 
@@ -155,7 +156,7 @@ def test_a_tile_that_kills_its_process_twice_is_rejected(manifest, tmp_path):
     )  # the second try has cleared what the first one left
     wait_for(half.exists, process)
     os.kill(children(process)[0], signal.SIGKILL)
-    stdout, stderr = finish(process)
+    stdout, stderr = finish(process, SOME_REJECTED)
     assert (
         "big: tile rejected: two processes that made it were ended by SIGKILL" in stdout
         and stderr == ""
@@ -183,7 +184,7 @@ def test_a_worker_that_outlives_its_main_process_holds_off_the_next_run(
     assert len(stderr.splitlines()) == 1 and "is at work here" in stderr
     os.kill(workers[0], signal.SIGCONT)
     process.communicate(timeout=60)  # its pipes end when the workers do
-    finish(start(*line))
+    finish(start(*line), SOME_REJECTED)
     assert tree(out) == peaceful
 
 
@@ -201,7 +202,7 @@ def test_signals_end_it_with_one_line(manifest, peaceful, tmp_path, number, kill
     _, stderr = finish(process, status)
     assert stderr == "stopped: what is done is kept, the same command continues\n"
     assert not out.exists() and 20 <= published(out) < TILES - len(BROKEN)
-    finish(start(*line))
+    finish(start(*line), SOME_REJECTED)
     assert tree(out) == peaceful
 
 

@@ -274,7 +274,7 @@ def _judge_bytes(numbers: _Statistics, units: str) -> _Finding | None:
             "numbers of more than 8 bits that were cut off, or white where nothing was observed",
             "give 'scale' (11 bits: 0.125, 16 bits: 0.0039), or 'nodata': 255",
         )
-    if numbers.high.max() < UNUSUALLY_DIM:
+    if numbers.high.max() < UNUSUALLY_DIM and not numbers.is_flat:
         return _Finding(False, "too small a scale", "check 'scale'")
     return None
 

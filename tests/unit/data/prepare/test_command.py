@@ -244,7 +244,7 @@ def test_a_staging_folder_without_its_journal_is_not_guessed_at(tmp_path):
             and "--restart" in done.stderr
         )
     assert tile_keys(tmp_path / "out.partial") == ["a"]
-    assert command(tmp_path, *lines, extra=["--restart"]).returncode == 0
+    assert command(tmp_path, *lines, extra=["--restart"]).returncode == 3
     (tmp_path / "new.partial").mkdir()
     (tmp_path / "new.partial/thesis.txt").write_text("years of work")
     for extra in (["--restart"], [], ["--restart"]):
@@ -335,7 +335,7 @@ def test_an_empty_tile_is_rejected_with_a_reason(tmp_path):
     write_image(tmp_path / "a.tif")
     write_image(tmp_path / "empty.tif", nodata=77)
     done = command(tmp_path, LINE, {**source(path="empty.tif"), "key": "b"})
-    assert done.returncode == 0
+    assert done.returncode == 3
     assert "b: tile rejected: no usable modality left" in done.stdout and tile_keys(
         tmp_path / "out"
     ) == ["a"]
