@@ -7,6 +7,7 @@ A tile takes every item whose geometry touches it. What an item does not say sta
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import shapely
 from rasterio.warp import transform_geom
@@ -22,15 +23,19 @@ from data.prepare.manifest.stac_item import Acquisition, read_item
 from data.prepare.manifest.tile_list import features_of, tile_rows
 from data.suggest import did_you_mean
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "modality": str,
     "bands": dict,
     "mask": str,
     "masked": list,
     "units": str,
+    "scale": int | float,
+    "offset": int | float,
+    "nodata": int | float,
     "licence": str,
     "attribution": str,
 }
+WORDS: dict[Any, str] = {str: "text", dict: "an object", list: "a list", int | float: "a number"}
 # A source object and its folder -> its reader, or what is wrong with it.
 MakeReader = Callable[[dict, Path], tuple[Reader | None, list[str]]]
 
@@ -131,7 +136,7 @@ def _settings(settings: object, where: str) -> dict:
             )
         if not isinstance(value, SETTINGS[key]):
             raise InputError(
-                f"{where}: skysense: {key}: expected {SETTINGS[key].__name__}, "
+                f"{where}: skysense: {key}: expected {WORDS[SETTINGS[key]]}, "
                 f"found {type(value).__name__}"
             )
     return settings

@@ -1,20 +1,30 @@
 """One acquisition of a STAC catalogue -> the keys of a reader.
 
-pystac reads the item: its links, times and providers. What the bands are and mean is found here,
-because catalogues say it in three ways (eo:bands and raster:bands, bands, names of assets) that
-pystac does not bring together.
+pystac reads the item: its links, times and providers. What its bands are stands in stac_assets.py,
+and what their numbers mean in stac_numbers.py.
 """
 
-from datetime import datetime
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pystac
 
 from data.errors import InputError
 from data.prepare.contract.sentinel2 import CLOUDY
+from data.prepare.manifest.stac_assets import Assets
+from data.prepare.manifest.stac_numbers import (
+    NO_UNIT,
+    Numbers,
+    Sentinel2Offset,
+    common_or_each,
+    numbers_of_bands,
+    sentinel2_offset,
+    units_of,
+)
 from data.prepare.manifest.table import one_line
 from data.suggest import did_you_mean
-from data.tiles.modalities import MODALITIES
+from data.tiles.modalities import DECIBEL, MODALITIES, REFLECTANCE
 
 # What pystac raises over an item that is none.
 ITEM_ERRORS = (
@@ -25,6 +35,16 @@ ITEM_ERRORS = (
     TypeError,
     ValueError,
 )
+# How assets name the units of backscatter -> the key ``units``.
+SAR_UNITS = {
+    "db": "db",
+    "decibel": "db",
+    "decibels": "db",
+    "power": "power",
+    "linear": "power",
+    "linear power": "power",
+    "amplitude": "amplitude",
+}
 
 
 def read_item(feature: dict, path: Path, where: str) -> pystac.Item:
@@ -67,21 +87,19 @@ class Acquisition:
         self.where = where
         self._item = item
         self._settings = settings
-        self._modality = self._find_modality()
+        self._sensor = MODALITIES[self._find_modality()]
+        self._assets = Assets(item, self._sensor, settings.get("bands"), where=where)
         self.licence = self._text("licence", item.properties.get("license"))
         self.attribution = self._text("attribution", self._providers())
 
     def reader_keys(self) -> dict:
         """The source object of a manifest that reads this acquisition."""
-        keys = {
-            "modality": self._modality,
+        return {
+            "modality": self._sensor.key,
             "date": self._date(),
             **self._images(),
             **self._mask(),
         }
-        if "units" in self._settings:
-            keys["units"] = self._settings["units"]
-        return keys
 
     def _text(self, name: str, default: object) -> str:
         """A setting, or what the item says."""
@@ -93,19 +111,46 @@ class Acquisition:
         return value
 
     def _find_modality(self) -> str:
-        properties = self._item.properties
-        platform = f"{properties.get('constellation')} {properties.get('platform')}".lower()
         modality = self._settings.get("modality")
-        for sensor in MODALITIES.values():
-            for name in sensor.catalogue.platforms:
-                if modality is None and name in platform:
-                    modality = sensor.key
-        if modality not in MODALITIES:
+        if modality is None:
+            modality = self._modality_of_platform()
+        if modality is None or modality not in MODALITIES:
             raise InputError(
                 f"{self.where}: the sensor is {modality!r}; expected one of {sorted(MODALITIES)}, "
                 "give it as 'modality' in 'skysense'"
             )
-        return str(modality)
+        return modality
+
+    def _modality_of_platform(self) -> str | None:
+        """The sensor that the item names, by its platform or constellation.
+
+        Raises:
+            InputError: it is one of Sentinel-2 at the top of the atmosphere.
+        """
+        platform = self._platform()
+        for sensor in MODALITIES.values():
+            if any(name in platform for name in sensor.catalogue.platforms):
+                self._need_ground(sensor.unit == REFLECTANCE)
+                return sensor.key
+        return None
+
+    def _platform(self) -> str:
+        properties = self._item.properties
+        names = f"{properties.get('constellation')} {properties.get('platform')}".lower()
+        return names.replace("_", "-").replace("sentinel 2", "sentinel-2")
+
+    def _need_ground(self, is_reflectance: bool) -> None:
+        """Raise InputError for a Level-1C item of a sensor of reflectance of the ground."""
+        properties = self._item.properties
+        names = ("s2:product_type", "s2:product_uri", "processing:level", "product:type")
+        words = [str(properties.get(name)) for name in names]
+        words += [self._item.id, str(self._item.collection_id)]
+        text = " ".join(words).upper().replace("-", "")
+        if is_reflectance and ("L1C" in text or "LEVEL1C" in text or "MSI1C" in text):
+            raise InputError(
+                f"{self.where}: expected reflectance of the ground (Level-2A), found Level-1C, the "
+                "top of the atmosphere; search the collection of Level-2A"
+            )
 
     def _providers(self) -> str | None:
         """The names of the item's providers."""
@@ -118,7 +163,7 @@ class Acquisition:
         return ", ".join(str(provider.name) for provider in providers)
 
     def _date(self) -> str:
-        """The ISO day of the acquisition, or of its start."""
+        """The ISO day in UTC of the acquisition, or of its start."""
         time = self._item.datetime
         if time is None:
             start = self._item.properties["start_datetime"]  # pystac has checked that it is there
@@ -128,99 +173,92 @@ class Acquisition:
                 raise InputError(
                     f"{self.where}: start_datetime: expected a time, found {start!r}"
                 ) from None
-        return time.date().isoformat()
+        if time.tzinfo is None:
+            time = time.replace(tzinfo=UTC)
+        try:
+            return time.astimezone(UTC).date().isoformat()
+        except OverflowError:  # the first and the last day of the calendar
+            raise InputError(f"{self.where}: expected a time of this age, found {time}") from None
 
     def _images(self) -> dict:
         """The reader's keys for the bands: one file of all, or a file of each."""
-        wanted = MODALITIES[self._modality].bands
-        assets_of: dict[str, list[str]] = {band: [] for band in wanted}
-        for name in self._item.assets:
-            bands = self._bands(name)
-            if len(bands) > 1 and set(wanted) <= set(bands):
-                return {
-                    "reader": "geotiff_image",
-                    "path": self._href(name),
-                    "bands": bands,
-                    **self._numbers([name]),
-                }
-            if len(bands) == 1 and bands[0] in assets_of:
-                assets_of[bands[0]].append(name)
-        chosen = {band: self._choose(band, assets_of[band]) for band in wanted}
+        image = self._assets.image()
+        if image is not None:
+            name, bands = image
+            asset = self._item.assets[name]
+            wanted = [band for band in bands if band in self._sensor.bands]
+            return {
+                "reader": "geotiff_image",
+                "path": asset.get_absolute_href(),
+                "bands": bands,
+                **self._units([asset]),
+                **self._numbers({band: (asset, bands.index(band)) for band in wanted}, len(bands)),
+            }
+        files = self._assets.files()
+        assets = {band: self._item.assets[name] for band, name in files.items()}
         return {
             "reader": "geotiff_bands",
-            "files": {band: self._href(name) for band, name in chosen.items()},
-            **self._numbers(list(chosen.values())),
+            "files": {band: asset.get_absolute_href() for band, asset in assets.items()},
+            **self._units(list(assets.values())),
+            **self._numbers({band: (asset, 0) for band, asset in assets.items()}, 1),
         }
 
-    def _href(self, name: str) -> str | None:
-        """The address of an asset, relative addresses resolved."""
-        return self._item.assets[name].get_absolute_href()
+    def _numbers(self, bands: dict[str, tuple[pystac.Asset, int]], count: int) -> dict:
+        """The reader's keys for scale, offset and nodata.
 
-    def _bands(self, name: str) -> list[str]:
-        """Registry names of an asset's bands; a band that the sensor lacks keeps its own name."""
-        bands = self._settings.get("bands")
-        if bands is not None:
-            named = bands.get(name, [])
-            if not isinstance(named, list):
-                named = [named]
-            return [str(band) for band in named]
-        asset = self._item.assets[name]
-        if isinstance(asset.roles, list) and "data" not in asset.roles:
-            return []
-        bands = asset.extra_fields.get("eo:bands", asset.extra_fields.get("bands"))
-        if not isinstance(bands, list) or not bands:
-            return [self._registry_name([name])]
-        named = []
-        for band in bands:
-            names: list[object] = [None]
-            if isinstance(band, dict):
-                names = [band.get("name"), band.get("common_name"), band.get("eo:common_name")]
-            if len(bands) == 1:
-                names.append(name)
-            named.append(self._registry_name(names))
-        return named
-
-    def _registry_name(self, names: list) -> str:
-        """The sensor's own name of a band, or its first name when the sensor lacks it."""
-        known = {band.lower(): band for band in MODALITIES[self._modality].bands}
-        known.update(MODALITIES[self._modality].catalogue.bands)
-        for name in names:
-            if str(name).lower() in known:
-                return known[str(name).lower()]
-        return str(names[0])
-
-    def _choose(self, band: str, names: list[str]) -> str:
-        """The asset of a band; of several the one GeoTIFF."""
-        assets = self._item.assets
-        candidates = [name for name in names if "tiff" in str(assets[name].media_type).lower()]
-        if len(names) == 1 or not candidates:
-            candidates = names
-        if len(candidates) != 1:
-            raise InputError(
-                f"{self.where}: band {band}: expected one asset, found {candidates or 'none'} "
-                f"among {sorted(assets)}; give \"bands\": {{asset: band}} in 'skysense'"
-            )
-        return candidates[0]
-
-    def _numbers(self, names: list[str]) -> dict[str, float]:
-        """Scale, offset and nodata, which must be those of all bands."""
+        Args:
+            bands: the asset of each band, and the band's position in it.
+            count: bands of an asset.
+        """
+        given = {key: self._settings[key] for key in asdict(Numbers()) if key in self._settings}
+        if {"scale", "offset"} & given.keys():
+            return given
+        agency = self._agency_product()
         numbers = {}
-        for key in ("scale", "offset", "nodata"):
-            values = set()
-            for name in names:
-                values.update(_band_values(self._item.assets[name], key))
-            sound = all(isinstance(value, int | float | None) for value in values)
-            if len(values) > 1 or not sound:
-                raise InputError(
-                    f"{self.where}: {key}: expected one number for all bands, found "
-                    f"{sorted(map(str, values))}"
-                )
-            if values - {None}:
-                numbers[key] = float(values.pop())
-        if self._item.properties.get("earthsearch:boa_offset_applied") is True:
-            # The pixels have the offset already, although raster:bands repeats it.
-            numbers.pop("offset", None)
-        return numbers
+        for band, (asset, position) in bands.items():
+            try:
+                own = numbers_of_bands(asset, count)[position]
+                if agency is not None:
+                    own = agency.complete(own)
+            except ValueError as error:
+                raise InputError(f"{self.where}: band {band}: {error}") from None
+            numbers[band] = own
+        return {**common_or_each(numbers), **given}
+
+    def _agency_product(self) -> Sentinel2Offset | None:
+        """What the item says of the offset; None unless its pixels are of an agency's product."""
+        is_harmonised = str(self._item.id).upper().startswith("HLS")
+        if self._sensor.unit != REFLECTANCE or is_harmonised:
+            return None
+        try:
+            offset = sentinel2_offset(self._item, self._date())
+        except ValueError as error:
+            raise InputError(f"{self.where}: {error}") from None
+        if offset.baseline is None and "sentinel-2" not in self._platform():
+            return None
+        return offset
+
+    def _units(self, assets: list[pystac.Asset]) -> dict[str, str]:
+        """The key ``units``.
+
+        Raises:
+            InputError: the assets are in a unit that is not reflectance.
+        """
+        if "units" in self._settings:
+            return {"units": self._settings["units"]}
+        named = {unit.strip().lower() for asset in assets for unit in units_of(asset)}
+        if self._sensor.unit == DECIBEL:
+            units = {SAR_UNITS[name] for name in named if name in SAR_UNITS}
+            if len(units) == 1:
+                return {"units": units.pop()}
+            return {}
+        wrong = sorted(named - set(NO_UNIT))
+        if self._sensor.unit == REFLECTANCE and wrong and "scale" not in self._settings:
+            raise InputError(
+                f"{self.where}: expected bands of reflectance, found the unit {wrong[0]!r}; give "
+                "'scale' in 'skysense' if raw x scale + offset is reflectance (0.01 for per cent)"
+            )
+        return {}
 
     def _mask(self) -> dict:
         """The raster of codes that hide pixels.
@@ -228,39 +266,12 @@ class Acquisition:
         It is set by the user, or it is the scene classification of the sensor.
         """
         assets = self._item.assets
-        mask = self._settings.get("mask")
-        classification = MODALITIES[self._modality].catalogue.classification
-        if mask is None and classification is not None:
-            for name in assets:
-                if name.lower() == classification:
-                    mask = name
-                    break
+        mask = self._settings.get("mask", self._assets.classification())
         if mask is None:
             return {}
         if mask not in assets:
             raise InputError(f"{self.where}: mask: no asset {mask!r}{did_you_mean(mask, assets)}")
-        return {"mask": self._href(mask), "masked": self._settings.get("masked", list(CLOUDY))}
-
-
-def _band_values(asset: pystac.Asset, key: str) -> list:
-    """What an asset says of a number, for each of its bands."""
-    fields = asset.extra_fields
-    common = fields.get(f"raster:{key}")
-    if key == "nodata":
-        common = fields.get("nodata")
-    bands = fields.get("raster:bands", fields.get("bands"))
-    values = []
-    if isinstance(bands, list):
-        for band in bands:
-            if isinstance(band, dict):
-                values.append(band.get(key, band.get(f"raster:{key}", common)))
-    if not values:
-        values = [common]
-    return [_hashable(value) for value in values]
-
-
-def _hashable(value: object) -> object:
-    """A number as it is, anything else as text."""
-    if isinstance(value, int | float | None):
-        return value
-    return str(value)
+        return {
+            "mask": assets[mask].get_absolute_href(),
+            "masked": self._settings.get("masked", list(CLOUDY)),
+        }

@@ -85,9 +85,101 @@ def test_a_safe_folder_that_lacks_something_is_refused(tmp_path):
     with pytest.raises(InputError, match="MTD_MSIL2A.xml.*metadata.*mismatched"):
         Sentinel2Safe(safe).check()
     (safe / "MTD_MSIL2A.xml").unlink()
-    with pytest.raises(InputError, match="no file .*MTD_MSIL2A.xml"):
+    with pytest.raises(InputError, match="no file MTD_MSIL2A.xml"):
         Sentinel2Safe(safe).check()
     whole = make_safe(tmp_path / "other", "02.14", None)
     next(whole.glob("GRANULE/*/IMG_DATA/R20m/*B8A*")).unlink()
     with pytest.raises(InputError, match="one image .*B8A_20m.jp2, found 0"):
         Sentinel2Safe(whole).check()
+
+
+def old_schema(safe: Path) -> Path:
+    """The product as the agency wrote it in 2017: other elements, and images called L2A_T32..."""
+    file = safe / "MTD_MSIL2A.xml"
+    text = file.read_text()
+    for name in ("Product_Info", "BOA_QUANTIFICATION_VALUE", "Product_Image_Characteristics"):
+        text = text.replace(name, f"L2A_{name}")
+    file.write_text(text)
+    for image in [*safe.glob("GRANULE/*/IMG_DATA/*/*.jp2")]:
+        image.rename(image.with_name(f"L2A_{image.name}"))
+    return safe
+
+
+def oldest_layout(safe: Path) -> Path:
+    """As of 2016: long names, and the classification beside the folders of the pixel sizes."""
+    file = old_schema(safe) / "MTD_MSIL2A.xml"
+    file.rename(safe / "S2A_USER_MTD_SAFL2A_PDMC_20160209T011325_R008_V20160208T104841.xml")
+    for image in [*safe.glob("GRANULE/*/IMG_DATA/*/*.jp2")]:
+        band, size = image.stem.split("_")[-2:]
+        name = f"S2A_USER_MSI_L2A_TL_EPA__20160603T191453_A000734_T32UPU_{band}_{size}.jp2"
+        if band == "SCL":
+            image.rename(
+                image.parent.parent
+                / f"S2A_USER_SCL_L2A_TL_EPA__20160603T191453_A000734_T32UPU_{size}.jp2"
+            )
+        else:
+            image.rename(image.with_name(name))
+    return safe
+
+
+@pytest.mark.parametrize("change", [old_schema, oldest_layout])
+def test_older_schemas_hold_the_same(tmp_path, change):
+    reader = Sentinel2Safe(change(make_safe(tmp_path, "02.05", None)))
+    reader.check()
+    frames = reader.read(GRID)[0]
+    for i, band in enumerate(BANDS):
+        np.testing.assert_allclose(frames.array[0, i], expected(band), atol=0.51)
+    np.testing.assert_array_equal(frames.valid[0], clear())
+
+
+def test_each_band_has_its_own_offset_and_bright_pixels_are_no_numbers(tmp_path):
+    safe = make_safe(tmp_path, "05.11", -1000)
+    file = safe / "MTD_MSIL2A.xml"
+    text = file.read_text().replace('band_id="8">-1000<', 'band_id="8">-900<')
+    file.write_text(text.replace("10:30:21.024Z", "00:30:21+02:00"))
+    image = next(safe.glob("GRANULE/*/IMG_DATA/R10m/*B04*"))
+    raw = numbers("B04", SCENE)[None].astype(int) + 1000
+    raw[0, 13, 21] = 65_535
+    write(image, raw.astype(np.uint16), "JP2OpenJPEG", QUALITY="100", REVERSIBLE="YES")
+    frames = Sentinel2Safe(safe).read(GRID)[0]
+    assert frames.dates == ["2023-06-10"]
+    b8a = BANDS.index("B8A")
+    np.testing.assert_allclose(frames.array[0, b8a], expected("B8A") + 100, atol=0.51)
+    np.testing.assert_allclose(frames.array[0, b8a + 1], expected("B11"), atol=0.51)
+    assert not frames.valid[0, 1, 1] and frames.valid[0].sum() == clear().sum() - 1
+    file.write_text(text.replace('<BOA_ADD_OFFSET band_id="8">-900</BOA_ADD_OFFSET>', ""))
+    with pytest.raises(InputError, match="a BOA_ADD_OFFSET of each band, found none of B8A"):
+        Sentinel2Safe(safe).read(GRID)
+
+
+def test_a_product_is_found_where_archives_put_it(tmp_path):
+    safe = make_safe(tmp_path / "a.SAFE", "05.09", -1000)
+    whole = Sentinel2Safe(safe).read(GRID)[0]
+    for path in (tmp_path / "a.SAFE", tmp_path, safe / "MTD_MSIL2A.xml"):
+        frames = Sentinel2Safe(path).read(GRID)[0]
+        np.testing.assert_array_equal(frames.array, whole.array)
+        assert frames.source == safe.name
+    make_safe(tmp_path / "b.SAFE", "05.09", -1000)
+    with pytest.raises(InputError, match="expected one product, found the metadata"):
+        Sentinel2Safe(tmp_path).check()
+
+
+def test_packed_and_other_products_are_named(tmp_path):
+    for name, words in (
+        ("S2A_MSIL2A_20230611T103021_N0509.SAFE.zip", "unpack it (unzip S2A_MSIL2A"),
+        ("S2A_MSIL1C_20230611T103021_N0509.SAFE", "found Level-1C"),
+    ):
+        (fault,) = Sentinel2Safe(tmp_path / name).check_keys()
+        assert fault.startswith("path ") and words in fault
+    safe = make_safe(tmp_path, "05.09", -1000)
+    assert not Sentinel2Safe(safe).check_keys()
+    text = (safe / "MTD_MSIL2A.xml").read_text()
+    (safe / "MTD_MSIL2A.xml").write_text(text.replace("Level-2A_User", "Level-1C_User"))
+    with pytest.raises(InputError, match="found Level-1C"):
+        Sentinel2Safe(safe).check()
+    (safe / "MTD_MSIL2A.xml").rename(safe / "MTD_MSIL1C.xml")
+    with pytest.raises(InputError, match="found Level-1C"):
+        Sentinel2Safe(safe).check()
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(InputError, match="found a file; unpack it"):
+        Sentinel2Safe(tmp_path / "notes.txt").check()
