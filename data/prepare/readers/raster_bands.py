@@ -55,6 +55,11 @@ def bands_of_image(
         InputError: a band is missing, ambiguous or contradicted by the file, or there is no band of
             opacity where the manifest wants one.
     """
+    if ColorInterp.palette in dataset.colorinterp:
+        raise InputError(
+            f"{path}: expected numbers, found the codes of a palette; expand it first "
+            "(gdal_translate -expand rgb)"
+        )
     names = band_names(dataset)
     named = _named_opacity(keys, names)
     marked = _marked_opacity(dataset, names)

@@ -11,7 +11,7 @@ from data.prepare.contract.georeference import Georeference
 from data.prepare.contract.grid import Grid
 from data.prepare.contract.resample import resample_labels
 from data.prepare.contract.source import Place
-from data.prepare.readers.rasters import pixels_of
+from data.prepare.readers.rasters import need_one_image, pixels_of
 from data.suggest import did_you_mean
 from data.tiles.classes import CODES, INDEX
 from data.tiles.tile import LABEL_PIXELS, UNLABELLED
@@ -33,6 +33,7 @@ class GeoTiffLabels:
     def check(self) -> None:
         """One integer band, a usable CRS from the mask or from ``like``."""
         with open_raster(self.path) as dataset:
+            need_one_image(dataset, self.path)
             if dataset.count != 1 or not np.issubdtype(dataset.dtypes[0], np.integer):
                 raise InputError(
                     f"{self.path}: expected one band of integer codes, found {dataset.count} of "

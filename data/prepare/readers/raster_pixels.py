@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import rasterio
-from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.enums import MaskFlags
 
 from data.errors import InputError
 from data.prepare.contract.files import File
@@ -123,7 +123,6 @@ def numbers_of_band(
     where = f"{path}: band {number}"
     scale = dataset.scales[number - 1]
     offset = dataset.offsets[number - 1]
-    _check_colour(dataset.colorinterp[number - 1], where)
     _check_unit(dataset.units[number - 1], keys, sensor, where)
     numbers = keys
     if (scale, offset) != (1.0, 0.0):
@@ -157,14 +156,6 @@ def _with_tags(
             "'offset' out of the manifest, or correct the tags (gdal_edit -a_scale, -a_offset)"
         )
     return keys
-
-
-def _check_colour(colour: ColorInterp, where: str) -> None:
-    if colour == ColorInterp.palette:
-        raise InputError(
-            f"{where}: expected numbers, found the codes of a palette; expand it first "
-            "(gdal_translate -expand rgb)"
-        )
 
 
 def _check_unit(unit: str | None, keys: Radiometry, sensor: Modality, where: str) -> None:

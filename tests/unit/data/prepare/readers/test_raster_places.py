@@ -1,0 +1,71 @@
+"""Rasters that say in another way where they lie, or hold something else than one image."""
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from PIL import Image
+from rasterio.control import GroundControlPoint
+from rasterio.rpc import RPC
+
+from data.errors import InputError
+from data.prepare.readers.raster_labels import GeoTiffLabels
+from tests.unit.data.prepare.readers.rasters import SAR, flat, image, write
+
+NOWHERE = {"crs": None, "transform": Affine.identity()}
+CORNERS = [(0, 0, 9.0, 48.0), (0, 4, 9.1, 48.0), (4, 0, 9.0, 47.9), (4, 4, 9.1, 47.9)]
+
+
+def polynomials() -> RPC:
+    """A model of a camera with all coefficients equal."""
+    ones = [1.0] * 20
+    return RPC(
+        height_off=0, height_scale=1, lat_off=0, lat_scale=1, line_den_coeff=ones,
+        line_num_coeff=ones, line_off=0, line_scale=1, long_off=0, long_scale=1,
+        samp_den_coeff=ones, samp_num_coeff=ones, samp_off=0, samp_scale=1,
+    )  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_points_and_polynomials_instead_of_a_transform(tmp_path):
+    points = [GroundControlPoint(*corner) for corner in CORNERS]
+    path = tmp_path / "grd.tif"
+    profile = {"driver": "GTiff", "count": 2, "height": 4, "width": 4, "dtype": "float32"}
+    with rasterio.open(path, "w", gcps=points, crs="EPSG:4326", **profile) as file:
+        file.write(flat(2, "float32", -12))
+    with pytest.raises(InputError, match="grd.tif: .*found 4 ground control points; warp the file"):
+        image(path, SAR, "sar")
+    path = tmp_path / "rpc.tif"
+    with rasterio.open(path, "w", rpcs=polynomials(), **profile) as file:
+        file.write(flat(2, "float32", -12))
+    with pytest.raises(InputError, match="rpc.tif: .*found rational polynomials .RPC.; warp"):
+        image(path, SAR, "sar")
+    path = write(tmp_path / "none.tif", flat(2, "float32", -12), **NOWHERE)
+    with pytest.raises(InputError, match="none.tif: expected a projected or geographic CRS"):
+        image(path, SAR, "sar")
+
+
+def test_turned_pixels(tmp_path):
+    turned = Affine.translation(600_000, 5_700_000) @ Affine.rotation(20) @ Affine.scale(10, -10)
+    path = write(tmp_path / "a.tif", flat(2, "float32", -12), transform=turned)
+    with pytest.raises(InputError, match="a.tif: .*found the transform .*warp it first"):
+        image(path, SAR, "sar")
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_pages(tmp_path):
+    pages = [Image.fromarray(np.full((8, 8), page, np.uint8)) for page in range(3)]
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    message = "pages.tif: expected one image, found 3; split the file first"
+    with pytest.raises(InputError, match=message):
+        image(tmp_path / "pages.tif", "RGB", "hr")
+    with pytest.raises(InputError, match=message):
+        GeoTiffLabels(tmp_path / "pages.tif", "flair").check()
+
+
+def test_codes_of_a_palette_are_no_picture(tmp_path):
+    path = write(tmp_path / "a.tif", flat(1, "uint8", 1), photometric="palette")
+    with rasterio.open(path, "r+") as file:
+        file.write_colormap(1, {1: (200, 100, 50, 255)})
+    with pytest.raises(InputError, match="a.tif: expected numbers, found the codes of a palette"):
+        image(path, "RGB", "hr")
