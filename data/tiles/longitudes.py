@@ -95,8 +95,9 @@ def _run_on(part: shapely.Geometry) -> shapely.Geometry | None:
 
 def _without_jumps(points: np.ndarray) -> np.ndarray:
     """Points (n, 2) of a line with longitudes that run on."""
-    lon = np.unwrap(points[:, 0], period=TURN)
-    return np.column_stack([lon, points[:, 1]])
+    lon, lat = points.T
+    turns = np.cumsum(np.round(np.diff(lon, prepend=lon[:1]) / TURN))  # whole, to stay exact
+    return np.column_stack([lon - turns * TURN, lat])
 
 
 def _middle(shape: shapely.Geometry) -> float:

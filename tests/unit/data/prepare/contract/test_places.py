@@ -1,0 +1,187 @@
+"""Pixels that say where they are: rasters of any CRS, winding and direction, read onto tiles."""
+
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+import numpy as np
+import rasterio
+from affine import Affine
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pyproj import Geod, Proj, Transformer
+from rasterio.crs import CRS
+
+from data.prepare.contract.grid import Grid
+from data.prepare.contract.placement import tile_grid
+from data.prepare.contract.resample import resample_labels
+from data.prepare.contract.spot import Centre, Spot, footprint
+from data.prepare.readers.geotiff import GeoTiffImage
+
+REACH = 400.0  # metres of a raster on each side of its place
+CELLS = 16  # of a tile with a place of its own
+EARTH = Geod(ellps="WGS84")
+# CRS -> where it is used: longitudes and latitudes.
+USED = {
+    "EPSG:32632": ((5.5, 12.5), (0, 84)),
+    "EPSG:32701": ((-180.5, -173.5), (-80, 0)),
+    "EPSG:32660": ((173.5, 180.5), (0, 84)),
+    "EPSG:2154": ((-4, 8), (42, 51)),
+    "EPSG:3035": ((-9, 30), (36, 69)),
+    "EPSG:5070": ((-120, -70), (25, 49)),
+    "EPSG:2263": ((-75, -72), (40.2, 41.2)),
+    "EPSG:3857": ((-179.9, 179.9), (-80, 80)),
+    "EPSG:3395": ((-179.9, 179.9), (-80, 80)),
+    "EPSG:6933": ((-179.9, 179.9), (-75, 75)),
+    "EPSG:3413": ((-180, 180), (58, 89.9)),
+    "EPSG:3995": ((-180, 180), (58, 89.9)),
+    "EPSG:3031": ((-180, 180), (-89.9, -58)),
+    "EPSG:5041": ((-180, 180), (80, 89.9)),
+    "EPSG:4326": ((-540, 540), (-89.8, 89.8)),
+    "+proj=merc +lat_ts=41 +lon_0=100 +ellps=WGS84 +units=m": ((10, 190), (-70, 70)),
+    "+proj=laea +lat_0=-20 +lon_0=175 +datum=WGS84 +units=m": ((170, 190), (-30, -10)),
+}
+
+
+@cache
+def to_degrees(wkt: str) -> Transformer:
+    """From a CRS to longitude and latitude."""
+    return Transformer.from_crs(wkt, "OGC:CRS84", always_xy=True)
+
+
+@dataclass
+class Scene:
+    """A raster around a place."""
+
+    crs: CRS
+    transform: Affine
+    shape: tuple[int, int]
+    lon: float  # of the place, wound as in the raster
+    lat: float
+    pixel: float  # metres on the ground, of the longer side
+
+    def here(self, crs: CRS, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Metres to the east and to the north of the place (2, ...) of points of ``crs``."""
+        plane = Proj(f"+proj=aeqd +lat_0={self.lat} +lon_0={self.lon} +ellps=WGS84")
+        return np.stack(plane(*to_degrees(crs.to_wkt()).transform(x, y)))
+
+    @cached_property
+    def ground(self) -> np.ndarray:
+        """Where each pixel lies: ``here`` (2, H, W)."""
+        columns, rows = np.meshgrid(np.arange(self.shape[1]) + 0.5, np.arange(self.shape[0]) + 0.5)
+        return self.here(
+            self.crs,
+            self.transform.c + columns * self.transform.a,
+            self.transform.f + rows * self.transform.e,
+        )
+
+
+@st.composite
+def scenes(draw):
+    """A raster of 4 to 25 m around a place where its CRS is used, in any direction."""
+    name = draw(st.sampled_from(sorted(USED)))
+    crs = CRS.from_user_input(name)
+    lons, lats = USED[name]
+    lon = draw(st.one_of(st.floats(*lons), st.sampled_from([179.9999, -180.0, 180.002, 195.0])))
+    if not lons[0] <= lon <= lons[1]:
+        lon = (lons[0] + lons[1]) / 2
+    lat = draw(st.floats(*lats))
+    back = to_degrees(crs.to_wkt())
+    x, y = back.transform(lon, lat, direction="INVERSE")
+    # Metres of one unit of x and of y, a hundredth of a pixel at most.
+    step = 1e-5 if crs.is_geographic else 1.0
+    lon_x, lat_x = back.transform([x, x + step, x], [y, y, y + step])
+    unit = EARTH.inv([lon_x[0]] * 2, [lat_x[0]] * 2, lon_x[1:], lat_x[1:])[2] / np.array(step)
+    metres = draw(st.floats(5, 25))
+    size = metres / unit  # of a pixel along x and y, in units of the CRS
+    reach = int(np.ceil(REACH / metres))
+    columns = 2 * reach + draw(st.integers(0, 5))
+    rows = 2 * reach + draw(st.integers(0, 5))
+    left = x - (reach + draw(st.floats(0, 1))) * size[0]
+    top = y + (reach + draw(st.floats(0, 1))) * size[1]
+    transform = Affine(size[0], 0, left, 0, -size[1], top)
+    if draw(st.booleans()):  # rows to the north
+        transform = transform @ Affine.translation(0, rows) @ Affine.scale(1, -1)
+    if draw(st.booleans()):  # columns to the west
+        transform = transform @ Affine.translation(columns, 0) @ Affine.scale(-1, 1)
+    return Scene(crs, transform, (rows, columns), lon, lat, metres)
+
+
+@st.composite
+def spots(draw, scene: Scene) -> Spot | None:
+    """No place, a centre, or a footprint of any winding, over the middle of the scene."""
+    kind = draw(st.sampled_from(["none", "centre", "footprint"]))
+    lon = scene.lon + 360 * draw(st.sampled_from([-1, 0, 1]))
+    if kind == "none" or abs(lon) > 539:
+        return None
+    if kind == "centre":
+        return Centre(lon, scene.lat, CELLS)
+    side = CELLS * 10 / 111_320
+    east = side / np.cos(np.radians(scene.lat))
+    corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1], [-1, -1]]) * [east / 2, side / 2]
+    ring = corners + np.array([lon, scene.lat])
+    if draw(st.booleans()):
+        ring[:, 0] = (ring[:, 0] + 180) % 360 - 180  # a ring that may jump
+    return footprint({"type": "Polygon", "coordinates": [ring.tolist()]}, "here")
+
+
+def write(path, scene: Scene) -> None:
+    """The scene's file: dB that say how far east and north each pixel lies."""
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        width=scene.shape[1],
+        height=scene.shape[0],
+        count=2,
+        dtype="float32",
+        crs=scene.crs,
+        transform=scene.transform,
+    ) as dataset:
+        dataset.write((scene.ground / 200 - [[[8]], [[16]]]).astype(np.float32))
+
+
+def centres(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates of the middle of each cell."""
+    steps = 10 * np.arange(grid.cells) + 5
+    return np.meshgrid(grid.x0 + steps, grid.y0 - steps)
+
+
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.data())
+def test_every_cell_holds_the_ground_that_lies_there(tmp_path, data):
+    scene = data.draw(scenes())
+    spot = data.draw(spots(scene))
+    write(tmp_path / "a.tif", scene)
+    reader = GeoTiffImage(tmp_path / "a.tif", ("VV", "VH"), modality="sar", date="2020-01-01")
+    reader.check()
+    grid = tile_grid((reader,), spot, "a")
+    x, y = centres(grid)
+    true = scene.here(grid.crs, x, y)  # 2 n n
+
+    # The cells are 10 m on the ground.
+    for step in np.diff(true, axis=1), np.diff(true, axis=2):
+        assert np.abs(np.hypot(*step) - 10).max() < 0.07
+    # They cover the place, or most of the raster.
+    if spot is None:
+        assert grid.cells * 10 > 0.6 * 2 * REACH
+    else:
+        assert CELLS <= grid.cells <= 1.5 * CELLS + 1
+        assert np.abs(true.mean(axis=(1, 2))).max() < 20
+
+    (frames,) = reader.read(grid)
+    assert frames.valid.mean() > 0.99
+    error = np.hypot(*((frames.array[0] + [[[8]], [[16]]]) * 200 - true))
+    assert error[frames.valid[0]].max() < 0.5 * max(scene.pixel, 10)
+
+    rows, columns = scene.shape
+    codes = np.arange(rows * columns, dtype=np.int32).reshape(rows, columns)
+    window = reader.place().window(grid)
+    drawn = resample_labels(
+        codes[window.rows, window.columns], window.georeference, grid, pixels=1, fill=-1
+    )
+    seen = drawn >= 0
+    assert seen.mean() > 0.99
+    nearest = scene.ground.reshape(2, -1)[:, drawn]  # 2 n n
+    assert np.hypot(*(nearest - true))[seen].max() < 0.75 * scene.pixel  # half a diagonal
