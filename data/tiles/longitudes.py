@@ -48,7 +48,7 @@ def unwrapped(shape: shapely.Geometry) -> shapely.Geometry | None:
         return parts[0]
     first = _middle(parts[0])
     moved = [_moved(part, round((first - _middle(part)) / TURN)) for part in parts]
-    return shapely.union_all(moved)
+    return shapely.union_all(shapely.make_valid(moved))
 
 
 def cut_at_180(shape: shapely.Geometry) -> shapely.Geometry | None:
@@ -62,6 +62,8 @@ def cut_at_180(shape: shapely.Geometry) -> shapely.Geometry | None:
     whole = unwrapped(shape)
     if whole is None:
         return None
+    if not whole.is_valid:
+        whole = shapely.make_valid(whole)
     west, _, east, _ = whole.bounds
     first = int((west + HALF_TURN) // TURN)
     last = int((east + HALF_TURN) // TURN)
@@ -80,17 +82,17 @@ def _run_on(part: shapely.Geometry) -> shapely.Geometry | None:
         return shapely.transform(part, _without_jumps)
     rings = []
     for ring in (part.exterior, *part.interiors):
-        run = shapely.transform(ring, _without_jumps)
-        if abs(run.coords[-1][0] - run.coords[0][0]) > HALF_TURN:
+        run = shapely.LineString(_without_jumps(shapely.get_coordinates(ring)))
+        if not run.is_closed:
             if np.abs(shapely.get_coordinates(ring)[:, 1]).max() < POLE:
                 return None
             return part
         rings.append(run)
-    if not shapely.Polygon(rings[0]).area:
+    if not shapely.Polygon(rings[0].coords).area:
         return part
     outer = _middle(rings[0])
     holes = [_moved(hole, round((outer - _middle(hole)) / TURN)) for hole in rings[1:]]
-    return shapely.Polygon(rings[0], holes)
+    return shapely.Polygon(rings[0].coords, [hole.coords for hole in holes])
 
 
 def _without_jumps(points: np.ndarray) -> np.ndarray:

@@ -9,20 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import shapely
-from rasterio.warp import transform_geom
 from shapely.errors import GEOSException
 
 from data.errors import InputError
-from data.prepare.contract.grid import Grid
+from data.prepare.contract.grid import CELL, Grid
+from data.prepare.contract.projection import to_degrees
 from data.prepare.contract.source import Reader
-from data.prepare.contract.spot import LONLAT, spot_of
+from data.prepare.contract.spot import spot_of
 from data.prepare.manifest.entry import Record
 from data.prepare.manifest.mistakes import Mistakes
 from data.prepare.manifest.stac_item import Acquisition, read_item
 from data.prepare.manifest.tile_list import features_of, tile_rows
 from data.suggest import did_you_mean
+from data.tiles.longitudes import FARTHEST, HALF_TURN, POLE, cut_at_180
 
+EDGES = 20  # pieces of a tile's edge that are straight in degrees
 SETTINGS: dict[str, Any] = {
     "modality": str,
     "bands": dict,
@@ -143,17 +146,32 @@ def _settings(settings: object, where: str) -> dict:
 
 
 def _shape(geometry: object, where: str) -> shapely.Geometry:
-    """An item's geometry in lon/lat."""
+    """An item's geometry in lon/lat, cut at the 180th meridian where it crosses it."""
     try:
         shape = shapely.geometry.shape(geometry)
         sound = not shape.is_empty
     except (GEOSException, AttributeError, LookupError, TypeError, ValueError):
         sound = False
+        shape = shapely.Polygon()
     if not sound:
         raise InputError(
             f"{where}: geometry: expected a GeoJSON geometry, found {str(geometry)[:60]}"
         )
-    return shape
+    west, south, east, north = shape.bounds
+    if max(-west, east) > FARTHEST or max(-south, north) > POLE:
+        raise InputError(
+            f"{where}: geometry: expected degrees, longitude first, found the bounds "
+            f"{[west, south, east, north]}"
+        )
+    cut = cut_at_180(shape)
+    if cut is None:
+        raise InputError(
+            f"{where}: geometry: its ring goes round a pole; add corners at latitude 90 or -90, "
+            "from longitude 180 to -180"
+        )
+    if not cut.is_valid:
+        cut = shapely.make_valid(cut)
+    return cut
 
 
 def _area(tile: dict, where: str) -> shapely.Geometry:
@@ -165,6 +183,17 @@ def _area(tile: dict, where: str) -> shapely.Geometry:
 
 
 def _outline(grid: Grid) -> shapely.Geometry:
-    """A grid's square in lon/lat."""
-    square = shapely.geometry.mapping(shapely.box(*grid.bounds))
-    return shapely.geometry.shape(transform_geom(grid.crs, LONLAT, square))
+    """A grid's square in lon/lat, cut at the 180th meridian where it crosses it."""
+    square = shapely.segmentize(shapely.box(*grid.bounds), grid.cells * CELL / EDGES)
+
+    def carry(points: np.ndarray) -> np.ndarray:
+        return np.column_stack(to_degrees(grid.crs).transform(*points.T))
+
+    outline = shapely.transform(square, carry)
+    cut = cut_at_180(outline)
+    if cut is not None:
+        return cut
+    _, south, _, north = outline.bounds  # it holds a pole
+    if south > 0:
+        return shapely.box(-HALF_TURN, south, HALF_TURN, POLE)
+    return shapely.box(-HALF_TURN, -POLE, HALF_TURN, north)

@@ -259,3 +259,46 @@ def test_relative_addresses_start_at_the_link_of_an_item_to_itself(tmp_path, lin
 def test_wrong_stac(tmp_path, change, tiles, words):
     with pytest.raises(InputError, match=words):
         read_manifest(*write_stac(tmp_path, [earth_search_item(**change)], tiles))
+
+
+def ring(west: float, east: float) -> list:
+    return [[[west, -17], [east, -17], [east, -16], [west, -16], [west, -17]]]
+
+
+@pytest.mark.parametrize(
+    "kind, coordinates",
+    [
+        ("Polygon", ring(179.5, -179.5)),
+        ("Polygon", ring(179.5, 180.5)),
+        ("Polygon", ring(-180.5, -179.5)),
+        ("MultiPolygon", [ring(179.5, 180), ring(-180, -179.5)]),
+    ],
+    ids=["ring that jumps", "beyond 180", "beyond -180", "two parts"],
+)
+@pytest.mark.parametrize("lon", [179.6, 180, -180, -179.6, 180.3])
+def test_items_and_tiles_meet_across_the_180th_meridian(tmp_path, kind, coordinates, lon):
+    item = earth_search_item()
+    item["geometry"] = {"type": kind, "coordinates": coordinates}
+    (entry,) = read_manifest(
+        *write_stac(tmp_path, [item], f"key,lon,lat,cells\na,{lon},-16.5,64\n")
+    )
+    assert len(entry.readers) == 1
+    for other in (179.3, -179.3, 0):
+        tiles = f"key,lon,lat,cells\na,{other},-16.5,64\n"
+        with pytest.raises(InputError, match="no item of items.json touches this tile"):
+            read_manifest(*write_stac(tmp_path, [item], tiles))
+
+
+def test_items_and_tiles_at_a_pole(tmp_path):
+    item = earth_search_item()
+    cap = [[-180, 85], [-90, 84], [0, 85], [90, 84], [180, 85]]
+    item["geometry"] = {"type": "Polygon", "coordinates": [[*cap, [180, 90], [-180, 90], cap[0]]]}
+    for lat in (90, 89.99, 86):
+        tiles = f"key,lon,lat,cells\na,20,{lat},64\n"
+        assert len(list(read_manifest(*write_stac(tmp_path, [item], tiles)))) == 1
+    item["geometry"]["coordinates"] = [[*cap[:-1], cap[0]]]
+    with pytest.raises(InputError, match="goes round a pole; add corners at latitude 90"):
+        read_manifest(*write_stac(tmp_path, [item], tiles))
+    item["geometry"]["coordinates"] = [[[48, 99], [49, 99], [49, 98], [48, 99]]]
+    with pytest.raises(InputError, match="geometry: expected degrees, longitude first"):
+        read_manifest(*write_stac(tmp_path, [item], tiles))
