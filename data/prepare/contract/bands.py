@@ -31,6 +31,8 @@ REMARK = re.compile(r"[,(\[].*", re.DOTALL)  # "B4, central wavelength 665 nm"
 
 def registry_name(name: str, sensor: Modality) -> str | None:
     """The sensor's own name of a band that is called ``name``; None when it is no band of it."""
+    if name in sensor.bands:
+        return name
     words = re.findall(r"[a-z0-9]+", REMARK.sub("", name.lower()))
     while len(words) > 1 and words[0].isdigit():  # "0_B2", as stacks of images have it
         del words[0]

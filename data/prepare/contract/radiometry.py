@@ -123,14 +123,13 @@ class Radiometry:
             bool (T, H, W).
         """
         valid = np.isfinite(raw).all(axis=1)  # T H W
-        is_picture = sensor.nodata is None
         own = [*file_nodata] or [None] * raw.shape[1]
         for numbers in (own, [self.nodata] * raw.shape[1]):
             missing = np.zeros(raw.shape, bool)  # T C H W
             for band, number in enumerate(numbers):
                 if number is not None:
                     missing[:, band] = raw[:, band] == number
-            if is_picture:
+            if sensor.unit == BYTE:  # a picture
                 valid &= ~missing.all(axis=1)
             else:
                 valid &= ~missing.any(axis=1)

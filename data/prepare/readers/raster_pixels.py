@@ -91,9 +91,10 @@ def read_pixels(
     if bands.opacity is not None:
         opacity = dataset.read(bands.opacity, window=pixels_of(window))  # H W
         valid &= _opaque(opacity, bands, path)
-    if sensor.nodata is None:
-        valid = fill_specks(valid[0], least=_speck(window))[None]  # 1 H W
-        valid &= np.isfinite(raw).all(axis=1)
+    if sensor.unit == BYTE:
+        closed = fill_specks(valid[0], least=_speck(window))  # H W
+        is_ground = (np.isfinite(raw) & (raw >= 0)).all(axis=1)  # black or white, and not -9999
+        valid |= closed & is_ground
     radiometry = []
     for number in numbers:
         radiometry.append(numbers_of_band(dataset, number, keys, sensor, path=path))

@@ -235,3 +235,12 @@ def test_codes_of_a_mask_that_are_none_hide_their_pixels(tmp_path):
     assert frame(scene, MS, mask=half, masked=(9,))[1].sum() == 2 * CELLS
     with pytest.raises(InputError, match="two.tif: expected one band of codes, found 2 of uint8"):
         image(scene, MS, mask=write(tmp_path / "two.tif", flat(2, "uint8", 4)), masked=(9,))
+
+
+def test_a_fill_value_is_never_closed(tmp_path):
+    array = np.full((3, SIDE, SIDE), 1500, np.int16)
+    array[:, 9, 9] = -9999
+    array[:, 50, 50] = 0
+    path = write(tmp_path / "a.tif", array, PIXEL, nodata=-9999)
+    values, valid = frame(path, "RGB", "hr", scale=0.1)
+    assert np.argwhere(~valid).tolist() == [[9, 9]] and values[0, 50, 50] == 0
