@@ -3,7 +3,7 @@
 import pytest
 
 from data.shards.dataset import ShardDataset
-from tests.commands import copy_tree, pretrain, trained
+from tests.commands import TINY, copy_tree, pretrain, skysense
 
 
 def errors(done) -> list[str]:
@@ -13,26 +13,44 @@ def errors(done) -> list[str]:
     return [line for line in text.splitlines() if line.startswith("error:")]
 
 
+def refused(done) -> str:
+    """The one line of a command that did not start a run."""
+    assert done.returncode != 0
+    [line] = errors(done)
+    return line
+
+
 @pytest.mark.parametrize(
     "override, words",
     [
-        ("gradient_cliping=1.0", ["gradient_cliping", 'did you mean "gradient_clipping"']),
         ("skysense.schedule.step=9", ["skysense.schedule.step", 'did you mean "steps"']),
         ("zero_optimization.reduce_scater=true", ["reduce_scater", "reduce_scatter"]),
         ('skysense.schedule.steps="many"', ["expected int", "many", "skysense.schedule.steps"]),
         ("skysense.ep_size=3", ["ep_size", "3"]),
-        ("train_batch_size=3", ["train_batch_size", "3", "2"]),
         ("skysense.data.views.global_cells=6", ["global_cells", "multiple of 4", "6"]),
         ("skysense.needs_gpu=true", ["needs_gpu", "torch sees none", "demo_one_process.json"]),
     ],
 )
 def test_wrong_configuration(tmp_path, override, words):
-    done = pretrain(2, tmp_path / "none", tmp_path / "run", "--set", override)
-    assert done.returncode != 0
-    lines = errors(done)
-    assert len(lines) == 1, lines
+    run = tmp_path / "run"
+    keys = ("--set", "skysense.ep_size=1", "--set", override)
+    line = refused(skysense("pretrain", "--config", TINY, "--run_dir", run, *keys))
     for word in words:
-        assert word in lines[0]
+        assert word in line
+    assert not run.exists()
+
+
+@pytest.mark.parametrize(
+    "override, words",
+    [
+        ("gradient_cliping=1.0", ["gradient_cliping", 'did you mean "gradient_clipping"']),
+        ("train_batch_size=3", ["train_batch_size", "3", "2"]),
+    ],
+)
+def test_wrong_configuration_on_two_ranks_is_told_once(tmp_path, override, words):
+    line = refused(pretrain(2, tmp_path / "none", tmp_path / "run", "--set", override))
+    for word in words:
+        assert word in line
     assert not (tmp_path / "run").exists()
 
 
@@ -99,18 +117,13 @@ def test_corrupt_member_stops_the_run_with_its_name(shards, tmp_path):
     assert not list((tmp_path / "run").glob("checkpoints/step-*"))
 
 
-def test_folder_of_another_run(shards, tmp_path):
-    run = trained(1, shards, tmp_path / "run", "--stop_at", 1, "--set", "skysense.ep_size=1")
+def test_folder_of_another_run(shards, run_alone):
+    run = run_alone.folder
     kept = (run / "config.json").read_bytes(), (run / "metrics.jsonl").read_bytes()
-    for extra in ((), ("--set", "skysense.seed=7")):
-        done = pretrain(1, shards, run, "--set", "skysense.ep_size=1", *extra)
-        assert done.returncode != 0
-        [line] = errors(done)
-        assert str(run) in line and "--resume" in line
-    done = pretrain(
-        1, shards, run, "--resume", "--set", "skysense.ep_size=1", "--set", "skysense.seed=7"
-    )
-    assert done.returncode != 0
-    [line] = errors(done)
-    assert "seed" in line
+    line = refused(pretrain(1, shards, run, "--set", "skysense.ep_size=1"))
+    assert str(run) in line and "--resume" in line
+    another = ("--set", "skysense.ep_size=1", "--set", "skysense.seed=7")
+    line = refused(pretrain(1, shards, run, *another))
+    assert str(run) in line and "--resume" in line
+    assert "seed" in refused(pretrain(1, shards, run, "--resume", *another))
     assert kept == ((run / "config.json").read_bytes(), (run / "metrics.jsonl").read_bytes())

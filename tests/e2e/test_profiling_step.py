@@ -10,7 +10,7 @@ import pytest
 from engine.config.load import load
 from engine.cost.count import step_flops
 from engine.profile.trace import OTHER, read_trace
-from tests.commands import BIN, ROOT, TINY, environment, skysense, trained
+from tests.commands import BIN, ROOT, TINY, copy_tree, environment, skysense
 from tests.dist.processes import free_port
 from tests.e2e.test_bad_input import errors
 
@@ -112,10 +112,10 @@ def check(found, ranks, steps, warmup):
 
 
 @pytest.mark.slow
-def test_one_process_beside_a_run(shards, tmp_path):
+def test_one_process_beside_a_run(shards, run_alone, tmp_path):
     """On the output stands one object and nothing else; the folder of a run that has checkpoints
     stays as it was."""
-    run = trained(1, shards, tmp_path / "run", "--stop_at", 1, "--set", "skysense.ep_size=1")
+    run = copy_tree(run_alone.folder, tmp_path / "run")
     before = tree(run)
     done = one(
         "--set",

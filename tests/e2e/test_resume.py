@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from engine.training.metrics import read
-from tests.commands import pretrain, trained
+from tests.commands import pretrain
 
 STEPS = 6
 STOP = STEPS // 2
@@ -54,8 +54,8 @@ def log_of(shards, run_dir, *arguments) -> str:
     return done.stdout
 
 
-def test_stop_and_go_equals_one_run(shards, tmp_path):
-    whole = trained(2, shards, tmp_path / "whole")
+def test_stop_and_go_equals_one_run(shards, run_on_two, tmp_path):
+    whole = run_on_two.folder
     parts = tmp_path / "parts"
     first_log = log_of(shards, parts, "--stop_at", STOP)
     assert [record["step"] for record in read(parts)] == [0, 1, 2]

@@ -13,27 +13,23 @@ import torch
 from engine.pretrained.source import read
 from engine.pretrained.weights import load
 from models.initialise import generator, truncated_normal
-from tests.commands import ROOT, environment, pretrain, skysense, trained
+from tests.commands import ROOT, environment, skysense, trained
 
 
 @pytest.fixture(scope="module")
-def project(shards, tmp_path_factory):
-    """A folder that looks like the project's after ``make demo``, with a run of two steps on two
-    ranks."""
+def project(shards, run_on_two, tmp_path_factory):
+    """A folder that looks like the project's after ``make demo``."""
     folder = tmp_path_factory.mktemp("project")
-    done = pretrain(2, shards, folder / "runs/demo/pretrain", "--set", "skysense.schedule.steps=2")
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    (folder / "training.log").write_text(done.stdout + done.stderr)
+    (folder / "runs/demo").mkdir(parents=True)
+    (folder / "runs/demo/pretrain").symlink_to(run_on_two.folder)
     (folder / "runs/demo/archive").symlink_to(shards.parent / "archive")
     (folder / "data").mkdir()
     (folder / "data/samples").symlink_to(ROOT / "data/samples")
     return folder
 
 
-def test_the_first_rank_says_once_which_path_each_kernel_took_and_why(project):
-    lines = [
-        line for line in (project / "training.log").read_text().splitlines() if "kernel " in line
-    ]
+def test_the_first_rank_says_once_which_path_each_kernel_took_and_why(run_on_two):
+    lines = [line for line in run_on_two.log.splitlines() if "kernel " in line]
     assert lines and len(lines) == len(set(lines))
     assert {line.split()[1] for line in lines} >= {"window_attention:", "sinkhorn:", "head_loss:"}
     assert all("PyTorch (not asked for by SKYSENSE_KERNELS)" in line for line in lines)
@@ -71,7 +67,7 @@ def test_export_and_its_refusals(project, tmp_path):
     run = project / "runs/demo/pretrain"
     done = skysense("export", run, "--out", tmp_path / "out", "--dtype", "bfloat16")
     assert done.returncode == 0, done.stderr
-    assert "out: teacher of step 2," in done.stdout
+    assert "out: teacher of step 6," in done.stdout
     assert sorted(os.listdir(tmp_path / "out")) == ["model.safetensors", "spec.json"]
     described = json.loads((tmp_path / "out/spec.json").read_text())
     assert (
@@ -98,7 +94,7 @@ def test_export_and_its_refusals(project, tmp_path):
 def test_a_damaged_checkpoint_is_not_exported(project, tmp_path):
     copy = tmp_path / "checkpoint"
     subprocess.run(
-        ["cp", "-r", project / "runs/demo/pretrain/checkpoints/step-00000002", copy], check=True
+        ["cp", "-r", project / "runs/demo/pretrain/checkpoints/step-00000006", copy], check=True
     )
     file = copy / "ema/rank-00001.safetensors"
     content = bytearray(file.read_bytes())

@@ -4,23 +4,22 @@ import pytest
 
 from engine.training.metrics import read
 from tests.commands import trained
+from tests.e2e.conftest import STEPS_ALONE
 
-STEPS = 4
 ALONE = (1, 1)  # ranks, ep_size
 SPREAD = ((2, 2), (4, 2))
 
 
 @pytest.fixture(scope="module")
-def runs(shards, tmp_path_factory):
-    """Metrics of the same run at 1, 2 and 4 ranks; the global batch is 4."""
-    folder = tmp_path_factory.mktemp("worlds")
-    records = {}
-    for world, ep_size in (ALONE, *SPREAD):
-        run_dir = folder / f"world-{world}-{ep_size}"
-        experts = f"skysense.ep_size={ep_size}"
-        trained(world, shards, run_dir, "--stop_at", STEPS, "--set", experts)
-        records[world, ep_size] = read(run_dir)
-    return records
+def runs(shards, run_alone, run_on_two, tmp_path_factory):
+    """Metrics of the first steps of the same run at 1, 2 and 4 ranks; the global batch is 4."""
+    run_on_four = tmp_path_factory.mktemp("four") / "run"
+    trained(4, shards, run_on_four, "--stop_at", STEPS_ALONE)
+    return {
+        ALONE: read(run_alone.folder),
+        (2, 2): read(run_on_two.folder)[:STEPS_ALONE],
+        (4, 2): read(run_on_four),
+    }
 
 
 def terms(record: dict) -> list[str]:
@@ -30,7 +29,7 @@ def terms(record: dict) -> list[str]:
 
 def test_every_loss_term_agrees(runs):
     reference = runs[ALONE]
-    assert len(reference) == STEPS
+    assert len(reference) == STEPS_ALONE
     names = terms(reference[0])
     assert {
         "loss",

@@ -1,0 +1,42 @@
+"""Runs that several tests look at, trained once a session by the real command.
+
+Nobody writes into them: a test that changes a run works on a copy.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.commands import pretrain
+
+STEPS_ALONE = 4  # of the run on one rank
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder and what its training printed."""
+
+    folder: Path
+    log: str
+
+
+def train(world: int, shards: Path, folder: Path, *arguments) -> Run:
+    """A training that must succeed."""
+    done = pretrain(world, shards, folder, *arguments)
+    log = done.stdout + done.stderr
+    assert done.returncode == 0, log[-8000:]
+    return Run(folder, log)
+
+
+@pytest.fixture(scope="session")
+def run_on_two(shards, tmp_path_factory) -> Run:
+    """All six steps of the tiny configuration on two ranks, each with half of the experts."""
+    return train(2, shards, tmp_path_factory.mktemp("two") / "run")
+
+
+@pytest.fixture(scope="session")
+def run_alone(shards, tmp_path_factory) -> Run:
+    """The first four steps of the same run on one rank."""
+    arguments = ["--stop_at", STEPS_ALONE, "--set", "skysense.ep_size=1"]
+    return train(1, shards, tmp_path_factory.mktemp("alone") / "run", *arguments)
