@@ -14,10 +14,9 @@ from data.audit.sections import VERDICT_WORDS
 from data.audit.statistics import write_statistics
 from data.audit.summary import summarise
 from data.files import check_place
-from data.jobs.pool import cores
 from data.jobs.progress import Progress
 from data.shards.dataset import ShardDataset
-from launch.options import add_workers_option
+from launch.options import add_place_options, add_workers_option, place_of
 
 EXAMPLES = "  skysense audit shards --out audit"
 
@@ -39,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="read so many samples, evenly spread (default: all)",
     )
     add_workers_option(parser)
+    add_place_options(parser)
     parser.add_argument(
         "--write_statistics",
         type=Path,
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     dataset = ShardDataset.open(options.shards)
     if options.write_statistics is not None:
         check_place("--write_statistics", options.write_statistics)
-    workers = cores() if options.workers is None else options.workers
+    place = place_of(options)
     samples = spread(len(dataset), options.samples)
     make_folder(options.out)
     progress = Progress(
@@ -63,7 +63,13 @@ def run(options: argparse.Namespace) -> int:
         notes = [f"{failure.shard}: {failure.reason}" for failure in record.failures]
         progress.step(record.key or f"sample {record.sample}", notes, urgent=bool(notes))
 
-    tally, pixels = audit(dataset, samples=options.samples, workers=workers, on_record=report)
+    tally, pixels = audit(
+        dataset,
+        samples=options.samples,
+        workers=options.workers,
+        place=place,
+        on_record=report,
+    )
     summary = summarise(dataset, tally, pixels)
     write(options.out, dataset, summary)
     for answer in summary.verdicts:

@@ -3,6 +3,9 @@
 import argparse
 from pathlib import Path
 
+from data.errors import InputError
+from data.jobs.places import Place, Running, Slurm
+
 STANDARD_OUTPUT = Path("-")  # --json without a file name
 
 
@@ -54,6 +57,57 @@ def add_workers_option(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="processes (default: one a core; 0: work in this one)",
     )
+
+
+def add_place_options(parser: argparse.ArgumentParser) -> None:
+    """``--scheduler ADDRESS``, ``--slurm`` and what belongs to it; see ``place_of``."""
+    group = parser.add_argument_group(
+        "more than one machine",
+        "all of them must see the same files and run the same program (docs/preparing_at_scale.md)",
+    )
+    place = group.add_mutually_exclusive_group()
+    place.add_argument(
+        "--scheduler", metavar="ADDRESS", help="work on the Dask cluster with this scheduler"
+    )
+    place.add_argument(
+        "--slurm",
+        action="store_true",
+        help="start the workers as jobs of SLURM, --workers N of them",
+    )
+    group.add_argument("--slurm_partition", metavar="NAME", help="partition of the jobs")
+    group.add_argument("--slurm_account", metavar="NAME", help="account that pays for the jobs")
+    group.add_argument(
+        "--slurm_cores", type=int, default=1, metavar="N", help="workers, and cores, of a job (1)"
+    )
+    group.add_argument("--slurm_memory", default="4GB", metavar="SIZE", help="of a job (4GB)")
+    group.add_argument("--slurm_walltime", metavar="HH:MM:SS", help="of a job")
+    group.add_argument(
+        "--slurm_interface", metavar="NAME", help="network interface of all, such as ib0"
+    )
+    group.add_argument(
+        "--slurm_logs", metavar="FOLDER", help="for the output of the jobs (default: thrown away)"
+    )
+
+
+def place_of(options: argparse.Namespace) -> Place:
+    """Where the options say that the processes are.
+
+    Raises:
+        InputError: an option does not fit the others.
+    """
+    fields = {}
+    for name in ("partition", "account", "cores", "memory", "walltime", "interface", "logs"):
+        fields[name] = getattr(options, f"slurm_{name}")
+    if options.slurm:
+        return Slurm(**fields)
+    for name, value in fields.items():
+        if value != getattr(Slurm(), name):
+            raise InputError(f"--slurm_{name}: is an option of --slurm, which was not given")
+    if options.scheduler is None:
+        return None
+    if options.workers is not None:
+        raise InputError("--workers: a running cluster has its workers; leave it out")
+    return Running(options.scheduler)
 
 
 def add_launcher_option(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ import sys
 from data.prepare.make import BugError
 from data.prepare.record import from_json
 from data.prepare.run import prepare
-from launch.options import add_workers_option
+from launch.options import add_place_options, add_workers_option, place_of
 from launch.stoppable import stoppable
 
 EXAMPLES = """\
@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, help="folder of the archive to make")
     parser.add_argument("--overwrite", action="store_true", help="replace an archive that is there")
     add_workers_option(parser)
+    add_place_options(parser)
     parser.add_argument(
         "--max_rejected",
         type=int,
@@ -66,6 +67,7 @@ def run(options: argparse.Namespace) -> int:
             out=options.out,
             overwrite=options.overwrite,
             workers=options.workers,
+            place=place_of(options),
             max_rejected=options.max_rejected,
             retry_rejected=options.retry_rejected,
             restart=options.restart,

@@ -8,7 +8,7 @@ import argparse
 from data.shards.encode import ShardOptions
 from data.shards.pack import pack
 from data.shards.records import Manifest
-from launch.options import add_workers_option
+from launch.options import add_place_options, add_workers_option, place_of
 from launch.stoppable import stoppable
 
 EXAMPLES = "  skysense shards --archive archive --out shards"
@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--overwrite", action="store_true", help="remove a dataset that is there, first"
     )
     add_workers_option(parser)
+    add_place_options(parser)
     parser.add_argument(
         "--restart", action="store_true", help="throw away what an unfinished run has written"
     )
@@ -53,6 +54,7 @@ def run(options: argparse.Namespace) -> int:
             shard_options,
             overwrite=options.overwrite,
             workers=options.workers,
+            place=place_of(options),
             restart=options.restart,
             say=lambda line: print(line, flush=True),
         )

@@ -3,9 +3,10 @@
 Blocks of samples go out, records and measurements come back in their order.
 """
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,20 +16,42 @@ from data.audit.read import read_sample
 from data.audit.record import Record
 from data.audit.tally import Tally
 from data.errors import InputError
+from data.jobs.places import Place
+from data.jobs.tasks import Died, on_workers
 from data.shards.dataset import ShardDataset
+from data.storage.settings import StoreSettings
 
-# Samples sent to a process at once. Not a setting: the last bits of the sums follow from it.
+# Samples in a task. Not a setting: the last bits of the sums follow from it.
 BLOCK = 16
-AHEAD = 3  # blocks a process may be behind: bounds what waits to be merged
 
 Result = tuple[list[Record], Pixels]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a process finds the dataset; the dataset itself is too large to go with each task."""
+
+    path: str
+    settings: StoreSettings
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Block:
+    """Samples that are read at once, by their numbers."""
+
+    samples: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"samples {self.samples[0]} to {self.samples[-1]}"
 
 
 def audit(
     dataset: ShardDataset,
     *,
     samples: int | None = None,
-    workers: int = 0,
+    workers: int | None = 0,
+    place: Place = None,
     on_record: Callable[[Record], None] | None = None,
 ) -> tuple[Tally, Pixels]:
     """Read a dataset. The result is the same for any number of processes.
@@ -36,24 +59,36 @@ def audit(
     Args:
         dataset: the dataset to audit.
         samples: read so many, evenly spread; None: all.
-        workers: number of processes; 0: in this one.
+        workers: number of processes; 0: in this one; None leaves it to the place.
+        place: where the processes are; None for this machine, with one a core.
         on_record: called with every record, in the order of the samples.
 
     Raises:
-        InputError: fewer than one sample, or fewer than zero processes.
+        InputError: fewer than one sample, fewer than zero processes, or processes that were ended.
     """
-    if workers < 0:
-        raise InputError(f"audit: expected workers >= 0, found {workers}")
     numbers = spread(len(dataset), samples).tolist()
-    blocks = [numbers[i : i + BLOCK] for i in range(0, len(numbers), BLOCK)]
+    source = Source(dataset.path, dataset.store.settings, dataset.fingerprint)
+    blocks = []
+    for start in range(0, len(numbers), BLOCK):
+        blocks.append(Block(tuple(numbers[start : start + BLOCK])))
     tally = Tally()
     pixels = Pixels()
-    for records, part in _results(dataset, blocks, workers):
-        pixels.merge(part)
-        for record in records:
-            tally.add(record)
-            if on_record is not None:
-                on_record(record)
+    _open[source.fingerprint] = dataset  # for work in this process
+    read = partial(read_block, source)
+    results = on_workers(read, blocks, workers=workers, place=place, ordered=True)
+    with closing(results):
+        for block, result in results:
+            if isinstance(result, Died):
+                raise InputError(
+                    f"{dataset.path}: {block}: two processes that read them were ended{result}; "
+                    f"give them more memory, or use fewer workers"
+                )
+            records, part = result
+            pixels.merge(part)
+            for record in records:
+                tally.add(record)
+                if on_record is not None:
+                    on_record(record)
     return tally, pixels
 
 
@@ -77,47 +112,31 @@ def spread(total: int, samples: int | None) -> np.ndarray:
     return np.arange(samples) * total // samples
 
 
-def _results(dataset: ShardDataset, blocks: list[list[int]], workers: int) -> Iterator[Result]:
-    """Results of the blocks, in order; at most ``AHEAD`` blocks a process are under way."""
-    if not workers:
-        _start(dataset)
-        yield from map(_read, blocks)
-        return
-    processes = min(workers, len(blocks))
-    with ProcessPoolExecutor(processes, get_context("spawn"), _start, (dataset,)) as pool:
-        yield from _windowed(pool, blocks, AHEAD * workers)
+def read_block(source: Source, block: Block) -> Result:
+    """Read a block of samples.
 
-
-def _windowed(pool: Executor, blocks: list[list[int]], limit: int) -> Iterator[Result]:
-    """Like ``pool.map``, but with at most ``limit`` blocks under way."""
-    waiting: list[Future[Result]] = []
-    try:
-        for block in blocks:
-            waiting.append(pool.submit(_read, block))
-            if len(waiting) >= limit:
-                yield waiting.pop(0).result()
-        while waiting:
-            yield waiting.pop(0).result()
-    finally:
-        for future in waiting:
-            future.cancel()
-
-
-_dataset: ShardDataset  # of this process
-
-
-def _start(dataset: ShardDataset) -> None:
-    """Prepare a process."""
-    global _dataset
-    _dataset = dataset
-    torch.set_num_threads(1)
-
-
-def _read(block: list[int]) -> Result:
-    """Read a block of samples."""
+    Raises:
+        InputError: the dataset cannot be opened, or is another one by now.
+    """
+    dataset = _dataset(source)
     pixels = Pixels()
     records = []
-    for sample in block:
-        shard = _dataset.shard_name(sample)
-        records.append(read_sample(_dataset, sample, shard, pixels))
+    for sample in block.samples:
+        shard = dataset.shard_name(sample)
+        records.append(read_sample(dataset, sample, shard, pixels))
     return records, pixels
+
+
+_open: dict[str, ShardDataset] = {}  # what this process has open, by fingerprint
+
+
+def _dataset(source: Source) -> ShardDataset:
+    """The dataset, which each process opens once."""
+    if source.fingerprint not in _open:
+        torch.set_num_threads(1)
+        dataset = ShardDataset.open(source.path, source.settings)
+        if dataset.fingerprint != source.fingerprint:
+            raise InputError(f"{source.path}: the dataset was replaced while it was read")
+        _open.clear()
+        _open[source.fingerprint] = dataset
+    return _open[source.fingerprint]

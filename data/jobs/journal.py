@@ -13,15 +13,18 @@ import ctypes
 import fcntl
 import json
 import os
+import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from data.errors import InputError
 
 PATIENCE = 5.0  # seconds to wait for the lock: workers of a killed run finish what they are making
+STRAGGLING = 60.0  # seconds to wait for workers at the end
 SYNC = 5.0  # seconds between the end of one forcing to the disk and the next
 CLAIMED = {"claimed": True}  # first record of a run: what lies where it writes is its own from here
 ON_DISK = "on_disk"  # key of the lines that say how many records are safe
@@ -56,7 +59,7 @@ class Journal:
         self._file = _locked(path, fcntl.LOCK_EX, PATIENCE)
         try:
             self._read(restart)
-            # Shared from now on with the workers (see ``hold``), still closed to other runs.
+            # Shared from now on with the workers (see ``Lease``), still closed to other runs.
             fcntl.flock(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BaseException:
             os.close(self._file)
@@ -72,6 +75,11 @@ class Journal:
     def __exit__(self, *_) -> None:
         self._thread.shutdown()
         os.close(self._file)
+
+    @property
+    def lease(self) -> "Lease":
+        """The workers' share of the lock."""
+        return Lease(self.path, self._header)
 
     def append(self, record: dict) -> None:
         """Record something that is whole. A killed process loses no record.
@@ -99,6 +107,26 @@ class Journal:
             self._forcing.result()
             self._forcing = None
         self._write({ON_DISK: self._force()})
+
+    def shut_out_workers(self) -> None:
+        """Take the lock for this process alone: whoever still works on a task has finished it.
+
+        Raises:
+            InputError: a worker does not finish.
+        """
+        end = time.monotonic() + STRAGGLING
+        while True:
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                fcntl.flock(self._file, fcntl.LOCK_SH)  # the failed call has given it up
+            if time.monotonic() > end:
+                raise InputError(
+                    f"{self.path}: all is done, but a worker that had lost its connection is still "
+                    f"at work; stop it and start the same command again"
+                )
+            time.sleep(0.1)
 
     def clear(self) -> None:
         """Forget all records."""
@@ -154,18 +182,55 @@ class Journal:
         os.ftruncate(self._file, whole)
 
 
-def hold(path: Path) -> int:
-    """Share the lock of a journal until this process ends.
+@dataclass(frozen=True)
+class Lease:
+    """A worker's share of the lock of a journal.
 
-    So no other run starts while a worker still writes, even if its main process was killed.
+    So no other run starts while a worker still writes, even if its main process was killed. A
+    worker takes it for each task, because workers of a running cluster outlive the run.
+    """
 
-    Returns:
-        The open file.
+    path: Path
+    header: bytes  # the first line, with the plan
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Share the lock.
+
+        Raises:
+            InputError: the journal is not there or is that of another run, or another run has the
+                lock.
+        """
+        try:
+            file = os.open(self.path, os.O_RDONLY)
+        except OSError as error:
+            raise InputError(
+                f"{self.path}: a worker on {socket.gethostname()} cannot read it "
+                f"({error.strerror}); all machines must see the same file system, and its run must "
+                f"go on"
+            ) from error
+        try:
+            _lock_or_refuse(file, self.path)
+            if os.read(file, len(self.header)) != self.header:
+                raise InputError(f"{self.path}: belongs to another run than the worker's task")
+            yield
+        finally:
+            os.close(file)
+
+
+def _lock_or_refuse(file: int, path: Path) -> None:
+    """Take a shared lock at once.
 
     Raises:
-        InputError: another run has the lock.
+        InputError: another run has it.
     """
-    return _locked(path, fcntl.LOCK_SH, patience=0)
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        raise InputError(
+            f"{path}: another run, or the last worker of one, is at work here; wait for it or stop "
+            f"it"
+        ) from error
 
 
 def _locked(path: Path, kind: int, patience: float) -> int:

@@ -22,6 +22,9 @@ class Task:
     # The record of an earlier run whose tile a power cut may have spoilt.
     doubtful: MadeTile | None = None
 
+    def __str__(self) -> str:
+        return f"tile {self.entry.key!r}"
+
 
 @dataclass(frozen=True)
 class Bug:

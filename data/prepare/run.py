@@ -17,9 +17,10 @@ from pathlib import Path
 from data.errors import InputError
 from data.files import publish_folder
 from data.hashing import content_hash
-from data.jobs.journal import CLAIMED, Journal, hold
-from data.jobs.pool import Died, cores, in_processes
+from data.jobs.journal import CLAIMED, Journal
+from data.jobs.places import Place
 from data.jobs.progress import Progress
+from data.jobs.tasks import Died, on_workers
 from data.prepare.make import Bug, BugError, Task, make_tile
 from data.prepare.manifest.entry import Entry
 from data.prepare.manifest.read import read_manifest
@@ -30,6 +31,7 @@ from data.tiles.archive import (
     check_archive,
     check_writable,
     create_archive,
+    discard_partial_tiles,
     discard_tile,
 )
 from data.tiles.classes import class_table
@@ -51,14 +53,13 @@ def prepare(
     tiles: str | Path | None = None,
     sensors: str | Path | None = None,
     workers: int | None = None,
+    place: Place = None,
     restart: bool = False,
     retry_rejected: bool = False,
     max_rejected: int | None = None,
     say: Say = print,
 ) -> dict:
-    """Make the archive ``out`` from a manifest.
-
-    What is made before an error stays for the next run.
+    """Make the archive ``out``; what is made before an error stays for the next run.
 
     Args:
         manifest: which sources make which tile.
@@ -66,14 +67,15 @@ def prepare(
         overwrite: replace an archive at ``out``, once the new one is whole.
         tiles: list of tiles, for a manifest that needs one (see ``read_manifest``).
         sensors: file that describes sensors beside the built-in ones (see ``read_sensors``).
-        workers: processes; None for one a core, 0 to work in this process.
-        restart: throw away what an unfinished run has made; without it that run is continued.
+        workers: processes; None leaves it to the place, 0 is to work in this process.
+        place: where the processes are; None for this machine, with one a core.
+        restart: throw away what an unfinished run has made, which is continued otherwise.
         retry_rejected: try tiles again that an unfinished run has rejected.
         max_rejected: stop when more tiles than this are rejected; None for no limit.
         say: takes lines of progress, and one for each rejected tile.
 
     Returns:
-        The report, which is also stored as report.json in the archive.
+        The report, which is also report.json in the archive.
 
     Raises:
         InputError: the manifest, the sensors or ``out`` are wrong, an unfinished run of others is
@@ -82,7 +84,7 @@ def prepare(
     """
     out = Path(out)
     staging = _beside(out, ".partial")
-    journal_path = _beside(out, ".partial.jsonl")
+    journal_path = _beside(staging, ".jsonl")
     check_writable(out, overwrite=overwrite or journal_path.exists())
     described = _described(sensors)
     entries = read_manifest(manifest, tiles)
@@ -91,11 +93,10 @@ def prepare(
             check_writable(out, overwrite=overwrite)
             _claim(staging, described, journal, restart=restart)
             earlier = _earlier_work(staging, journal, retry_rejected=retry_rejected)
-            tasks = _tasks(entries, earlier)
             if earlier.records or earlier.doubtful:
                 say(f"{staging}: {earlier.of(len(entries))}")
             run = _Run(staging, journal, earlier.records, max_rejected=max_rejected, say=say)
-            run.make(tasks, workers=workers)
+            run.make(_tasks(entries, earlier), workers=workers, place=place)
             run.finish([entry.key for entry in entries])
             publish_folder(staging, out, aside=_replaced(staging))
             journal.force()  # the new name, before the journal goes
@@ -256,8 +257,8 @@ class _Run:
         self._max_rejected = max_rejected
         self._say = say
 
-    def make(self, tasks: list[Task], *, workers: int | None) -> None:
-        """Make every tile that is still to be made, with one process a core if none are named.
+    def make(self, tasks: list[Task], *, workers: int | None, place: Place) -> None:
+        """Make every tile that is still to be made.
 
         Raises:
             InputError: too many tiles are rejected, or the archive cannot be written.
@@ -267,13 +268,12 @@ class _Run:
             len(self._records) + len(tasks), done=len(self._records), unit="tiles", say=self._say
         )
         self._check_limit()
-        if workers is None:
-            workers = cores()
-        results = in_processes(
+        results = on_workers(
             partial(make_tile, self._staging),
             tasks,
             workers=workers,
-            setup=partial(hold, self._journal.path),
+            place=place,
+            lease=self._journal.lease,
         )
         with closing(results):
             for task, result in results:
@@ -300,8 +300,11 @@ class _Run:
             keys: all tiles, in the order of the manifest.
 
         Raises:
-            InputError: no tile is usable. Nothing is left of the run then.
+            InputError: no tile is usable, and nothing is left of the run then; or a worker is still
+                at work.
         """
+        self._journal.shut_out_workers()
+        discard_partial_tiles(self._staging)
         made = []
         rejected = []
         for key in keys:
@@ -339,8 +342,8 @@ class _Run:
 def _died(key: str, death: Died) -> RejectedTile:
     """The record of a tile whose processes were ended."""
     note = (
-        f"tile rejected: two processes that made it were ended {death.reason}; a file that breaks "
-        "its library, or too little memory"
+        f"tile rejected: two processes that made it were ended{death}; a file that breaks its "
+        "library, or too little memory"
     )
     return RejectedTile(key, [note])
 

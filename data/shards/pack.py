@@ -6,7 +6,7 @@ whole. A killed run is continued from it to the same bytes.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -15,13 +15,21 @@ from pathlib import Path
 
 from data.errors import InputError
 from data.hashing import content_hash
-from data.jobs.journal import CLAIMED, Journal, hold
-from data.jobs.pool import Died, cores, in_processes
+from data.jobs.journal import CLAIMED, Journal
+from data.jobs.places import Place
 from data.jobs.progress import Progress
+from data.jobs.tasks import Died, on_workers
 from data.shards.encode import DEFAULT_OPTIONS, ShardOptions
 from data.shards.files import MANIFEST, index_name, tar_name
 from data.shards.records import FORMAT, VERSION, Manifest
-from data.shards.writer import WrittenShard, claim, packing_order, write_manifest, write_shard
+from data.shards.writer import (
+    WrittenShard,
+    claim,
+    discard_partial,
+    packing_order,
+    write_manifest,
+    write_shard,
+)
 from data.tiles.archive import archive_sensors, read_tile, stored_digest, tile_digest, tile_keys
 from data.tiles.classes import class_table
 from data.tiles.definitions import Definition
@@ -55,6 +63,9 @@ class Task:
     number: int
     keys: list[str]
 
+    def __str__(self) -> str:
+        return f"shard {self.number} (tiles {self.keys[0]!r} to {self.keys[-1]!r})"
+
 
 def pack(
     archive: str | Path,
@@ -63,6 +74,7 @@ def pack(
     *,
     overwrite: bool = False,
     workers: int | None = None,
+    place: Place = None,
     restart: bool = False,
     say: Callable[[str], None] = print,
 ) -> Manifest:
@@ -73,7 +85,8 @@ def pack(
         out: the folder; its manifest is written last.
         options: how tiles are packed.
         overwrite: remove a dataset that is there, first.
-        workers: processes; None for one a core, 0 to work in this process.
+        workers: processes; None leaves it to the place, 0 is to work in this process.
+        place: where the processes are; None for this machine, with one a core.
         restart: throw away what an unfinished run has written; without it that run is continued.
         say: takes lines of progress.
 
@@ -88,8 +101,6 @@ def pack(
     keys = tile_keys(archive)
     if not keys:
         raise InputError(f"{archive}: no tiles to pack; prepare an archive first")
-    if workers is None:
-        workers = cores()
     job = Job(archive, out, options)
     tasks = _tasks(keys, options)
     if not out.is_dir():
@@ -101,10 +112,13 @@ def pack(
         else:
             if written:
                 say(f"{out}: {len(written)} of {len(tasks)} shards are done, the rest follows")
-            _write_rest(job, tasks, journal, written, workers=workers, say=say)
-            journal.force()
-            shards = [written[task.number] for task in tasks]
-            manifest = write_manifest(out, shards, options, sensors)
+            rest = [task for task in tasks if task.number not in written]
+            pack_one = partial(pack_shard, job)
+            results = on_workers(pack_one, rest, workers=workers, place=place, lease=journal.lease)
+            progress = Progress(len(tasks), done=len(written), unit="shards", say=say)
+            with closing(results):
+                _record(results, journal, written, progress)
+            manifest = _finish(job, journal, [written[task.number] for task in tasks], sensors)
         journal.force()  # the manifest, before the journal goes
         journal.remove()
     return manifest
@@ -209,28 +223,33 @@ def _is_whole(out: Path, shard: WrittenShard) -> bool:
     )
 
 
-def _write_rest(
-    job: Job,
-    tasks: list[Task],
+def _finish(
+    job: Job, journal: Journal, shards: list[WrittenShard], sensors: Sequence[Definition]
+) -> Manifest:
+    """Make a dataset of all shards, once no worker is at work any more."""
+    journal.shut_out_workers()
+    discard_partial(job.out)
+    journal.force()
+    return write_manifest(job.out, shards, job.options, sensors)
+
+
+def _record(
+    results: Iterable[tuple[Task, WrittenShard | Died]],
     journal: Journal,
     written: dict[int, WrittenShard],
-    *,
-    workers: int,
-    say: Callable[[str], None],
+    progress: Progress,
 ) -> None:
-    """Write every shard that is not yet written, and add it to ``written``."""
-    progress = Progress(len(tasks), done=len(written), unit="shards", say=say)
-    rest = [task for task in tasks if task.number not in written]
-    setup = partial(hold, journal.path)
-    results = in_processes(partial(pack_shard, job), rest, workers=workers, setup=setup)
-    with closing(results):
-        for task, shard in results:
-            if isinstance(shard, Died):
-                raise InputError(
-                    f"{job.out}: shard {task.number} (tiles {task.keys[0]!r} to "
-                    f"{task.keys[-1]!r}): two processes that wrote it were ended {shard.reason}; "
-                    f"give them more memory, or use fewer workers"
-                )
-            journal.append(_to_journal(task.number, shard))
-            written[task.number] = shard
-            progress.step(f"{shard.name}: {shard.samples} samples, {shard.size / 1e6:.1f} MB")
+    """Take in the shards that workers write, until all are there.
+
+    Raises:
+        InputError: one could not be written.
+    """
+    for task, shard in results:
+        if isinstance(shard, Died):
+            raise InputError(
+                f"{journal.path.parent}: {task}: two processes that wrote it were ended{shard}; "
+                f"give them more memory, or use fewer workers"
+            )
+        journal.append(_to_journal(task.number, shard))
+        written[task.number] = shard
+        progress.step(f"{shard.name}: {shard.samples} samples, {shard.size / 1e6:.1f} MB")

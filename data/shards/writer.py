@@ -9,6 +9,7 @@ give equal bytes. Without its manifest a folder is no dataset.
 
 import io
 import json
+import secrets
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from data.errors import InputError
-from data.files import PARTIAL, force, whole_file, write_whole
+from data.files import PARTIAL, force, whole_file, write_durable, write_whole
 from data.hashing import checksum, content_hash
 from data.seeded import generator
 from data.shards.encode import DEFAULT_OPTIONS, Encoded, ShardOptions, describe, encode_tile
@@ -119,8 +120,14 @@ def claim(out: Path, *, overwrite: bool) -> None:
             f"{out}: holds shards already (found {dataset[0].name}); pass --overwrite to replace "
             f"them"
         )
-    partial = [*out.glob(MANIFEST + PARTIAL), *out.glob(f"shard-??????.*{PARTIAL}")]
-    for path in [*dataset, *partial]:
+    for path in dataset:
+        path.unlink()
+    discard_partial(out)
+
+
+def discard_partial(out: Path) -> None:
+    """Remove the files that killed workers have left half-written. No other one may be at work."""
+    for path in [*out.glob(MANIFEST + PARTIAL), *out.glob(f"shard-??????.*{PARTIAL}")]:
         path.unlink()
 
 
@@ -129,13 +136,17 @@ def write_shard(
 ) -> WrittenShard:
     """Write one tar and its index, each published by a rename, the index last.
 
+    Until then each has a name that no other worker uses: two of them may write the same shard when
+    one has lost its network.
+
     Raises:
         InputError: a tile is malformed.
     """
     name = f"shard-{number:06d}"
     entries: list[IndexEntry] = []
     credits: Counter[tuple[str, str]] = Counter()
-    with whole_file(out / tar_name(name)) as scratch, open(scratch, "wb") as file:
+    tar_path = out / tar_name(name)
+    with whole_file(tar_path, scratch=_scratch(tar_path)) as scratch, open(scratch, "wb") as file:
         with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             for tile in tiles:
                 _check_for_shard(tile)
@@ -144,7 +155,9 @@ def write_shard(
         force(file)
         size = file.tell()
     index, head = _index(name, entries)
-    write_whole(out / index_name(name), index, durable=True)
+    index_path = out / index_name(name)
+    with whole_file(index_path, scratch=_scratch(index_path)) as scratch:
+        write_durable(scratch, index)
     return WrittenShard(
         name=name,
         size=size,
@@ -155,6 +168,11 @@ def write_shard(
         places=[(entry.lon, entry.lat) for entry in entries],
         credits=[(*credit, count) for credit, count in sorted(credits.items())],
     )
+
+
+def _scratch(path: Path) -> Path:
+    """Another name each time for a file that is being written."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(4)}{PARTIAL}")
 
 
 def write_manifest(

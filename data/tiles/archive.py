@@ -1,12 +1,15 @@
 """The zarr archive: one group a tile under ``<archive>/tiles/<key>``, each whole or not there.
 
-A tile is written under a temporary name that no key can have and moved to its place by one rename.
-So a killed job never leaves half a tile that a reader could meet. Against a power cut see
-data/jobs/journal.py: to force every file of every tile to the disk takes longer than to write it.
+A tile is written under a temporary name that no key can have, another one each time, and moved to
+its place by one rename. So a killed job never leaves half a tile that a reader could meet, and two
+workers that write the same tile, as happens when one has lost its network, do not mix. Against a
+power cut see data/jobs/journal.py: to force every file of every tile to the disk takes longer than
+to write it.
 """
 
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +32,7 @@ VERSION = 2
 CHUNK_BYTES = 4 * 2**20  # series are cut along time into chunks of about this size
 HR_CHUNK = 512  # pixels a side
 METADATA = ("crs", "transform", "cells", "lon", "lat", "dates", "source", "licence", "attribution")
+PARTIAL = ".partial-"  # begins the name of a tile that is being written
 MASK = "_valid"  # ends the name of a sensor's mask
 SENSORS = "sensors"  # attribute with the descriptions of sensors
 
@@ -133,7 +137,7 @@ def write_tile(archive: str | Path, tile: Tile) -> str:
 
     Raises:
         InputError: the tile is malformed, it has a sensor that is neither built in nor described
-            by the archive, or its key is already there.
+            by the archive, or another tile with its key is already there.
     """
     archive = Path(archive)
     described = [sensor.key for sensor in archive_sensors(archive)]
@@ -145,10 +149,7 @@ def write_tile(archive: str | Path, tile: Tile) -> str:
                 f"does not describe; make the archive with its description"
             )
     place = archive / "tiles" / tile.key
-    partial = _partial(archive, tile.key)
-    if place.exists():
-        raise InputError(f"{archive}: tile {tile.key!r} is there already; keys must be unique")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = place.with_name(f"{PARTIAL}{tile.key}-{secrets.token_hex(4)}")
     digest = tile_digest(tile)
     attributes = {**_metadata(tile), "digest": digest}
     group = zarr.open_group(str(partial), mode="w", zarr_format=3, attributes=attributes)
@@ -159,7 +160,16 @@ def write_tile(archive: str | Path, tile: Tile) -> str:
             chunks=_chunks(array),
             compressors=[ZstdCodec(level=9, checksum=True)],
         )
-    os.rename(partial, place)
+    try:
+        os.rename(partial, place)
+    except OSError:
+        shutil.rmtree(partial)
+        if not place.exists():
+            raise
+        if stored_digest(archive, tile.key) != digest:
+            raise InputError(
+                f"{archive}: another tile {tile.key!r} is there already; keys must be unique"
+            ) from None
     return digest
 
 
@@ -185,10 +195,18 @@ def read_tile(archive: str | Path, key: str) -> Tile:
 
 
 def discard_tile(archive: str | Path, key: str) -> None:
-    """Remove what there is of a tile, whole or half-written."""
-    for place in (Path(archive) / "tiles" / key, _partial(archive, key)):
-        if place.exists():
-            shutil.rmtree(place)
+    """Remove a tile that may be there."""
+    place = Path(archive) / "tiles" / key
+    if place.exists():
+        shutil.rmtree(place)
+
+
+def discard_partial_tiles(archive: str | Path) -> None:
+    """Remove what killed workers have left. No other one may be at work."""
+    with os.scandir(Path(archive) / "tiles") as items:
+        names = [item.name for item in items if item.name.startswith(PARTIAL)]
+    for name in names:
+        shutil.rmtree(Path(archive) / "tiles" / name)
 
 
 def tile_digest(tile: Tile) -> str:
@@ -240,11 +258,6 @@ def _place(archive: str | Path, key: str) -> Path:
     if not KEY.fullmatch(key) or not place.is_dir():
         raise InputError(f"{archive}: no tile {key!r}; tile_keys lists what is there")
     return place
-
-
-def _partial(archive: str | Path, key: str) -> Path:
-    """The folder of a tile that is being written."""
-    return Path(archive) / "tiles" / f".partial-{key}"
 
 
 def _chunks(array: np.ndarray) -> tuple[int, ...]:

@@ -118,6 +118,24 @@ def has_open(pid: int, file: Path) -> bool:
 
 
 def children(process: subprocess.Popen) -> list[int]:
-    """Processes that a command has started, but for multiprocessing's resource tracker."""
-    found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return [int(pid) for pid in found if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    """The workers that a command has started, the oldest first."""
+    pids = []
+    for thread in Path(f"/proc/{process.pid}/task").iterdir():
+        pids += map(int, (thread / "children").read_text().split())
+    return [
+        pid
+        for pid in sorted(pids)
+        if b"data.jobs.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+
+
+def stop_in_a_task(pid: int, journal: Path) -> None:
+    """SIGSTOP a worker while it holds the lock of the journal."""
+    while True:
+        os.kill(pid, signal.SIGSTOP)
+        while Path(f"/proc/{pid}/stat").read_text().split()[2] != "T":
+            time.sleep(0.001)
+        if has_open(pid, journal):
+            return
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(0.003)

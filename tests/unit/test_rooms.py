@@ -23,7 +23,7 @@ ROOMS = {
     "data/suggest": "",
     "data/seeded": "data/hashing",
     "data/tiles": "data/hashing data/suggest",
-    "data/jobs": "",
+    "data/jobs": "data/hashing",
     "data/storage": "data/files data/hashing",
     "data/pages": "data/tiles",
     "data/osm": "data/files data/hashing data/tiles",
@@ -38,7 +38,10 @@ ROOMS = {
     ),
     "data/shards": "data/files data/hashing data/seeded data/tiles data/jobs data/storage",
     "data/stream": "data/hashing data/seeded data/tiles data/storage data/shards",
-    "data/audit": "data/files data/hashing data/tiles data/jobs data/pages data/shards data/stream",
+    "data/audit": (
+        "data/files data/hashing data/tiles data/jobs data/storage data/pages data/shards"
+        " data/stream"
+    ),
     "data/bench": "data/tiles data/prepare/contract data/shards data/stream",
     "models": "",
     "models/errors": "",
@@ -112,6 +115,9 @@ OWNERS = {
     "osmium": ("data/",),
     "fsspec": ("data/storage/",),
     "triton": ("models/kernels/",),
+    "dask": ("data/jobs/",),
+    "dask_jobqueue": ("data/jobs/",),
+    "distributed": ("data/jobs/",),
 }
 
 

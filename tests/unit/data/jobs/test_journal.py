@@ -10,7 +10,7 @@ import pytest
 
 from data.errors import InputError
 from data.jobs import journal as journal_module
-from data.jobs.journal import Journal, hold
+from data.jobs.journal import Journal
 from tests.paths import ROOT
 
 
@@ -77,14 +77,34 @@ def test_zeros_that_a_power_cut_left_are_cut_off(path):
 
 def test_one_run_at_a_time_also_against_orphaned_workers(path, monkeypatch):
     monkeypatch.setattr(journal_module, "PATIENCE", 0.2)
-    with Journal(path, "plan a"):
+    with Journal(path, "plan a") as journal:
         with pytest.raises(InputError, match="another run"):
             records(path)
-        worker = hold(path)  # a worker of the run may share it
+        worker = journal.lease.held()  # a worker of the run may share it
+        worker.__enter__()
     with pytest.raises(InputError, match="another run"):
         records(path)
-    os.close(worker)
+    worker.__exit__(None, None, None)
     assert len(records(path)) == 3
+
+
+def test_a_worker_shares_the_lock_of_its_own_run_only(path, monkeypatch):
+    with Journal(path, "plan a") as journal:
+        late = journal.lease
+    with Journal(path, "plan b", restart=True) as journal:
+        with pytest.raises(InputError, match="belongs to another run"), late.held():
+            pass
+        with journal.lease.held():
+            monkeypatch.setattr(journal_module, "STRAGGLING", 0.2)
+            with pytest.raises(InputError, match="still at work"):
+                journal.shut_out_workers()
+        journal.shut_out_workers()
+        with pytest.raises(InputError, match="is at work here"), journal.lease.held():
+            pass
+        journal.remove()
+    with pytest.raises(InputError, match="same file system"), journal.lease.held():
+        pass
+    assert not path.exists()  # a late worker makes no journal
 
 
 def test_a_killed_process_leaves_no_lock(path):
