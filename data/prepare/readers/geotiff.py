@@ -5,7 +5,8 @@ All bands lie in one file, or each band in a file of its own.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -32,7 +33,7 @@ from data.prepare.readers.raster_bands import (
     band_of_file,
     bands_of_image,
 )
-from data.prepare.readers.raster_pixels import RasterPixels, numbers_of_band, read_pixels
+from data.prepare.readers.raster_pixels import numbers_of_band, only_numbers, read_pixels
 from data.prepare.readers.rasters import (
     NO_CODE,
     check_codes,
@@ -41,7 +42,10 @@ from data.prepare.readers.rasters import (
     need_one_image,
     place_of,
 )
+from data.suggest import did_you_mean
 from data.tiles.modalities import MODALITIES
+
+BAND_NUMBERS = ("scale", "offset", "nodata")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +58,8 @@ class _Acquisition(Radiometry):
     mask: File | None = None  # a raster of codes
     masked: tuple[int, ...] = ()  # the codes that hide a pixel
     alpha: str = ""  # see raster_bands.ALPHA_KEYS
+    # Band of the sensor -> its own scale, offset and nodata, which replace those of all bands.
+    band_numbers: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def _key_faults(self, bands: BandKeys) -> list[str]:
         """What is wrong with the keys that both readers share, and with the names of bands."""
@@ -69,7 +75,33 @@ class _Acquisition(Radiometry):
             )
         if self.alpha not in ALPHA_KEYS:
             faults.append(f"alpha {self.alpha!r}: expected {MASK!r} or {IGNORE!r}")
+        return faults + self._band_number_faults()
+
+    def _band_number_faults(self) -> list[str]:
+        """What is wrong with the key ``band_numbers``."""
+        faults = []
+        sensor = MODALITIES.get(self.modality)
+        for band, numbers in self.band_numbers.items():
+            if sensor is not None and band not in sensor.bands:
+                faults.append(
+                    f"band_numbers: {sensor.key} has no band {band!r}"
+                    f"{did_you_mean(band, sensor.bands)}; expected names of {list(sensor.bands)}"
+                )
+            unknown = sorted(numbers.keys() - set(BAND_NUMBERS))
+            if unknown:
+                faults.append(
+                    f"band_numbers: {band}: unknown {unknown}; expected some of "
+                    f"{list(BAND_NUMBERS)}"
+                )
+                continue
+            for fault in self._numbers(band).number_faults(self.modality):
+                faults.append(f"band_numbers: {band}: {fault}")
         return faults
+
+    def _numbers(self, band: str) -> Radiometry:
+        """What the keys say of the numbers of a band."""
+        own: dict[str, Any] = {**self.band_numbers.get(band, {})}
+        return replace(only_numbers(self), **own)
 
     def _check_mask(self) -> None:
         """Check that the raster of codes has a place and codes."""
@@ -84,8 +116,8 @@ class _Acquisition(Radiometry):
         """Check that the pixels of a file have a place and numbers that fit."""
         check_place(dataset, path)
         sensor = MODALITIES[self.modality]
-        for number in bands.numbers.values():
-            numbers_of_band(dataset, number, self, sensor, path=path)
+        for band, number in bands.numbers.items():
+            numbers_of_band(dataset, number, self._numbers(band), sensor, path=path)
 
     def _frames(self, layers: list[Layer], grid: Grid, name: str) -> list[Frames]:
         """One frame on the grid, the mask applied."""
@@ -106,15 +138,25 @@ class _Acquisition(Radiometry):
         )
         return [frames]
 
-    def _pixels(
+    def _layers(
         self, dataset: rasterio.DatasetReader, bands: RasterBands, path: File, grid: Grid
-    ) -> RasterPixels | None:
-        """Read bands of one file over the grid; None when the file does not touch it."""
+    ) -> list[Layer]:
+        """Read bands of one file over the grid; none when the file does not touch it."""
         window = place_of(dataset, self.modality).window(grid)
         if window is None:
-            return None
+            return []
         sensor = MODALITIES[self.modality]
-        return read_pixels(dataset, bands, window, keys=self, sensor=sensor, path=path)
+        alike = [bands]  # bands whose keys say the same
+        if self.band_numbers:
+            alike = [
+                replace(bands, numbers={band: number}) for band, number in bands.numbers.items()
+            ]
+        layers = []
+        for some in alike:
+            keys = self._numbers(next(iter(some.numbers)))
+            pixels = read_pixels(dataset, some, window, keys=keys, sensor=sensor, path=path)
+            layers.append(pixels.layer(sensor, path))
+        return layers
 
 
 @dataclass(frozen=True)
@@ -143,11 +185,10 @@ class GeoTiffImage(_Acquisition):
     def read(self, grid: Grid) -> list[Frames]:
         """One Frames of one frame."""
         with self._opened() as (dataset, bands):
-            pixels = self._pixels(dataset, bands, self.path, grid)
-        if pixels is None:
+            layers = self._layers(dataset, bands, self.path, grid)
+        if not layers:
             return []
-        layer = pixels.layer(MODALITIES[self.modality], self.path)
-        return self._frames([layer], grid, self.path.name)
+        return self._frames(layers, grid, self.path.name)
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[rasterio.DatasetReader, RasterBands]]:
@@ -200,10 +241,10 @@ class GeoTiffBands(_Acquisition):
         layers = []
         for name, path in self.files.items():
             with self._opened(name, path) as (dataset, bands):
-                pixels = self._pixels(dataset, bands, path, grid)
-            if pixels is None:
+                own = self._layers(dataset, bands, path, grid)
+            if not own:
                 return []
-            layers.append(pixels.layer(MODALITIES[self.modality], path))
+            layers += own
         name = f"{self._first_file.name} and {len(self.files) - 1} more"
         return self._frames(layers, grid, name)
 

@@ -129,10 +129,10 @@ def numbers_of_band(
     if (scale, offset) != (1.0, 0.0):
         numbers = _with_tags(keys, sensor, scale=scale, offset=offset, where=where)
     numbers.check_numbers(where, sensor, dataset.dtypes[number - 1])
-    return _only_numbers(numbers)
+    return only_numbers(numbers)
 
 
-def _only_numbers(keys: Radiometry) -> Radiometry:
+def only_numbers(keys: Radiometry) -> Radiometry:
     """The numbers among a reader's keys."""
     return Radiometry(scale=keys.scale, offset=keys.offset, units=keys.units, nodata=keys.nodata)
 
@@ -150,7 +150,7 @@ def _with_tags(
             )
         return keys
     if keys.scale is None:
-        return replace(_only_numbers(keys), scale=scale, offset=offset)
+        return replace(only_numbers(keys), scale=scale, offset=offset)
     if not np.allclose((keys.scale, keys.offset), (scale, offset), rtol=1e-5, atol=1e-9):
         raise InputError(
             f"{where}: {tags}, the manifest {keys.scale:g} and {keys.offset:g}; leave 'scale' and "

@@ -240,3 +240,13 @@ def test_a_planetary_series_of_two_baselines_comes_to_one_scale(tmp_path):
     for i, band in enumerate(BANDS):
         np.testing.assert_array_equal(tile.arrays["ms"][:, i, 8:, 8:], reflectance[band])
     assert tile.arrays["ms"][1, 0, 0, 0] == DARK and tile.arrays["ms"][0, 0, 0, 0] == 5
+
+
+def test_bands_of_one_item_may_have_other_numbers(tmp_path):
+    item = with_numbers(OFFSET)
+    item["assets"]["nir08"]["raster:bands"] = [{"scale": 0.0002, "offset": 0, "nodata": "nan"}]
+    (entry,) = read_manifest(*write_stac(tmp_path, [item], TILES))
+    numbers = entry.readers[0].band_numbers
+    assert entry.readers[0].scale is None and set(numbers) == set(BANDS)
+    assert numbers["B02"] == {"scale": 0.0001, "offset": -0.1, "nodata": 0}
+    assert numbers["B8A"]["scale"] == 0.0002 and np.isnan(numbers["B8A"]["nodata"])

@@ -50,6 +50,43 @@ def test_a_file_a_band_with_scale_offset_and_mask(tmp_path):
         assert words in fault
 
 
+def test_bands_with_numbers_of_their_own(tmp_path):
+    """In a file a band and in one file of all: the plane, whatever the scale of each band."""
+    ways = {"B02": (1e-4, -0.1), "B08": (2e-4, 0.0), "B12": (5e-5, 0.05)}
+    raw = {}
+    for band in BANDS:
+        scale, offset = ways.get(band, (1e-4, 0.0))
+        plane = numbers(band, SCENE)[None] * 1e-4
+        raw[band] = np.rint((plane - offset) / scale).astype(np.uint16)
+    keys = {
+        "modality": "ms",
+        "date": "2022-03-04",
+        "scale": 1e-4,
+        "band_numbers": {
+            **{band: {"scale": scale, "offset": offset} for band, (scale, offset) in ways.items()},
+            "B05": {"nodata": float(raw["B05"][0, 14, 22])},
+        },
+    }
+    files = {band: write(tmp_path / f"{band}.tif", raw[band]) for band in BANDS}
+    image = write(tmp_path / "all.tif", np.concatenate(list(raw.values())))
+    for reader in (GeoTiffBands(files, **keys), GeoTiffImage(image, BANDS, **keys)):
+        assert not reader.check_keys()
+        reader.check()
+        frames = reader.read(GRID)[0]
+        missing = expected("B05") == expected("B05")[2, 2]
+        np.testing.assert_array_equal(frames.valid[0], ~missing)
+        for i, band in enumerate(BANDS):
+            array = frames.array[0, i][~missing]
+            np.testing.assert_allclose(array, expected(band)[~missing], atol=1.1)
+    keys["band_numbers"] = {"B2": {"scal": 1}, "B03": {"scale": -1}}
+    faults = GeoTiffBands(files, **keys).check_keys()
+    assert [fault.split("; ")[0] for fault in faults] == [
+        "band_numbers: ms has no band 'B2' (did you mean 'B12'?)",
+        "band_numbers: B2: unknown ['scal']",
+        "band_numbers: B03: scale -1: expected a number above 0",
+    ]
+
+
 def test_dark_pixels_are_observed_and_nodata_is_not(tmp_path):
     raw = np.full((10, SCENE, SCENE), 1500, np.uint16)
     raw[3, 12, 20], raw[5, 12, 21], raw[0, 12, 22] = 900, 0, 7
