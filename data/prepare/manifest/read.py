@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data.errors import InputError
+from data.prepare.manifest.cells import one_line
 from data.prepare.manifest.entry import Entry, Record
 from data.prepare.manifest.mistakes import Mistakes
 from data.prepare.manifest.records import columns, entry_of, reader_of
-from data.prepare.manifest.table import csv_records, parquet_records
+from data.prepare.manifest.table import table_records
 
 
 def read_manifest(path: str | Path, tiles: str | Path | None = None) -> list[Entry]:
@@ -82,10 +83,8 @@ def _records(path: Path, tiles: str | Path | None, mistakes: Mistakes) -> Iterat
             f"{path}: names its tiles itself; a list of tiles ({tiles}) goes with a STAC item "
             "collection"
         )
-    if form == ".csv":
-        return csv_records(path, columns(), mistakes)
-    if form in (".parquet", ".geoparquet"):
-        return parquet_records(path, columns(), mistakes)
+    if form in (".csv", ".parquet", ".geoparquet"):
+        return table_records(path, columns(), mistakes)
     if form == ".jsonl":
         return _json_lines(path, mistakes)
     raise InputError(
@@ -114,11 +113,21 @@ def _json_lines(path: Path, mistakes: Mistakes) -> Iterator[Record]:
             if not line.strip():
                 continue
             try:
-                record = json.loads(line)
+                record = json.loads(line, object_pairs_hook=_object)
             except json.JSONDecodeError as error:
                 mistakes.add(where, f"not valid JSON ({error.msg}, column {error.colno})")
                 continue
             except (ValueError, RecursionError) as error:  # bad bytes, or nesting without end
-                mistakes.add(where, f"not valid JSON ({type(error).__name__})")
+                mistakes.add(where, f"not valid JSON ({one_line(error)})")
                 continue
             yield Record(where, record)
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict:
+    """An object of JSON; ValueError when it has a key twice, of which JSON would take the last."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = sorted(name for name in values if names.count(name) > 1)
+        raise ValueError(f"the keys {twice} stand there more than once")
+    return values

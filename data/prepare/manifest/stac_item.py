@@ -12,6 +12,7 @@ import pystac
 
 from data.errors import InputError
 from data.prepare.contract.sentinel2 import CLOUDY
+from data.prepare.manifest.cells import one_line
 from data.prepare.manifest.stac_assets import Assets
 from data.prepare.manifest.stac_numbers import (
     NO_UNIT,
@@ -22,7 +23,6 @@ from data.prepare.manifest.stac_numbers import (
     sentinel2_offset,
     units_of,
 )
-from data.prepare.manifest.table import one_line
 from data.suggest import did_you_mean
 from data.tiles.modalities import DECIBEL, MODALITIES, REFLECTANCE
 
@@ -144,7 +144,7 @@ class Acquisition:
         properties = self._item.properties
         names = ("s2:product_type", "s2:product_uri", "processing:level", "product:type")
         words = [str(properties.get(name)) for name in names]
-        words += [self._item.id, str(self._item.collection_id)]
+        words += [str(self._item.id), str(self._item.collection_id)]
         text = " ".join(words).upper().replace("-", "")
         if is_reflectance and ("L1C" in text or "LEVEL1C" in text or "MSI1C" in text):
             raise InputError(

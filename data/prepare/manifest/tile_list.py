@@ -5,8 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data.errors import InputError
+from data.prepare.manifest.cells import TILE_FORMS, one_line
+from data.prepare.manifest.csv_table import csv_rows
 from data.prepare.manifest.mistakes import Mistakes
-from data.prepare.manifest.table import TILE_FORMS, csv_rows, one_line, parquet_rows, spot_keys
+from data.prepare.manifest.parquet_table import parquet_rows
+from data.prepare.manifest.table import spot_keys
 
 COLUMNS = ("key", "lon", "lat", "cells", "footprint")
 
@@ -38,10 +41,11 @@ def _rows(path: Path, mistakes: Mistakes) -> Iterator[tuple[str, dict]]:
     form = path.suffix.lower()
     if form in (".json", ".geojson"):
         return _geojson_rows(path, mistakes)
+    forms = {name: TILE_FORMS[name] for name in COLUMNS}
     if form == ".csv":
-        return csv_rows(path, {name: TILE_FORMS[name] for name in COLUMNS}, mistakes)
+        return csv_rows(path, forms, mistakes)
     if form in (".parquet", ".geoparquet"):
-        return parquet_rows(path, set(COLUMNS), mistakes)
+        return parquet_rows(path, forms, mistakes)
     raise InputError(
         f"{path}: expected a list of tiles that ends in .csv, .geojson, .json, .parquet or "
         f".geoparquet, found {form!r}"
