@@ -1,7 +1,7 @@
 """The small interface that every reader has, and what it returns."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from functools import cache
 from typing import Any, ClassVar, Protocol
@@ -203,6 +203,11 @@ class Layer:
     array: np.ndarray  # (T, C, H, W)
     valid: np.ndarray  # (T, H, W) bool
     georeference: Georeference
+
+    def keep(self, frames: Sequence[int]) -> "Layer":
+        """The frames of these positions, in the given order."""
+        positions = list(frames)
+        return replace(self, array=self.array[positions], valid=self.valid[positions])
 
 
 def join_layers(layers: list[Layer], sensor: Modality, grid: Grid) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from data.errors import InputError
 from data.prepare.cf.cube import AxisKeys, Cube, cube_of
 from data.prepare.cf.packing import Packing, packing_of
 from data.prepare.cf.times import iso_days
-from data.prepare.cf.variable import Group, Variable
+from data.prepare.cf.variable import Group, Number, Variable
 from data.prepare.contract.bands import BandKeys, find_bands
 from data.prepare.contract.files import File, open_hdf5, open_zarr, reading
 from data.prepare.contract.grid import Grid
@@ -71,7 +71,7 @@ class _Cube(Radiometry, ABC):
                 radiometry, packing = numbers_of(variable, sensor, self)
                 radiometry.check_numbers(variable.where, sensor, packing.dtype)
             if self.mask:
-                packing_of(cube.variable(self.mask))
+                check_codes(cube.variable(self.mask))
 
     def place(self) -> Place:
         """The cube's pixels, as if its rows ran south."""
@@ -89,27 +89,22 @@ class _Cube(Radiometry, ABC):
             frames = list(times)
             if window is None or not frames:
                 return []
-            layers = []
-            for band, name in self._variables(group).items():
-                variable = cube.variable(name)
-                layer = layer_of(cube, variable, window, sensor, band=band, keys=self)
-                layers.append(replace(layer, array=layer.array[frames], valid=layer.valid[frames]))
-            array, valid = join_layers(layers, sensor, grid)
+            layer = layer_of(cube, self._variables(group), window, sensor, self).keep(frames)
+            array, valid = join_layers([layer], sensor, grid)
             if self.mask:
-                codes = codes_on_grid(
-                    cube, cube.variable(self.mask), window, grid, pixels=sensor.pixels
-                )
-                valid &= ~np.isin(codes[frames], (*self.masked, NO_CODE))
+                mask = cube.variable(self.mask)
+                codes = codes_on_grid(cube, mask, window, grid, pixels=sensor.pixels)  # T h h
+                valid &= ~is_hidden(mask, codes[frames], self.masked)
             source = f"{self.path.name}{frames_left_out(cube)}"
-        days = iso_days(times.values())
         series = Frames(
             modality=self.modality,
             array=array,
             valid=valid,
-            dates=days,
+            dates=iso_days(times.values()),
             source=source,
+            times=list(times.values()),
         )
-        return [series.in_time_order(days)]
+        return [series.in_time_order([time.isoformat() for time in times.values()])]
 
     @abstractmethod
     def _open(self) -> AbstractContextManager[Group]:
@@ -184,22 +179,71 @@ def numbers_of(
 
 
 def layer_of(
-    cube: Cube, variable: Variable, window: Window, sensor: Modality, *, band: str, keys: Radiometry
+    cube: Cube, names: dict[str, str], window: Window, sensor: Modality, keys: Radiometry
 ) -> Layer:
-    """One band of all frames in a window, in the units of the archive, 0 where it is missing."""
-    radiometry, packing = numbers_of(variable, sensor, keys)
-    stored = packing.as_stored(cube.read(variable, window))  # T H W
-    raw = stored[:, None]  # T 1 H W
-    valid = radiometry.observed(raw, sensor) & packing.present(stored)  # T H W
-    series, valid = radiometry.convert(raw, valid, sensor, where=variable.where)
-    series = np.where(valid[:, None], series, np.zeros((), series.dtype))
-    return Layer(bands=(band,), array=series, valid=valid, georeference=window.georeference)
+    """Bands of all frames in a window, in the units of the archive, 0 where a pixel is missing.
+
+    Args:
+        cube: the open file.
+        names: band of the sensor -> its variable.
+        window: the pixels that are read.
+        sensor: the sensor.
+        keys: what the manifest says of the numbers.
+    """
+    raws = []
+    fills: list[Number | None] = []
+    in_range = np.ones((), bool)
+    for name in names.values():
+        variable = cube.variable(name)
+        packing = numbers_of(variable, sensor, keys)[1]
+        raw = packing.as_stored(cube.read(variable, window))  # T H W
+        present = packing.present(raw)  # T H W
+        if packing.missing:  # one number for all that means no observation
+            fills.append(packing.missing[0])
+            raw = np.where(present, raw, packing.missing[0])
+        else:
+            fills.append(None)
+            in_range = in_range & present
+        raws.append(raw)
+    valid = keys.observed(np.stack(raws, axis=1), sensor, file_nodata=fills) & in_range  # T H W
+    bands = []
+    for name, raw in zip(names.values(), raws):
+        variable = cube.variable(name)
+        radiometry = numbers_of(variable, sensor, keys)[0]
+        band, valid = radiometry.convert(raw[:, None], valid, sensor, where=variable.where)
+        bands.append(band)  # T 1 H W
+    array = np.concatenate(bands, axis=1)  # T C H W
+    array = np.where(valid[:, None], array, np.zeros((), array.dtype))
+    return Layer(bands=tuple(names), array=array, valid=valid, georeference=window.georeference)
+
+
+def check_codes(variable: Variable) -> None:
+    """Raise InputError unless a variable holds codes, or bits of which each means one thing."""
+    packing_of(variable)
+    if variable.numbers("flag_masks") and variable.numbers("flag_values"):
+        raise InputError(
+            f"{variable.where}: attributes flag_masks and flag_values: several codes in one "
+            "number; write the one that is meant as a variable of its own"
+        )
+
+
+def is_hidden(variable: Variable, codes: np.ndarray, masked: tuple[int, ...]) -> np.ndarray:
+    """Where codes hide a pixel, bool of the same shape: one of ``masked``, or no code.
+
+    With the attribute flag_masks a number holds several flags, and each of ``masked`` is a flag.
+    """
+    if not variable.numbers("flag_masks"):
+        return np.isin(codes, (*masked, NO_CODE))
+    hidden = codes == NO_CODE
+    for flag in masked:
+        hidden |= (codes & flag) == flag
+    return hidden
 
 
 def codes_of(cube: Cube, variable: Variable, window: Window) -> np.ndarray:
     """Whole numbers of a variable (T, H, W), int32; ``NO_CODE`` where it has none."""
     codes = packing_of(variable).unpacked(cube.read(variable, window))  # T H W
-    is_code = codes == np.rint(codes)  # false for NaN
+    is_code = (codes == np.rint(codes)) & (np.abs(codes) <= np.iinfo(np.int32).max)  # not NaN
     return np.where(is_code, codes, NO_CODE).astype(np.int32)
 
 

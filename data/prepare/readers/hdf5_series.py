@@ -13,10 +13,14 @@ import h5py
 import numpy as np
 
 from data.errors import InputError
+from data.prepare.cf.packing import packing_of
+from data.prepare.cf.variable import need_variable, text_of
 from data.prepare.contract.faults import clear_sky, sar_to_db
 from data.prepare.contract.files import need_dataset, open_hdf5
 from data.prepare.contract.grid import Grid
+from data.prepare.contract.radiometry import REFLECTANCE_UNIT, Radiometry
 from data.prepare.contract.source import Frames
+from data.prepare.readers.cube import numbers_of
 from data.tiles.modalities import MODALITIES, observed
 
 OPTICAL = "sen-2"
@@ -24,6 +28,7 @@ SAR = ("sen-1-asc", "sen-1-des")  # ascending and descending orbits
 BANDS = {OPTICAL: 10, "sen-1-asc": 2, "sen-1-des": 2}
 # The first time stamp of a product name is the start of sensing.
 SENSING_TIME = re.compile(r"_(\d{4})(\d{2})(\d{2})T(\d{6})")
+TIME_FORM = "%Y-%m-%dT%H%M%S"
 
 
 @dataclass(frozen=True)
@@ -46,13 +51,22 @@ class Hdf5Series:
         with open_hdf5(self.path) as file:
             for name, bands in BANDS.items():
                 self._check_series(file, name, bands)
-            masks = need_dataset(file, "sen-2-masks")
-            frames = len(file["sen-2-data"])
-            if masks.ndim != 4 or masks.shape[1] < 2 or len(masks) != frames:
-                raise InputError(
-                    f"{self.path}: sen-2-masks: expected {frames} x (snow, cloud) x h x w, found "
-                    f"{masks.shape}"
-                )
+            self._check_masks(file)
+            numbers_of(
+                need_variable(self.path, file, f"{OPTICAL}-data"), MODALITIES["ms"], Radiometry()
+            )
+            for name in ("sen-2-masks", *[f"{orbit}-data" for orbit in SAR]):
+                packing_of(need_variable(self.path, file, name))
+
+    def _check_masks(self, file: h5py.File) -> None:
+        masks = need_dataset(file, "sen-2-masks")
+        frames, _, *sides = file[f"{OPTICAL}-data"].shape
+        sound = masks.ndim == 4 and masks.shape[1] >= 2
+        if not sound or len(masks) != frames or masks.shape[2:] != tuple(sides):
+            raise InputError(
+                f"{self.path}: sen-2-masks: expected {frames} x (snow, cloud) x {sides[0]} x "
+                f"{sides[1]}, found {masks.shape}"
+            )
 
     def _check_series(self, file: h5py.File, name: str, bands: int) -> None:
         data = need_dataset(file, f"{name}-data")
@@ -76,10 +90,11 @@ class Hdf5Series:
             InputError: the file has not as many pixels as the grid has cells.
         """
         with open_hdf5(self.path) as file:
-            optical = file["sen-2-data"][:]  # T 10 n n
-            masks = file["sen-2-masks"][:, :2]  # T 2 n n
+            optical = self._reflectance(file)  # T 10 n n
+            masks = self._numbers(file, "sen-2-masks")[:, :2]  # T 2 n n
             optical_times = self._times(file, OPTICAL)
-            power = np.concatenate([file[f"{orbit}-data"][:] for orbit in SAR])  # T 2 n n
+            orbits = [self._numbers(file, f"{orbit}-data") for orbit in SAR]
+            power = np.concatenate(orbits)  # T 2 n n
             sar_times = []
             for orbit in SAR:
                 sar_times += self._times(file, orbit)
@@ -90,6 +105,20 @@ class Hdf5Series:
             self._sar_frames(power, sar_times),
         ]
         return [frames for frames in series if frames.dates]
+
+    def _numbers(self, file: h5py.File, name: str) -> np.ndarray:
+        """What a dataset means, float64, NaN where it says that there is no observation."""
+        variable = need_variable(self.path, file, name)
+        return packing_of(variable).unpacked(variable.read())
+
+    def _reflectance(self, file: h5py.File) -> np.ndarray:
+        """The optical series as reflectance x 1e4, not finite where there is no observation."""
+        variable = need_variable(self.path, file, f"{OPTICAL}-data")
+        radiometry, packing = numbers_of(variable, MODALITIES["ms"], Radiometry())
+        numbers = packing.unpacked(variable.read())  # T 10 n n
+        if radiometry.scale is not None:
+            return numbers / REFLECTANCE_UNIT
+        return numbers
 
     def _times(self, file: h5py.File, name: str) -> list[str]:
         """The sensing time of each frame of a series."""
@@ -104,9 +133,11 @@ class Hdf5Series:
 
     def _optical_frames(self, optical: np.ndarray, masks: np.ndarray, times: list[str]) -> Frames:
         sensor = MODALITIES["ms"]
-        reflectance = np.clip(np.rint(np.nan_to_num(optical)), 0, 65535)  # T 10 n n
-        reflectance = reflectance.astype(sensor.dtype)
-        valid = clear_sky(reflectance, snow=masks[:, 0], cloud=masks[:, 1])  # T n n
+        known = np.where(np.isfinite(optical), optical, 0)  # T 10 n n
+        reflectance = np.clip(np.rint(known), 0, 65535).astype(sensor.dtype)
+        # Less than 0 per cent is a number for no observation, which no attribute names.
+        percent = np.where(masks >= 0, masks, np.nan)  # T 2 n n
+        valid = clear_sky(reflectance, snow=percent[:, 0], cloud=percent[:, 1])  # T n n
         valid &= observed(reflectance, sensor)
         return self._frames("ms", reflectance, valid, times=times)
 
@@ -124,21 +155,32 @@ class Hdf5Series:
             valid=valid,
             dates=[time[:10] for time in times],
             source=self.path.name,
-            times=[datetime.strptime(time, "%Y-%m-%dT%H%M%S") for time in times],
+            times=[datetime.strptime(time, TIME_FORM) for time in times],
         )
         return frames.in_time_order(times)
 
 
-def sensing_time(product: bytes, path: Path) -> str:
+def sensing_time(product: object, path: Path) -> str:
     """The time in the name of a Sentinel product, as sortable 'YYYY-MM-DDTHHMMSS'.
 
     Raises:
         InputError: the name, found in the file at ``path``, has no time.
     """
-    match = SENSING_TIME.search(bytes(product).decode("ascii", "replace"))
-    if not match:
-        raise InputError(
-            f"{path}: expected a Sentinel product name with its sensing time, found {product!r}"
-        )
-    year, month, day, clock = match.groups()
-    return f"{year}-{month}-{day}T{clock}"
+    match = SENSING_TIME.search(text_of(product))
+    if match:
+        year, month, day, clock = match.groups()
+        time = f"{year}-{month}-{day}T{clock}"
+        if _is_time(time):
+            return time
+    raise InputError(
+        f"{path}: expected a Sentinel product name with its sensing time, found {product!r}"
+    )
+
+
+def _is_time(text: str) -> bool:
+    """Whether digits are a day of the calendar and a time of day."""
+    try:
+        datetime.strptime(text, TIME_FORM)
+    except ValueError:
+        return False
+    return True

@@ -5,7 +5,7 @@ labels in another. Axes, numbers and times are those of the CF conventions.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -16,21 +16,23 @@ from data.prepare.cf.cube import AxisKeys, Cube, cube_of
 from data.prepare.cf.packing import packing_of
 from data.prepare.cf.times import iso_days
 from data.prepare.cf.variable import Group
-from data.prepare.contract.files import open_hdf5
+from data.prepare.contract.bands import registry_name
+from data.prepare.contract.files import open_hdf5, reading
 from data.prepare.contract.grid import ALIGNED, CELL, Grid, grid_of_pixels
 from data.prepare.contract.radiometry import Radiometry
 from data.prepare.contract.sentinel2 import CLOUDY, COARSE_BANDS, FINE_BANDS
-from data.prepare.contract.source import Frames, Layer, Place, join_layers
+from data.prepare.contract.source import Frames, Place, join_layers
 from data.prepare.readers.cube import (
+    check_codes,
     codes_of,
     codes_on_grid,
     frames_left_out,
+    is_hidden,
     layer_of,
     numbers_of,
 )
 from data.prepare.readers.raster_labels import RasterLabels, code_table, map_codes
-from data.prepare.readers.rasters import NO_CODE
-from data.tiles.modalities import MODALITIES
+from data.tiles.modalities import MODALITIES, Modality
 from data.tiles.tile import UNLABELLED
 
 CLASSIFICATION = "SCL"
@@ -60,7 +62,7 @@ class NetcdfOptical:
             )
         with open_hdf5(self.path_20m) as file:
             coarse = _checked(self.path_20m, file, COARSE_BANDS, "ms")
-            packing_of(coarse.variable(CLASSIFICATION))
+            check_codes(coarse.variable(CLASSIFICATION))
         corner = fine.georeference.transform
         own = coarse.georeference.transform
         drift = max(
@@ -77,7 +79,8 @@ class NetcdfOptical:
     def place(self) -> Place:
         """The 10 m pixels."""
         with open_hdf5(self.path) as file:
-            return _place(_cube(self.path, file, FINE_BANDS), "ms")
+            names = _names(self.path, file, FINE_BANDS, MODALITIES["ms"])
+            return _place(_cube(self.path, file, names), "ms")
 
     def read(self, grid: Grid) -> list[Frames]:
         """One series of the days that both files have.
@@ -89,8 +92,10 @@ class NetcdfOptical:
         """
         sensor = MODALITIES["ms"]
         with open_hdf5(self.path) as file, open_hdf5(self.path_20m) as file_20m:
-            fine = _cube(self.path, file, FINE_BANDS)
-            coarse = _cube(self.path_20m, file_20m, COARSE_BANDS)
+            names = _names(self.path, file, FINE_BANDS, sensor)
+            names_20m = _names(self.path_20m, file_20m, COARSE_BANDS, sensor)
+            fine = _cube(self.path, file, names)
+            coarse = _cube(self.path_20m, file_20m, names_20m)
             times = fine.times()
             pairs = self._pairs(times, coarse.times())
             left_out = frames_left_out(fine)
@@ -100,25 +105,22 @@ class NetcdfOptical:
                 return []
             frames = [frame for frame, _ in pairs]
             frames_20m = [frame for _, frame in pairs]
-            layers = []
-            for band in FINE_BANDS:
-                variable = fine.variable(band)
-                layer = layer_of(fine, variable, window, sensor, band=band, keys=NO_KEYS)
-                layers.append(_kept(layer, frames))
-            for band in COARSE_BANDS:
-                variable = coarse.variable(band)
-                layer = layer_of(coarse, variable, window_20m, sensor, band=band, keys=NO_KEYS)
-                layers.append(_kept(layer, frames_20m))
+            layers = [
+                layer_of(fine, names, window, sensor, NO_KEYS).keep(frames),
+                layer_of(coarse, names_20m, window_20m, sensor, NO_KEYS).keep(frames_20m),
+            ]
             scene = coarse.variable(CLASSIFICATION)
             codes = codes_on_grid(coarse, scene, window_20m, grid, pixels=sensor.pixels)
+            hidden = is_hidden(scene, codes[frames_20m], CLOUDY)  # T n n
         array, valid = join_layers(layers, sensor, grid)  # T 10 n n, T n n
-        days = iso_days([times[frame] for frame in frames])
+        known = [times[frame] for frame in frames]
         series = Frames(
             modality="ms",
             array=array,
-            valid=valid & ~np.isin(codes[frames_20m], (*CLOUDY, NO_CODE)),
-            dates=days,
+            valid=valid & ~hidden,
+            dates=iso_days(known),
             source=f"{self.path.name}, {self.path_20m.name}{left_out}",
+            times=known,
         )
         return [series]
 
@@ -157,34 +159,34 @@ class NetcdfSar:
     def place(self) -> Place:
         """The file's pixels."""
         with open_hdf5(self.path) as file:
-            return _place(_cube(self.path, file, MODALITIES["sar"].bands), "sar")
+            sensor = MODALITIES["sar"]
+            names = _names(self.path, file, sensor.bands, sensor)
+            return _place(_cube(self.path, file, names), "sar")
 
     def read(self, grid: Grid) -> list[Frames]:
         """One series."""
         sensor = MODALITIES["sar"]
         with open_hdf5(self.path) as file:
-            cube = _cube(self.path, file, sensor.bands)
+            names = _names(self.path, file, sensor.bands, sensor)
+            cube = _cube(self.path, file, names)
             times = cube.times()
             frames = list(times)
             left_out = frames_left_out(cube)
             window = _place(cube, None).window(grid)
             if window is None or not frames:
                 return []
-            layers = []
-            for band in sensor.bands:
-                variable = cube.variable(band)
-                keys = replace(NO_KEYS, nodata=0)
-                layer = layer_of(cube, variable, window, sensor, band=band, keys=keys)
-                layers.append(_kept(layer, frames))
-        array, valid = join_layers(layers, sensor, grid)
+            keys = Radiometry(nodata=0)
+            layer = layer_of(cube, names, window, sensor, keys).keep(frames)
+        array, valid = join_layers([layer], sensor, grid)
         series = Frames(
             modality="sar",
             array=array,
             valid=valid,
             dates=iso_days(times.values()),
             source=f"{self.path.name}{left_out}",
+            times=list(times.values()),
         )
-        return [series]
+        return [series.in_time_order([time.isoformat() for time in times.values()])]
 
 
 @dataclass(frozen=True)
@@ -256,17 +258,19 @@ def _nearest(time: datetime, others: Mapping[int, datetime]) -> int | None:
     return min(distances, key=distances.__getitem__, default=None)
 
 
-def _cube(path: Path, file: Group, bands: Sequence[str]) -> Cube:
-    return cube_of(path, file, bands, AxisKeys())
+def _cube(path: Path, file: Group, names: Mapping[str, str]) -> Cube:
+    """The cube of some bands' variables."""
+    return cube_of(path, file, list(names.values()), AxisKeys())
 
 
 def _checked(path: Path, file: Group, bands: Sequence[str], modality: str) -> Cube:
     """The cube of some bands, whose numbers and times can be read."""
-    cube = _cube(path, file, bands)
-    cube.times()
     sensor = MODALITIES[modality]
-    for band in bands:
-        variable = cube.variable(band)
+    names = _names(path, file, bands, sensor)
+    cube = _cube(path, file, names)
+    cube.times()
+    for name in names.values():
+        variable = cube.variable(name)
         radiometry, packing = numbers_of(variable, sensor, NO_KEYS)
         radiometry.check_numbers(variable.where, sensor, packing.dtype)
     return cube
@@ -276,9 +280,17 @@ def _place(cube: Cube, modality: str | None) -> Place:
     return Place(modality, cube.georeference, cube.shape)
 
 
-def _kept(layer: Layer, frames: list[int]) -> Layer:
-    """The layer with only these frames, in this order."""
-    return replace(layer, array=layer.array[frames], valid=layer.valid[frames])
+def _names(path: Path, file: Group, bands: Sequence[str], sensor: Modality) -> dict[str, str]:
+    """Band -> its variable, which has the band's name or the only other name for it."""
+    with reading(path, "a list of variables"):
+        variables = list(file)
+    names = {}
+    for band in bands:
+        names[band] = band
+        others = [name for name in variables if registry_name(name, sensor) == band]
+        if band not in variables and len(others) == 1:
+            names[band] = others[0]
+    return names
 
 
 def _days(times: Mapping[int, datetime]) -> str:

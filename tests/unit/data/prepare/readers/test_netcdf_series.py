@@ -199,3 +199,13 @@ def test_20_m_pixels_from_another_corner_are_refused(tmp_path):
         file["x"][...] += 10
     with pytest.raises(InputError, match="20m.nc: expected 20 m pixels from the same corner"):
         reader.check()
+
+
+def test_bands_by_other_names(tmp_path):
+    reader = optical(tmp_path)
+    for path in (reader.path, reader.path_20m):
+        with h5py.File(path, "a") as file:
+            for band in (*FINE_BANDS, *COARSE_BANDS):
+                if band in file:
+                    file.move(band, band.replace("B0", "B"))
+    assert (only(reader).array[0] == 2000).all()
