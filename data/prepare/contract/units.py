@@ -32,10 +32,13 @@ LEAST_POWER = 2.0  # the median of linear power is below
 LEAST_DIGITAL = 40.0  # that of digital numbers above, dB without their sign between
 TIMES_HUNDRED = -500.0  # dB x 100 lie below, dB x 10 above
 
-# Reflectance x 1e4. Fresh snow and thick clouds reach about 1.0, rarely 1.4 under a low sun.
+# Reflectance x 1e4. Sand and dense leaves reach 0.6 in their brightest band. Snow is about 1.0, and
+# clouds under a low sun 2.0, but both are white: bright in all short waves.
 BRIGHTEST_SURFACE = 16_000
 UNUSUAL_SURFACE = 12_000
-PERCENT = 100  # no tile on land is below 1 % in all bands; calm water can be
+BRIGHTEST_CLOUD = 28_000
+WHITE = 0.6  # of the brightest band, which no short wave of a cloud is below
+PERCENT = 150  # no tile on land is below 1.5 % in all bands; calm water can be
 UNIT_INTERVAL = 2  # reflectance from 0 to 1 that is taken for reflectance x 1e4, rounded
 # Landsat Collection 2 stores reflectance 0 as 7273.
 LANDSAT_ZERO = 7000
@@ -244,14 +247,17 @@ def _judge_reflectance(numbers: _Statistics, units: str) -> _Finding | None:
         # Water is darkest in the long waves, which come last; land is brighter there.
         is_land = int(numbers.middle.argmax()) >= len(numbers.middle) / 2
         return _Finding(is_land, "reflectance in percent", "give 'scale': 0.01")
-    is_lifted = numbers.low.min() > LANDSAT_ZERO
-    if brightest > UNUSUAL_SURFACE or is_lifted:
-        likely = "reflectance x 100,000"
-        remedy = "give 'scale': 0.00001"
-        if is_lifted:
-            likely = "reflectance as Landsat Collection 2 stores it"
-            remedy = "give 'scale': 0.0000275, 'offset': -0.2"
-        return _Finding(bool(brightest > BRIGHTEST_SURFACE), likely, remedy)
+    is_impossible = bool(brightest > BRIGHTEST_SURFACE)
+    if numbers.low.min() > LANDSAT_ZERO:
+        return _Finding(
+            is_impossible,
+            "reflectance as Landsat Collection 2 stores it",
+            "give 'scale': 0.0000275, 'offset': -0.2",
+        )
+    short_waves = numbers.middle[: (len(numbers.middle) + 1) // 2]
+    is_cloud = short_waves.min() > WHITE * brightest and brightest < BRIGHTEST_CLOUD
+    if brightest > UNUSUAL_SURFACE and not is_cloud:
+        return _Finding(is_impossible, "reflectance x 100,000", "give 'scale': 0.00001")
     return None
 
 

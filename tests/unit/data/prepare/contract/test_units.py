@@ -17,6 +17,7 @@ FOREST = (250, 420, 260, 700, 1900, 2300, 2400, 2600, 1200, 550)
 WATER = (420, 380, 210, 180, 140, 140, 110, 100, 60, 40)
 DESERT = (1350, 2150, 3100, 3350, 3450, 3550, 3600, 3700, 4500, 4000)
 SNOW = (9200, 9300, 9400, 9300, 9100, 8900, 8700, 8500, 900, 800)
+LOW_SUN_CLOUD = (17240, 15070, 13430, 13910, 12770, 11800, 15450, 11100, 4012, 3667)
 CLOUD = (6500, 6300, 6200, 6300, 6500, 6600, 6700, 6700, 4500, 3500)
 
 
@@ -92,7 +93,7 @@ def test_backscatter_of_field_forest_calm_sea_and_city_passes(vv, vh):
     assert len(frames.dates) == 1 and notes == []
 
 
-@pytest.mark.parametrize("surface", [FOREST, WATER, DESERT, SNOW, CLOUD])
+@pytest.mark.parametrize("surface", [FOREST, WATER, DESERT, SNOW, CLOUD, LOW_SUN_CLOUD])
 def test_reflectance_of_any_surface_passes(surface):
     frames, notes = check_units(frames_of("ms", optical(surface)), Source())
     assert len(frames.dates) == 1 and notes == [] and offset_doubt(frames) is None
