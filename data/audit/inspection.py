@@ -1,5 +1,6 @@
 """A picture of one sample as training sees it: rasters, series with dates, views and crops."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +26,14 @@ from data.stream.mixture import Mixture
 from data.stream.order import Order, SampleUse
 from data.stream.sample import CutSample, ViewName
 from data.stream.settings import DataSettings
+from data.tiles.modalities import MODALITIES
 from data.tiles.tile import UNLABELLED
 
 COLUMNS = 8  # pictures in a row
 PICTURE = 2.2  # inches, side of a small picture
 TILE_HEIGHT = 3  # in small pictures
 ROW_HEIGHT = 1.1  # in small pictures
+OWN_FRAMES = 8  # drawn of a sensor that is not built in
 
 
 def draw_sample(
@@ -62,6 +65,8 @@ def draw_sample(
     if step < 0:
         raise InputError(f"--step: expected 0 or more, found {step}")
     dataset = Mixture.open(settings)
+    own = {sensor.key: OWN_FRAMES for sensor in MODALITIES.own()}
+    settings = replace(settings, frames={**own, **settings.frames})
     sample, use = choose(dataset, key, step=step, seed=seed)
     cut = cut_sample(dataset, settings, seed=seed, sample=sample, use=use)
     figure = draw(cut, dataset.classes)
