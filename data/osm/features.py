@@ -13,6 +13,7 @@ from rasterio.warp import transform, transform_bounds
 
 from data.osm.tags import MAX_WIDTH, area_class, is_telling, level, way_class
 from data.tiles.classes import draw_rank
+from data.tiles.longitudes import cut_at_180, runs_over
 from data.tiles.tile import UNLABELLED
 
 # Values of shapely.get_type_id.
@@ -43,6 +44,7 @@ class Features:
     mended: np.ndarray  # (n,) bool: the shape was invalid (it crossed itself) and was made valid
     size: np.ndarray  # (n,) float64 square metres of the area before it was clipped, 0 for a line
     skipped: int = 0  # shapes beyond mending
+    classless: int = 0  # shapes that nothing is drawn of: no tag names a visible class
 
     def __len__(self) -> int:
         return len(self.index)
@@ -52,7 +54,7 @@ class Features:
         columns = {}
         for name in COLUMNS:
             columns[name] = getattr(self, name)[rows]
-        return Features(**columns, skipped=self.skipped)
+        return Features(**columns, skipped=self.skipped, classless=self.classless)
 
 
 COLUMNS = ("geometry", "index", "width", "level", "mended", "size")  # the arrays of Features
@@ -72,7 +74,11 @@ def join(parts: Sequence[Features]) -> Features:
     columns = {}
     for name in COLUMNS:
         columns[name] = np.concatenate([getattr(part, name) for part in parts])
-    return Features(**columns, skipped=sum(part.skipped for part in parts))
+    return Features(
+        **columns,
+        skipped=sum(part.skipped for part in parts),
+        classless=sum(part.classless for part in parts),
+    )
 
 
 def features_of(
@@ -82,7 +88,7 @@ def features_of(
 
     Points have no area and are left out. A closed line is drawn along the line, as the area inside
     it, or both, as its tags say. Invalid areas are mended; what has no area even then is counted in
-    ``skipped``.
+    ``skipped``, and what no tag gives a class in ``classless``.
 
     Args:
         geometries: (n,) shapely shapes.
@@ -112,8 +118,26 @@ def features_of(
         level=np.array(levels, np.int8),
         mended=np.zeros(len(rows), bool),
         size=np.zeros(len(rows)),
+        classless=len(geometries) - len(np.unique(owners[row_of])),
     )
     return _sound(features, is_ring[row_of])
+
+
+def within_a_turn(features: Features, crs: CRS) -> Features:
+    """Features whose longitudes lie within [-180, 180], cut where they cross the 180th meridian.
+
+    A ring that jumps across it would cover the world the other way round.
+    """
+    if not crs.is_geographic:
+        return features
+    geometry = features.geometry.copy()
+    size = features.size.copy()
+    for row in np.flatnonzero(runs_over(geometry)):
+        cut = cut_at_180(geometry[row])
+        if cut is not None:  # else it goes round a pole, and is drawn as it is written
+            geometry[row] = cut
+            size[row] = min(size[row], cut.area)  # lines have no size
+    return replace(features, geometry=geometry, size=size)
 
 
 def _tag_sets(tags: Sequence[Tags], default_tags: Tags | None) -> list[frozenset]:

@@ -18,7 +18,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,10 +33,20 @@ import data.osm.features
 import data.osm.tag_tables
 import data.osm.tags
 import data.tiles.classes
+import data.tiles.longitudes
 from data.errors import InputError
 from data.files import whole_file
 from data.hashing import content_hash
-from data.osm.features import Box, Features, Tags, boxes, features_of, join, place
+from data.osm.features import (
+    Box,
+    Features,
+    Tags,
+    boxes,
+    features_of,
+    join,
+    place,
+    within_a_turn,
+)
 from data.osm.tag_tables import DRAWN_KEYS, KEYS
 from data.osm.vector_files import Layer, layers_of, reading, shapes_of, tags_of_columns
 
@@ -75,18 +85,22 @@ class _Source:
 
 
 @dataclass
-class _Counts:
-    """What stands in the .json file beside a copy."""
+class Counts:
+    """What a whole file holds: the .json file beside its copy."""
 
-    shapes: int = 0
+    shapes: int = 0  # drawn
     mended: int = 0
-    skipped: int = 0
+    skipped: int = 0  # shapes without an area that can be drawn
+    classless: int = 0  # shapes without a tag that names a visible class
+    incomplete_ways: int = 0  # of an OpenStreetMap file: they lack nodes
+    incomplete_relations: int = 0  # they lack members, or their rings do not close
 
     def add(self, features: Features) -> None:
         """Count some more shapes."""
         self.shapes += len(features)
         self.mended += int(features.mended.sum())
         self.skipped += features.skipped
+        self.classless += features.classless
 
 
 def indexed(path: Path, layers: tuple[str, ...], default_tags: Tags) -> Path | None:
@@ -131,6 +145,11 @@ def window(copy: Path, target: CRS, bounds: Box) -> Features:
     return join(parts)
 
 
+def counts_of(copy: Path) -> Counts:
+    """What the file of a copy holds as a whole."""
+    return Counts(**json.loads(copy.with_suffix(".json").read_text()))
+
+
 def check_osm(path: Path) -> None:
     """Raise InputError unless the file begins as an OpenStreetMap file does."""
     with _damage(path), osmium.io.Reader(path) as reader:
@@ -152,8 +171,15 @@ def _digest(source: _Source) -> str:
 @functools.cache
 def _rules() -> str:
     """The code that decides what is drawn."""
-    modules = (data.tiles.classes, data.osm.tag_tables, data.osm.tags, data.osm.features)
-    return "".join(inspect.getsource(module) for module in modules)
+    modules = (
+        data.tiles.classes,
+        data.tiles.longitudes,
+        data.osm.tag_tables,
+        data.osm.tags,
+        data.osm.features,
+    )
+    counted = inspect.getsource(Counts)
+    return counted + "".join(inspect.getsource(module) for module in modules)
 
 
 @contextmanager
@@ -174,8 +200,9 @@ def _alone(copy: Path) -> Iterator[None]:
 
 def _make(source: _Source, copy: Path) -> None:
     """Write the copy under another name, then rename it. The caller holds its lock."""
+    counts = Counts()
     if source.is_osm:
-        features = _osm_features(source.path)
+        features = _osm_features(source.path, counts)
         crs = OSM_CRS
     else:
         features = _layer_features(source)
@@ -185,7 +212,6 @@ def _make(source: _Source, copy: Path) -> None:
         leftover.unlink()  # of a process that was killed: its lock is ours
     partial = copy.with_name(f"{own_name}.{os.getpid()}.partial.fgb")
     failures: list[Exception] = []
-    counts = _Counts()
     rows = pyarrow.RecordBatchReader.from_batches(SCHEMA, _batches(features, counts, failures))
     try:
         with whole_file(copy, scratch=partial):
@@ -206,7 +232,7 @@ def _make(source: _Source, copy: Path) -> None:
 
 
 def _batches(
-    parts: Iterator[Features], counts: _Counts, failures: list[Exception]
+    parts: Iterator[Features], counts: Counts, failures: list[Exception]
 ) -> Iterator[pyarrow.RecordBatch]:
     """Features as the rows of the copy, counted on the way.
 
@@ -251,7 +277,7 @@ def _layer_features(source: _Source) -> Iterator[Features]:
     """Everything in the layers, in parts of BATCH shapes."""
     for layer in layers_of(source.path, source.layers):
         for shapes, tags in _layer_rows(source.path, layer):
-            yield features_of(shapes, tags, source.default_tags)
+            yield within_a_turn(features_of(shapes, tags, source.default_tags), layer.crs)
 
 
 def _layer_rows(path: Path, layer: Layer) -> Iterator[tuple[np.ndarray, list[Tags]]]:
@@ -271,41 +297,50 @@ def _layer_rows(path: Path, layer: Layer) -> Iterator[tuple[np.ndarray, list[Tag
             yield shapes_of(wkb), tags_of_columns(names, columns, count=len(wkb))
 
 
-def _osm_features(path: Path) -> Iterator[Features]:
+def _osm_features(path: Path, counts: Counts) -> Iterator[Features]:
     """Everything that is drawn of an OpenStreetMap file, in parts of BATCH shapes.
 
-    Ways, closed or not, are lines; multipolygon relations are areas.
+    Ways, closed or not, are lines; multipolygon relations are areas. An extract lacks nodes and
+    members beyond its edge: what they belong to is left out and counted in ``counts``.
     """
     telling = osmium.filter.KeyFilter(*DRAWN_KEYS)
     entities = osmium.FileProcessor(path).with_areas(telling).with_filter(telling)
     factory = osmium.geom.WKBFactory()
     shapes: list[str] = []
     tags: list[Tags] = []
-    broken = 0  # rings that do not close, or nodes that the file lacks
-    incomplete = 0  # relations of which osmium made no area
     with _damage(path):
         for entity in entities:
             if isinstance(entity, Relation):
-                incomplete += entity.tags.get("type") in ("multipolygon", "boundary")
+                # Until osmium makes an area of it.
+                is_area = entity.tags.get("type") in ("multipolygon", "boundary")
+                counts.incomplete_relations += is_area
                 continue
             if isinstance(entity, Area):
                 if entity.from_way():
                     continue  # the closed way itself is read as a line
-                incomplete -= 1
+                counts.incomplete_relations -= 1
             elif not isinstance(entity, Way):
                 continue
             try:
                 shapes.append(_encoded(factory, entity))
             except (RuntimeError, osmium.InvalidLocationError):
-                broken += 1
+                if isinstance(entity, Way):
+                    counts.incomplete_ways += 1
+                else:
+                    counts.incomplete_relations += 1
                 continue
             tags.append({tag.k: tag.v for tag in entity.tags if tag.k in KEYS})
             if len(shapes) == BATCH:
-                yield features_of(shapely.from_wkb(shapes), tags)
+                yield _osm_part(shapes, tags)
                 shapes = []
                 tags = []
-    rest = features_of(shapely.from_wkb(shapes), tags)
-    yield replace(rest, skipped=rest.skipped + broken + incomplete)
+    yield _osm_part(shapes, tags)
+
+
+def _osm_part(shapes: list[str], tags: list[Tags]) -> Features:
+    """What is drawn of shapes in WKB."""
+    features = features_of(shapely.from_wkb(shapes), tags)
+    return within_a_turn(features, CRS.from_user_input(OSM_CRS))
 
 
 def _encoded(factory: osmium.geom.WKBFactory, entity: Area | Way) -> str:

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,10 +20,22 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from data.errors import InputError
-from data.osm.features import Box, Features, Tags, boxes, features_of, join, place
+from data.osm.features import (
+    Box,
+    Features,
+    Tags,
+    boxes,
+    features_of,
+    join,
+    place,
+    within_a_turn,
+)
 from data.osm.tag_tables import KEYS
+from data.tiles.longitudes import FARTHEST, HALF_TURN, POLE
 
 TAG_COLUMNS = ("other_tags", "all_tags", "tags")  # all tags in one column: hstore or JSON text
+NEAR = 10.0  # degrees: a shape that crosses the 180th meridian lies no farther from it
+ROUNDING = 1e-6  # degrees that a writer may be beyond a pole
 _PAIR = re.compile(r'"((?:[^"\\]|\\.)*)"\s*=>\s*(?:NULL|"((?:[^"\\]|\\.)*)")')
 
 
@@ -33,6 +46,7 @@ class Layer(NamedTuple):
     crs: CRS
     columns: tuple[str, ...]  # those that hold tags
     fast: bool  # has a spatial index, so that a window costs no full scan
+    bounds: Box | None  # of all its shapes, in ``crs``; None when it has none
 
 
 def layers_of(path: Path, wanted: tuple[str, ...] = ()) -> list[Layer]:
@@ -72,7 +86,7 @@ def _geometry_layers(path: Path, size: int, changed: int) -> list[str]:
 
 @functools.lru_cache(maxsize=256)
 def _header(path: Path, name: str, *, size: int, changed: int) -> Layer:
-    info = pyogrio.read_info(path, layer=name)
+    info = pyogrio.read_info(path, layer=name, force_total_bounds=True)
     crs = None
     if info["crs"]:
         try:
@@ -88,7 +102,36 @@ def _header(path: Path, name: str, *, size: int, changed: int) -> Layer:
     for column in info["fields"]:
         if column in KEYS or column in TAG_COLUMNS:
             columns.append(str(column))
-    return Layer(name, crs, tuple(columns), info["capabilities"]["fast_spatial_filter"])
+    bounds = info["total_bounds"]
+    if bounds is None or not np.isfinite(bounds).all():
+        bounds = None
+    else:
+        _check_degrees(path, crs, bounds)
+    return Layer(name, crs, tuple(columns), info["capabilities"]["fast_spatial_filter"], bounds)
+
+
+def _check_degrees(path: Path, crs: CRS, bounds: Box) -> None:
+    """Raise InputError for coordinates that can be no degrees although their CRS says so."""
+    if not crs.is_geographic:
+        return
+    unit = np.degrees(crs.units_factor[1])  # of grads in degrees
+    left, bottom, right, top = np.multiply(bounds, unit)
+    x = max(-left, right)
+    y = max(-bottom, top)
+    if x <= FARTHEST and y <= POLE + ROUNDING:
+        return
+    what_to_do = "name the CRS that they are in, or convert them"
+    if x <= POLE and y <= FARTHEST:
+        what_to_do = "latitude seems to stand first: exchange the two"
+    elif path.suffix.lower() in (".geojson", ".json"):
+        what_to_do = (
+            'GeoJSON is in degrees unless it has a member "crs", such as {"type": "name", '
+            '"properties": {"name": "EPSG:32631"}}: add that, or convert them'
+        )
+    raise InputError(
+        f"{path}: expected longitudes and latitudes in degrees, found coordinates from "
+        f"({bounds[0]:g}, {bounds[1]:g}) to ({bounds[2]:g}, {bounds[3]:g}); {what_to_do}"
+    )
 
 
 def window(
@@ -105,11 +148,27 @@ def window(
     """
     parts = []
     for layer in layers:
-        for box in boxes(layer.crs, bounds, target=target):
-            shapes, tags = read_rows(path, layer, box)
-            features = features_of(shapes, tags, default_tags)
-            parts.append(place(features, layer.crs, box, target=target))
+        areas = boxes(layer.crs, bounds, target=target)
+        shapes, tags = read_rows(path, layer, _reach(layer, areas))
+        features = within_a_turn(features_of(shapes, tags, default_tags), layer.crs)
+        around = join([place(features, layer.crs, box, target=target) for box in areas])
+        parts.append(replace(around, skipped=features.skipped, classless=features.classless))
     return join(parts)
+
+
+def _reach(layer: Layer, areas: list[Box]) -> Box:
+    """Where the shapes may be stored that lie in the areas: boxes in the layer's CRS.
+
+    Near the 180th meridian, and in a layer that runs beyond it, longitudes may have any winding and
+    a ring that jumps is stored as one around the world: all longitudes are read there.
+    """
+    left, bottom, right, top = shapely.total_bounds(shapely.box(*np.transpose(areas)))
+    if not layer.crs.is_geographic or layer.bounds is None:
+        return (left, bottom, right, top)
+    is_plain = layer.bounds[0] >= -HALF_TURN and layer.bounds[2] <= HALF_TURN
+    if is_plain and max(-left, right) < HALF_TURN - NEAR:
+        return (left, bottom, right, top)
+    return (-FARTHEST, bottom, FARTHEST, top)
 
 
 def read_rows(path: Path, layer: Layer, box: Box) -> tuple[np.ndarray, list[Tags]]:

@@ -18,7 +18,7 @@ from data.prepare.contract.files import Remote
 from data.prepare.contract.grid import Grid
 from data.prepare.contract.neighbours import join_neighbours
 from data.prepare.contract.placement import tile_grid
-from data.prepare.contract.source import Frames, Labels, Reader, main_file
+from data.prepare.contract.source import Frames, Labels, Reader, Remark, main_file
 from data.prepare.contract.units import check_units, offset_doubt
 from data.prepare.manifest.entry import Entry
 from data.tiles.check import check_tile
@@ -47,7 +47,11 @@ def build_tile(entry: Entry) -> tuple[Tile | None, list[str]]:
     for number, reader in enumerate(entry.readers):
         with blamed_on(main_file(reader)):
             items = reader.read(grid)
+        name = main_file(reader).name
         for item in items:
+            if isinstance(item, Remark):
+                notes.append(f"sources[{number}] {name}: {item.text}")
+                continue
             sources.append(provenance(reader, item.source, entry.folder))
             if isinstance(item, Frames):
                 frames, doubts = check_units(item, reader)
@@ -56,7 +60,6 @@ def build_tile(entry: Entry) -> tuple[Tile | None, list[str]]:
             else:
                 labels.append(item)
         if not items:
-            name = main_file(reader).name
             notes.append(f"sources[{number}] {name}: left out, has nothing over the tile")
     lon, lat = grid.centre
     tile = Tile(
@@ -78,7 +81,7 @@ def build_tile(entry: Entry) -> tuple[Tile | None, list[str]]:
         reasons = "; ".join(notes) or "the sources hold no images"
         return None, [*notes, f"tile rejected: no usable modality left ({reasons})"]
     if labels:
-        tile.arrays["labels"] = draw_labels(labels, grid)
+        tile.arrays["labels"] = draw_labels(labels, grid, notes)
     check_tile(tile)
     return tile, notes
 
@@ -108,16 +111,19 @@ def by_cell(frames: Frames, grid: Grid) -> Frames:
     return replace(frames, valid=np.all(blocks, axis=(2, 4)))
 
 
-def draw_labels(labels: list[Labels], grid: Grid) -> np.ndarray:
+def draw_labels(labels: list[Labels], grid: Grid, notes: list[str]) -> np.ndarray:
     """Draw all label sources on one raster.
 
-    A later source lies over an earlier one where it has a label.
+    A later source lies over an earlier one where it has a label. A line is added to ``notes`` for
+    one that has none.
     """
     side = grid.cells * LABEL_PIXELS
     raster = np.full((side, side), UNLABELLED, np.uint8)
     for layer in labels:
         with blamed_on(layer.source):
             drawn = layer.draw(grid)
+        if (drawn == UNLABELLED).all():
+            notes.append(f"labels: {layer.source} has no label for any pixel of the tile")
         raster = np.where(drawn == UNLABELLED, raster, drawn)
     return raster
 

@@ -76,6 +76,13 @@ class Labels(Protocol):
         """uint8 class indices (8n, 8n) at 1.25 m, 255 where unlabelled."""
 
 
+@dataclass(frozen=True)
+class Remark:
+    """What a reader has to tell of its source over a tile: a line of the tile's notes."""
+
+    text: str
+
+
 class Reader(Protocol):
     """One source of a tile: a dataclass whose fields are its keys in the manifest.
 
@@ -105,8 +112,11 @@ class Reader(Protocol):
         None when the file does not say, or when it holds shapes, which have no pixels.
         """
 
-    def read(self, grid: Grid) -> Sequence[Frames | Labels]:
-        """What the source holds over ``grid``, and no more; empty when it does not touch it."""
+    def read(self, grid: Grid) -> Sequence[Frames | Labels | Remark]:
+        """What the source holds over ``grid``, and no more; empty when it does not touch it.
+
+        A remark says why, where a reader knows it.
+        """
 
 
 def files_of(reader: Reader) -> list[File]:

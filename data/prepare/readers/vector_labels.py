@@ -14,6 +14,7 @@ from data.osm import vector_files
 from data.osm.features import Features, burn
 from data.osm.tags import is_telling
 from data.prepare.contract.grid import Grid
+from data.prepare.contract.source import Remark
 from data.tiles.tile import LABEL_PIXELS
 
 
@@ -55,17 +56,24 @@ class VectorLabels:
     def place(self) -> None:
         """None: shapes are drawn wherever a tile lies, and choose no grid."""
 
-    def read(self, grid: Grid) -> list["VectorFeatures"]:
-        """One VectorFeatures: what the file holds on the grid."""
+    def read(self, grid: Grid) -> list["VectorFeatures | Remark"]:
+        """One VectorFeatures: what the file holds on the grid; else a remark that says why not."""
         copy = osm_index.indexed(self.path, self.layers, self.tags)
         if copy:
             features = osm_index.window(copy, grid.crs, grid.bounds)
+            whole = osm_index.counts_of(copy)
+            layers = vector_files.layers_of(copy)
         else:
             layers = vector_files.layers_of(self.path, self.layers)
             features = vector_files.window(
                 self.path, layers, default_tags=self.tags, target=grid.crs, bounds=grid.bounds
             )
-        return [VectorFeatures(features, grid, self.path.name + _fault_note(features))]
+            whole = None
+        if not len(features):
+            reason = _reason(features, whole) or _elsewhere(layers, grid)
+            return [Remark(f"left out, {reason}")]
+        source = self.path.name + _fault_note(features, whole)
+        return [VectorFeatures(features, grid, source)]
 
 
 @dataclass
@@ -88,9 +96,51 @@ class VectorFeatures:
         return burn(self.features, grid.transform(LABEL_PIXELS), (size, size))
 
 
-def _fault_note(features: Features) -> str:
-    """' (invalid shapes: 2 mended, 1 left out)', or nothing."""
+def _fault_note(features: Features, whole: osm_index.Counts | None) -> str:
+    """What is wrong with the shapes over a tile, and what the whole file lacks; or nothing.
+
+    Nobody knows where shapes lie that lack their corners, so these are counted of the whole file.
+    """
+    facts = []
     mended = int(features.mended.sum())
-    if not mended and not features.skipped:
+    if mended or features.skipped:
+        facts.append(f"invalid shapes: {mended} mended, {features.skipped} left out")
+    if whole is not None:
+        lost = {
+            "incomplete ways": whole.incomplete_ways,
+            "incomplete relations": whole.incomplete_relations,
+            "invalid shapes": whole.skipped,
+        }
+        named = [f"{count} {name}" for name, count in lost.items() if count]
+        if named:
+            facts.append(f"of the whole file left out: {', '.join(named)}")
+    if not facts:
         return ""
-    return f" (invalid shapes: {mended} mended, {features.skipped} left out)"
+    return f" ({'; '.join(facts)})"
+
+
+def _reason(features: Features, whole: osm_index.Counts | None) -> str:
+    """Why nothing is drawn, where shapes are there; else nothing."""
+    if whole is not None and not whole.shapes:
+        shapes = f"the file's {whole.classless} shapes"
+    elif features.classless:
+        shapes = f"the {features.classless} shapes around the tile"
+    else:
+        return ""
+    return f"none of {shapes} has a tag that names a visible class"
+
+
+def _elsewhere(layers: list[vector_files.Layer], grid: Grid) -> str:
+    """Where the shapes of a file lie that has none over a tile."""
+    filled = [layer for layer in layers if layer.bounds is not None]
+    if not filled:
+        return "has no shapes at all"
+    lon, lat = grid.centre
+    spans = []
+    for layer in filled:
+        left, bottom, right, top = layer.bounds or (0, 0, 0, 0)
+        span = f"{left:.6g} to {right:.6g}, {bottom:.6g} to {top:.6g} ({layer.crs.to_string()})"
+        if layer.crs.is_geographic and left <= lat <= right and bottom <= lon <= top:
+            span += "; with latitude and longitude exchanged they would lie around it"
+        spans.append(span)
+    return f"has no shape over the tile at {lon:.4f}, {lat:.4f}; its shapes span {'; '.join(spans)}"

@@ -50,6 +50,9 @@ def test_an_indexed_copy_is_made_once_and_anew_for_another_file(tmp_path, expect
         "shapes": 15,
         "mended": 0,
         "skipped": 0,
+        "classless": 2,  # a demolished building and a culvert
+        "incomplete_ways": 0,
+        "incomplete_relations": 0,
     }
     assert copy.stat().st_mtime_ns == first and len(list(tmp_path.glob("*.fgb"))) == 1
     path.unlink()
@@ -170,4 +173,15 @@ def test_what_an_extract_lacks_is_counted_beside_its_copy(tmp_path):
         )
     assert (draw(path) == INDEX["building"]).sum() == 40 * 40
     (counts,) = tmp_path.glob("*.json")
-    assert json.loads(counts.read_text()) == {"shapes": 1, "mended": 0, "skipped": 3}
+    assert json.loads(counts.read_text()) == {
+        "shapes": 1,
+        "mended": 0,
+        "skipped": 0,
+        "classless": 0,
+        "incomplete_ways": 2,
+        "incomplete_relations": 1,
+    }
+    (labels,) = VectorLabels(path).read(GRID)
+    assert labels.source == (
+        "a.osm (of the whole file left out: 2 incomplete ways, 1 incomplete relations)"
+    )

@@ -172,16 +172,6 @@ def test_neighbouring_tiles_agree_with_one_large_tile(tmp_path):
             )
 
 
-def test_a_tile_far_from_everything_is_unlabelled(tmp_path):
-    far = Grid(UTM, GRID.x0 + 50_000, GRID.y0, 4)
-    for path in (
-        write_geopackage(tmp_path / "a.gpkg", MAP),
-        write_osm(tmp_path / "a.osm.pbf", MAP),
-        write_osm(tmp_path / "none.osm.pbf", [(shapely.box(0, 0, 9, 9), {"name": "x"})]),
-    ):
-        assert (draw(path, far) == 255).all()
-
-
 @pytest.mark.parametrize(
     "name, content",
     [

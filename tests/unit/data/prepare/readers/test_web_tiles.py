@@ -133,7 +133,7 @@ def test_a_later_label_source_lies_over_an_earlier_one():
     expected = cover.copy()
     expected[1, 2] = 3
     np.testing.assert_array_equal(
-        draw_labels(layers, Grid(UTM32, 0, 0, 4)), expected.repeat(8, 0).repeat(8, 1)
+        draw_labels(layers, Grid(UTM32, 0, 0, 4), []), expected.repeat(8, 0).repeat(8, 1)
     )
 
 
