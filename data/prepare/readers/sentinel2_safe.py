@@ -65,9 +65,15 @@ class Sentinel2Safe:
         array, valid = join_layers(layers, sensor, grid)
         valid &= ~np.isin(codes, (*CLOUDY, NO_CODE))
         frames = Frames(
-            modality="ms", array=array, valid=valid, dates=[product.day], source=product.folder.name
+            modality="ms", array=array, valid=valid, dates=[product.day], source=self._name(product)
         )
         return [frames]
+
+    def _name(self, product: Product) -> str:
+        """The product as the key names it, and where it lies in that folder."""
+        if self.path == product.folder or self.path.is_file():
+            return self.path.name
+        return (Path(self.path.name) / product.folder.relative_to(self.path)).as_posix()
 
 
 def _layer(product: Product, band: str, grid: Grid) -> Layer | None:

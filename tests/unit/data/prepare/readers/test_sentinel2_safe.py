@@ -155,10 +155,15 @@ def test_each_band_has_its_own_offset_and_bright_pixels_are_no_numbers(tmp_path)
 def test_a_product_is_found_where_archives_put_it(tmp_path):
     safe = make_safe(tmp_path / "a.SAFE", "05.09", -1000)
     whole = Sentinel2Safe(safe).read(GRID)[0]
-    for path in (tmp_path / "a.SAFE", tmp_path, safe / "MTD_MSIL2A.xml"):
+    assert whole.source == safe.name
+    for path, name in (
+        (tmp_path / "a.SAFE", f"a.SAFE/{safe.name}"),
+        (tmp_path, f"{tmp_path.name}/a.SAFE/{safe.name}"),
+        (safe / "MTD_MSIL2A.xml", "MTD_MSIL2A.xml"),
+    ):
         frames = Sentinel2Safe(path).read(GRID)[0]
         np.testing.assert_array_equal(frames.array, whole.array)
-        assert frames.source == safe.name
+        assert frames.source == name
     make_safe(tmp_path / "b.SAFE", "05.09", -1000)
     with pytest.raises(InputError, match="expected one product, found the metadata"):
         Sentinel2Safe(tmp_path).check()
