@@ -19,7 +19,7 @@ FIRST_DAY_WITH_OFFSET = "2022-01-25"
 # A product that a user made with Sen2Cor says 99.99, which tells nothing of the offset.
 BASELINE_OF_USERS = 9999
 IN_NAMES = re.compile(r"_N(\d\d)\.?(\d\d)(?![0-9])")  # of products, granules and data takes
-PLAIN = re.compile(r"N?(\d{1,2})\.(\d\d)|N(\d\d)(\d\d)")
+PLAIN = re.compile(r"N?(\d{1,2})\.(\d\d)|N?(\d\d)(\d\d)")
 
 
 def baseline_of(value: object) -> int | None:

@@ -64,7 +64,7 @@ class Assets:
             named = self._named.get(name, [])
             if not isinstance(named, list):
                 named = [named]
-            return [str(band) for band in named]
+            return [self._registry_name([band]) for band in named]
         asset = self._assets[name]
         if isinstance(asset.roles, list) and not {"data", "reflectance"} & set(asset.roles):
             return []

@@ -219,7 +219,7 @@ class Acquisition:
             try:
                 own = numbers_of_bands(asset, count)[position]
                 if agency is not None:
-                    own = agency.complete(own)
+                    own = agency.of_asset(asset).complete(own)
             except ValueError as error:
                 raise InputError(f"{self.where}: band {band}: {error}") from None
             numbers[band] = own

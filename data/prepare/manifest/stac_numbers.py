@@ -7,7 +7,7 @@ all that an item says, and refused where that is no sense or two senses.
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pystac
@@ -24,7 +24,8 @@ from data.prepare.contract.sentinel2 import (
     has_offset,
 )
 
-BASELINES = ("s2:processing_baseline", "sentinel:processing_baseline", "processing:version")
+BASELINES = ("s2:processing_baseline", "sentinel:processing_baseline")
+VERSION = "processing:version"  # of the product, or of a program
 PRODUCT_NAMES = (
     "s2:product_uri",
     "sentinel:product_id",
@@ -126,6 +127,12 @@ class Sentinel2Offset:
     applied: bool | None  # whether the pixels have the offset already
     day: str  # of the acquisition, ISO
 
+    def of_asset(self, asset: pystac.Asset) -> "Sentinel2Offset":
+        """What it says of one asset: offsets are added to GeoTIFFs, JPEG 2000 is the agency's."""
+        if "jp2" in str(asset.media_type).lower():
+            return replace(self, applied=None)
+        return self
+
     def complete(self, numbers: Numbers) -> Numbers:
         """The numbers of a band with the offset that they need.
 
@@ -200,7 +207,8 @@ def sentinel2_offset(item: pystac.Item, day: str) -> Sentinel2Offset:
             contradict each other.
     """
     properties = item.properties
-    stated = [baseline_of(properties[name]) for name in BASELINES if name in properties]
+    stated = [_stated_baseline(properties, name) for name in BASELINES]
+    stated.append(baseline_of(properties.get(VERSION)))
     names = [properties.get(name) for name in PRODUCT_NAMES]
     named = [baseline_in_name(name) for name in (item.id, *names)]
     # A data take may have been processed to Level-1C by an earlier baseline.
@@ -209,12 +217,23 @@ def sentinel2_offset(item: pystac.Item, day: str) -> Sentinel2Offset:
     if len({has_offset(baseline) for baseline in baselines}) > 1:
         found = sorted(baseline_text(baseline) for baseline in baselines)
         raise ValueError(f"the item names the processing baselines {found}; {REMEDY}")
-    flags = {properties[name] for name in APPLIED if isinstance(properties.get(name), bool)}
+    flags = {properties[name] for name in APPLIED if properties.get(name) is not None}
+    if not flags <= {True, False}:
+        raise ValueError(f"{APPLIED}: expected true or false, found {flags}; {REMEDY}")
     if len(flags) > 1:
         raise ValueError(f"{APPLIED}: the item says true and false; {REMEDY}")
     return Sentinel2Offset(
         baseline=first_known([*stated, *named, *last]), applied=next(iter(flags), None), day=day
     )
+
+
+def _stated_baseline(properties: dict[str, Any], name: str) -> int | None:
+    """A baseline that a property says; None without the property."""
+    value = properties.get(name)
+    baseline = baseline_of(value)
+    if value is not None and baseline is None:
+        raise ValueError(f"{name} {value!r}: expected a processing baseline such as '05.09'")
+    return baseline
 
 
 def common_or_each(numbers: dict[str, Numbers]) -> dict[str, Any]:

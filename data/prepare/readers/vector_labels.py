@@ -30,7 +30,10 @@ class VectorLabels:
     def check_keys(self) -> list[str]:
         """Tags that name a class."""
         faults = []
-        if self.tags and not is_telling(self.tags):
+        wrong = {key: value for key, value in self.tags.items() if not isinstance(value, str)}
+        if wrong:
+            faults.append(f"tags: expected text for each key, found {wrong}")
+        elif self.tags and not is_telling(self.tags):
             faults.append(
                 f"tags {self.tags}: expected an OpenStreetMap tag that names a class, "
                 "such as {'building': 'yes'}; see docs/classes.md"

@@ -131,6 +131,31 @@ def test_one_value_replaced_by_any_other(tmp_path, data, form):
         read_or_refuse(tmp_path / "items.json", tmp_path / "tiles.geojson")
 
 
+SAR = {"VV": "a", "VH": "b"}
+SOURCES = [
+    {"reader": "geotiff_bands", "files": SAR, "modality": "sar", "date": "2020-05-01"},
+    {"reader": "geotiff_labels", "path": "a.tif", "legend": {"1": "water"}},
+    {"reader": "sentinel2_safe", "path": "a.SAFE"},
+    {"reader": "netcdf_cube", "path": "a.nc", "modality": "sar", "bands": SAR, "crs": "EPSG:3035"},
+    {"reader": "web_tiles", "paths": ["a-1-1-19.png"], "date": "2020-05-01"},
+    {"reader": "osm", "path": "a.gpkg", "tags": {"building": "yes"}, "layers": ["a"]},
+]  # fmt: skip
+
+
+@JUNK
+@given(data=st.data(), source=st.sampled_from(SOURCES))
+def test_any_value_for_any_key_of_any_reader(tmp_path, data, source):
+    """One key has any value, or one inside its value has."""
+    broken = json.loads(json.dumps(source))
+    key = data.draw(st.sampled_from(sorted(broken)))
+    if isinstance(broken[key], dict) and data.draw(st.booleans()):
+        more = st.dictionaries(st.text(max_size=6), values, min_size=1, max_size=2)
+        broken[key] |= data.draw(more)
+    else:
+        broken[key] = data.draw(values)
+    read_or_refuse(write_lines(tmp_path / "m.jsonl", [LINE | {"sources": [broken]}]))
+
+
 @JUNK
 @given(data=st.data())
 def test_parquet_with_any_columns_and_types(tmp_path, data):

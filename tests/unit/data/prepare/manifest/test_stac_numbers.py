@@ -160,6 +160,8 @@ def test_raw_numbers_become_reflectance(tmp_path, item, expected):
             "offset -0.2: expected -0.1 or 0",
         ),
         (planetary_item(**{"s2:processing_baseline": "99.99"}), "99.99 does not tell the offset"),
+        (planetary_item(**{"s2:processing_baseline": "latest"}), "baseline 'latest': expected"),
+        (with_numbers(OFFSET, **{"earthsearch:boa_offset_applied": "no"}), "true or false"),
         (with_numbers({"scale": 1, "offset": -1000}), "scale 1: expected about 0.0001"),
         (with_numbers({"scale": "0.0001"}), "scale: expected a number, found '0.0001'"),
         (with_numbers({**OFFSET, "unit": "W/m2/sr/um"}), "found the unit 'w/m2/sr/um'"),
@@ -181,6 +183,17 @@ def test_the_users_word_comes_before_that_of_the_item(tmp_path):
     assert raw_to_reflectance(tmp_path, item, skysense=harmonised) == pytest.approx(2500)
     item["properties"]["skysense"] = {"offset": -0.05}
     assert raw_to_reflectance(tmp_path, item, skysense=harmonised) == pytest.approx(2000)
+
+
+def test_the_original_images_beside_offset_ones_have_no_offset_applied(tmp_path):
+    item = with_numbers(
+        OFFSET, **{"earthsearch:boa_offset_applied": True, "s2:processing_baseline": "05.09"}
+    )
+    names = [name for name in item["assets"] if name.endswith("-jp2") and name != "coastal-jp2"]
+    jp2 = {name: name.removesuffix("-jp2") for name in names}
+    assert raw_to_reflectance(tmp_path, item) == pytest.approx(2500)
+    settings = {"bands": jp2}
+    assert raw_to_reflectance(tmp_path, item, skysense=settings) == pytest.approx(1500)
 
 
 def test_of_several_pixel_sizes_the_original_is_read(tmp_path):
