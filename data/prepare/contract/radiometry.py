@@ -75,6 +75,12 @@ class Radiometry:
                 f"{where}: expected real numbers of {sensor.key}, found {dtype}; convert the file "
                 "first (complex numbers to power or dB)"
             )
+        if self._is_plain and sensor.unit == REFLECTANCE and dtype.itemsize == 1:
+            raise InputError(
+                f"{where}: expected {sensor.key} as {sensor.dtype}, found {dtype}, of which the "
+                "largest number is reflectance 0.0255; give 'scale' (raw x scale + offset is "
+                "reflectance)"
+            )
         # Counts of a camera in 11 to 16 bits pass for bytes where a scene is dark.
         is_deep = dtype.kind == "f" or dtype.itemsize == 2
         if self._is_plain and sensor.unit == BYTE and is_deep:

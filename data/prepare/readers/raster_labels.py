@@ -11,7 +11,13 @@ from data.prepare.contract.georeference import Georeference
 from data.prepare.contract.grid import Grid
 from data.prepare.contract.resample import resample_labels
 from data.prepare.contract.source import Place
-from data.prepare.readers.rasters import need_one_image, pixels_of
+from data.prepare.readers.rasters import (
+    check_codes,
+    need_one_image,
+    need_transform,
+    pixels_of,
+    stored_mask,
+)
 from data.suggest import did_you_mean
 from data.tiles.classes import CODES, INDEX
 from data.tiles.tile import LABEL_PIXELS, UNLABELLED
@@ -31,14 +37,10 @@ class GeoTiffLabels:
         return legend_faults(self.legend)
 
     def check(self) -> None:
-        """One integer band, a usable CRS from the mask or from ``like``."""
+        """One band of codes, a usable CRS from the mask or from ``like``."""
         with open_raster(self.path) as dataset:
             need_one_image(dataset, self.path)
-            if dataset.count != 1 or not np.issubdtype(dataset.dtypes[0], np.integer):
-                raise InputError(
-                    f"{self.path}: expected one band of integer codes, found {dataset.count} of "
-                    f"{dataset.dtypes[0]}"
-                )
+            check_codes(dataset, self.path)
             need_upright(self.path, self._place(dataset).georeference.transform)
 
     def place(self) -> Place:
@@ -53,11 +55,14 @@ class GeoTiffLabels:
             if window is None:
                 return []
             codes = dataset.read(1, window=pixels_of(window))  # H W
+            is_label = stored_mask(dataset, [1], window)  # H W
         classes = map_codes(codes, code_table(self.legend))
+        classes[~is_label] = UNLABELLED
         return [RasterLabels(classes, window.georeference, self.path.name)]
 
     def _place(self, mask: rasterio.DatasetReader) -> Place:
         if has_place(mask.crs) or self.like is None:
+            need_transform(mask, self.path)
             crs = need_crs(self.path, mask.crs)
             return Place(None, Georeference(mask.transform, crs), mask.shape)
         with open_raster(self.like) as image:

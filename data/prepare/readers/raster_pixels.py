@@ -1,21 +1,20 @@
 """The pixels of a raster file: its own numbers for scale and unit, and its masks."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import rasterio
-from rasterio.enums import MaskFlags
 
 from data.errors import InputError
 from data.prepare.contract.files import File
 from data.prepare.contract.grid import CELL
+from data.prepare.contract.projection import WGS84, to_degrees
 from data.prepare.contract.radiometry import Radiometry
 from data.prepare.contract.source import Layer
 from data.prepare.contract.specks import SPECK, fill_specks
 from data.prepare.contract.window import Window
 from data.prepare.readers.raster_bands import RasterBands
-from data.prepare.readers.rasters import pixels_of
+from data.prepare.readers.rasters import pixels_of, stored_mask
 from data.tiles.modalities import BYTE, DECIBEL, REFLECTANCE, Modality
 
 # Units in which files give backscatter -> the key that says so.
@@ -35,7 +34,6 @@ NO_UNIT = ("", "1", "-", "none", "unitless", "dimensionless", "dn", "digital num
 MOST_HALF_CLEAR = 0.05
 CLEAR = 0.1  # of full opacity; lossy compression moves it a little
 OPAQUE = 0.9
-METRES_OF_DEGREE = 111_320.0  # along a meridian
 
 
 @dataclass(frozen=True)
@@ -84,10 +82,10 @@ def read_pixels(
         path: the file, for errors.
     """
     numbers = list(bands.numbers.values())
-    raw = dataset.read(numbers, window=pixels_of(window))[None]  # 1 C H W
+    raw = _read(dataset, numbers, window)[None]  # 1 C H W
     file_nodata = [dataset.nodatavals[number - 1] for number in numbers]
     valid = keys.observed(raw, sensor, file_nodata=file_nodata)  # 1 H W
-    valid &= _stored_mask(dataset, numbers, window)
+    valid &= stored_mask(dataset, numbers, window)
     if bands.opacity is not None:
         opacity = dataset.read(bands.opacity, window=pixels_of(window))  # H W
         valid &= _opaque(opacity, bands, path)
@@ -101,6 +99,14 @@ def read_pixels(
     return RasterPixels(
         bands=tuple(bands.numbers), raw=raw, valid=valid, numbers=radiometry, window=window
     )
+
+
+def _read(dataset: rasterio.DatasetReader, numbers: list[int], window: Window) -> np.ndarray:
+    """Bands in a window (C, H, W), which may be of several types in a virtual raster."""
+    if len({dataset.dtypes[number - 1] for number in numbers}) == 1:
+        return dataset.read(numbers, window=pixels_of(window))
+    bands = [dataset.read(number, window=pixels_of(window)) for number in numbers]
+    return np.stack(bands)
 
 
 def numbers_of_band(
@@ -122,14 +128,30 @@ def numbers_of_band(
         InputError: tags that contradict the keys, or that cannot be honoured.
     """
     where = f"{path}: band {number}"
-    scale = dataset.scales[number - 1]
-    offset = dataset.offsets[number - 1]
+    scale, offset = _tags(dataset, number, where)
     _check_unit(dataset.units[number - 1], keys, sensor, where)
     numbers = keys
     if (scale, offset) != (1.0, 0.0):
         numbers = _with_tags(keys, sensor, scale=scale, offset=offset, where=where)
     numbers.check_numbers(where, sensor, dataset.dtypes[number - 1])
     return only_numbers(numbers)
+
+
+def _tags(dataset: rasterio.DatasetReader, number: int, where: str) -> tuple[float, float]:
+    """Scale and offset of a band by GDAL's tags, or by those that CF files leave as text."""
+    scale = dataset.scales[number - 1]
+    offset = dataset.offsets[number - 1]
+    if (scale, offset) != (1.0, 0.0):
+        return scale, offset
+    texts = {name.lower(): text for name, text in dataset.tags().items()}
+    texts.update({name.lower(): text for name, text in dataset.tags(number).items()})
+    try:
+        return float(texts.get("scale_factor", 1)), float(texts.get("add_offset", 0))
+    except ValueError:
+        raise InputError(
+            f"{where}: the file's tags scale_factor {texts.get('scale_factor')!r} and add_offset "
+            f"{texts.get('add_offset')!r}: expected numbers; correct the tags"
+        ) from None
 
 
 def only_numbers(keys: Radiometry) -> Radiometry:
@@ -178,29 +200,14 @@ def _check_unit(unit: str | None, keys: Radiometry, sensor: Modality, where: str
 
 def _speck(window: Window) -> int:
     """The number of pixels that a hole must have to stay: at most those of a cell."""
-    pixel = window.georeference.transform
-    crs = window.georeference.crs
-    metres = crs.linear_units_factor[1]  # of a unit
-    area = abs(pixel.a * pixel.e) * metres**2
-    if crs.is_geographic:
-        latitude = pixel.f + pixel.e * window.shape[0] / 2
-        area = abs(pixel.a * pixel.e) * METRES_OF_DEGREE**2 * np.cos(np.radians(latitude))
-    return min(SPECK, int(CELL**2 / area))
-
-
-def _stored_mask(
-    dataset: rasterio.DatasetReader, numbers: Sequence[int], window: Window
-) -> np.ndarray:
-    """The mask that a file has inside or beside it (.msk), bool (H, W)."""
-    valid = np.ones(window.shape, bool)
-    for number in numbers:
-        flags = set(dataset.mask_flag_enums[number - 1])
-        if flags & {MaskFlags.all_valid, MaskFlags.alpha} or flags == {MaskFlags.nodata}:
-            continue  # opacity and numbers of no observation are read elsewhere
-        valid &= dataset.read_masks(number, window=pixels_of(window)) > 0
-        if MaskFlags.per_dataset in flags:
-            break
-    return valid
+    height, width = window.shape
+    corners = [(width / 2, height / 2), (width / 2 + 1, height / 2), (width / 2, height / 2 + 1)]
+    x, y = zip(*[window.georeference.transform @ corner for corner in corners])
+    lon, lat = to_degrees(window.georeference.crs).transform(x, y)
+    if not np.isfinite([lon, lat]).all():
+        return SPECK
+    _, _, sides = WGS84.inv([lon[0]] * 2, [lat[0]] * 2, lon[1:], lat[1:])  # metres
+    return min(SPECK, int(CELL**2 / np.prod(sides)))
 
 
 def _opaque(opacity: np.ndarray, bands: RasterBands, path: File) -> np.ndarray:

@@ -1,7 +1,10 @@
 """What the readers of raster files share: places, windows and code masks."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import rasterio
+from rasterio.enums import MaskFlags
 from rasterio.windows import Window as RasterWindow
 
 from data.errors import InputError
@@ -31,6 +34,13 @@ def need_one_image(dataset: rasterio.DatasetReader, path: File) -> None:
 
 def check_place(dataset: rasterio.DatasetReader, path: File) -> None:
     """Raise InputError unless the raster has upright pixels and a CRS."""
+    need_transform(dataset, path)
+    need_crs(path, dataset.crs)
+    need_upright(path, dataset.transform)
+
+
+def need_transform(dataset: rasterio.DatasetReader, path: File) -> None:
+    """Raise InputError for a raster that says in another way where it lies."""
     points, _ = dataset.gcps
     if dataset.crs is None and (points or dataset.rpcs):
         kind = f"{len(points)} ground control points"
@@ -39,13 +49,26 @@ def check_place(dataset: rasterio.DatasetReader, path: File) -> None:
         raise InputError(
             f"{path}: expected a CRS and a transform, found {kind}; warp the file first (gdalwarp)"
         )
-    need_crs(path, dataset.crs)
-    need_upright(path, dataset.transform)
 
 
 def pixels_of(window: Window) -> RasterWindow:
     """The window as rasterio wants it."""
     return RasterWindow.from_slices(window.rows, window.columns)
+
+
+def stored_mask(
+    dataset: rasterio.DatasetReader, numbers: Sequence[int], window: Window
+) -> np.ndarray:
+    """The mask that a file has inside or beside it (.msk) for some bands, bool (H, W)."""
+    valid = np.ones(window.shape, bool)
+    for number in numbers:
+        flags = set(dataset.mask_flag_enums[number - 1])
+        if flags & {MaskFlags.all_valid, MaskFlags.alpha} or flags == {MaskFlags.nodata}:
+            continue  # opacity and numbers of no observation are read elsewhere
+        valid &= dataset.read_masks(number, window=pixels_of(window)) > 0
+        if MaskFlags.per_dataset in flags:
+            break
+    return valid
 
 
 def codes_on_grid(path: File, grid: Grid, *, pixels: int) -> np.ndarray | None:

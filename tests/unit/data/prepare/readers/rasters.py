@@ -18,9 +18,10 @@ SAR = MODALITIES["sar"].bands
 
 
 def write(path, array, pixel=10.0, mask=None, colours=None, **options):
-    """(C, H, W) from the grid's corner; ``options`` also take scales, offsets, units, names."""
+    """(C, H, W) from the grid's corner, with tags and names of bands among the ``options``."""
     tags = {key: options.pop(key) for key in ("scales", "offsets", "units") if key in options}
     names = options.pop("names", None)
+    text = options.pop("text", {})
     options = {"crs": UTM, "transform": Affine(pixel, 0, LEFT, 0, -pixel, TOP), **options}
     with rasterio.open(
         path,
@@ -33,6 +34,7 @@ def write(path, array, pixel=10.0, mask=None, colours=None, **options):
         **options,
     ) as file:
         file.write(array)
+        file.update_tags(**text)
         for key, value in tags.items():
             setattr(file, key, value)
         for number, name in enumerate(names or (), 1):

@@ -3,14 +3,20 @@
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
+from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.features import rasterize
 from shapely import box
 
 from data.errors import InputError
+from data.prepare.contract.georeference import Georeference
+from data.prepare.contract.grid import grid_inside
 from data.prepare.contract.specks import fill_specks
+from data.prepare.readers.raster_labels import GeoTiffLabels
 from tests.unit.data.prepare.readers.rasters import (
     CELLS,
+    GRID,
     LEFT,
     MS,
     SAR,
@@ -206,6 +212,28 @@ def test_a_speck_is_smaller_than_a_cell(tmp_path):
     inside = (metres > 21) & (metres < 33)
     assert not valid[np.ix_(inside, inside)].any()
     assert valid[:50].all()
+
+
+def test_a_cell_is_measured_on_the_ground(tmp_path):
+    """A hole of 20 pixels in degrees, of about 0.3 m and of about 3 m."""
+    for side, closes in ((3e-6, True), (3e-5, False)):
+        array = flat(3, "uint8", 90, size=200)
+        array[:, 90:110, 99:100] = 0
+        corner = Affine(side, 0, 4.0, 0, -side, 51.0)
+        path = write(tmp_path / "a.tif", array, nodata=0, crs="EPSG:4326", transform=corner)
+        grid = grid_inside(Georeference(corner, CRS.from_epsg(4326)), (200, 200))
+        assert frame(path, "RGB", "hr", grid=grid)[1].all() == closes
+
+
+def test_labels_under_a_mask_are_none(tmp_path):
+    codes = np.full((1, CELLS, CELLS), 1, np.float64)
+    codes[0, 1, 1] = np.nan
+    mask = np.full((CELLS, CELLS), 255, np.uint8)
+    mask[0, 0] = 0
+    reader = GeoTiffLabels(write(tmp_path / "a.tif", codes, mask=mask), {"1": "water"})
+    reader.check()
+    labels = reader.read(GRID)[0].classes
+    assert labels[0, 0] == labels[1, 1] == 255 and (labels < 255).sum() == CELLS**2 - 2
 
 
 def test_holes_by_their_size():

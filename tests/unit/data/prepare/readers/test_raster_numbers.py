@@ -7,7 +7,18 @@ from hypothesis import strategies as st
 
 from data.errors import InputError
 from data.prepare.readers.geotiff import GeoTiffBands
-from tests.unit.data.prepare.readers.rasters import CELLS, GRID, MS, SAR, flat, frame, image, write
+from tests.unit.data.prepare.readers.rasters import (
+    CELLS,
+    GRID,
+    LEFT,
+    MS,
+    SAR,
+    TOP,
+    flat,
+    frame,
+    image,
+    write,
+)
 
 
 def reflectance(raw, scale, offset):
@@ -54,6 +65,14 @@ def test_keys_and_tags_must_agree(tmp_path):
         image(path, MS)
 
 
+def test_tags_that_a_conversion_left_as_text(tmp_path):
+    text = {"scale_factor": "0.0001", "add_offset": "-0.1"}
+    assert (frame(write(tmp_path / "a.tif", flat(10), text=text), MS)[0] == 500).all()
+    path = write(tmp_path / "b.tif", flat(10), text={"scale_factor": "1e-4 (see guide)"})
+    with pytest.raises(InputError, match="band 1: the file's tags scale_factor '1e-4 .see guide.'"):
+        image(path, MS)
+
+
 def test_tags_of_backscatter_and_of_pictures(tmp_path):
     raw = flat(2, "int16", -1250)
     path = write(tmp_path / "s1.tif", raw, scales=[0.01] * 2)
@@ -94,9 +113,7 @@ def test_units(tmp_path, modality, unit, keys, message):
         image(path, bands, modality, **keys)
 
 
-@pytest.mark.parametrize(
-    "dtype", ["uint8", "int16", "uint16", "int32", "uint32", "float32", "float64"]
-)
+@pytest.mark.parametrize("dtype", ["int16", "uint16", "int32", "uint32", "float32", "float64"])
 def test_every_type_whose_numbers_fit(tmp_path, dtype):
     raw = flat(10, dtype, 200)
     raw[:, 0] = 120
@@ -123,6 +140,7 @@ def test_doubles_lose_no_more_than_a_float_does(tmp_path):
         ("ms", "float64", 1e9, "found numbers from 1e[+]09 to 1e[+]09; if its unit is another"),
         ("hr", "int32", 300, "expected hr as uint8, found numbers from 300 to 300"),
         ("hr", "int32", -1, "expected hr as uint8, found numbers from -1 to -1"),
+        ("ms", "uint8", 200, "found uint8, of which the largest number is reflectance 0.0255"),
         ("hr", "uint16", 300, "expected hr as uint8, found uint16; give 'scale'"),
         ("hr", "float32", 0.5, "expected hr as uint8, found float32; give 'scale'"),
         ("sar", "complex64", 1, "a.tif: band 1: expected real numbers of sar, found complex64"),
@@ -141,3 +159,23 @@ def test_bytes_in_wide_types(tmp_path):
     raw = flat(3, "int64", 77, size=128)
     array, valid = frame(write(tmp_path / "a.tif", raw, 0.3125), "RGB", "hr")
     assert (array == 77).all() and array.dtype == np.uint8 and valid.all()
+
+
+def test_bands_of_several_types(tmp_path):
+    """As virtual rasters join them."""
+    parts = {"UInt16": "uint16", "Float32": "float32"}
+    bands = ""
+    for number, (kind, dtype) in enumerate(parts.items(), 1):
+        write(tmp_path / f"{number}.tif", flat(1, dtype, 700 * number))
+        bands += (
+            f'<VRTRasterBand dataType="{kind}" band="{number}"><SimpleSource><SourceFilename '
+            f'relativeToVRT="1">{number}.tif</SourceFilename><SourceBand>1</SourceBand>'
+            "</SimpleSource></VRTRasterBand>"
+        )
+    path = tmp_path / "a.vrt"
+    path.write_text(
+        f'<VRTDataset rasterXSize="{CELLS}" rasterYSize="{CELLS}"><SRS>EPSG:32631</SRS>'
+        f"<GeoTransform>{LEFT},10,0,{TOP},0,-10</GeoTransform>{bands}</VRTDataset>"
+    )
+    array, _ = frame(path, SAR, "sar", scale=0.01)
+    assert array[:, 0, 0].tolist() == [7, 14]
