@@ -17,7 +17,7 @@ from data.tiles.modalities import BYTE, DECIBEL, MODALITIES, REFLECTANCE
 
 DOUBT = "doubtful numbers: "  # begins a note of numbers that are possible, but unusual
 
-MOST_PIXELS = 4096  # of a frame, evenly spread: enough for a percentile
+MOST_PIXELS = 1024  # of a frame, evenly spread: enough for a percentile
 LEAST_PIXELS = 16  # fewer say nothing of a frame
 
 # dB. The brightest tiles, city centres, have a median of about 0 in VV; the noise of the instrument
@@ -30,6 +30,7 @@ DARKEST_BACKSCATTER = -60.0
 # negative ones. Linear power, amplitude and digital numbers are never negative.
 LEAST_POWER = 2.0  # the median of linear power is below
 LEAST_DIGITAL = 40.0  # that of digital numbers above, dB without their sign between
+EXACT_ZEROS = 0.01  # share of pixels; no measurement is 0.0 dB in every band
 TIMES_HUNDRED = -500.0  # dB x 100 lie below, dB x 10 above
 
 # Reflectance x 1e4. Sand and dense leaves reach 0.6 in their brightest band. Snow is about 1.0, and
@@ -54,6 +55,7 @@ PIXELS_OF_OFFSET = 100  # fewer may all be haze
 # Bytes.
 SATURATED = 255
 UNUSUALLY_DIM = 25
+BLACK = 0.1  # share of pixels; deep shadow is not black in every band
 
 MOSTLY = 0.5  # share of a source's frames
 
@@ -67,6 +69,7 @@ class _Statistics:
     middle: np.ndarray  # (C,) the median
     high: np.ndarray  # (C,) the 99th
     lowest: float  # the 5th percentile of all bands together
+    zeros: float  # share of the pixels that are 0 in every band
     pixels: int
 
     @property
@@ -75,7 +78,7 @@ class _Statistics:
         return not (self.high > self.low).any()
 
     def __str__(self) -> str:
-        medians = [f"{name} {value:.4g}" for name, value in zip(self.bands, self.middle)]
+        medians = [f"{name} {value:.5g}" for name, value in zip(self.bands, self.middle)]
         return f"medians {', '.join(medians)}"
 
 
@@ -105,9 +108,14 @@ def check_units(frames: Frames, reader: Reader) -> tuple[Frames, list[str]]:
     sensor = MODALITIES[frames.modality]
     judge = JUDGES.get(sensor.unit)
     statistics = _statistics(frames)
-    if judge is None or not statistics:
-        return frames, []
     units = getattr(reader, "units", "db")
+    if judge is None:
+        return frames, []
+    if not statistics and units != "db":
+        return frames, [
+            f"{main_file(reader).name}: {frames.modality} has no positive number; if its numbers "
+            f"are dB already, leave 'units': {units!r} out"
+        ]
     findings = {i: judge(numbers, units) for i, numbers in statistics.items()}
     impossible = [i for i, finding in findings.items() if finding and finding.is_impossible]
     unusual = [i for i, finding in findings.items() if finding and not finding.is_impossible]
@@ -158,16 +166,16 @@ def _line(
 ) -> str:
     """What is wrong with a frame, and what to do."""
     assert finding is not None
-    verb = "are hardly"
+    verb = "hardly have"
     if finding.is_impossible:
-        verb = "cannot be"
+        verb = "cannot have"
     unit = MODALITIES[frames.modality].unit
     remedy = "correct the file"
     if hasattr(reader, "scale"):
         remedy = finding.remedy
     return (
-        f"the numbers of {frames.modality} of {frames.dates[position]} {verb} {unit} ({numbers}); "
-        f"likely {finding.likely}: {remedy}"
+        f"the numbers of {frames.modality} of {frames.dates[position]} {verb} the unit {unit!r} "
+        f"({numbers}); likely {finding.likely}: {remedy}"
     )
 
 
@@ -182,17 +190,27 @@ def _statistics(frames: Frames) -> dict[int, _Statistics]:
         count = pixels.shape[1]
         if count < LEAST_PIXELS:
             continue
-        low, middle, high = np.percentile(pixels, (1, 50, 99), axis=1)  # C each
-        lowest = float(np.percentile(pixels, 5))
-        statistics[i] = _Statistics(bands, low, middle, high, lowest, count)
+        low, middle, high = _quantiles(pixels, (0.01, 0.5, 0.99))  # C each
+        lowest = float(_quantiles(pixels.reshape(1, -1), (0.05,))[0, 0])
+        zeros = float((pixels == 0).all(axis=0).mean())
+        statistics[i] = _Statistics(bands, low, middle, high, lowest, zeros, count)
     return statistics
+
+
+def _quantiles(numbers: np.ndarray, shares: tuple[float, ...]) -> np.ndarray:
+    """The numbers (C, N) that are at these shares of the sorted ones, (shares, C).
+
+    numpy's own quantiles also interpolate, which takes ten times as long.
+    """
+    ranks = [round(share * (numbers.shape[1] - 1)) for share in shares]
+    return np.sort(numbers, axis=1)[:, ranks].T
 
 
 def _judge_backscatter(numbers: _Statistics, units: str) -> _Finding | None:
     """Judge decibels, into which ``units`` were converted."""
     brightest = numbers.middle.max()
     darkest = numbers.middle.min()
-    if not numbers.high.any() and not numbers.low.any():
+    if numbers.zeros > EXACT_ZEROS:
         return _EMPTY
     if units != "db" and brightest > BRIGHTEST_BACKSCATTER:
         return _Finding(
@@ -264,8 +282,9 @@ def _judge_reflectance(numbers: _Statistics, units: str) -> _Finding | None:
 def _is_raised(numbers: _Statistics) -> bool:
     """Whether a frame looks as if ``OFFSET`` had been added to all bands."""
     near = int((numbers.low < NEAR_OFFSET).sum())
+    enough = min(BANDS_NEAR_OFFSET, len(numbers.low))
     above = numbers.low.min() >= OFFSET - OFFSET_NOISE
-    return bool(above and near >= BANDS_NEAR_OFFSET and not numbers.is_flat)
+    return bool(above and near >= enough and not numbers.is_flat)
 
 
 def _judge_bytes(numbers: _Statistics, units: str) -> _Finding | None:
@@ -274,6 +293,8 @@ def _judge_bytes(numbers: _Statistics, units: str) -> _Finding | None:
         return _EMPTY
     if numbers.high.max() <= 1 and not numbers.is_flat:
         return _Finding(True, "numbers from 0 to 1", "give 'scale': 255")
+    if numbers.zeros > BLACK:
+        return _Finding(False, "black where nothing was observed", "give 'nodata': 0")
     if numbers.middle.min() >= SATURATED:
         return _Finding(
             True,
@@ -285,9 +306,7 @@ def _judge_bytes(numbers: _Statistics, units: str) -> _Finding | None:
     return None
 
 
-_EMPTY = _Finding(
-    True, "no observation", "name their number with 'nodata': 0, and check 'units' and 'scale'"
-)
+_EMPTY = _Finding(True, "0 for no observation", "give 'nodata': 0, and check 'units' and 'scale'")
 JUDGES: dict[str, Callable[[_Statistics, str], _Finding | None]] = {
     BYTE: _judge_bytes,
     DECIBEL: _judge_backscatter,

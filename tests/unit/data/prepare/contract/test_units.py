@@ -75,6 +75,11 @@ def decibel(power):
             ["not calibrated", "'units'"],
         ),
         (np.zeros((1, 2, SIDE, SIDE)), Source(), ["no observation", "'nodata': 0"]),
+        (
+            decibel(backscatter()) * (np.arange(SIDE) > 3),
+            Source(),
+            ["0 for no observation", "'nodata': 0"],
+        ),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -164,6 +169,20 @@ def test_pictures_pass_and_a_dim_one_is_told():
     assert check_units(frames_of("hr", picture()), Source())[1] == []
     _, notes = check_units(frames_of("hr", picture(8.0)), Source())
     assert len(notes) == 1 and notes[0].startswith("doubtful numbers: s.tif: ")
+
+
+def test_black_borders_are_told():
+    image = picture()
+    image[:, :, :, :20] = 0
+    _, notes = check_units(frames_of("hr", image), Source())
+    assert len(notes) == 1 and "'nodata': 0" in notes[0]
+
+
+def test_decibels_that_are_taken_for_power_are_told():
+    frames = frames_of("sar", decibel(backscatter()))
+    frames.valid[:] = False  # no logarithm of a negative number
+    _, notes = check_units(frames, Source(units="power"))
+    assert len(notes) == 1 and "dB already" in notes[0]
 
 
 def test_masked_pixels_are_not_judged():
