@@ -15,6 +15,7 @@ UNITS = ("db", "power", "amplitude")  # of SAR; amplitude is the square root of 
 REFLECTANCE_UNIT = 1e-4  # reflectance of one unit of the archive
 # Numbers that stand for no observation although no file says so (-9999, 9.97e36) lie beyond these.
 LEAST_REFLECTANCE = -0.25  # corrections for the air go down to -0.2 over water
+SATURATED = 65_535  # in products of Sentinel-2; elsewhere it stands for no observation
 LEAST_DECIBEL = -9000.0  # dB x 100 lie above, and are told where units are checked
 
 
@@ -139,6 +140,8 @@ class Radiometry:
                 valid &= ~missing.all(axis=1)
             else:
                 valid &= ~missing.any(axis=1)
+        if sensor.unit == REFLECTANCE and raw.dtype == np.uint16:
+            valid &= (raw != SATURATED).all(axis=1)
         if sensor.nodata is not None and not np.isnan(sensor.nodata):
             missing = raw == sensor.nodata  # T C H W
             if sensor.nodata == 0 and self._has_other_nodata(raw.dtype, own):

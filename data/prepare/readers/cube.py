@@ -118,7 +118,7 @@ class _Cube(Radiometry, ABC):
         """Band of the sensor -> the name of its variable."""
         names: list[str] = []
         if isinstance(self.bands, dict):
-            names = [str(name) for name in self.bands.values()]
+            names = list(dict.fromkeys(str(name) for name in self.bands.values()))
         with reading(self.path, "a group of variables"):
             if not names or not all(name in group for name in names):
                 names = list(group)  # which not every remote store can list

@@ -130,3 +130,27 @@ def test_cubes_that_are_not_as_said_are_refused(tmp_path):
         NetcdfCube(**keys).check()
     with pytest.raises(InputError, match="calendar of real days.*'noleap'"):
         NetcdfCube(**keys, crs="EPSG:32632").check()
+
+
+@pytest.mark.parametrize("name", ["{}", "rho_{}", "S2_{}_10m"])
+def test_variables_are_found_by_any_name(tmp_path, name):
+    hours = [12]
+    with h5py.File(tmp_path / "cube.nc", "w") as file:
+        fill_cube(file, False, hours, str.encode)
+        for band in BANDS:
+            file.move(f"rho_{band}", name.format(band.replace("B0", "B")))
+    common = ("blue", "green", "red", "rededge1", "rededge2", "rededge3", "nir", "nir08", "swir16")
+    for bands in (BANDS, (*common, "swir22"), dict(zip((*common, "B12"), BANDS))):
+        reader = NetcdfCube(path=tmp_path / "cube.nc", modality="ms", bands=bands)
+        assert not reader.check_keys()
+        reader.check()
+        array = reader.read(GRID)[0].array[0]
+        for i, band in enumerate(BANDS):
+            np.testing.assert_array_equal(array[i], (expected(band) + 12).astype(int))
+    for bands, message in (
+        ({band: number for number, band in enumerate(BANDS, 1)}, "no band number 1; the file has"),
+        (dict.fromkeys(BANDS, "B2"), "name one band of the file twice"),
+    ):
+        reader = NetcdfCube(path=tmp_path / "cube.nc", modality="ms", bands=bands)
+        with pytest.raises(InputError, match=f"cube.nc: .*{message}"):
+            reader.check()

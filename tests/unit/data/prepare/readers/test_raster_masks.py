@@ -71,6 +71,25 @@ def test_one_missing_band_is_a_hole_elsewhere(tmp_path, modality, bands, nodata,
     assert not valid[2, 3] and valid.sum() == CELLS**2 - 1
 
 
+def test_numbers_that_no_ground_has_are_missing(tmp_path):
+    array = flat(10)
+    array[3, 0, 0] = 65535  # saturated
+    assert frame(write(tmp_path / "a.tif", array), MS)[1].sum() == CELLS**2 - 1
+    array = flat(10, "float32", 0.1)
+    array[0, 0] = [9.96921e36, -9999, -0.3, -0.1]
+    values, valid = frame(write(tmp_path / "b.tif", array), MS, scale=1)
+    assert valid[0].tolist() == [False, False, False, True] and values[0, 0, 3] == 1
+
+
+def test_the_nodata_of_a_whole_file(tmp_path):
+    """One number for each band, as GDAL keeps it among the tags."""
+    array = flat(3, "uint8", 90, size=SIDE)
+    array[:, *HOLE] = np.array([255, 0, 255])[:, None, None]
+    array[0, 100:, :] = 255
+    path = write(tmp_path / "a.tif", array, PIXEL, text={"NODATA_VALUES": "255 0 255"})
+    np.testing.assert_array_equal(frame(path, "RGB", "hr")[1], hole())
+
+
 def test_zero_is_a_number_where_another_one_means_nothing(tmp_path):
     """Harmonised Landsat and Sentinel-2 has -9999, and zero over dark water."""
     array = flat(10, "int16")

@@ -6,6 +6,7 @@ import rasterio
 from affine import Affine
 from PIL import Image
 from rasterio.control import GroundControlPoint
+from rasterio.enums import ColorInterp
 from rasterio.rpc import RPC
 
 from data.errors import InputError
@@ -69,3 +70,13 @@ def test_codes_of_a_palette_are_no_picture(tmp_path):
         file.write_colormap(1, {1: (200, 100, 50, 255)})
     with pytest.raises(InputError, match="a.tif: expected numbers, found the codes of a palette"):
         image(path, "RGB", "hr")
+
+
+def test_marked_colours_must_agree(tmp_path):
+    """Unless they are red, green and blue, which GDAL writes for any bands."""
+    colours = [ColorInterp.blue, ColorInterp.green, ColorInterp.red]
+    path = write(tmp_path / "a.tif", flat(3, "uint8", 90), colours=colours)
+    image(path, "BGR", "hr")
+    with pytest.raises(InputError, match="the file calls band 1 'blue', the manifest 'R'"):
+        image(path, "RGB", "hr")
+    image(write(tmp_path / "b.tif", flat(3, "uint8", 90), colours=colours[::-1]), "BGR", "hr")
