@@ -1,6 +1,6 @@
 """The axes of a variable: found by name and attributes, never by their order."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -115,6 +115,10 @@ def _axis_of_role(
         axis = _named(variable, some, role)
         if axis is not None:
             return axis
+    if role == TIME:  # a single time may belong to the whole file
+        axis = _named(variable, _existing(variable, group, NAMES[TIME]), role)
+        if axis is not None:
+            return axis
     names = [axis.name for axis in candidates]
     raise InputError(
         f"{variable.where}: no axis {role} among {list(variable.axes or names)}; give the key "
@@ -151,7 +155,11 @@ def _coordinates(variable: Variable, group: Group) -> list[Variable]:
         for usual in NAMES.values():
             names += usual
     names += variable.text("coordinates").split()
-    names += NAMES[TIME]  # a single time may belong to the whole file
+    return _existing(variable, group, names)
+
+
+def _existing(variable: Variable, group: Group, names: Sequence[str]) -> list[Variable]:
+    """Those of some variables that are there and may be axes of another."""
     folder = variable.name.rpartition("/")[0]
     axes: dict[str, Variable] = {}
     for name in names:

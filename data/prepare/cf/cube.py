@@ -71,8 +71,16 @@ class Cube:
         return Georeference(Affine(width, 0, self.x.lowest_edge, 0, -height, top), self.crs)
 
     def times(self) -> dict[int, datetime]:
-        """The UTC time of each frame that has one, by the frame's number."""
-        return times_of(self.axes[TIME])
+        """The UTC time of each frame that has one, by the frame's number.
+
+        Raises:
+            InputError: the axis cannot be read, or has no time at all for its frames.
+        """
+        axis = self.axes[TIME]
+        times = times_of(axis)
+        if self.frames and not times:
+            raise InputError(f"{axis.where}: expected times, found {self.frames} missing ones")
+        return times
 
     def variable(self, name: str) -> Variable:
         """A variable on the cube's axes.

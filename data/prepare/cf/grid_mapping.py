@@ -1,5 +1,6 @@
 """The CRS that a variable says: its grid mapping, in any of the ways in which it is written."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -80,9 +81,9 @@ def geotransform_of(variable: Variable, group: Group, *, x: Axis, y: Axis) -> li
     mapping = _mapping(variable, group, x=x, y=y)
     if mapping is None or not mapping.text("GeoTransform"):
         return None
-    words = mapping.text("GeoTransform").replace(",", " ").split()
+    words = re.split(r"[\s,()\[\]]+", mapping.text("GeoTransform"))  # text, or a list of zarr
     try:
-        numbers = [float(word) for word in words]
+        numbers = [float(word) for word in words if word]
     except ValueError:
         numbers = []
     if len(numbers) != 6:

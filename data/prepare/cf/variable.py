@@ -184,7 +184,7 @@ def _hdf5_axes(dataset: h5py.Dataset) -> list[str]:
         name = dimension.label
         if len(dimension):
             name = dimension[0].name
-        names.append(base_name(name))
+        names.append(base_name(name or ""))
     return names
 
 
@@ -193,7 +193,7 @@ def _zarr_axes(array: zarr.Array) -> list[str]:
     names: Any = getattr(array.metadata, "dimension_names", None)
     if names is None:
         names = array.attrs.get("_ARRAY_DIMENSIONS", [])
-    return [base_name(name or "") for name in names]
+    return [base_name(str(name or "")) for name in names]
 
 
 def _number(item: object) -> Number:

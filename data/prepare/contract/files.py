@@ -110,8 +110,8 @@ def _hdf5_file(path: File) -> h5py.File:
         if "unable to lock file" in str(error):
             raise InputError(
                 f"{path}: locked, most likely because another program has it open for writing; "
-                "start again with --retry_rejected when that has ended. If none has, the file "
-                "system knows no locks: set HDF5_USE_FILE_LOCKING=FALSE"
+                "try again when that has ended. If none has, the file system knows no locks: set "
+                "HDF5_USE_FILE_LOCKING=FALSE"
             ) from error
         if "already open for write" in str(error):
             raise InputError(

@@ -4,6 +4,7 @@ import h5py
 import numpy as np
 import pyproj
 import pytest
+import zarr
 from rasterio.crs import CRS
 
 from data.errors import InputError
@@ -96,6 +97,12 @@ def test_a_geotransform_from_before_a_cut(tmp_path, shift):
     text = f"{LEFT + 10 * shift} 10.0 0.0 {TOP - 10 * shift} 0.0 -10.0 "
     attributes = {"crs_wkt": UTM.to_wkt(), "GeoTransform": text}
     transform = cube(tmp_path / "a.nc", attributes).georeference.transform
+    assert tuple(transform)[:6] == (10, 0, LEFT, 0, -10, TOP)
+    attributes["GeoTransform"] = np.array([float(word) for word in text.split()]).tolist()
+    variables = axes_of(1, spatial_ref=((), np.int32(0), attributes))
+    variables["B"] = (("time", "y", "x"), NUMBERS, {})
+    path = write_store(tmp_path / "a.zarr", "zarr 3", variables)
+    transform = cube_of(path, zarr.open_group(str(path)), ["B"], AxisKeys()).georeference.transform
     assert tuple(transform)[:6] == (10, 0, LEFT, 0, -10, TOP)
 
 

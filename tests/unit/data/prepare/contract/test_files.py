@@ -53,7 +53,7 @@ def test_a_file_that_another_program_writes(held):
     path, _ = held
     line = refusal(open_hdf5, path)
     assert "another program has it open for writing" in line and "damaged" not in line
-    assert "--retry_rejected" in line and "HDF5_USE_FILE_LOCKING=FALSE" in line
+    assert "try again" in line and "HDF5_USE_FILE_LOCKING=FALSE" in line
 
 
 def test_a_file_whose_writer_was_killed(held):

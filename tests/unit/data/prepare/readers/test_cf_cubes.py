@@ -158,6 +158,9 @@ def test_frames_without_a_time_and_series_without_frames(tmp_path, kind):
     frames = frames_of(reader_of(tmp_path / "one", kind, variables))
     assert frames.dates == ["2020-05-04"] and (frames.array == 1600).all()
     assert frames.source == "one (without 1 of 2 frames, whose time is missing)"
+    variables["time"] = (("time",), np.array([np.iinfo("i8").min] * 2), times)
+    with pytest.raises(InputError, match="never: time: expected times, found 2 missing ones"):
+        reader_of(tmp_path / "never", kind, variables).check()
     variables |= {band: (AXES, raw[:0], {}) for band in BANDS}
     variables["time"] = (("time",), np.array([], "i8"), times)
     reader = reader_of(tmp_path / "none", kind, variables)
