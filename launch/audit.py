@@ -1,12 +1,15 @@
 """Audit a dataset of shards: read and check every member, and write audit.html and audit.json.
 
-Exit status: 0 when every member is whole, 1 when one is damaged (the audit is written all the
-same), 2 when the input is wrong. What is merely worth a look does not change it.
+Exit status: 0 when nothing is wrong, 1 when something is (the audit is written all the same), 2
+when the input is wrong. What is merely worth a look does not change it; with --strict a tile or a
+source that is worth a look does.
 """
 
 import argparse
 from pathlib import Path
 
+from data.audit.fault import WRONG
+from data.audit.findings import SuspectFindings
 from data.audit.record import Record
 from data.audit.report import JSON_FILE, PAGE_FILE, make_folder, write
 from data.audit.run import audit, spread
@@ -45,6 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="also write a sensors file with the measured means and deviations",
     )
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="exit with 1 also when a tile or a source is worth a look",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -72,12 +80,28 @@ def run(options: argparse.Namespace) -> int:
     )
     summary = summarise(dataset, tally, pixels)
     write(options.out, dataset, summary)
+    for line in suspect_lines(summary.suspects):
+        print(line)
     for answer in summary.verdicts:
         word = VERDICT_WORDS[answer.verdict]
         print(f"{word}: {answer.question} {answer.numbers} (limit: {answer.limit})")
     if options.write_statistics is not None:
         print("\n".join(write_statistics(options.write_statistics, pixels)))
     print(f"audit: {options.out / PAGE_FILE}")
-    if summary.failures:
+    is_wrong = any(answer.verdict == WRONG for answer in summary.verdicts)
+    is_doubtful = bool(summary.suspects.counts or summary.suspects.sources)
+    if is_wrong or (options.strict and is_doubtful):
         return 1
     return 0
+
+
+def suspect_lines(suspects: SuspectFindings) -> list[str]:
+    """One line for each source with a fault, and for the worst tiles of each kind of fault."""
+    lines = []
+    for source in suspects.sources:
+        word = VERDICT_WORDS[source.verdict]
+        lines.append(f"{word}: {source.source}: {source.sensor}, {source.kind}: {source.reason}")
+    for tile in suspects.tiles:
+        word = VERDICT_WORDS[tile.verdict]
+        lines.append(f"{word}: {tile.key}: {tile.sensor}, {tile.kind}: {tile.reason}")
+    return lines

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from data.audit.findings import BandFindings, SeriesFindings
+from data.audit.findings import BandFindings, SeriesFindings, SourceFindings
 from data.audit.verdicts import off
 from data.pages.style import PLAIN, WARNING, WIDTH, colour
 from data.tiles.modalities import MODALITIES
@@ -16,6 +16,9 @@ MONTHS = "JFMAMJJASOND"
 BARS = 40  # at most, of the histogram of frames
 ROW_HEIGHT = 2.1  # inches, of the charts of frames
 PANEL_HEIGHT = 1.75  # inches, of a band's histogram
+YEARS_HEIGHT = 1.3  # inches, of a source's frames by year
+BAR = 0.8  # of a year, the bars of all sensors together
+TITLE = 120  # characters of a source's name over its chart
 HEADROOM = 1.25  # height of a band's panel, in units of its highest bar
 MEASURED_HEIGHT = 1.16  # where the measured mean is drawn, in the same units
 REGISTRY_HEIGHT = 1.06
@@ -83,6 +86,24 @@ def _name_months(axis: Axes) -> None:
     axis.set_xticks(range(len(MONTHS)), MONTHS)
     axis.set_xlabel("month")
     axis.grid(False, axis="x")
+
+
+def year_charts(sources: Sequence[SourceFindings]) -> Figure:
+    """Draw the frames of each source by year: a row for each source, a colour for each sensor."""
+    figure = Figure(figsize=(WIDTH, YEARS_HEIGHT * len(sources) + 0.3), layout="constrained")
+    rows = figure.subplots(len(sources), 1, squeeze=False)[:, 0]
+    for axis, source in zip(rows, sources):
+        count = max(len(source.sensors), 1)
+        for place, (name, sensor) in enumerate(source.sensors.items()):
+            years = np.array(list(sensor.years))
+            frames = list(sensor.years.values())
+            left = years + (place - (count - 1) / 2) * BAR / count
+            axis.bar(left, frames, width=BAR / count, color=colour(name), label=name)
+        axis.set(title=source.source[:TITLE], ylabel="frames")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.grid(False, axis="x")
+        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
 
 
 def histograms(name: str, bands: Sequence[BandFindings]) -> Figure:

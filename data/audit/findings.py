@@ -200,6 +200,75 @@ class DuplicateFindings:
     overlapping: KeyPairs
 
 
+@dataclass(frozen=True)
+class FaultCount:
+    """Tiles with one kind of fault."""
+
+    verdict: str  # "wrong" or "look"
+    sensor: str  # or "labels"
+    kind: str
+    tiles: int
+
+
+@dataclass(frozen=True)
+class SuspectTile:
+    """A tile with a fault."""
+
+    sample: int
+    key: str
+    source: str
+    verdict: str
+    sensor: str
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class SuspectSourceFindings:
+    """A source with a fault that its tiles share."""
+
+    source: str
+    verdict: str
+    sensor: str
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class SuspectFindings:
+    """What speaks against single tiles and sources, the worst first."""
+
+    counts: list[FaultCount]
+    tiles: list[SuspectTile]  # of every kind the worst
+    sources: list[SuspectSourceFindings]
+
+
+@dataclass(frozen=True)
+class SourceSensor:
+    """Frames of one sensor of a source, and the numbers of its sampled tiles."""
+
+    tiles: int
+    frames: int
+    first: str  # ISO day
+    last: str
+    years: dict[int, int]  # year -> frames
+    bands: list[str]
+    # The median over tiles of each band's median, and the median absolute deviation from it, in the
+    # archive's unit; empty without a valid pixel.
+    median: list[float]
+    deviation: list[float]
+
+
+@dataclass(frozen=True)
+class SourceFindings:
+    """One source."""
+
+    source: str
+    tiles: int
+    faults: list[FaultCount]
+    sensors: dict[str, SourceSensor]
+
+
 @dataclass
 class Summary:
     """Everything that an audit found."""
@@ -218,4 +287,6 @@ class Summary:
     classes: ClassFindings
     registration: RegistrationFindings
     duplicates: DuplicateFindings
+    suspects: SuspectFindings
+    sources: list[SourceFindings]
     verdicts: list[Verdict] = field(default_factory=list)  # the worst first

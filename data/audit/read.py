@@ -9,22 +9,35 @@ from datetime import date
 import numpy as np
 from torch import Tensor
 
-from data.audit.fingerprint import content_hash, picture_hash
+from data.audit.fault import WRONG, Fault
+from data.audit.fingerprint import content_hash, picture_hash, text_hash
+from data.audit.label_alignment import (
+    Features,
+    find_misfit,
+    image_features,
+    series_features,
+)
 from data.audit.masked_image import MaskedImage, enlarge
 from data.audit.pixels import LABEL_VALUES, Pixels
 from data.audit.pool import Pool
+from data.audit.profile import ProfileBuilder
 from data.audit.record import Failure, Record
 from data.audit.registration import LEAST_CELLS, register
+from data.audit.sources import ACCURACY_MARK, source_name
+from data.audit.tile_rules import date_faults, pixel_faults
 from data.errors import InputError
 from data.shards.dataset import ShardDataset
 from data.shards.files import hr_field, hr_levels
 from data.shards.stacks import by_pixel
 from data.stream.decode import decode
-from data.tiles.modalities import HR_PIXELS, MODALITIES
+from data.tiles.modalities import HR_PIXELS, MODALITIES, REFLECTANCE
 from data.tiles.tile import DAYS, LABEL_PIXELS, UNLABELLED, day_index
 
 FRAMES = 32  # of a series decoded at a time: bounds the memory of long ones
 VISIBLE = slice(0, 3)  # bands B02 to B04 of Sentinel-2
+DARK = 50  # of a series, added before the logarithm: below, it is noise
+MISPLACED = "displaced"
+LEAST_SEEN = 0.5  # share of valid pixels under the labels, to judge where these lie
 # What decoders of damaged bytes raise: our own checks, torchvision's images, zstd and numpy, an
 # index without a field.
 DECODING_ERRORS = (ValueError, RuntimeError, OSError, KeyError, IndexError, TypeError)
@@ -47,7 +60,11 @@ def read_sample(dataset: ShardDataset, sample: int, shard: str, pixels: Pixels) 
         with failing(record, member):
             content = dataset.read_member(sample, member)
             if member == "meta":
-                source = json.loads(content)["attribution"]
+                meta = json.loads(content)
+                source = meta["attribution"]
+                record.source = source_name(source, meta["source"])
+                record.files_hash = text_hash(meta["source"])
+                record.has_uncertain_dates = ACCURACY_MARK in meta["source"]
     if record.failures:
         return record
     reading = Reading(dataset, sample, record)
@@ -63,6 +80,7 @@ def read_sample(dataset: ShardDataset, sample: int, shard: str, pixels: Pixels) 
         pixels.merge(reading.pixels)
         pool = pixels.pools.setdefault(source, Pool())
         compare(record, reading.greys, pool)
+        record.faults = reading.faults(date.today())
     return record
 
 
@@ -113,6 +131,32 @@ class Reading:
     record: Record
     pixels: Pixels = field(default_factory=Pixels)  # of this sample alone
     greys: dict[str, MaskedImage] = field(default_factory=dict)  # "hr" and "ms", where present
+    label_image: np.ndarray | None = None  # 8N 8N
+    features: Features | None = None  # of the image on which the labels should lie
+
+    def faults(self, today: date) -> list[Fault]:
+        """What is wrong with the sample itself, once everything is read."""
+        record = self.record
+        faults: list[Fault] = []
+        for name, profile in record.profiles.items():
+            faults += pixel_faults(name, profile)
+            days = record.dates[name]
+            # A series has the dates of its file; only that of a single image can be a stand-in.
+            is_uncertain = record.has_uncertain_dates and len(days) == 1
+            faults += date_faults(name, days, is_uncertain=is_uncertain, today=today)
+        if self.label_image is None or self.features is None:
+            return faults
+        if self.features.valid.mean() < LEAST_SEEN:
+            return faults
+        misfit = find_misfit(self.label_image, self.features)
+        if misfit is not None:
+            reason = (
+                f"{misfit.words}: there they explain {100 * misfit.best:.0f} % of the image's"
+                f" variance, as stored {100 * misfit.stored:.0f} %"
+            )
+            strength = misfit.best - misfit.stored
+            faults.append(Fault(MISPLACED, "labels", WRONG, reason, strength))
+        return faults
 
     def labels(self) -> None:
         """Count the classes.
@@ -133,6 +177,7 @@ class Reading:
                 f"labels: indices {unknown} lie outside the {len(self.dataset.classes)} classes"
             )
         self.record.classes = classes
+        self.label_image = labels
         self.pixels.classes += counts
 
     def high_resolution(self) -> None:
@@ -154,7 +199,13 @@ class Reading:
         side = HR_PIXELS * cells
         check_shape("hr", (*image.shape, *valid.shape), (3, side, side, cells, cells))
         self.record.invalid["hr"] = [int((~valid).sum())]
-        self.pixels.add("hr", image[:, enlarge(valid, (side, side))])
+        fine_valid = enlarge(valid, (side, side))  # 32N 32N
+        self.pixels.add("hr", image[:, fine_valid])
+        profile = ProfileBuilder("hr", frames=1)
+        profile.add(image[None], fine_valid[None])
+        self._keep_profile(profile)
+        if self.label_image is not None:
+            self.features = image_features(image, valid)
         self.greys["hr"] = MaskedImage(image.mean(0, dtype=np.float32), valid)
 
     def series(self, name: str) -> None:
@@ -170,6 +221,8 @@ class Reading:
         cells = self.record.cells
         invalid: list[int] = []
         best = (-1, 0)
+        profile = ProfileBuilder(name, frames=len(days))
+        mean = MeanImage()
         for first in range(0, len(days), FRAMES):
             frames = np.arange(first, min(first + FRAMES, len(days)))
             decoded = decode(self.dataset, self.sample, {name: frames}, labels=False)
@@ -182,6 +235,9 @@ class Reading:
             if not np.isfinite(pixels).all():
                 raise InputError(f"{name}: values that are not finite in pixels marked valid")
             self.pixels.add(name, pixels)
+            profile.add(series, pixel_valid)
+            if self._needs_features(name):
+                mean.add(np.log(np.maximum(series, 0) + DARK), pixel_valid)
             invalid += (~valid).sum((1, 2)).tolist()
             if name != "ms":
                 continue
@@ -191,6 +247,21 @@ class Reading:
                     best = rank
                     self.greys[name] = MaskedImage(frame[VISIBLE].mean(0), mask)
         self.record.invalid[name] = invalid
+        self._keep_profile(profile)
+        if self._needs_features(name):
+            self.features = series_features(mean.image(), mean.number > 0)
+
+    def _needs_features(self, name: str) -> bool:
+        """Whether labels are compared with this series: the first optical one, without an image."""
+        sensor = MODALITIES[name]
+        is_optical = sensor.unit == REFLECTANCE and sensor.pixels == 1
+        return self.label_image is not None and self.features is None and is_optical
+
+    def _keep_profile(self, builder: ProfileBuilder) -> None:
+        """Put the numbers of a sensor into the record."""
+        days = self.record.dates[builder.modality]
+        ordinals = [date.fromisoformat(day).toordinal() for day in days]
+        self.record.profiles[builder.modality] = builder.profile(ordinals)
 
     def _days_from_season(self, day: str) -> int:
         """Days of the year between a date and the high-resolution image (else 1 January)."""
@@ -199,6 +270,23 @@ class Reading:
             season = day_index(self.record.dates["hr"][0])
         apart = abs(day_index(day) - season)
         return min(apart, DAYS - apart)
+
+
+@dataclass
+class MeanImage:
+    """The mean over time of a series' valid pixels."""
+
+    total: np.ndarray | float = 0.0  # C N N
+    number: np.ndarray = field(default_factory=lambda: np.zeros((), np.int64))  # N N
+
+    def add(self, series: np.ndarray, valid: np.ndarray) -> None:
+        """Take in frames T C N N with their masks T N N."""
+        self.total = self.total + np.where(valid[:, None], series, 0).sum(0, dtype=np.float64)
+        self.number = self.number + valid.sum(0)
+
+    def image(self) -> np.ndarray:
+        """The mean, 0 where there is none: C N N."""
+        return np.asarray(self.total / np.maximum(self.number, 1))
 
 
 def present(name: str, pixels: Tensor | None) -> np.ndarray:

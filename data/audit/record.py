@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from data.audit.fault import Fault
+from data.audit.profile import Profile
 from data.audit.registration import Registration
 
 
@@ -39,3 +41,8 @@ class Record:
     picture_hashes: dict[str, int] = field(default_factory=dict)  # "hr" or "ms" -> its hash
     classes: list[int] | None = None  # indices of the classes in its labels; None: no labels
     registration: Registration | None = None  # None: hr or ms is missing
+    source: str = ""  # its name, see ``data/audit/sources.py``
+    files_hash: int = 0  # of the names of its files
+    has_uncertain_dates: bool = False  # whether some are stand-ins
+    profiles: dict[str, Profile] = field(default_factory=dict)  # modality -> its numbers
+    faults: list[Fault] = field(default_factory=list)  # that the sample shows by itself

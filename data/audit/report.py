@@ -9,6 +9,7 @@ from matplotlib import rc_context
 from data.audit.findings import Summary
 from data.audit.sections import TEMPLATES, sections
 from data.audit.shifted import draw_shifts
+from data.audit.thumbnails import draw_cards
 from data.errors import InputError
 from data.files import write_whole
 from data.pages.style import STYLE
@@ -49,5 +50,5 @@ def audit_page(dataset: ShardDataset, summary: Summary) -> str:
                 f"{dataset.path}: {summary.audited} of {summary.samples} samples read,"
                 f" fingerprint {summary.fingerprint}"
             ),
-            sections=sections(summary, shifts),
+            sections=sections(summary, shifts, draw_cards(dataset, summary.suspects.tiles)),
         )

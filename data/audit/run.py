@@ -89,6 +89,7 @@ def audit(
                 tally.add(record)
                 if on_record is not None:
                     on_record(record)
+    tally.suspects.compare()
     return tally, pixels
 
 

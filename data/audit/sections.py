@@ -7,7 +7,9 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from data.audit import charts
-from data.audit.findings import Places, SeriesFindings, Summary
+from data.audit.findings import Places, SeriesFindings, SourceFindings, SourceSensor, Summary
+from data.audit.suspects import LISTED
+from data.audit.thumbnails import Card
 from data.audit.verdicts import MEAN_OFF, STD_RATIO, off
 from data.pages.class_colours import class_colours
 from data.pages.outlines import CREDIT
@@ -16,6 +18,8 @@ from data.pages.region_map import region_map
 
 TEMPLATES = Templates("data.audit")
 FAILURES = 500  # lines of the page; audit.json has all
+SOURCES_LISTED = 50
+SOURCES_DRAWN = 8
 FULLEST = 10  # regions that are listed
 EXTREMES = 5  # samples with fewest valid cells, or longest gaps, that are listed
 # What a verdict is called on the page and on the command line.
@@ -27,12 +31,13 @@ VERDICT_WORDS = {
 }
 
 
-def sections(summary: Summary, shifts: Figure | None) -> list[Section]:
+def sections(summary: Summary, shifts: Figure | None, cards: list[Card]) -> list[Section]:
     """All sections of a summary.
 
     Args:
         summary: what the audit found.
         shifts: picture of displaced images, if there are any.
+        cards: the worst tiles.
     """
     parts = [
         TEMPLATES.section(
@@ -42,6 +47,15 @@ def sections(summary: Summary, shifts: Figure | None) -> list[Section]:
     if summary.failures:
         parts.append(failures_section(summary))
     parts += [
+        TEMPLATES.section(
+            "Tiles and sources with faults",
+            "suspects.html",
+            suspects=summary.suspects,
+            cards=cards,
+            words=VERDICT_WORDS,
+            listed=LISTED,
+        ),
+        sources_section(summary.sources),
         counts_section(summary),
         places_section(summary.places),
         dates_section(summary),
@@ -56,6 +70,26 @@ def sections(summary: Summary, shifts: Figure | None) -> list[Section]:
         TEMPLATES.section("Duplicates", "duplicates.html", duplicates=summary.duplicates),
     ]
     return parts
+
+
+def sources_section(sources: list[SourceFindings]) -> Section:
+    """What each source holds, and when."""
+    drawn = None
+    if sources:
+        drawn = charts.year_charts(sources[:SOURCES_DRAWN])
+    return TEMPLATES.section(
+        "Sources",
+        "sources.html",
+        sources=sources,
+        drawn=SOURCES_LISTED,
+        charts=drawn,
+        bands=band_medians,
+    )
+
+
+def band_medians(sensor: SourceSensor) -> list[tuple[str, float, float]]:
+    """Rows of (band, median of the tiles' medians, median absolute deviation)."""
+    return list(zip(sensor.bands, sensor.median, sensor.deviation))
 
 
 def failures_section(summary: Summary) -> Section:

@@ -28,6 +28,7 @@ from data.audit.key_pairs import duplicate_findings
 from data.audit.pixels import Pixels
 from data.audit.pool import SharedRegistration
 from data.audit.registration import Registration
+from data.audit.suspect_findings import source_findings, suspect_findings
 from data.audit.tally import Series, Tally, as_array
 from data.audit.verdicts import verdicts
 from data.shards.dataset import ShardDataset
@@ -35,7 +36,7 @@ from data.tiles.modalities import MODALITIES
 from data.tiles.tile import UNLABELLED
 
 FORMAT = "skysense-audit"
-VERSION = 1
+VERSION = 2
 MONTHS = range(1, 13)
 POINTS = 5000  # of the map
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
@@ -76,6 +77,8 @@ def summarise(dataset: ShardDataset, tally: Tally, pixels: Pixels) -> Summary:
         classes=class_findings(dataset, tally, pixels),
         registration=registration_findings(tally, pixels),
         duplicates=duplicate_findings(dataset, tally.columns),
+        suspects=suspect_findings(dataset, tally.suspects),
+        sources=source_findings(tally.suspects),
     )
     summary.verdicts = verdicts(summary)
     return summary

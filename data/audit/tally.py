@@ -15,6 +15,7 @@ import numpy as np
 from data.audit.fingerprint import text_hash
 from data.audit.record import Failure, Record
 from data.audit.registration import Registration
+from data.audit.suspects import Suspects
 
 LISTED = 10  # samples kept in every list of the worst
 NO_HASH = -1  # of a sample without a picture hash
@@ -131,6 +132,7 @@ class Tally:
     shifts: list[Shifted] = field(default_factory=list)  # the longest
     distances: array = field(default_factory=lambda: array("f"))  # of all shifts, in cells
     columns: Columns = field(default_factory=Columns)
+    suspects: Suspects = field(default_factory=Suspects)
 
     def add(self, record: Record) -> None:
         """Take in a record."""
@@ -150,6 +152,8 @@ class Tally:
         if record.classes is not None:
             self.labelled += 1
             self.classes.update(record.classes)
+        if not record.failures:
+            self.suspects.add(record, record.key)
         if record.registration is not None:
             self._add_registration(record.sample, record.key, record.registration)
 

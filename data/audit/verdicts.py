@@ -3,7 +3,7 @@
 Each is answered with its numbers and the limit used.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from data.audit.duplicates import SAME_PICTURE, SAME_PLACE
 from data.audit.findings import (
@@ -13,6 +13,7 @@ from data.audit.findings import (
     RegistrationFindings,
     SeriesFindings,
     Summary,
+    SuspectFindings,
     Verdict,
 )
 from data.audit.fingerprint import BITS
@@ -38,6 +39,7 @@ def verdicts(summary: Summary) -> list[Verdict]:
     """All verdicts on a summary, the worst first."""
     answers = [
         whole(summary),
+        *sound(summary.suspects),
         licences(summary.counts.attribution),
         *unique(summary.duplicates),
         registered(summary.registration),
@@ -62,6 +64,28 @@ def whole(summary: Summary) -> Verdict:
         f" with {number_of(len(summary.failures), 'failure')}",
         "none",
     )
+
+
+def sound(suspects: SuspectFindings) -> list[Verdict]:
+    """No tile and no source is unlike what its sensors can show, or unlike all others."""
+    kinds = [f"{row.sensor} {row.kind} {row.tiles}" for row in suspects.counts]
+    tiles = ", ".join(kinds[:NAMED]) or "none with a fault"
+    verdict = _worst(row.verdict for row in suspects.counts)
+    sources = [f"{row.source}: {row.sensor} {row.kind}" for row in suspects.sources]
+    return [
+        Verdict("Is every tile sound?", verdict, tiles, "none"),
+        Verdict(
+            "Is every source sound?",
+            _worst(row.verdict for row in suspects.sources),
+            "; ".join(sources[:NAMED]) or "none with a fault",
+            "none",
+        ),
+    ]
+
+
+def _worst(verdicts: Iterable[str]) -> str:
+    """The worst of some verdicts; good without any."""
+    return min(verdicts, key=WORST_FIRST.index, default=GOOD)
 
 
 def licences(credits: Sequence[dict]) -> Verdict:
