@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
+import rasterio
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
@@ -190,7 +191,8 @@ def crs_faults(crs: str) -> list[str]:
     if not crs:
         return []
     try:
-        known = has_place(CRS.from_user_input(crs))
+        with rasterio.Env():  # without it GDAL prints what it thinks of the text
+            known = has_place(CRS.from_user_input(crs))
     except (CRSError, ValueError):
         known = False
     if known:

@@ -26,13 +26,14 @@ class Mistakes:
 
         Args:
             where: the line's place, as 'file:7'.
-            faults: what is wrong with it, each on one line; the place may stand before it.
+            faults: what is wrong with it; the place may stand before it.
 
         Raises:
             InputError: so many lines are wrong that the rest need not be looked at.
         """
         for fault in faults:
-            self._faults.setdefault(where, []).append(fault.removeprefix(f"{where}: "))
+            fault = " ".join(fault.removeprefix(f"{where}: ").splitlines())
+            self._faults.setdefault(where, []).append(fault)
         if len(self) >= MOST_LINES:
             self.check()
 

@@ -79,14 +79,17 @@ def stac_records(
             shape = _shape(feature.get("geometry"), where)
             settings = {**common, **_item_settings(feature, where)}
             acquisition = Acquisition(read_item(feature, path, where), settings, where)
-            reader, faults = make_reader(acquisition.reader_keys(), path.parent)
         except InputError as error:
             mistakes.add(where, str(error))
             continue
+        reader = None
+        faults = acquisition.faults
+        if not faults:
+            reader, faults = make_reader(acquisition.keys, path.parent)
         mistakes.add(where, *faults)
         if reader is not None:
             shapes.append(shape)
-            sources.append(_Source(reader, acquisition.licence, acquisition.attribution))
+            sources.append(_Source(reader, **acquisition.rights))
     mistakes.check()
     tree = shapely.STRtree(shapes)
     for where, tile in tile_rows(tiles, mistakes):

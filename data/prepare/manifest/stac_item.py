@@ -4,6 +4,7 @@ pystac reads the item: its links, times and providers. What its bands are stands
 and what their numbers mean in stac_numbers.py.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -79,8 +80,14 @@ class Acquisition:
         settings: the object "skysense" of the collection and of the item, see stac.SETTINGS.
         where: the item's place in the collection, for errors.
 
+    Attributes:
+        rights: its licence and attribution.
+        keys: the source object of a manifest that reads it.
+        faults: what is missing or makes no sense, each on one line; then ``rights`` and ``keys``
+            are not whole.
+
     Raises:
-        InputError: the sensor, the licence or the attribution is not said.
+        InputError: the sensor is not said.
     """
 
     def __init__(self, item: pystac.Item, settings: dict, where: str) -> None:
@@ -89,26 +96,41 @@ class Acquisition:
         self._settings = settings
         self._sensor = MODALITIES[self._find_modality()]
         self._assets = Assets(item, self._sensor, settings.get("bands"), where=where)
-        self.licence = self._text("licence", item.properties.get("license"))
-        self.attribution = self._text("attribution", self._providers())
-
-    def reader_keys(self) -> dict:
-        """The source object of a manifest that reads this acquisition."""
-        return {
+        self.faults: list[str] = []
+        self.rights = self._gathered(self._licence, self._attribution)
+        self.keys = {
             "modality": self._sensor.key,
-            "date": self._date(),
-            **self._images(),
-            **self._mask(),
+            **self._gathered(self._day, self._images, self._mask),
         }
 
-    def _text(self, name: str, default: object) -> str:
-        """A setting, or what the item says."""
+    def _gathered(self, *parts: Callable[[], dict]) -> dict:
+        """The keys of several parts; what is wrong with them goes to the faults."""
+        keys = {}
+        for part in parts:
+            try:
+                keys.update(part())
+            except InputError as error:
+                if str(error) not in self.faults:
+                    self.faults.append(str(error))
+        return keys
+
+    def _licence(self) -> dict[str, str]:
+        return self._text("licence", self._item.properties.get("license"))
+
+    def _attribution(self) -> dict[str, str]:
+        return self._text("attribution", self._providers())
+
+    def _day(self) -> dict[str, str]:
+        return {"date": self._date()}
+
+    def _text(self, name: str, default: object) -> dict[str, str]:
+        """A key whose value is a setting, or what the item says."""
         value = self._settings.get(name, default)
         if not isinstance(value, str):
             raise InputError(
                 f"{self.where}: {name}: the item does not say it; give it in 'skysense'"
             )
-        return value
+        return {name: value}
 
     def _find_modality(self) -> str:
         modality = self._settings.get("modality")

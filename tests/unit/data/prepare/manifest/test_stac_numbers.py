@@ -263,3 +263,16 @@ def test_bands_of_one_item_may_have_other_numbers(tmp_path):
     assert entry.readers[0].scale is None and set(numbers) == set(BANDS)
     assert numbers["B02"] == {"scale": 0.0001, "offset": -0.1, "nodata": 0}
     assert numbers["B8A"]["scale"] == 0.0002 and np.isnan(numbers["B8A"]["nodata"])
+
+
+def test_all_mistakes_of_ten_items_are_named_at_once(tmp_path):
+    wrong = planetary_item(license=None, providers=[])
+    del wrong["assets"]["B03"]
+    items = [dataspace_item(), *[copy.deepcopy(wrong) for _ in range(12)]]
+    with pytest.raises(InputError) as caught:
+        read_manifest(*write_stac(tmp_path, items, TILES))
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 11
+    for number, line in enumerate(lines[:10], 1):
+        assert f"items.json: features[{number}]: 3 mistakes: (1) licence: " in line
+        assert "(2) attribution: " in line and "(3) band B03: expected one asset" in line
