@@ -11,10 +11,13 @@ AUTHORITY = MODALITIES._authority
 
 
 @pytest.fixture(autouse=True)
-def _built_in_sensors_alone(monkeypatch):
+def _built_in_sensors_alone():
     """A test begins with the built-in sensors, whatever other tests' files have described."""
-    monkeypatch.setattr(MODALITIES, "_sensors", SENSORS)
-    monkeypatch.setattr(MODALITIES, "_authority", AUTHORITY)
+    MODALITIES._sensors = SENSORS
+    MODALITIES._authority = AUTHORITY
+    yield
+    MODALITIES._sensors = SENSORS
+    MODALITIES._authority = AUTHORITY
 
 
 @pytest.fixture(scope="session")

@@ -41,9 +41,9 @@ class Pixels:
 
     def merge(self, other: "Pixels") -> None:
         """Take in the measurements of another part."""
-        for name in self.moments:
-            self.moments[name].merge(other.moments[name])
-            self.histograms[name].merge(other.histograms[name])
+        for name, moments in other.moments.items():
+            self.moments.setdefault(name, Moments.empty(len(moments.mean))).merge(moments)
+            self.histograms.setdefault(name, Histogram.empty(name)).merge(other.histograms[name])
         for source, pool in other.pools.items():
             self.pools.setdefault(source, Pool()).merge(pool)
         self.classes = self.classes + other.classes

@@ -20,6 +20,7 @@ from data.jobs.places import Place
 from data.jobs.tasks import Died, on_workers
 from data.shards.dataset import ShardDataset
 from data.storage.settings import StoreSettings
+from data.tiles.modalities import MODALITIES
 
 # Samples in a task. Not a setting: the last bits of the sums follow from it.
 BLOCK = 16
@@ -33,7 +34,7 @@ class Source:
 
     path: str
     settings: StoreSettings
-    fingerprint: str
+    manifest_hash: str
 
 
 @dataclass(frozen=True)
@@ -67,13 +68,13 @@ def audit(
         InputError: fewer than one sample, fewer than zero processes, or processes that were ended.
     """
     numbers = spread(len(dataset), samples).tolist()
-    source = Source(dataset.path, dataset.store.settings, dataset.fingerprint)
+    source = Source(dataset.path, dataset.store.settings, dataset.manifest.hash)
     blocks = []
     for start in range(0, len(numbers), BLOCK):
         blocks.append(Block(tuple(numbers[start : start + BLOCK])))
     tally = Tally()
     pixels = Pixels()
-    _open[source.fingerprint] = dataset  # for work in this process
+    _open[source.manifest_hash] = dataset  # for work in this process
     read = partial(read_block, source)
     results = on_workers(read, blocks, workers=workers, place=place, ordered=True)
     with closing(results):
@@ -113,6 +114,7 @@ def spread(total: int, samples: int | None) -> np.ndarray:
     return np.arange(samples) * total // samples
 
 
+@MODALITIES.apart()
 def read_block(source: Source, block: Block) -> Result:
     """Read a block of samples.
 
@@ -120,6 +122,7 @@ def read_block(source: Source, block: Block) -> Result:
         InputError: the dataset cannot be opened, or is another one by now.
     """
     dataset = _dataset(source)
+    dataset.know_sensors()
     pixels = Pixels()
     records = []
     for sample in block.samples:
@@ -128,16 +131,16 @@ def read_block(source: Source, block: Block) -> Result:
     return records, pixels
 
 
-_open: dict[str, ShardDataset] = {}  # what this process has open, by fingerprint
+_open: dict[str, ShardDataset] = {}  # what this process has open, by the hash of its manifest
 
 
 def _dataset(source: Source) -> ShardDataset:
     """The dataset, which each process opens once."""
-    if source.fingerprint not in _open:
+    if source.manifest_hash not in _open:
         torch.set_num_threads(1)
         dataset = ShardDataset.open(source.path, source.settings)
-        if dataset.fingerprint != source.fingerprint:
+        if dataset.manifest.hash != source.manifest_hash:
             raise InputError(f"{source.path}: the dataset was replaced while it was read")
         _open.clear()
-        _open[source.fingerprint] = dataset
-    return _open[source.fingerprint]
+        _open[source.manifest_hash] = dataset
+    return _open[source.manifest_hash]

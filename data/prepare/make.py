@@ -12,6 +12,7 @@ from data.prepare.contract.source import main_file
 from data.prepare.manifest.entry import Entry
 from data.prepare.record import MadeTile, RejectedTile, TileRecord, record_of
 from data.tiles.archive import check_archive, discard_tile, is_intact, write_tile
+from data.tiles.modalities import MODALITIES
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class BugError(RuntimeError):
     """A ``Bug`` ended the run; the first line of the message names the tile."""
 
 
+@MODALITIES.apart()
 def make_tile(archive: Path, task: Task) -> TileRecord | Bug:
     """Read, co-register and store one tile.
 
@@ -56,7 +58,7 @@ def make_tile(archive: Path, task: Task) -> TileRecord | Bug:
         InputError: the archive cannot be written.
     """
     entry = task.entry
-    check_archive(archive)  # this process may be a new one, which does not know its sensors
+    check_archive(archive)  # and know its sensors
     if task.doubtful and is_intact(archive, entry.key, task.doubtful.digest):
         return task.doubtful
     discard_tile(archive, entry.key)  # what a killed worker may have left

@@ -60,7 +60,7 @@ class ShardDataset:
         self.classes: list[ClassRow] = manifest.classes
         self.attribution: list[Credit] = manifest.attribution
         self.regions = manifest.region_table()
-        self._know_sensors()
+        self.know_sensors()
         counts = [shard.samples for shard in manifest.shards]
         self._starts = list(accumulate(counts, initial=0))
         self._head = lru_cache(maxsize=OPEN_HEADS)(self._load_head)
@@ -97,7 +97,7 @@ class ShardDataset:
                 _check_size(store, index_name(shard.name), shard.index_size)
         return cls(store, manifest)
 
-    def _know_sensors(self) -> None:
+    def know_sensors(self) -> None:
         """Make this process know the dataset's sensors, and which statistics they have here.
 
         That built-in sensors have the built-in statistics is said too. So two datasets of one

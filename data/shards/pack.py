@@ -30,9 +30,17 @@ from data.shards.writer import (
     write_manifest,
     write_shard,
 )
-from data.tiles.archive import archive_sensors, read_tile, stored_digest, tile_digest, tile_keys
+from data.tiles.archive import (
+    archive_sensors,
+    check_archive,
+    read_tile,
+    stored_digest,
+    tile_digest,
+    tile_keys,
+)
 from data.tiles.classes import class_table
 from data.tiles.definitions import Definition
+from data.tiles.modalities import MODALITIES
 from data.tiles.tile import Tile
 
 JOURNAL = "shards.partial.jsonl"
@@ -124,12 +132,14 @@ def pack(
     return manifest
 
 
+@MODALITIES.apart()
 def pack_shard(job: Job, task: Task) -> WrittenShard:
     """Write one shard.
 
     Raises:
         InputError: a tile is not what it was when it was written, or the disk refuses.
     """
+    check_archive(job.archive)  # and know its sensors
     try:
         return write_shard(job.out, task.number, _intact_tiles(job, task), job.options)
     except OSError as error:

@@ -7,6 +7,7 @@ changed but statistics that nobody with the same authority has said yet.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from enum import IntEnum
 from threading import Lock
@@ -52,6 +53,20 @@ class KnownSensors(Mapping[str, Modality]):
     def own(self) -> list[Modality]:
         """The sensors that are not built in."""
         return list(self._sensors.values())[len(self.built_in) :]
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Know the built-in sensors alone for a while, as a new process does.
+
+        For a task in a worker process, which serves runs whose files need not agree.
+        """
+        before = (self._sensors, self._authority)
+        self._sensors = {sensor.key: sensor for sensor in self.built_in}
+        self._authority = dict.fromkeys(self._sensors, Authority.DEFAULT)
+        try:
+            yield
+        finally:
+            self._sensors, self._authority = before
 
     def described(self) -> list[tuple[Modality, Authority]]:
         """Everything that another process must be told to know the same."""

@@ -90,6 +90,15 @@ def test_a_dataset_may_have_statistics_of_a_built_in_sensor():
         table.add([SENSORS[1]], "a dataset with the program's own")
 
 
+def test_a_task_begins_with_the_built_in_sensors_and_leaves_no_trace():
+    table = known(MEASURED)
+    with table.apart():
+        assert list(table) == ["hr", "ms", "sar"]
+        table.add([OTHER], "the file of another run")
+        assert table["polsar"] == OTHER
+    assert table["polsar"] == MEASURED
+
+
 def test_another_process_learns_the_same():
     table = known(MEASURED)
     copy = KnownSensors(SENSORS)
