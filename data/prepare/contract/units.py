@@ -51,6 +51,8 @@ OFFSET_NOISE = 50
 NEAR_OFFSET = 1700
 BANDS_NEAR_OFFSET = 3
 PIXELS_OF_OFFSET = 100  # fewer may all be haze
+FRAMES_OF_JUMP = 4  # on both sides of a day since which numbers are raised
+HAZY = 0.2  # share of frames that look otherwise by haze or snow
 
 # Bytes.
 SATURATED = 255
@@ -135,25 +137,42 @@ def check_units(frames: Frames, reader: Reader) -> tuple[Frames, list[str]]:
 
 
 def offset_doubt(frames: Frames) -> str | None:
-    """A line if the reflectances of a whole series look as if 1000 had been added, else None.
+    """A line if the reflectances of a series look as if 1000 had been added, else None.
 
-    One hazy frame looks the same, so this is told and not refused, and all frames of the tile are
-    asked together.
+    It is said of most frames, or of all since a day: archives that mix processing baselines. One
+    hazy frame looks the same, so this is told and not refused, and all frames of the tile are asked
+    together.
     """
     if MODALITIES[frames.modality].unit != REFLECTANCE:
         return None
     statistics = _statistics(frames)
-    raised = [i for i, numbers in statistics.items() if _is_raised(numbers)]
-    pixels = sum(statistics[i].pixels for i in raised)
-    if pixels < PIXELS_OF_OFFSET or len(raised) < MOSTLY * len(statistics):
+    in_time_order = sorted(statistics, key=lambda i: frames.dates[i])
+    first = _first_raised([_is_raised(statistics[i]) for i in in_time_order])
+    if first is None:
+        return None
+    raised = [i for i in in_time_order[first:] if _is_raised(statistics[i])]
+    if sum(statistics[i].pixels for i in raised) < PIXELS_OF_OFFSET:
         return None
     i = raised[0]
     return (
         f"{DOUBT}{frames.modality}: no band has a pixel below {OFFSET - OFFSET_NOISE} in "
-        f"{len(raised)} of {len(frames.dates)} frames ({frames.dates[i]}: {statistics[i]}); if "
-        f"{OFFSET} was added to reflectance x 10,000, as Sentinel-2 does since baseline 04.00, "
-        "give 'scale': 0.0001, 'offset': -0.1"
+        f"{len(raised)} of {len(frames.dates)} frames, the first of {frames.dates[i]} "
+        f"({statistics[i]}); if {OFFSET} was added to reflectance x 10,000, as Sentinel-2 does "
+        "since baseline 04.00, give these frames 'scale': 0.0001, 'offset': -0.1"
     )
+
+
+def _first_raised(raised: list[bool]) -> int | None:
+    """Where in a series the frames begin to look raised: at 0 if most do, else at a jump."""
+    if not raised:
+        return None
+    if np.mean(raised) >= MOSTLY:
+        return 0
+    for start in range(FRAMES_OF_JUMP, len(raised) - FRAMES_OF_JUMP + 1):
+        is_before = np.mean(raised[:start]) <= HAZY
+        if is_before and raised[start] and np.mean(raised[start:]) >= 1 - HAZY:
+            return start
+    return None
 
 
 def _line(

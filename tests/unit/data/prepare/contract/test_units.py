@@ -138,6 +138,17 @@ def test_an_added_thousand_is_not_told_of_a_few_hazy_frames():
     assert offset_doubt(frames_of("ms", array)) is None
 
 
+def test_a_thousand_that_is_added_since_a_day_is_told_with_the_day():
+    array = optical(FOREST, frames=14)
+    array[9:] += 1000
+    doubt = offset_doubt(frames_of("ms", array))
+    assert doubt is not None and "5 of 14 frames, the first of 2020-05-10" in doubt
+    array[[1, 6]] += 1000  # haze
+    assert offset_doubt(frames_of("ms", array)) is not None
+    array[9:] -= 1000
+    assert offset_doubt(frames_of("ms", array)) is None
+
+
 def test_one_impossible_frame_of_a_series_costs_itself_alone():
     array = optical(FOREST, frames=4)
     array[2] *= 10
