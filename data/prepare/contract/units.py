@@ -50,6 +50,7 @@ OFFSET = 1000
 OFFSET_NOISE = 50
 NEAR_OFFSET = 1700
 BANDS_NEAR_OFFSET = 3
+LEAST_CONTRAST = 1.1  # between the medians of bands; without it the frame is no view of the ground
 PIXELS_OF_OFFSET = 100  # fewer may all be haze
 FRAMES_OF_JUMP = 4  # on both sides of a day since which numbers are raised
 HAZY = 0.2  # share of frames that look otherwise by haze or snow
@@ -303,7 +304,8 @@ def _is_raised(numbers: _Statistics) -> bool:
     near = int((numbers.low < NEAR_OFFSET).sum())
     enough = min(BANDS_NEAR_OFFSET, len(numbers.low))
     above = numbers.low.min() >= OFFSET - OFFSET_NOISE
-    return bool(above and near >= enough and not numbers.is_flat)
+    has_spectrum = numbers.middle.max() > LEAST_CONTRAST * numbers.middle.min()
+    return bool(above and near >= enough and has_spectrum and not numbers.is_flat)
 
 
 def _judge_bytes(numbers: _Statistics, units: str) -> _Finding | None:

@@ -138,6 +138,10 @@ def test_an_added_thousand_is_not_told_of_a_few_hazy_frames():
     assert offset_doubt(frames_of("ms", array)) is None
 
 
+def test_a_grey_ramp_has_no_added_thousand():
+    assert offset_doubt(frames_of("ms", optical([2000] * 10))) is None
+
+
 def test_a_thousand_that_is_added_since_a_day_is_told_with_the_day():
     array = optical(FOREST, frames=14)
     array[9:] += 1000
