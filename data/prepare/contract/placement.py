@@ -17,12 +17,13 @@ from data.prepare.contract.grid import (
 from data.prepare.contract.projection import is_on_earth
 from data.prepare.contract.source import Place, Reader, main_file
 from data.prepare.contract.spot import Footprint, Spot
+from data.prepare.contract.window import is_split
 from data.tiles.modalities import MODALITIES
 
 
 @dataclass(frozen=True)
-class _Image:
-    """A source whose pixels may give the grid."""
+class _Raster:
+    """A source that says where its pixels lie."""
 
     file: File
     place: Place
@@ -50,7 +51,16 @@ def tile_grid(readers: tuple[Reader, ...], spot: Spot | None, key: str) -> Grid:
         InputError: no source says where it lies, one says something impossible, or the tile is too
             large.
     """
-    grid = _any_grid(_images(readers, key), spot, key)
+    rasters = _rasters(readers, key)
+    images = [raster for raster in rasters if raster.place.modality is not None]
+    grid = _any_grid(images, spot, key)
+    for raster in rasters:
+        crs = raster.place.georeference.crs
+        if is_split(crs, grid) and raster.place.window(grid) is not None:
+            raise InputError(
+                f"tile {key!r}: {raster.file.name}: the tile lies across the meridian at which x "
+                f"of {crs.to_string()[:60]} starts anew; warp the file into degrees or UTM"
+            )
     if grid.cells > MOST_CELLS:
         raise InputError(
             f"tile {key!r}: {grid.cells} x {grid.cells} cells, the most is {MOST_CELLS}; "
@@ -59,25 +69,25 @@ def tile_grid(readers: tuple[Reader, ...], spot: Spot | None, key: str) -> Grid:
     return grid
 
 
-def _any_grid(images: list[_Image], spot: Spot | None, key: str) -> Grid:
+def _any_grid(images: list[_Raster], spot: Spot | None, key: str) -> Grid:
     """The grid of a tile, however large."""
     if spot is None:
         return _grid_of_images(images, key)
     return spot.grid(_lattice(images, spot))
 
 
-def _images(readers: tuple[Reader, ...], key: str) -> list[_Image]:
-    """The sources that say where their pixels lie, without labels.
+def _rasters(readers: tuple[Reader, ...], key: str) -> list[_Raster]:
+    """The sources that say where their pixels lie, labels too.
 
     Raises:
         InputError: a raster whose corners have no longitude and latitude.
     """
-    images = []
+    rasters = []
     for reader in readers:
         file = main_file(reader)
         with blamed_on(file):
             place = reader.place()
-        if place is None or place.modality is None:
+        if place is None:
             continue
         left, bottom, right, top = place.georeference.bounds(place.shape)
         x = np.array([left, right, left, right])
@@ -87,11 +97,11 @@ def _images(readers: tuple[Reader, ...], key: str) -> list[_Image]:
                 f"tile {key!r}: {file.name}: its corners ({left:g}, {top:g}) and "
                 f"({right:g}, {bottom:g}) are nowhere in its CRS; correct the file's georeference"
             )
-        images.append(_Image(file, place))
-    return images
+        rasters.append(_Raster(file, place))
+    return rasters
 
 
-def _grid_of_images(images: list[_Image], key: str) -> Grid:
+def _grid_of_images(images: list[_Raster], key: str) -> Grid:
     """The grid of the first pixels that form one; else whole cells inside the first raster."""
     if not images:
         raise InputError(
@@ -109,7 +119,7 @@ def _grid_of_images(images: list[_Image], key: str) -> Grid:
         raise InputError(f"tile {key!r}: {first.file.name}: {error}") from None
 
 
-def _lattice(images: list[_Image], spot: Spot) -> Lattice | None:
+def _lattice(images: list[_Raster], spot: Spot) -> Lattice | None:
     """Where the pixels over a spot lie that form a grid of 10 m; None when there are none.
 
     Of pixels in several CRS those in the zone that the spot would have are taken, else the first.

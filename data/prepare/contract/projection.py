@@ -96,14 +96,14 @@ def turn_of(crs: CRS, lon: float, lat: float) -> float | None:
     if crs.is_geographic:
         return 2 * np.pi / crs.units_factor[1]
     step = 1e-3  # degrees
-    other = lat / 2 + 10  # another latitude of the same meridian
-    x, y = _from_degrees(crs).transform(
-        [lon, lon + step, lon, lon + step], [lat, lat, other, other]
-    )
-    if not np.isfinite([x, y]).all():
+    lons = np.array([lon - step, lon, lon + step])
+    here, y_here = _from_degrees(crs).transform(lons, np.full(3, lat))
+    there, y_there = _from_degrees(crs).transform(lons, np.full(3, lat / 2 + 10))
+    if not np.isfinite([here, y_here, there, y_there]).all():
         return None
-    here = x[1] - x[0]
-    there = x[3] - x[2]
-    if abs(here - there) > 1e-6 * abs(here) or abs(y[1] - y[0]) > 1e-6 * abs(here):
+    # One of the two steps may lead across the meridian at which x starts anew.
+    pace = np.abs(np.diff(here)).min()
+    other_pace = np.abs(np.diff(there)).min()
+    if abs(pace - other_pace) > 1e-6 * pace or np.ptp(y_here) > 1e-6 * pace:
         return None
-    return float(abs(here) / step * TURN)
+    return float(pace / step * TURN)

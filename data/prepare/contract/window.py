@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from affine import Affine
+from rasterio.crs import CRS
 from rasterio.warp import transform
 
 from data.prepare.contract.georeference import Georeference
@@ -36,7 +37,7 @@ def window_of(source: Georeference, shape: tuple[int, int], grid: Grid) -> Windo
     """The pixels of a raster that resampling onto ``grid`` needs.
 
     Longitudes of the raster may have any winding (0 to 360, beyond 180); the window's are those
-    that PROJ gives the middle of the grid.
+    that PROJ gives the corner of the grid.
 
     Args:
         source: where the raster lies.
@@ -47,11 +48,7 @@ def window_of(source: Georeference, shape: tuple[int, int], grid: Grid) -> Windo
         The pixels under the grid and up to ``MARGIN`` more on each side. None when the raster does
         not touch the grid, or when its CRS has no coordinates there.
     """
-    side = grid.cells * CELL
-    right, down = _outline(side)
-    x, y = transform(grid.crs, source.crs, grid.x0 + right, grid.y0 - down)
-    x = np.asarray(x)
-    y = np.asarray(y)
+    x, y = _outline_in(source.crs, grid)
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         return None
     turn = turn_of(source.crs, *grid.centre)
@@ -70,14 +67,28 @@ def window_of(source: Georeference, shape: tuple[int, int], grid: Grid) -> Windo
     return Window(rows, columns, Georeference(corner, source.crs))
 
 
-def _outline(side: float) -> tuple[np.ndarray, np.ndarray]:
-    """Points along the edges of a square: metres right of and below its top-left corner."""
+def is_split(crs: CRS, grid: Grid) -> bool:
+    """Whether x of a projection jumps inside a grid, as that of Mercator at the 180th meridian.
+
+    Pixels on both sides of it cannot be resampled together. In degrees they can.
+    """
+    turn = turn_of(crs, *grid.centre)
+    if crs.is_geographic or turn is None:
+        return False
+    x, _ = _outline_in(crs, grid)
+    return bool(np.ptp(x) > turn / 2)
+
+
+def _outline_in(crs: CRS, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """Points along the edges of a grid, from its upper left corner, as x and y of ``crs``."""
+    side = grid.cells * CELL
     ramp = np.linspace(0, side, EDGE_POINTS)
     near = np.zeros(EDGE_POINTS)
     far = np.full(EDGE_POINTS, side)
     right = np.concatenate([ramp, far, ramp, near])
     down = np.concatenate([near, ramp, far, ramp])
-    return right, down
+    x, y = transform(grid.crs, crs, grid.x0 + right, grid.y0 - down)
+    return np.asarray(x), np.asarray(y)
 
 
 def _turns_to(stretch: tuple[float, float], raster: tuple[float, float], turn: float) -> int:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +32,7 @@ from data.tiles.modalities import MODALITIES
 
 WEB_MERCATOR = 3857  # EPSG
 SIDE = 256  # pixels of a tile
+MOST_NAMED = 8  # places of tiles that a message lists
 HALF_WORLD = 20_037_508.342789244  # metres: half the equator on the sphere of Web Mercator
 NAME = re.compile(r"(\d+)-(\d+)-(\d+)\.png$")
 # Tiles read around those needed, so that a hole that leaves them is seen to reach SPECK pixels.
@@ -98,15 +100,16 @@ class WebTiles:
             raise InputError(f"{folder}: expected tiles of one zoom level, found {sorted(zooms)}")
         extent = self._extent()
         counts = Counter((address.x, address.y) for address in addresses)
-        faults = [position for position, count in counts.items() if count > 1]
-        for x in range(extent.left, extent.left + extent.columns):
-            for y in range(extent.top, extent.top + extent.rows):
-                if (x, y) not in counts:
-                    faults.append((x, y))
+        if len(counts) < extent.columns * extent.rows and 2 * extent.columns > 2**extent.zoom:
+            raise InputError(
+                f"{folder}: the tiles do not fill a rectangle; if they lie on both sides of the "
+                "180th meridian, list each side as another entry"
+            )
+        faults = list(islice(_missing_or_repeated(extent, counts), MOST_NAMED))
         if faults:
             raise InputError(
                 f"{folder}: the tiles do not fill a rectangle once: missing or repeated x, y "
-                f"{sorted(faults)}; list them as another entry"
+                f"{faults}; list them as another entry"
             )
 
     def place(self) -> Place:
@@ -179,6 +182,14 @@ class WebTiles:
             x, y, zoom = match.groups()
             addresses.append(_Address(int(x), int(y), int(zoom)))
         return addresses
+
+
+def _missing_or_repeated(extent: _Extent, counts: Counter) -> Iterator[tuple[int, int]]:
+    """The places in a rectangle of tiles that have none, or more than one."""
+    for x in range(extent.left, extent.left + extent.columns):
+        for y in range(extent.top, extent.top + extent.rows):
+            if counts[x, y] != 1:
+                yield x, y
 
 
 @contextmanager

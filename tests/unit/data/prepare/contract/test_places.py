@@ -4,18 +4,23 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 
 import numpy as np
+import pytest
 import rasterio
 from affine import Affine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image, TiffImagePlugin
 from pyproj import Geod, Proj, Transformer
 from rasterio.crs import CRS
 
+from data.errors import InputError
+from data.prepare.contract.georeference import Georeference
 from data.prepare.contract.grid import Grid
 from data.prepare.contract.placement import tile_grid
 from data.prepare.contract.resample import resample_labels
 from data.prepare.contract.spot import Centre, Spot, footprint
 from data.prepare.readers.geotiff import GeoTiffImage
+from data.prepare.readers.rasters import place_of
 
 REACH = 400.0  # metres of a raster on each side of its place
 CELLS = 16  # of a tile with a place of its own
@@ -185,3 +190,91 @@ def test_every_cell_holds_the_ground_that_lies_there(tmp_path, data):
     assert seen.mean() > 0.99
     nearest = scene.ground.reshape(2, -1)[:, drawn]  # 2 n n
     assert np.hypot(*(nearest - true))[seen].max() < 0.75 * scene.pixel  # half a diagonal
+
+
+def write_numbers(path, crs: str, transform: Affine, side: int = 224) -> np.ndarray:
+    """A raster of 10 m pixels of the sensor 'sar' with random numbers, which it returns."""
+    numbers = np.random.default_rng(0).uniform(-12, -8, (2, side, side)).astype(np.float32)
+    numbers[1] -= 7
+    profile = {"driver": "GTiff", "width": side, "height": side, "count": 2, "dtype": "float32"}
+    with rasterio.open(path, "w", **profile, crs=crs, transform=transform) as dataset:
+        dataset.write(numbers)
+    return numbers
+
+
+def bounds_of(cells: int, *, left: float, top: float, crs: str) -> dict:
+    """A square in degrees, as a footprint of a manifest."""
+    side = 10 * cells
+    x = np.array([left, left + side, left + side, left, left])
+    y = np.array([top, top, top - side, top - side, top])
+    ring = np.column_stack(to_degrees(crs).transform(x, y)).round(7)
+    return {"type": "Polygon", "coordinates": [ring.tolist()]}
+
+
+@pytest.mark.parametrize("off", [5.0, 3.7, 0.0])
+@pytest.mark.parametrize("crs", ["EPSG:32631", "EPSG:3035"])
+@pytest.mark.parametrize("south_up", [False, True])
+def test_pixels_of_10_m_are_the_cells_wherever_they_lie(tmp_path, off, crs, south_up):
+    """Nothing is interpolated: of pixels half a cell beside multiples of 10 m, too."""
+    x, y = to_degrees(crs).transform(6.2, 50.0, direction="INVERSE")
+    left = round(x, -1) + off
+    top = round(y, -1) + off
+    transform = Affine(10, 0, left, 0, -10, top)
+    if south_up:
+        transform = transform @ Affine.translation(0, 224) @ Affine.scale(1, -1)
+    numbers = write_numbers(tmp_path / "a.tif", crs, transform)
+    if south_up:
+        numbers = numbers[:, ::-1]
+    reader = GeoTiffImage(tmp_path / "a.tif", ("VV", "VH"), modality="sar", date="2020-01-01")
+    square = bounds_of(32, left=left + 640, top=top - 960, crs=crs)
+    lon, lat = to_degrees(crs).transform(left + 640 + 160, top - 960 - 160)
+    spots_and_cells = [
+        (None, 0, 0, 224),
+        (Centre(lon, lat, 32), 96, 64, 32),
+        (Centre(lon + 360, lat, 32), 96, 64, 32),
+        (footprint(square, "here"), 96, 64, 32),
+    ]
+    for spot, row, column, cells in spots_and_cells:
+        grid = tile_grid((reader,), spot, "a")
+        assert grid == Grid(CRS.from_user_input(crs), left + 10 * column, top - 10 * row, cells)
+        (frames,) = reader.read(grid)
+        expected = numbers[:, row : row + cells, column : column + cells]
+        np.testing.assert_array_equal(frames.array[0], expected)
+        assert frames.valid.all()
+
+
+def test_ten_units_that_are_not_10_m_are_resampled_in_the_zone(tmp_path):
+    for crs, lon, lat in (("EPSG:3857", 6.2, 50), ("EPSG:6933", 6.2, 50), ("EPSG:3035", -8, 39)):
+        x, y = to_degrees(crs).transform(lon, lat, direction="INVERSE")
+        write_numbers(tmp_path / "a.tif", crs, Affine(10, 0, x, 0, -10, y))
+        reader = GeoTiffImage(tmp_path / "a.tif", ("VV", "VH"), modality="sar", date="2020-01-01")
+        grid = tile_grid((reader,), None, "a")
+        assert grid.crs.to_epsg() == (32632 if lon > 6 else 32629)
+        assert grid.x0 % 10 == 0 and grid.y0 % 10 == 0
+
+
+def test_a_projection_that_starts_anew_inside_the_tile_is_refused(tmp_path):
+    edge = 20_037_508.342789244
+    write_numbers(tmp_path / "a.tif", "EPSG:3857", Affine(10, 0, edge - 1120, 0, -10, 0))
+    reader = GeoTiffImage(tmp_path / "a.tif", ("VV", "VH"), modality="sar", date="2020-01-01")
+    for spot in (None, Centre(180, -0.005, 32)):
+        with pytest.raises(InputError, match="'a': a.tif: the tile lies across the meridian"):
+            tile_grid((reader,), spot, "a")
+    for lon in (-179.995, 179.995):  # each side by itself is read, beyond the edge too
+        grid = tile_grid((reader,), Centre(lon, -0.01, 32), "a")
+        (frames,) = reader.read(grid)
+        assert frames.valid.all()
+
+
+def test_the_point_of_a_pixel_may_be_its_middle(tmp_path):
+    """A file written without GDAL: raster type 2, tied to the middle of its first pixel."""
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[33550] = (10.0, 10.0, 0.0)
+    tags[33922] = (0.0, 0.0, 0.0, 500_005.0, 5_399_995.0, 0.0)
+    tags[34735] = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 2, 3072, 0, 1, 32632)
+    tags.tagtype.update({33550: 12, 33922: 12, 34735: 3})
+    Image.fromarray(np.full((64, 64), -9, np.float32)).save(tmp_path / "a.tif", tiffinfo=tags)
+    with rasterio.open(tmp_path / "a.tif") as dataset:
+        assert place_of(dataset, "sar").georeference == Georeference(
+            Affine(10, 0, 500_000, 0, -10, 5_400_000), CRS.from_epsg(32632)
+        )

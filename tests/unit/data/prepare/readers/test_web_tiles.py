@@ -1,6 +1,7 @@
 """Mosaics of map tiles, and how tiles are put together from several sources."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -190,3 +191,13 @@ def test_hdf5_with_a_wrong_layout_is_refused(tmp_path):
         del file["sen-2-data"]
     with pytest.raises(InputError, match="expected the dataset 'sen-2-data'"):
         Hdf5Series(tmp_path / "a.h5").check()
+
+
+def test_tiles_far_apart_are_told_in_a_short_line():
+    def fault(*addresses) -> str:
+        paths = tuple(Path(f"a-{x}-{y}-20.png") for x, y in addresses)
+        (line,) = WebTiles(paths, "2020-01-01").check_keys()
+        return line
+
+    assert "both sides of the 180th meridian" in fault((0, 5), (2**20 - 1, 5))
+    assert len(fault((0, 0), (100_000, 100_000))) < 300
