@@ -180,9 +180,23 @@ class Radiometry:
         if sensor.unit == REFLECTANCE:
             most = np.iinfo(sensor.dtype).max
             possible = (value * REFLECTANCE_UNIT > LEAST_REFLECTANCE) & (value <= most)
+            self._need_mostly_possible(value * REFLECTANCE_UNIT, valid, possible, where=where)
             valid = valid & possible.all(axis=1)
         value = np.where(valid[:, None], _clipped(value, sensor), 0)
         return value.astype(sensor.dtype), valid
+
+    def _need_mostly_possible(
+        self, reflectance: np.ndarray, valid: np.ndarray, possible: np.ndarray, *, where: object
+    ) -> None:
+        """Raise InputError when most observed numbers (T, C, H, W) are no reflectance."""
+        observed = reflectance[np.broadcast_to(valid[:, None], reflectance.shape)]
+        impossible = valid[:, None] & ~possible
+        if impossible.sum() > observed.size / 2:
+            raise InputError(
+                f"{where}: expected reflectance, found numbers from {observed.min():g} to "
+                f"{observed.max():g} with scale {self.scale} and offset {self.offset:g}; correct "
+                "'scale' and 'offset', or give 'nodata'"
+            )
 
     def _decibel(self, value: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if self.units == "db":

@@ -171,6 +171,15 @@ def _with_tags(
                 "(raw x scale + offset is a byte; 1 and 0 if the numbers are bytes)"
             )
         return keys
+    if sensor.unit == REFLECTANCE and scale == 1 and offset:
+        # The offset is in raw numbers, whose scale only the manifest can say.
+        if keys.scale is None:
+            raise InputError(
+                f"{where}: {tags}; give 'scale' and 'offset' (raw x scale + offset is reflectance: "
+                f"0.0001 and {offset * 1e-4:g} if raw numbers count ten thousandths)"
+            )
+        scale = keys.scale
+        offset *= keys.scale
     if keys.scale is None:
         return replace(only_numbers(keys), scale=scale, offset=offset)
     if not np.allclose((keys.scale, keys.offset), (scale, offset), rtol=1e-5, atol=1e-9):

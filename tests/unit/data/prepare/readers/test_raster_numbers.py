@@ -65,6 +65,22 @@ def test_keys_and_tags_must_agree(tmp_path):
         image(path, MS)
 
 
+def test_an_offset_of_raw_numbers_needs_a_scale(tmp_path):
+    path = write(tmp_path / "a.tif", flat(10), offsets=[-1000.0] * 10)
+    with pytest.raises(InputError, match="tags say scale 1 and offset -1000; give 'scale' and"):
+        image(path, MS)
+    assert (frame(path, MS, scale=1e-4, offset=-0.1)[0] == 500).all()
+    with pytest.raises(InputError, match="a.tif: band 1: the file's tags say scale 1 and offset"):
+        image(path, MS, scale=1e-4)
+
+
+def test_a_scale_that_gives_no_reflectance(tmp_path):
+    path = write(tmp_path / "a.tif", flat(10))
+    message = "a.tif: expected reflectance, found numbers from 1500 to 1500 with scale 1.0 and"
+    with pytest.raises(InputError, match=message):
+        frame(path, MS, scale=1.0)
+
+
 def test_tags_that_a_conversion_left_as_text(tmp_path):
     text = {"scale_factor": "0.0001", "add_offset": "-0.1"}
     assert (frame(write(tmp_path / "a.tif", flat(10), text=text), MS)[0] == 500).all()
