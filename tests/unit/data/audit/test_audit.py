@@ -298,7 +298,7 @@ def test_checksums_that_fit_do_not_hide_wrong_content(tmp_path, monkeypatch):
             "expected a folder for the audit, found a file",
         ),
         (("{good}", "--out", "out", "--samples", "0"), "expected at least 1 sample, found 0"),
-        (("{good}", "--out", "out", "--workers", "-1"), "expected workers >= 0, found -1"),
+        (("{good}", "--out", "out", "--workers", "-1"), "expected 0 or more processes, found -1"),
     ],
 )
 def test_wrong_input_is_one_line(good, tmp_path, monkeypatch, capsys, arguments, words):
