@@ -1,4 +1,4 @@
-# make demo | make lint | make test | make test-documentation | make install     VENV=path of the virtual environment (made if absent), RUN=output folder, STEPS=n
+# make demo | make lint | make test | make test-documentation | make test-kills | make install     VENV=path of the virtual environment (made if absent), RUN=output folder, STEPS=n
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 VENV ?= .venv
@@ -28,7 +28,7 @@ endef
 export machine
 probe = read -r ranks port accelerator <<< "$$($(bin)/python -c "$$machine")"
 
-.PHONY: install lint test test-documentation demo
+.PHONY: install lint test test-documentation test-kills demo
 install: $(stamp)
 
 # torch comes first: DeepSpeed's build imports it. The stamp spares later calls the check.
@@ -54,6 +54,11 @@ test: install
 # Every command that docs/ shows, run as written. Needs 10 GB of free memory.
 test-documentation: install
 	$(probe); env $$accelerator $(bin)/python -m pytest -m long tests/e2e/test_documented_commands.py
+
+# Commands, workers and schedulers that are killed 20 times; make test does it a few times.
+test-kills: install
+	$(bin)/python -m pytest -m long tests/e2e/test_killed_preparation.py tests/e2e/test_killed_packing.py \
+	  tests/e2e/test_dask_cluster.py
 
 # A new run each time: only what an earlier demo wrote is replaced.
 demo: install

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import sys
 import tempfile
 import time
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+FEW = 4  # tasks a worker: to start the others may take longer than to do them all
 POLL = 0.005  # seconds between two looks at who has come
 DESERTED_SECONDS = 30.0  # without a worker; a nanny starts a new one in less
 CONNECT_SECONDS = 20.0  # until a scheduler must have answered
@@ -43,16 +45,29 @@ class Connection:
 
     Attributes:
         client: Dask's.
-        workers: how many are to be kept busy.
+        most: workers that are to be kept busy.
         place: where they are.
         local: the workers, if they are the command's own.
     """
 
     client: "Client"
-    workers: int
+    most: int
     place: Place = None
     local: LocalWorkers | None = None
+    scheduler: Any = None  # that of ``local``
     _deserted: float | None = None  # time since when there is no worker
+
+    @property
+    def workers(self) -> int:
+        """How many are to be kept busy now."""
+        if self.scheduler is None:
+            return self.most
+        return max(1, min(self.most, len(self.scheduler.workers)))
+
+    def grow(self) -> None:
+        """Start the workers that have not been needed so far."""
+        if self.local is not None:
+            self.local.grow(self.most)
 
     def check(self) -> None:
         """Look after the workers when nothing has come from them for a while.
@@ -98,13 +113,16 @@ class Connection:
 
 
 @contextmanager
-def connected(place: Place, *, workers: int | None, module: str) -> Iterator[Connection]:
+def connected(
+    place: Place, *, workers: int | None, module: str, tasks: int
+) -> Iterator[Connection]:
     """A connection to the workers of a place, which are started first where need be.
 
     Args:
         place: where they are.
         workers: how many; None for one a core, for those of a running cluster, for one job.
         module: holds the function of the tasks.
+        tasks: about how many there are; for a few, one worker is started first.
 
     Raises:
         InputError: nobody answers, or what is there does not fit this command.
@@ -116,7 +134,9 @@ def connected(place: Place, *, workers: int | None, module: str) -> Iterator[Con
         with _slurm(place, workers or place.cores) as connection:
             yield connection
     else:
-        with _local(workers or cores(), module) as connection:
+        most = min(workers or cores(), tasks)
+        first = most if tasks > FEW * most else 1
+        with _local(first, most, module) as connection:
             yield connection
 
 
@@ -126,9 +146,15 @@ def cores() -> int:
 
 
 @contextmanager
-def _local(count: int, module: str) -> Iterator[Connection]:
-    """A scheduler in this process and worker processes beside it."""
-    workers = LocalWorkers(count, module)
+def _local(first: int, most: int, module: str) -> Iterator[Connection]:
+    """A scheduler in this process and worker processes beside it.
+
+    Args:
+        first: workers to begin with.
+        most: workers if there turns out to be much to do.
+        module: see ``connected``.
+    """
+    workers = LocalWorkers(first, module)
     try:
         from distributed import Client  # while the workers start
 
@@ -136,10 +162,10 @@ def _local(count: int, module: str) -> Iterator[Connection]:
             workers.connect(cluster.scheduler_address)
             try:
                 scheduler: Any = cluster.scheduler
-                while len(scheduler.workers) < count:
+                while len(scheduler.workers) < first:
                     time.sleep(POLL)
                     workers.check()
-                yield Connection(client, count, local=workers)
+                yield Connection(client, most, local=workers, scheduler=scheduler)
             finally:
                 workers.close()  # before the scheduler, which would wait for them
     finally:
@@ -221,7 +247,9 @@ def _slurm(place: Slurm, count: int) -> Iterator[Connection]:
         raise InputError(
             f"--slurm: {error}; install dask-jobqueue (pip install 'skysense-v2[slurm]')"
         ) from error
-    exports = [f"export {name}={value}" for name, value in worker_environment().items()]
+    exports = []
+    for name, value in worker_environment().items():
+        exports.append(f"export {name}={shlex.quote(value)}")
     directives = []
     if place.logs is None:
         directives = ["--output=/dev/null", "--error=/dev/null"]

@@ -28,6 +28,7 @@ class LocalWorkers:
     """
 
     def __init__(self, count: int, module: str):
+        self._count = count
         self._failure = ""
         self._module = module
         self._scheduler = ""
@@ -48,6 +49,15 @@ class LocalWorkers:
             self._scheduler = scheduler
             for process in self._processes.values():
                 self._tell(process)
+
+    def grow(self, count: int) -> None:
+        """Start more workers, up to ``count``."""
+        with self._lock, signals_blocked():
+            while self._count < count:
+                self._count += 1
+                self._most_starts += MOST_STARTS
+                self._starts_left += MOST_STARTS
+                self._start()
 
     def check(self) -> None:
         """Raise InputError if there are no workers any more."""

@@ -34,11 +34,14 @@ PACKAGES = (
     "zarr",
 )
 CODE = "the code of data/"
+ROOT = Path(__file__).parents[2]
 
 
 def worker_environment() -> dict[str, str]:
-    """What is set in the environment of a worker: ``ENVIRONMENT``, and where modules are found."""
-    folders = [path or os.getcwd() for path in sys.path]
+    """What is set in the environment of a worker: ``ENVIRONMENT``, and where this project lies."""
+    folders = [str(ROOT)]
+    if os.environ.get("PYTHONPATH"):
+        folders.append(os.environ["PYTHONPATH"])
     return {**ENVIRONMENT, "PYTHONPATH": os.pathsep.join(folders)}
 
 
@@ -51,7 +54,7 @@ def surroundings() -> dict[str, str]:
             items[name] = version(name)
         except PackageNotFoundError:
             items[name] = "absent"
-    items[CODE] = _code_hash(Path(__file__).parents[1])
+    items[CODE] = _code_hash(ROOT / "data")
     return items
 
 

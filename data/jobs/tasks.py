@@ -18,7 +18,7 @@ from typing import Any, Generic
 
 from data.errors import InputError
 from data.jobs.chunk import Answer, Chunk, Job, Result, Task, work
-from data.jobs.connect import Connection, connected, cores
+from data.jobs.connect import Connection, connected
 from data.jobs.journal import Lease
 from data.jobs.places import Place
 from data.jobs.surroundings import surroundings
@@ -28,6 +28,8 @@ MOST_EARLY = 64  # results a worker that wait for an earlier one
 MOST_TASKS = 256  # in a chunk
 SHORTEST = 0.25  # seconds that a chunk shall take at least
 CHUNKS_A_SECOND = 50  # over all workers: a quarter of what a scheduler can do
+MANY = 10**6  # tasks, where nobody knows how many there are
+SOON = 0.5  # seconds without a result, after which more workers are worth their start
 LOOK = 5.0  # seconds without a result, after which it is checked that there are still workers
 MOST_DEATHS = 2
 
@@ -84,15 +86,12 @@ def on_workers(
         for task in tasks:
             yield task, function(task)
         return
-    expected = None
-    if place is None:
-        workers = min(workers or cores(), length_hint(tasks, MOST_TASKS))
-        if not workers:
-            return
-    else:
-        expected = surroundings()
+    expected = None if place is None else surroundings()
+    count = length_hint(tasks, MANY)
+    if count == 0:
+        return
     job = Job(function, lease, os.getcwd(), expected)
-    with connected(place, workers=workers, module=job.module) as connection:
+    with connected(place, workers=workers, module=job.module, tasks=count) as connection:
         run = _Run(connection, job, tasks, ordered=ordered)
         yield from run.results()
 
@@ -158,6 +157,9 @@ class _Run(Generic[Task, Result]):
         self._send_more()
         while self.under_way:
             future = self._wait()
+            if future is None:
+                self._send_more()
+                continue
             items = self.under_way.pop(future)
             self.is_alone = False
             for item, result in self._outcome(future, items):
@@ -208,12 +210,17 @@ class _Run(Generic[Task, Result]):
         future.add_done_callback(self.ended.put)
 
     def _wait(self) -> Any:
-        """The future of the chunk that ends next."""
+        """The future of the chunk that ends next; None if more workers have come before."""
+        workers = self.connection.workers
         while True:
+            seconds = SOON if workers < self.connection.most else LOOK
             try:
-                return self.ended.get(timeout=LOOK)
+                return self.ended.get(timeout=seconds)
             except Empty:
                 self.connection.check()
+                self.connection.grow()
+            if self.connection.workers > workers:
+                return None
 
     def _outcome(self, future: Any, items: list[_Item]) -> Iterator[tuple[_Item, Result | Died]]:
         """The results of a chunk; raises the error that ended it."""

@@ -20,7 +20,8 @@ from tests.e2e.kills import (
     wait_for,
 )
 
-TILES, KILLS = 300, 20
+TILES = 300
+KILLS = [6, pytest.param(20, marks=pytest.mark.long)]
 SHARDS = TILES // 2
 
 
@@ -68,17 +69,18 @@ def peaceful(archive, tmp_path_factory):
     return tree(out)
 
 
-def test_twenty_kills_and_some_at_the_end_change_nothing(archive, peaceful, tmp_path):
+@pytest.mark.parametrize("kills", KILLS)
+def test_kills_and_some_at_the_end_change_nothing(archive, peaceful, tmp_path, kills):
     out = tmp_path / "shards"
     line = command(archive, out, "--workers", 2)
-    seen = kill_again_and_again(line, KILLS, 1, lambda: published(out), step=6)
+    seen = kill_again_and_again(line, kills, 1, lambda: published(out), step=6)
     assert 0 < seen[1] < seen[-1] < SHARDS and not (out / "manifest.json").exists()
 
     def done():
         return (out / "manifest.json").exists() and not (out / "shards.partial.jsonl").exists()
 
     last = (f"[{SHARDS}/{SHARDS}]", f"{SHARDS} of {SHARDS} shards are done")
-    assert kill_at_the_end(line, 5, 2, last, done)
+    assert kill_at_the_end(line, 1 + kills // 5, 2, last, done)
     if not done():
         finish(start(*line))
     assert tree(out) == peaceful

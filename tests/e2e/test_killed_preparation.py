@@ -23,7 +23,8 @@ from tests.e2e.kills import (
     wait_for,
 )
 
-TILES, KILLS = 200, 20
+TILES = 200
+KILLS = [6, pytest.param(20, marks=pytest.mark.long)]
 SOME_REJECTED = 3  # exit status
 BROKEN = {
     7: "not a picture",
@@ -110,13 +111,14 @@ def peaceful(manifest, tmp_path_factory):
     return tree(out)
 
 
-def test_twenty_kills_and_some_at_the_end_change_nothing(manifest, peaceful, tmp_path):
+@pytest.mark.parametrize("kills", KILLS)
+def test_kills_and_some_at_the_end_change_nothing(manifest, peaceful, tmp_path, kills):
     out = tmp_path / "archive"
     line = command(manifest, out, "--workers", 2)
-    seen = kill_again_and_again(line, KILLS, 1, lambda: published(out), step=6)
+    seen = kill_again_and_again(line, kills, 1, lambda: published(out), step=6)
     assert 0 < seen[1] < seen[-1] < TILES - len(BROKEN)  # work was kept, and some was left
     last = (f"[{TILES}/{TILES}]", f"{TILES} of {TILES} tiles are done")
-    assert kill_at_the_end(line, 5, 2, last, out.exists)
+    assert kill_at_the_end(line, 1 + kills // 5, 2, last, out.exists)
     if not out.exists() or len(os.listdir(tmp_path)) > 1:  # else a kill came just after the end
         finish(start(*line), SOME_REJECTED)
     assert tree(out) == peaceful

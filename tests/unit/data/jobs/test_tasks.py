@@ -89,9 +89,8 @@ def test_any_other_error_comes_with_its_traceback():
         list(on_workers(complain, [1], workers=2))
 
 
-def test_workers_that_cannot_start_end_the_run(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [])  # so they do not find the project
+def test_workers_that_cannot_start_end_the_run(monkeypatch):
+    monkeypatch.setattr(square, "__module__", "no_such_module")
     with pytest.raises(InputError, match="3 worker processes .* the last one with exit code 1"):
         list(on_workers(square, range(10), workers=1))
 
@@ -116,6 +115,25 @@ def test_tasks_are_taken_when_they_can_be_worked_on():
         for _ in range(1000):
             next(results)
     assert 1000 <= len(taken) <= 1000 + 2 * AHEAD * MOST_TASKS
+
+
+def process_of(task):
+    return os.getpid()
+
+
+def wait_for_company(folder, task):
+    """Take until a second process is at work, half a minute at most."""
+    (folder / str(os.getpid())).touch()
+    end = time.monotonic() + 30
+    while len(list(folder.iterdir())) < 2 and time.monotonic() < end:
+        time.sleep(0.01)
+    return os.getpid()
+
+
+def test_few_tasks_begin_with_one_worker_and_get_more_if_they_take_long(tmp_path):
+    assert len(set(dict(on_workers(process_of, range(3), workers=2)).values())) == 1
+    slow = partial(wait_for_company, tmp_path)
+    assert len(set(dict(on_workers(slow, range(3), workers=2)).values())) == 2
 
 
 def slow_start(task):
