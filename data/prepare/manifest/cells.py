@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, get_args, get_origin
 
@@ -13,6 +13,7 @@ from shapely.errors import GEOSException
 
 from data.errors import InputError
 from data.prepare.contract.bands import BandKeys
+from data.prepare.contract.days import utc_day
 from data.suggest import did_you_mean
 
 NUMBERS: dict[Any, str] = {int: "a whole number", float: "a number"}
@@ -67,7 +68,7 @@ def cell_of_value(value: Any) -> Any:
     if isinstance(value, list):
         return [cell_of_value(item) for item in value]
     if isinstance(value, datetime):
-        return _day(value)
+        return utc_day(value)
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, Decimal | float):
@@ -75,12 +76,6 @@ def cell_of_value(value: Any) -> Any:
     if isinstance(value, bytes):  # as some writers have text
         return value.decode("utf-8", "replace")
     return value
-
-
-def _day(time: datetime) -> str:
-    if time.tzinfo is None:
-        time = time.replace(tzinfo=UTC)
-    return time.astimezone(UTC).date().isoformat()
 
 
 def _number(value: Decimal | float) -> int | float | None:

@@ -23,6 +23,7 @@ from pydantic import (
 
 from data.errors import InputError
 from data.prepare.contract.bands import BandKeys
+from data.prepare.contract.days import day_of_text
 from data.prepare.contract.files import File, Remote
 from data.prepare.contract.source import Reader
 from data.prepare.contract.spot import Spot, spot_of
@@ -55,6 +56,7 @@ READERS: dict[str, type] = {
     "geojson_labels": VectorLabels,
 }
 REMOTE = re.compile(r"/vsi|[A-Za-z][A-Za-z0-9+.-]*://")
+DATE = "date"  # the key that may hold a time, of which the day in UTC counts
 STRICT = ConfigDict(strict=True, extra="forbid")
 # What was expected, by pydantic's name of a fault.
 EXPECTED = {
@@ -155,6 +157,8 @@ def source_model(reader: type) -> type[BaseModel]:
     keys: dict[str, Any] = {}
     for field in fields(reader):
         kind = TYPES.get(field.type, field.type)
+        if field.name == DATE:
+            kind = Annotated[kind, AfterValidator(day_of_text)]
         if _is_needed(field):
             keys[field.name] = (kind, ...)  # pydantic's sign of a key that is needed
         else:

@@ -6,12 +6,13 @@ and what their numbers mean in stac_numbers.py.
 
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import pystac
 
 from data.errors import InputError
+from data.prepare.contract.days import utc_day
 from data.prepare.contract.sentinel2 import CLOUDY
 from data.prepare.manifest.cells import one_line
 from data.prepare.manifest.stac_assets import Assets
@@ -195,12 +196,10 @@ class Acquisition:
                 raise InputError(
                     f"{self.where}: start_datetime: expected a time, found {start!r}"
                 ) from None
-        if time.tzinfo is None:
-            time = time.replace(tzinfo=UTC)
         try:
-            return time.astimezone(UTC).date().isoformat()
-        except OverflowError:  # the first and the last day of the calendar
-            raise InputError(f"{self.where}: expected a time of this age, found {time}") from None
+            return utc_day(time)
+        except ValueError as error:
+            raise InputError(f"{self.where}: expected a time of this age, found {error}") from None
 
     def _images(self) -> dict:
         """The reader's keys for the bands: one file of all, or a file of each."""

@@ -2,10 +2,11 @@
 
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from data.errors import InputError
+from data.prepare.contract.days import utc_day
 from data.prepare.contract.files import need_file, reading
 from data.prepare.contract.sentinel2 import (
     baseline_in_name,
@@ -127,8 +128,6 @@ def _parsed(root: ElementTree.Element, folder: Path) -> Product:
     if "Level-1C" in root.tag:
         raise InputError(f"{folder}: {_level_1c(folder.name)}")
     start = datetime.fromisoformat(_text(root, "PRODUCT_START_TIME"))
-    if start.tzinfo is None:
-        start = start.replace(tzinfo=UTC)
     # Until 2018 elements of Level-2A had a prefix.
     quantity = float(_text(root, "BOA_QUANTIFICATION_VALUE", "L2A_BOA_QUANTIFICATION_VALUE"))
     if not quantity > 0:
@@ -140,7 +139,7 @@ def _parsed(root: ElementTree.Element, folder: Path) -> Product:
         _need_no_offset(root, folder)
     return Product(
         folder=folder,
-        day=start.astimezone(UTC).date().isoformat(),
+        day=utc_day(start),
         scale=1 / quantity,
         offsets=offsets,
     )

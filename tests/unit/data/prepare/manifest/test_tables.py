@@ -50,6 +50,27 @@ def test_dates_of_all_types_are_the_day_in_utc(tmp_path, column, day):
     assert image_date(tmp_path / "m.parquet", date=column) == day
 
 
+@pytest.mark.parametrize(
+    "text, day",
+    [
+        ("2020-05-01T08:30:00+12:00", "2020-04-30"),
+        ("2020-05-01 00:00:00", "2020-05-01"),
+        ("2020-05-01T23:59:59.5Z", "2020-05-01"),
+    ],
+)
+def test_times_as_text_are_the_day_in_utc_too(tmp_path, text, day):
+    rows = [{**rows_of([LINE])[0], "date": text}]
+    for path in (
+        write_csv(tmp_path / "m.csv", rows),
+        write_lines(tmp_path / "m.jsonl", [LINE | {"sources": [{**IMAGE, "date": text}]}]),
+    ):
+        (entry,) = read_manifest(path)
+        assert entry.readers[0].date == day
+    rows[0]["date"] = "2020-05-01Tomorrow"
+    with pytest.raises(InputError, match="date '2020-05-01Tomorrow': expected YYYY-MM-DD"):
+        read_manifest(write_csv(tmp_path / "m.csv", rows))
+
+
 def test_numbers_lists_and_objects_of_all_types(tmp_path):
     whole = {"lon": 9.0, "lat": 48.0, "cells": 8, "scale": 0.5, "offset": 1.0, "nodata": 7.0}
     expected = read_manifest(write_csv(tmp_path / "m.csv", [{**rows_of([LINE])[0], **whole}]))
