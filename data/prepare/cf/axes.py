@@ -88,7 +88,7 @@ def find_axes(variable: Variable, group: Group, keys: Mapping[str, str]) -> dict
         A variable for each role of ``keys``.
 
     Raises:
-        InputError: an axis is not there, several could be it, or its attributes say another role.
+        InputError: an axis is not there, several could be it, or its attributes contradict.
     """
     candidates = _coordinates(variable, group)
     return {
@@ -100,10 +100,10 @@ def find_axes(variable: Variable, group: Group, keys: Mapping[str, str]) -> dict
 def _axis_of_role(
     variable: Variable, group: Group, candidates: list[Variable], *, role: str, key: str
 ) -> Variable:
-    path = variable.path
+    """The variable with the numbers of one axis; see ``find_axes``."""
     if key:
-        return need_variable(path, group, key)
-    own = []
+        return need_variable(variable.path, group, key)
+    own = []  # named like an axis
     others = []
     for candidate in candidates:
         name = base_name(candidate.name)
@@ -111,8 +111,8 @@ def _axis_of_role(
             own.append(candidate)
         else:
             others.append(candidate)
-    for some in (own, others):
-        axis = _named(variable, some, role)
+    for coordinates in (own, others):
+        axis = _named(variable, coordinates, role)
         if axis is not None:
             return axis
     if role == TIME:  # a single time may belong to the whole file

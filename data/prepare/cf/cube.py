@@ -271,6 +271,6 @@ def _check_geotransform(cube: Cube, numbers: list[float] | None) -> None:
         )
 
 
-def _mirrored(some: slice, length: int) -> slice:
+def _mirrored(pixels: slice, length: int) -> slice:
     """The same pixels counted from the other end."""
-    return slice(length - some.stop, length - some.start)
+    return slice(length - pixels.stop, length - pixels.start)

@@ -150,8 +150,8 @@ class _Attributes:
         if low is not None and high is not None and low > high:
             raise self._fault(self._range_keys, f"expected a range, found {low} to {high}")
         is_short = high is not None and high - max(low or 0, 0) < FEWEST_VALID
-        is_broken = any(limit != np.rint(limit) for limit in limits.values())
-        if is_packed and self.dtype.kind in "iu" and (is_short or is_broken):
+        is_fractional = any(limit != np.rint(limit) for limit in limits.values())
+        if is_packed and self.dtype.kind in "iu" and (is_short or is_fractional):
             raise self._fault(
                 self._range_keys,
                 f"expected a range of the packed {self.dtype}, found {sorted(limits.values())}, "
