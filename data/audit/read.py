@@ -33,7 +33,7 @@ from data.stream.decode import decode
 from data.tiles.modalities import HR_PIXELS, MODALITIES, REFLECTANCE
 from data.tiles.tile import DAYS, LABEL_PIXELS, UNLABELLED, day_index
 
-FRAMES = 32  # of a series decoded at a time: bounds the memory of long ones
+FRAMES = 32  # of a series of 10 m decoded at a time: bounds the memory of long ones
 VISIBLE = slice(0, 3)  # bands B02 to B04 of Sentinel-2
 DARK = 50  # of a series, added before the logarithm: below, it is noise
 MISPLACED = "displaced"
@@ -223,8 +223,9 @@ class Reading:
         best = (-1, 0)
         profile = ProfileBuilder(name, frames=len(days))
         mean = MeanImage()
-        for first in range(0, len(days), FRAMES):
-            frames = np.arange(first, min(first + FRAMES, len(days)))
+        at_once = max(1, FRAMES // MODALITIES[name].pixels ** 2)
+        for first in range(0, len(days), at_once):
+            frames = np.arange(first, min(first + at_once, len(days)))
             decoded = decode(self.dataset, self.sample, {name: frames}, labels=False)
             series = decoded.series[name].numpy()  # T C pN pN
             valid = decoded.valid[name].numpy()  # T N N

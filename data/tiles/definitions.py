@@ -58,6 +58,14 @@ class CatalogueDefinition(_Strict):
     bands: dict[str, str] = {}
     classification: Name | None = None
 
+    def names(self) -> CatalogueNames:
+        """The names in lower case, in which they are looked for."""
+        return CatalogueNames(
+            platforms=tuple(platform.lower() for platform in self.platforms),
+            bands={name.lower(): band for name, band in self.bands.items()},
+            classification=self.classification,
+        )
+
 
 class Definition(_Strict):
     """A sensor; see ``data.tiles.sensor.Modality``."""
@@ -119,14 +127,19 @@ class Definition(_Strict):
     def _problems(self) -> Iterable[str]:
         """What is wrong with several keys together."""
         bands = len(self.bands)
-        if len(set(self.bands)) < bands:
-            yield f"bands: expected different names, found {list(self.bands)}"
+        if len({_spelling(band) for band in self.bands}) < bands:
+            yield (
+                f"bands: expected names that differ in letters and digits, found {list(self.bands)}"
+            )
         if len(self.mean) != len(self.std) or len(self.mean) not in (0, bands):
             yield (
                 f"mean and std: expected a number for each of {bands} bands, or neither of the "
                 f"two, found {len(self.mean)} and {len(self.std)}"
             )
-        named = {"display.true_colour": self.display.true_colour or ()}
+        named = {
+            "display.true_colour": self.display.true_colour or (),
+            "catalogue.bands": self.catalogue.bands.values(),
+        }
         for place, names in named.items():
             for name in names:
                 if name not in self.bands:
@@ -152,7 +165,7 @@ class Definition(_Strict):
             "title": self.title or self.key,
             "nodata": nodata,
             "display": Display(**display),
-            "catalogue": CatalogueNames(**self.catalogue.model_dump()),
+            "catalogue": self.catalogue.names(),
         }
         return Modality(**{**self.model_dump(), **own})
 
@@ -221,6 +234,11 @@ def parse_sensors(content: Any, where: str) -> list[Definition]:
 def sensors_of(definitions: Sequence[Definition]) -> list[Modality]:
     """The sensors of some descriptions."""
     return [definition.sensor() for definition in definitions]
+
+
+def _spelling(band: str) -> str:
+    """What tells two names of bands apart when files spell them otherwise."""
+    return re.sub(r"[^a-z0-9]", "", band.lower()) or band
 
 
 def _is_of_type(number: float | str, dtype: str) -> bool:

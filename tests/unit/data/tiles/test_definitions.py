@@ -25,7 +25,7 @@ LANDSAT = {
         "true_colour": ["red", "green", "blue"],
         "least_span": 400,
     },
-    "catalogue": {"platforms": ["landsat"], "bands": {"b2": "blue"}},
+    "catalogue": {"platforms": ["Landsat"], "bands": {"B2": "blue"}},
 }
 
 
@@ -95,7 +95,9 @@ def test_nodata_may_be_not_a_number(written):
         ({"step": 0.5}, "step: expected none for whole numbers, found 0.5"),
         ({"std": [1, 0, 1]}, "std.1: expected greater than 0"),
         ({"mean": [1]}, "expected a number for each of 3 bands, or neither of the two"),
-        ({"bands": ["red", "red", "blue"]}, "bands: expected different names"),
+        ({"bands": ["red", "red", "blue"]}, "bands: expected names that differ in letters"),
+        ({"bands": ["red", "RED_", "blue"]}, "bands: expected names that differ in letters"),
+        ({"catalogue": {"bands": {"b2": "bleu"}}}, "catalogue.bands: no band 'bleu'; did you mean"),
         ({"display": {"color": "#000000"}}, 'display.color: no such key; did you mean "colour"?'),
         ({"scales": 2}, 'scales: no such key; did you mean "scale"?'),
         ({"display": {"true_colour": ["rde", "green", "blue"]}}, "no band 'rde'; did you mean"),
