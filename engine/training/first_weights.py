@@ -63,7 +63,7 @@ def take_trained(settings: Settings, model: Pretraining, regions: RegionTable) -
             local[name] = adapted.state[canonical]
     model.load_state_dict(local, strict=False)
     lines = [f"{init.weights} of {init.path}", *adapted.report()]
-    lines += other_inputs(source.description["sensors"])
+    lines += other_inputs(source.description.get("sensors", {}))
     return [f"init: {line}" for line in lines]
 
 
