@@ -25,6 +25,7 @@ from data.prepare.readers.rasters import place_of
 REACH = 400.0  # metres of a raster on each side of its place
 CELLS = 16  # of a tile with a place of its own
 EARTH = Geod(ellps="WGS84")
+NEAR_180 = [179.9999, -180.0, 180.002, 195.0, -190.0, 359.999, -359.999, 538.0]
 # CRS -> where it is used: longitudes and latitudes.
 USED = {
     "EPSG:32632": ((5.5, 12.5), (0, 84)),
@@ -83,10 +84,10 @@ class Scene:
 @st.composite
 def scenes(draw):
     """A raster of 4 to 25 m around a place where its CRS is used, in any direction."""
-    name = draw(st.sampled_from(sorted(USED)))
+    name = draw(st.one_of(st.just("EPSG:4326"), *[st.sampled_from(sorted(USED))] * 3))
     crs = CRS.from_user_input(name)
     lons, lats = USED[name]
-    lon = draw(st.one_of(st.floats(*lons), st.sampled_from([179.9999, -180.0, 180.002, 195.0])))
+    lon = draw(st.one_of(st.floats(*lons), st.sampled_from(NEAR_180)))
     if not lons[0] <= lon <= lons[1]:
         lon = (lons[0] + lons[1]) / 2
     lat = draw(st.floats(*lats))
