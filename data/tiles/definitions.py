@@ -23,8 +23,8 @@ from data.suggest import suggest
 from data.tiles.sensor import CELL_METRES, CatalogueNames, Display, Modality
 
 KEY = re.compile(r"[a-z][a-z0-9_]*")
-# Names of members of a shard that are no sensor's.
-TAKEN = re.compile(r"labels|meta|hr_[0-9]+|.*_valid")
+# Names of members of a shard, and of a model's feature, that are no sensor's.
+TAKEN = re.compile(r"fused|labels|meta|hr_[0-9]+|.*_valid")
 MOST_PIXELS = 64  # along a cell
 NOT_A_NUMBER = "NaN"  # JSON has no other way to write it
 # Of sensors that name no colour; none is a built-in sensor's.
@@ -89,8 +89,8 @@ class Definition(_Strict):
     def _is_key(cls, key: str) -> str:
         if not KEY.fullmatch(key) or TAKEN.fullmatch(key):
             raise ValueError(
-                "expected small letters, digits and '_', a letter first, and none of labels, meta, "
-                "hr_2 and names that end in _valid"
+                "expected small letters, digits and '_', a letter first, and not fused, labels, "
+                "meta, hr_2 or an ending in _valid"
             )
         return key
 

@@ -6,6 +6,8 @@ Each rule sees everything and yields one line for each thing that is wrong, as
 
 from collections.abc import Iterator
 
+from torch.nn import ModuleDict
+
 from data.suggest import suggest
 from data.tiles.modalities import MODALITIES, UNMEASURED
 from engine.config.settings import Settings
@@ -101,6 +103,8 @@ def _modality(name: str, spec: ModalitySpec) -> Iterator[str]:
             f"{place}.pixels_per_cell: expected {sensor.pixels} (pixels of {sensor.gsd:g} m), "
             f"found {spec.pixels_per_cell}"
         )
+    if hasattr(ModuleDict, name):
+        yield f"{place}: torch keeps the name {name!r} for itself; give the sensor another key"
     if not sensor.is_measured:
         yield f"{place}: expected its mean and std, {UNMEASURED}"
 

@@ -107,7 +107,9 @@ def test_a_mistake_is_named(changes, expected):
     assert expected in mistake(**changes)
 
 
-@pytest.mark.parametrize("key", ["Landsat", "labels", "meta", "ms_valid", "hr_2", "a.b", ""])
+@pytest.mark.parametrize(
+    "key", ["Landsat", "fused", "labels", "meta", "ms_valid", "hr_2", "a.b", ""]
+)
 def test_a_key_names_members_of_shards(key):
     with pytest.raises(InputError, match="key: expected small letters"):
         one(key=key)
