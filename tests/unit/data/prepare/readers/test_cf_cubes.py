@@ -39,7 +39,7 @@ PACKINGS = st.tuples(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     packings=st.lists(PACKINGS, min_size=len(BANDS), max_size=len(BANDS)),
     kind=st.sampled_from(KINDS),
