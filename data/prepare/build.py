@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from data.errors import InputError
 from data.prepare.contract.blame import blamed_on
 from data.prepare.contract.faults import (
+    SCRAMBLED,
     drop_bad_frames,
     one_frame_a_day,
     poor_frames,
@@ -32,12 +34,13 @@ def build_tile(entry: Entry) -> tuple[Tile | None, list[str]]:
     """Read the sources of an entry and bring them onto one grid.
 
     Returns:
-        The tile, None when nothing usable is left; and one line for every rejected source, series,
-        frame group or tile, and for numbers that are doubtful.
+        The tile, None when its sources observed too little over it; and one line for every rejected
+        source, series, frame group or tile, and for numbers that are doubtful.
 
     Raises:
         InputError: a source that cannot be read, whose numbers cannot be in the unit that they are
-            taken for, or that contradicts another (no georeference, other pixels).
+            taken for, or that contradicts another (no georeference, other pixels); or all that is
+            there was dropped for its numbers.
     """
     notes: list[str] = []
     grid = tile_grid(entry.readers, entry.spot, entry.key)
@@ -72,6 +75,7 @@ def build_tile(entry: Entry) -> tuple[Tile | None, list[str]]:
         source="; ".join(sources),
         licence=entry.licence,
         attribution=entry.attribution,
+        split=entry.split,
     )
     for modality in MODALITIES:
         parts = [frames for frames in series if frames.modality == modality]
@@ -79,6 +83,8 @@ def build_tile(entry: Entry) -> tuple[Tile | None, list[str]]:
             _add_series(tile, _in_one_series(parts), grid, notes)
     if not tile.modalities:
         reasons = "; ".join(notes) or "the sources hold no images"
+        if any(SCRAMBLED in note for note in notes):
+            raise InputError(f"no usable modality left ({reasons})")
         return None, [*notes, f"tile rejected: no usable modality left ({reasons})"]
     if labels:
         tile.arrays["labels"] = draw_labels(labels, grid, notes)

@@ -10,9 +10,11 @@ from data.prepare.contract.blame import blamed_on, is_of_library, words_of
 from data.prepare.contract.files import files_kept_open
 from data.prepare.contract.source import main_file
 from data.prepare.manifest.entry import Entry
-from data.prepare.record import MadeTile, RejectedTile, TileRecord, record_of
+from data.prepare.record import LeftOutTile, MadeTile, RejectedTile, TileRecord, record_of
 from data.tiles.archive import check_archive, discard_tile, is_intact, write_tile
 from data.tiles.modalities import MODALITIES
+
+TOO_LITTLE = "with nothing, or less than half of the cells valid"
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ def make_tile(archive: Path, task: Task) -> TileRecord | Bug:
         InputError: the archive cannot be written.
     """
     entry = task.entry
+    if entry.fault:
+        return RejectedTile(entry.key, [f"tile rejected: {entry.fault}"])
     check_archive(archive)  # and know its sensors
     if task.doubtful and is_intact(archive, entry.key, task.doubtful.digest):
         return task.doubtful
@@ -75,6 +79,8 @@ def make_tile(archive: Path, task: Task) -> TileRecord | Bug:
             return RejectedTile(entry.key, [f"tile rejected: {words_of(error)}"])
         return Bug(entry.key, f"{type(error).__name__}: {error}", traceback.format_exc())
     if tile is None:
+        if entry.whole:
+            return LeftOutTile(entry.key, TOO_LITTLE)
         return RejectedTile(entry.key, notes)
     try:
         digest = write_tile(archive, tile)

@@ -47,7 +47,20 @@ class RejectedTile:
         return f"{self.key}: rejected"
 
 
-TileRecord = MadeTile | RejectedTile
+@dataclass(frozen=True)
+class LeftOutTile:
+    """One of the many tiles of a record, such as a scene, over which there is too little."""
+
+    key: str
+    left_out: str  # why, in words that many tiles share
+    is_doubtful: ClassVar[bool] = False
+    notes: ClassVar[list[str]] = []
+
+    def __str__(self) -> str:
+        return f"{self.key}: left out"
+
+
+TileRecord = MadeTile | RejectedTile | LeftOutTile
 
 
 def record_of(tile: Tile, *, digest: str, notes: list[str]) -> MadeTile:
@@ -84,4 +97,6 @@ def from_json(fields: dict) -> TileRecord:
     """The record that ``to_json`` made ``fields`` of. Only a tile that was made has a digest."""
     if "digest" in fields:
         return MadeTile(**fields)
+    if "left_out" in fields:
+        return LeftOutTile(**fields)
     return RejectedTile(**fields)

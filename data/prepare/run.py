@@ -8,7 +8,7 @@ killed at any moment, and the next one goes on; the archive that comes out has t
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -21,10 +21,19 @@ from data.jobs.journal import CLAIMED, Journal
 from data.jobs.places import Place
 from data.jobs.progress import Progress
 from data.jobs.tasks import Died, on_workers
+from data.prepare.groups import News, groups_json, groups_of
 from data.prepare.make import Bug, BugError, Task, make_tile
 from data.prepare.manifest.entry import Entry
+from data.prepare.manifest.expand import Tiles, expanded
 from data.prepare.manifest.read import read_manifest
-from data.prepare.record import MadeTile, RejectedTile, TileRecord, from_json, to_json
+from data.prepare.record import (
+    LeftOutTile,
+    MadeTile,
+    RejectedTile,
+    TileRecord,
+    from_json,
+    to_json,
+)
 from data.tiles.archive import (
     FORMAT,
     VERSION,
@@ -87,17 +96,18 @@ def prepare(
     journal_path = _beside(staging, ".jsonl")
     check_writable(out, overwrite=overwrite or journal_path.exists())
     described = _described(sensors)
-    entries = read_manifest(manifest, tiles)
+    wanted = expanded(read_manifest(manifest, tiles), manifest)
     with Journal(journal_path, _plan(manifest, tiles, sensors), restart=restart) as journal:
         if not _is_published(out, staging, journal):
             check_writable(out, overwrite=overwrite)
             _claim(staging, described, journal, restart=restart)
-            earlier = _earlier_work(staging, journal, retry_rejected=retry_rejected)
+            keys = {entry.key for entry in wanted.entries}
+            earlier = _earlier_work(staging, journal, keys, retry_rejected=retry_rejected)
             if earlier.records or earlier.doubtful:
-                say(f"{staging}: {earlier.of(len(entries))}")
+                say(f"{staging}: {earlier.of(len(keys))}")
             run = _Run(staging, journal, earlier.records, max_rejected=max_rejected, say=say)
-            run.make(_tasks(entries, earlier), workers=workers, place=place)
-            run.finish([entry.key for entry in entries])
+            run.make(_tasks(wanted.entries, earlier), workers=workers, place=place)
+            run.finish(wanted)
             publish_folder(staging, out, aside=_replaced(staging))
             journal.force()  # the new name, before the journal goes
         if _replaced(staging).exists():
@@ -189,20 +199,31 @@ class _EarlierWork:
         )
 
 
-def _earlier_work(staging: Path, journal: Journal, *, retry_rejected: bool) -> _EarlierWork:
-    """Read the journal, and leave just the tiles that it tells of in ``staging``."""
+def _earlier_work(
+    staging: Path, journal: Journal, keys: Set[str], *, retry_rejected: bool
+) -> _EarlierWork:
+    """Read the journal, and leave just the tiles that it tells of in ``staging``.
+
+    Args:
+        staging: the archive.
+        journal: what was done.
+        keys: of all tiles that shall be made. Others, of a scene whose file has changed, go.
+        retry_rejected: forget the tiles that were rejected.
+    """
     check_archive(staging)
     with os.scandir(staging / "tiles") as items:
         present = {item.name for item in items if item.is_dir()}
     earlier = _EarlierWork({}, {})
     for number, fields in enumerate(journal.records):
-        if "key" not in fields:
+        if fields.get("key") not in keys:
             continue
         record = from_json(fields)
         # A later record of a tile replaces an earlier one.
         earlier.records.pop(record.key, None)
         earlier.doubtful.pop(record.key, None)
-        if isinstance(record, RejectedTile):
+        if isinstance(record, LeftOutTile):
+            earlier.records[record.key] = record
+        elif isinstance(record, RejectedTile):
             if not retry_rejected:
                 earlier.records[record.key] = record
         elif record.key in present:
@@ -268,6 +289,7 @@ class _Run:
             len(self._records) + len(tasks), done=len(self._records), unit="tiles", say=self._say
         )
         self._check_limit()
+        news = News()
         results = on_workers(
             partial(make_tile, self._staging),
             tasks,
@@ -288,16 +310,19 @@ class _Run:
                 is_rejected = isinstance(result, RejectedTile)
                 notes = [f"  {key}: {note}" for note in result.notes]
                 urgent = is_rejected or result.is_doubtful
+                if urgent and not news.is_news(task.entry.whole):
+                    urgent = False
+                    notes = []
                 progress.step(str(result), notes, urgent=urgent)
                 if is_rejected:
                     self._rejected.append(key)
                     self._check_limit()
 
-    def finish(self, keys: list[str]) -> None:
+    def finish(self, wanted: Tiles) -> None:
         """Write the report and force everything to the disk.
 
         Args:
-            keys: all tiles, in the order of the manifest.
+            wanted: all tiles, in the order of the manifest.
 
         Raises:
             InputError: no tile is usable, and nothing is left of the run then; or a worker is still
@@ -307,20 +332,23 @@ class _Run:
         discard_partial_tiles(self._staging)
         made = []
         rejected = []
-        for key in keys:
-            record = self._records[key]
+        for entry in wanted.entries:
+            record = self._records[entry.key]
             if isinstance(record, MadeTile):
                 made.append(record)
-            else:
+            elif isinstance(record, RejectedTile):
                 rejected.append(record)
+        groups = groups_of(wanted, self._records)
+        for key, group in groups.items():
+            self._say(f"{key}: {group}")
         if not made:
             shutil.rmtree(self._staging)
             self._journal.remove()
-            raise InputError(
-                f"no tile is usable, {len(rejected)} rejected; the first one: {rejected[0].key}: "
-                f"{rejected[0].notes[-1]}"
-            )
-        report = f'{{"tiles": {_one_a_line(made)}, "rejected": {_one_a_line(rejected)}}}\n'
+            raise InputError(_nothing_usable(rejected))
+        report = f'{{"tiles": {_one_a_line(made)}, "rejected": {_one_a_line(rejected)}'
+        if groups:
+            report += f', "groups": {json.dumps(groups_json(groups))}'
+        report += "}\n"
         (self._staging / REPORT).write_text(report)
         self._journal.append({REPORT_HASH: content_hash(report.encode())})
         self._journal.force()
@@ -337,6 +365,17 @@ class _Run:
             f"{len(rejected)} tiles rejected, --max_rejected allows {self._max_rejected}: {names}; "
             "correct their sources and continue with --retry_rejected, or allow more"
         )
+
+
+def _nothing_usable(rejected: list[RejectedTile]) -> str:
+    """Why a run ends without an archive."""
+    if not rejected:
+        return "no tile is usable: the sources have nothing over any of them"
+    first = rejected[0]
+    return (
+        f"no tile is usable, {len(rejected)} rejected; the first one: {first.key}: "
+        f"{first.notes[-1]}"
+    )
 
 
 def _died(key: str, death: Died) -> RejectedTile:

@@ -32,6 +32,7 @@ VERSION = 2
 CHUNK_BYTES = 4 * 2**20  # series are cut along time into chunks of about this size
 HR_CHUNK = 512  # pixels a side
 METADATA = ("crs", "transform", "cells", "lon", "lat", "dates", "source", "licence", "attribution")
+SPLIT = "split"  # attribute of tiles that have one
 PARTIAL = ".partial-"  # begins the name of a tile that is being written
 MASK = "_valid"  # ends the name of a sensor's mask
 SENSORS = "sensors"  # attribute with the descriptions of sensors
@@ -191,6 +192,7 @@ def read_tile(archive: str | Path, key: str) -> Tile:
             arrays[name] = array
     metadata: dict[str, Any] = {name: group.attrs[name] for name in METADATA}
     metadata["transform"] = tuple(metadata["transform"])
+    metadata[SPLIT] = group.attrs.get(SPLIT, "")
     return Tile(key=key, arrays=arrays, valid=valid, **metadata)
 
 
@@ -273,6 +275,8 @@ def _metadata(tile: Tile) -> dict[str, Any]:
     """What stands in a tile's attributes, as JSON has it."""
     metadata = {name: getattr(tile, name) for name in METADATA}
     metadata["transform"] = list(metadata["transform"])
+    if tile.split:
+        metadata[SPLIT] = tile.split
     return metadata
 
 

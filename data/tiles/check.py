@@ -7,19 +7,22 @@ import numpy as np
 from data.errors import InputError
 from data.suggest import suggest
 from data.tiles.modalities import IMAGE, MODALITIES
+from data.tiles.splits import SPLITS
 from data.tiles.tile import LABEL_PIXELS, Tile
 
 KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # no dot: tar members are named <key>.<field>
 
 
 def check_tile(tile: Tile) -> None:
-    """Check key, shapes, types and dates of a tile.
+    """Check key, split, shapes, types and dates of a tile.
 
     Raises:
         InputError: one of them is wrong, or the tile has no sensor at all.
     """
     if not KEY.fullmatch(tile.key):
         raise InputError(f"tile key {tile.key!r}: expected letters, digits, '_' and '-' only")
+    if tile.split and tile.split not in SPLITS:
+        raise InputError(f"tile {tile.key!r}: split {tile.split!r}: expected one of {list(SPLITS)}")
     for name, array in tile.arrays.items():
         _check_array(tile, name, array)
     for name in tile.modalities:

@@ -31,6 +31,7 @@ class Tile:
         source: names of the files that it was made from.
         licence: of the data.
         attribution: whom to name.
+        split: what it is for, see ``data/tiles/splits.py``; empty: nobody has said it.
     """
 
     key: str
@@ -45,6 +46,7 @@ class Tile:
     source: str = ""
     licence: str = ""
     attribution: str = ""
+    split: str = ""
 
     @property
     def modalities(self) -> list[str]:

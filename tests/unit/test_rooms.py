@@ -28,11 +28,15 @@ ROOMS = {
     "data/pages": "data/tiles",
     "data/osm": "data/files data/hashing data/tiles",
     "data/prepare/contract": "data/suggest data/tiles",
+    # The tiles of a scene follow from the pixels of a source, so the manifest's readers need them.
+    "data/scenes": "data/hashing data/tiles data/prepare/contract",
     "data/prepare/cf": "data/suggest data/prepare/contract",
     "data/prepare/readers": (
         "data/suggest data/tiles data/osm data/prepare/contract data/prepare/cf"
     ),
-    "data/prepare/manifest": "data/suggest data/tiles data/prepare/contract data/prepare/readers",
+    "data/prepare/manifest": (
+        "data/suggest data/tiles data/prepare/contract data/scenes data/prepare/readers"
+    ),
     "data/prepare": (
         "data/files data/hashing data/tiles data/jobs data/prepare/contract data/prepare/manifest"
     ),

@@ -12,6 +12,7 @@ SNOW_CLOUD_PERCENT = 35  # Sen2Cor counts a cloud probability above about 35 % a
 BLUE_LIMIT = 1500
 # dB. Over land VV is 4 to 10 dB above VH; a gap of about 0 means that both were mixed up.
 MIN_POLARISATION_GAP = 2.0
+SCRAMBLED = "scrambled polarisations"
 MIN_VALID = 0.5  # share of a frame's pixels
 
 
@@ -51,7 +52,7 @@ def scrambled_sar(frames: Frames) -> str | None:
     gap = (frames.array[:, 0] - frames.array[:, 1])[frames.valid]
     if gap.size and np.median(gap) < MIN_POLARISATION_GAP:
         return (
-            f"series of {len(frames.dates)} frames dropped: scrambled polarisations "
+            f"series of {len(frames.dates)} frames dropped: {SCRAMBLED} "
             f"(median VV - VH {np.median(gap):.2f} dB, expected above {MIN_POLARISATION_GAP})"
         )
     return None

@@ -97,7 +97,7 @@ def grid_inside(source: Georeference, shape: tuple[int, int]) -> Grid:
         height = bounds.top - bounds.bottom
     else:
         lattice = Lattice(local_crs(*to_degrees(source.crs).transform(x, y)))
-        edges = _edges(bounds, source.crs, lattice.crs)
+        edges = edges_in(bounds, source.crs, lattice.crs)
         grid = _upright_grid(edges, lattice)
         turned = _grid_around_middle(edges, lattice)
         if turned.cells > grid.cells:
@@ -162,7 +162,7 @@ def _nearest(metres: float, corner: float) -> float:
     return float(round((metres - corner) / CELL) * CELL + corner)
 
 
-def _edges(bounds: BoundingBox, crs: CRS, local: CRS) -> np.ndarray:
+def edges_in(bounds: BoundingBox, crs: CRS, local: CRS) -> np.ndarray:
     """The left, top, right and bottom edge of a rectangle of ``crs`` as points (4, n, 2) of
     ``local``, clockwise.
 

@@ -73,7 +73,18 @@ class Footprint:
         return None
 
 
-Spot = Centre | Footprint
+@dataclass(frozen=True)
+class Cut:
+    """A square of cells that is known already, as of a tile that is cut from a scene."""
+
+    square: Grid
+
+    def grid(self, lattice: Lattice | None = None) -> Grid:
+        """The square, whatever ``lattice`` is."""
+        return self.square
+
+
+Spot = Centre | Footprint | Cut
 
 
 def spot_of(record: dict, where: str) -> Spot | None:

@@ -147,4 +147,6 @@ TILE_FORMS = {
     "lat": CellForm(float),
     "cells": CellForm(int),
     "footprint": CellForm(polygon),
+    "split": CellForm(str),
+    "scene": CellForm(str, may_be_object=True),
 }

@@ -5,18 +5,16 @@ pydantic checks the types: strictly, so that no text passes for a number, and wi
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, fields
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar, cast, get_origin
+from typing import Annotated, Any, cast, get_origin
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
-    ValidationError,
     ValidationInfo,
     create_model,
 )
@@ -27,8 +25,10 @@ from data.prepare.contract.days import day_of_text
 from data.prepare.contract.files import File, Remote
 from data.prepare.contract.source import Reader
 from data.prepare.contract.spot import Spot, spot_of
+from data.prepare.manifest.checked import checked_keys, shown
 from data.prepare.manifest.entry import Entry, Record
 from data.prepare.manifest.mistakes import Mistakes
+from data.prepare.manifest.scene import Scene, SceneKeys
 from data.prepare.readers.cube import NetcdfCube, ZarrCube
 from data.prepare.readers.geotiff import GeoTiffBands, GeoTiffImage
 from data.prepare.readers.hdf5_series import Hdf5Series
@@ -39,6 +39,7 @@ from data.prepare.readers.vector_labels import VectorLabels
 from data.prepare.readers.web_tiles import WebTiles
 from data.suggest import did_you_mean
 from data.tiles.check import KEY
+from data.tiles.splits import SPLITS
 
 READERS: dict[str, type] = {
     "geotiff_image": GeoTiffImage,
@@ -58,15 +59,6 @@ READERS: dict[str, type] = {
 REMOTE = re.compile(r"/vsi|[A-Za-z][A-Za-z0-9+.-]*://")
 DATE = "date"  # the key that may hold a time, of which the day in UTC counts
 STRICT = ConfigDict(strict=True, extra="forbid")
-# What was expected, by pydantic's name of a fault.
-EXPECTED = {
-    "string_type": "text",
-    "int_type": "a whole number",
-    "float_type": "a number",
-    "list_type": "a list",
-    "dict_type": "an object",
-    "too_short": "at least one item",
-}
 
 
 def _any_file(text: str, info: ValidationInfo) -> File:
@@ -117,10 +109,18 @@ def _band_keys(value: object) -> BandKeys:
     return tuple(cast(list, value))
 
 
+def _split_name(text: str) -> str:
+    """What a tile is for."""
+    if text not in SPLITS:
+        raise ValueError(f"one of {list(SPLITS)}{did_you_mean(text, SPLITS)}")
+    return text
+
+
 # A field of a reader -> what a record holds, and how it becomes the field's value.
 AnyFile = Annotated[str, AfterValidator(_any_file)]
 LocalFile = Annotated[str, AfterValidator(_local_file)]
 TileName = Annotated[str, AfterValidator(_tile_name)]
+Split = Annotated[str, AfterValidator(_split_name)]
 NOT_EMPTY = Field(min_length=1)
 TYPES: dict[Any, Any] = {
     Path: LocalFile,
@@ -149,6 +149,8 @@ class TileKeys(BaseModel):
     centre: list | None = None
     cells: int | None = None
     footprint: dict | None = None
+    split: Split | None = None
+    scene: dict | None = None
 
 
 @cache
@@ -194,15 +196,18 @@ def entry_of(record: Record, folder: Path, mistakes: Mistakes) -> Entry | None:
     Returns:
         The tile; None when the manifest has a mistake, here or before.
     """
-    checked = _checked(TileKeys, record.keys, folder)
+    checked = checked_keys(TileKeys, record.keys, folder)
     mistakes.add(record.where, *checked.faults)
     spot = None
+    rule = None
     sources = []
     if isinstance(record.keys, dict):
         if not checked.wrong & {"centre", "cells", "footprint"}:
             spot = _spot(record, mistakes)
         if "sources" not in checked.wrong:
             sources = record.keys["sources"]
+        if isinstance(record.keys.get("scene"), dict):
+            rule = _scene(record, sources, folder, mistakes)
     readers: list[Reader] = []
     for number, source in enumerate(sources):
         if isinstance(source, tuple(READERS.values())):
@@ -225,6 +230,8 @@ def entry_of(record: Record, folder: Path, mistakes: Mistakes) -> Entry | None:
         attribution=tile.attribution,
         spot=spot,
         folder=folder,
+        split=tile.split or "",
+        rule=rule,
     )
 
 
@@ -239,7 +246,7 @@ def reader_of(source: object, folder: Path) -> tuple[Reader | None, list[str]]:
         The reader, None when it cannot work; and what is wrong with the source, each on one line.
     """
     if not isinstance(source, dict):
-        return None, [f"expected an object, found {_shown(source)}"]
+        return None, [f"expected an object, found {shown(source)}"]
     name = source.get("reader")
     if not isinstance(name, str) or name not in READERS:
         unknown = (
@@ -250,7 +257,7 @@ def reader_of(source: object, folder: Path) -> tuple[Reader | None, list[str]]:
     keys = dict(source)
     del keys["reader"]
     kind = READERS[name]
-    checked = _checked(source_model(kind), keys, folder)
+    checked = checked_keys(source_model(kind), keys, folder)
     if checked.model is None:
         return None, checked.faults + _faults_beside(checked.wrong, kind, keys, folder=folder)
     reader = _made(kind, checked.model)
@@ -276,7 +283,7 @@ def _faults_beside(wrong: set[str], kind: type, keys: dict, *, folder: Path) -> 
             sound[field.name] = keys[field.name]
         elif _is_needed(field):
             sound[field.name] = _stand_in(field.type)
-    checked = _checked(source_model(kind), sound, folder)
+    checked = checked_keys(source_model(kind), sound, folder)
     if checked.model is None:  # a type that has no stand-in
         return []
     faults = _made(kind, checked.model).check_keys()
@@ -303,61 +310,20 @@ def _spot(record: Record, mistakes: Mistakes) -> Spot | None:
         return None
 
 
-Model = TypeVar("Model", bound=BaseModel)
-
-
-@dataclass(frozen=True)
-class _Checked(Generic[Model]):
-    """A record as a model, or what is wrong with it."""
-
-    model: Model | None
-    faults: list[str] = dataclasses.field(default_factory=list)  # each on one line
-    wrong: set[str] = dataclasses.field(default_factory=set)  # the keys that they are of
-
-
-def _checked(model: type[Model], record: object, folder: Path) -> _Checked[Model]:
-    """A record as a model."""
-    if not isinstance(record, dict):
-        return _Checked(None, [f"expected a JSON object, found {type(record).__name__}"])
-    try:
-        return _Checked(model.model_validate(record, context=folder))
-    except ValidationError as error:
-        faults = error.errors(include_url=False)
-    wrong = {str(fault["loc"][0]) for fault in faults}
-    return _Checked(None, _described(faults, model.model_fields), wrong)
-
-
-def _described(faults: Sequence[Mapping], known: Iterable[str]) -> list[str]:
-    """pydantic's faults in our words: unknown keys, then wrong values, then missing keys."""
-    unknown = []
-    wrong = []
-    missing = []
-    for fault in faults:
-        key = str(fault["loc"][0])
-        if fault["type"] == "extra_forbidden":
-            unknown.append(f"unknown key {key!r}{did_you_mean(key, known)}; known: {sorted(known)}")
-        elif fault["type"] == "missing":
-            missing.append(key)
-        else:
-            wrong.append(_wrong_value(fault))
-    described = unknown + wrong
-    if missing:
-        described.append(f"missing {sorted(missing)}")
-    return described
-
-
-def _wrong_value(fault: Mapping) -> str:
-    """One of pydantic's faults in our words."""
-    key, *items = fault["loc"]
-    place = str(key)
-    for item in items:
-        place += f"[{item!r}]"
-    expected = EXPECTED.get(fault["type"], fault["msg"])
-    if fault["type"] == "value_error":  # raised by a validator above
-        expected = str(fault["ctx"]["error"])
-    return f"{place}: expected {expected}, found {_shown(fault['input'])}"
-
-
-def _shown(value: object) -> str:
-    """The beginning of a value, for errors."""
-    return repr(value)[:100]
+def _scene(record: Record, sources: list, folder: Path, mistakes: Mistakes) -> Scene | None:
+    """The key ``scene`` of a record."""
+    keys = cast(dict, record.keys)
+    faults = []
+    beside = sorted(keys.keys() & {"centre", "cells", "footprint"})
+    if beside:
+        faults.append(f"cuts a whole raster and cannot stand beside {beside}")
+    if "split" in keys and "validation" in keys["scene"]:
+        faults.append("validation: decides the split, and cannot stand beside the key split")
+    checked = checked_keys(SceneKeys, keys["scene"], folder)
+    faults += checked.faults
+    if checked.model is not None:
+        faults += checked.model.faults(len(sources))
+    mistakes.add(record.where, *[f"scene: {fault}" for fault in faults])
+    if checked.model is None or faults:
+        return None
+    return Scene(checked.model)

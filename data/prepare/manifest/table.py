@@ -55,7 +55,7 @@ class _Tile:
 
     def record(self) -> Record:
         """The tile as a line of JSON would have it."""
-        names = ("key", "licence", "attribution")
+        names = ("key", "licence", "attribution", "split", "scene")
         keys = {name: self.cells[name] for name in names if name in self.cells}
         keys = {**keys, "sources": self.sources, **spot_keys(self.cells)}
         return Record(self.places[0], keys, tuple(self.places))

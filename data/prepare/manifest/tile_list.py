@@ -11,7 +11,7 @@ from data.prepare.manifest.mistakes import Mistakes
 from data.prepare.manifest.parquet_table import parquet_rows
 from data.prepare.manifest.table import spot_keys
 
-COLUMNS = ("key", "lon", "lat", "cells", "footprint")
+COLUMNS = ("key", "lon", "lat", "cells", "footprint", "split")
 
 
 def tile_rows(path: Path, mistakes: Mistakes) -> Iterator[tuple[str, dict]]:
@@ -22,7 +22,8 @@ def tile_rows(path: Path, mistakes: Mistakes) -> Iterator[tuple[str, dict]]:
         mistakes: takes rows that are none, which are left out.
 
     Yields:
-        The place of a row in the file, and its key with centre and cells, or with a footprint.
+        The place of a row in the file, and its key with centre and cells, or with a footprint;
+        and its split, if it has one.
 
     Raises:
         InputError: no such file, or another form.
@@ -33,7 +34,8 @@ def tile_rows(path: Path, mistakes: Mistakes) -> Iterator[tuple[str, dict]]:
         if "key" not in row:
             mistakes.add(where, "missing ['key']")
             continue
-        yield where, {"key": row["key"], **spot_keys(row)}
+        keys = {name: row[name] for name in ("key", "split") if name in row}
+        yield where, {**keys, **spot_keys(row)}
 
 
 def _rows(path: Path, mistakes: Mistakes) -> Iterator[tuple[str, dict]]:
@@ -64,7 +66,7 @@ def _geojson_rows(path: Path, mistakes: Mistakes) -> Iterator[tuple[str, dict]]:
         if not isinstance(properties, dict) or not isinstance(geometry, dict):
             mistakes.add(where, "expected a feature with properties and a geometry")
             continue
-        row = {name: properties[name] for name in ("key", "cells") if name in properties}
+        row = {name: properties[name] for name in ("key", "cells", "split") if name in properties}
         point = geometry.get("coordinates")
         if geometry.get("type") == "Point" and isinstance(point, list) and len(point) >= 2:
             row["lon"] = point[0]

@@ -1,0 +1,1 @@
+"""Which tiles a large scene gives, and which of them are for validation."""

@@ -1,0 +1,101 @@
+"""A split by place: blocks of ground, each wholly for training or wholly for validation.
+
+The blocks are those of one net over the whole Earth: bands of latitude, each cut into as many equal
+parts as make them nearly square. So a tile's split follows from its place and the rule alone, and
+all scenes of a place agree.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from data.hashing import hash_64
+from data.prepare.contract.grid import CELL, Grid
+from data.prepare.contract.projection import to_degrees
+from data.tiles.longitudes import HALF_TURN, POLE, TURN
+from data.tiles.splits import TRAIN, VALIDATION
+
+HALF_MERIDIAN = 20_004.0  # km from pole to pole
+MARGIN = 1  # cells around a tile that must be of its split too: resampling looks there
+EDGE_POINTS = 9  # along each edge of a tile
+
+
+@dataclass(frozen=True)
+class SplitRule:
+    """Which blocks are for validation.
+
+    Attributes:
+        block_km: side of a block.
+        validation: share of the blocks, 0 to 1.
+        seed: another one gives other blocks.
+    """
+
+    block_km: float
+    validation: float
+    seed: int
+
+    def split_of(self, grid: Grid) -> str | None:
+        """The split of a tile; None when it lies on blocks of both."""
+        splits = {self._split_of_block(row, column) for row, column in self._blocks(grid)}
+        if len(splits) > 1:
+            return None
+        return splits.pop()
+
+    @property
+    def _bands(self) -> int:
+        """How many bands of latitude there are."""
+        return max(1, round(HALF_MERIDIAN / self.block_km))
+
+    def _blocks(self, grid: Grid) -> list[tuple[int, int]]:
+        """Band and column of every block that the bounds of a tile in degrees touch."""
+        west, south, east, north = _bounds_in_degrees(grid)
+        blocks = []
+        for band in range(self._band_of(south), self._band_of(north) + 1):
+            columns = self._columns(band)
+            first = math.floor(west / TURN * columns)
+            last = min(math.floor(east / TURN * columns), first + columns - 1)
+            blocks += [(band, column % columns) for column in range(first, last + 1)]
+        return blocks
+
+    def _band_of(self, lat: float) -> int:
+        band = int((lat + POLE) / HALF_TURN * self._bands)
+        return min(max(band, 0), self._bands - 1)
+
+    def _columns(self, band: int) -> int:
+        """How many blocks a band has."""
+        lat = (band + 0.5) / self._bands * HALF_TURN - POLE
+        return max(1, round(2 * self._bands * math.cos(math.radians(lat))))
+
+    def _split_of_block(self, band: int, column: int) -> str:
+        if _draw(self.seed, self._bands, band, column) < self.validation:
+            return VALIDATION
+        return TRAIN
+
+
+@lru_cache(maxsize=65536)
+def _draw(seed: int, bands: int, band: int, column: int) -> float:
+    """A number in [0, 1) of a block."""
+    return hash_64(f"split {seed} {bands} {band} {column}") / 2**64
+
+
+def _bounds_in_degrees(grid: Grid) -> tuple[float, float, float, float]:
+    """West, south, east and north of a tile and its margin. East may lie beyond 180."""
+    side = (grid.cells + 2 * MARGIN) * CELL
+    left = grid.x0 - MARGIN * CELL
+    top = grid.y0 + MARGIN * CELL
+    ramp = np.linspace(0, side, EDGE_POINTS)
+    near = np.zeros(EDGE_POINTS)
+    far = np.full(EDGE_POINTS, side)
+    right = np.concatenate([ramp, far, ramp[::-1], near])  # clockwise
+    down = np.concatenate([near, ramp, far, ramp[::-1]])
+    lon, lat = to_degrees(grid.crs).transform(left + right, top - down)
+    lon = np.unwrap(lon, period=TURN)
+    south = float(lat.min())
+    north = float(lat.max())
+    if abs(lon[-1] - lon[0]) > HALF_TURN:  # the edge goes round a pole
+        if north > 0:
+            return 0.0, south, TURN, POLE
+        return 0.0, -POLE, TURN, north
+    return float(lon.min()), south, float(lon.max()), north
