@@ -46,7 +46,7 @@ ROOMS = {
         "data/files data/hashing data/tiles data/jobs data/storage data/pages data/shards"
         " data/stream"
     ),
-    "data/bench": "data/tiles data/prepare/contract data/shards data/stream",
+    "data/bench": "data/tiles data/prepare/contract data/prepare data/shards data/stream",
     "models": "",
     "models/errors": "",
     "models/spec": "",
