@@ -233,8 +233,11 @@ class _Run(Generic[Task, Result]):
             return
         except CancelledError as error:
             raise InputError(self.connection.lost_scheduler()) from error
-        except Exception as error:
-            raise WorkerError(f"a worker could not take {items[0].task}: {error}") from error
+        except ImportError as error:
+            raise InputError(
+                f"{self.connection.place}: a worker cannot load its task ({error}); start the "
+                f"workers in the command's environment and folder"
+            ) from error
         self.connection.is_alive()
         self.pace.note(len(answer.results), answer.seconds)
         yield from zip(items, answer.results)
