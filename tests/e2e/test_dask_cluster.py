@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -58,8 +59,9 @@ class Cluster:
             pids += map(int, (thread / "children").read_text().split())
         spawned = []
         for pid in sorted(pids):
-            if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                spawned.append(pid)
+            with suppress(FileNotFoundError):  # it has just died
+                if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    spawned.append(pid)
         return spawned
 
     def kill_scheduler(self) -> None:
@@ -68,7 +70,8 @@ class Cluster:
         self.nanny.terminate()
         self.scheduler.wait()
         self.nanny.wait()
-        self.scheduler = self.nanny = None
+        self.scheduler = None
+        self.nanny = None
 
     def log(self, name: str) -> bytes:
         """What a process has said since it was started."""
@@ -90,7 +93,8 @@ def cluster(tmp_path_factory):
     cluster = Cluster(tmp_path_factory.mktemp("cluster"))
     cluster.start()
     yield cluster
-    cluster.kill_scheduler()
+    if cluster.nanny is not None:
+        cluster.kill_scheduler()
 
 
 def kill_cluster(cluster, manifest, out, kills: int) -> None:
@@ -102,6 +106,7 @@ def kill_cluster(cluster, manifest, out, kills: int) -> None:
         goal = published(out) + rng.randint(1, 6)
         wait_for(reaches(lambda: published(out), goal), process)
         if kill % 4:
+            wait_for(cluster.workers, process)  # the nanny may be starting both anew
             os.kill(rng.choice(cluster.workers()), signal.SIGKILL)
             continue
         cluster.kill_scheduler()
