@@ -7,6 +7,7 @@ A run that was stopped or killed goes on when the same command is started again.
 import argparse
 import sys
 
+from data.jobs.tasks import WorkerError
 from data.prepare.make import BugError
 from data.prepare.record import from_json
 from data.prepare.run import prepare
@@ -78,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
 
     try:
         status = stoppable(work)
-    except BugError as bug:
+    except (BugError, WorkerError) as bug:
         print(f"fault: {bug}", file=sys.stderr)
         return EXIT_BUG
     if any(report["rejected"] for report in reports):

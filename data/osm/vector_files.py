@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyogrio
+import rasterio
 import shapely
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
@@ -90,7 +91,8 @@ def _header(path: Path, name: str, *, size: int, changed: int) -> Layer:
     crs = None
     if info["crs"]:
         try:
-            crs = CRS.from_user_input(info["crs"])
+            with rasterio.Env():  # without it GDAL prints what it thinks of the text
+                crs = CRS.from_user_input(info["crs"])
         except CRSError:
             crs = None
     if crs is None or not (crs.is_projected or crs.is_geographic):

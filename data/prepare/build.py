@@ -145,16 +145,16 @@ def crs_name(grid: Grid) -> str:
 def _in_one_series(parts: list[Frames]) -> Frames:
     """Several series of one sensor, all on the grid, as one."""
     dates = []
-    times: list[datetime] = []
+    times: list[datetime | None] = []
     for part in parts:
         dates += part.dates
-        times += part.times or []
+        times += part.times or [None] * len(part.dates)
     return replace(
         parts[0],
         array=np.concatenate([part.array for part in parts]),
         valid=np.concatenate([part.valid for part in parts]),
         dates=dates,
-        times=times if len(times) == len(dates) else None,  # else one source knows just its days
+        times=times,
     )
 
 

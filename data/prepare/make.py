@@ -54,11 +54,22 @@ def make_tile(archive: Path, task: Task) -> TileRecord | Bug:
     """Read, co-register and store one tile.
 
     A tile of an earlier run stays if it is what its record says. Whatever a library raises over the
-    tile's files rejects the tile.
+    tile's files rejects the tile; any other error is a bug.
 
     Raises:
         InputError: the archive cannot be written.
     """
+    try:
+        return _made(archive, task)
+    except InputError:
+        raise
+    except Exception as error:
+        words = f"{type(error).__name__}: {error}"
+        return Bug(task.entry.key, words, traceback.format_exc())
+
+
+def _made(archive: Path, task: Task) -> TileRecord:
+    """See ``make_tile``."""
     entry = task.entry
     if entry.fault:
         return RejectedTile(entry.key, [f"tile rejected: {entry.fault}"])
@@ -75,9 +86,10 @@ def make_tile(archive: Path, task: Task) -> TileRecord | Bug:
     except InputError as error:
         return RejectedTile(entry.key, [f"tile rejected: {error}"])
     except Exception as error:
-        if is_of_library(error):  # such as a file that cannot be closed
-            return RejectedTile(entry.key, [f"tile rejected: {words_of(error)}"])
-        return Bug(entry.key, f"{type(error).__name__}: {error}", traceback.format_exc())
+        if not is_of_library(error):
+            raise
+        # Such as a file that cannot be closed.
+        return RejectedTile(entry.key, [f"tile rejected: {words_of(error)}"])
     if tile is None:
         if entry.whole:
             return LeftOutTile(entry.key, TOO_LITTLE)

@@ -139,6 +139,12 @@ def need_variable(path: File, group: Group, name: str) -> Variable:
     if variable is None:
         with reading(path, "a list of variables"):
             known = sorted(group)
+            is_group = name in group
+        if is_group:
+            raise InputError(
+                f"{path}: expected a variable {name!r}, found a group of that name, which holds "
+                f"{sorted(group[name])}; name the variable with its group: '{name}/...'"
+            )
         raise InputError(
             f"{path}: expected a variable {name!r}{did_you_mean(name, known)}, found {known}"
         )

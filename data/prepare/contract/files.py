@@ -183,6 +183,16 @@ def has_place(crs: CRS | None) -> bool:
     return crs is not None and (crs.is_projected or crs.is_geographic)
 
 
+def crs_of_text(text: object) -> CRS:
+    """The CRS that a user or a file names, as EPSG:n, WKT, PROJ text or PROJJSON.
+
+    Raises:
+        CRSError: it is unknown. Also TypeError or ValueError.
+    """
+    with rasterio.Env():  # without it GDAL prints what it thinks of the text
+        return CRS.from_user_input(text)
+
+
 def need_crs(path: File, crs: CRS | None) -> CRS:
     """Return ``crs``, or raise InputError when it does not say where the raster is."""
     if crs is None or not has_place(crs):

@@ -4,7 +4,7 @@ An acquisition comes in several files where a tile lies on their border: the til
 grid, the parts of a split datatake, the slices of a pass, the sheets of an aerial survey.
 """
 
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 
 import numpy as np
 
@@ -73,8 +73,10 @@ def _belong_together(frames: Frames, first: int, other: int) -> bool:
     """Whether two frames of a day may lie in one frame. Two optical ones always may."""
     if MODALITIES[frames.modality].unit != DECIBEL:
         return True
-    if frames.times is not None:
-        return abs(_time(frames, first) - _time(frames, other)) <= ONE_PASS
+    start = _time(frames, first)
+    other_start = _time(frames, other)
+    if start is not None and other_start is not None:
+        return abs(start - other_start) <= ONE_PASS
     shared = frames.valid[first] & frames.valid[other]
     if not shared.any():
         return True  # two orbits would overlap: only the slices of a pass end at one line
@@ -82,7 +84,14 @@ def _belong_together(frames: Frames, first: int, other: int) -> bool:
     return bool(np.median(np.abs(difference)) <= SAME_SPECKLE)
 
 
-def _time(frames: Frames, position: int) -> datetime:
-    """The time of a frame whose series has times."""
-    assert frames.times is not None
-    return frames.times[position]
+def _time(frames: Frames, position: int) -> datetime | None:
+    """The time of a frame; None where it is not known.
+
+    Midnight is how series of days are written, and says nothing of two passes on one day.
+    """
+    if frames.times is None:
+        return None
+    moment = frames.times[position]
+    if moment is None or moment.time() == time.min:
+        return None
+    return moment

@@ -71,11 +71,12 @@ class Radiometry:
 
         Whether numbers of a wider type fit is known when they are read.
         """
-        if dtype.kind not in "iuf" or dtype == np.int8:
+        if dtype.kind not in "iuf":
             raise InputError(
                 f"{where}: expected real numbers of {sensor.key}, found {dtype}; convert the file "
                 "first (complex numbers to power or dB)"
             )
+        self._check_nodata(where, dtype)
         if self._is_plain and sensor.unit == REFLECTANCE and dtype.itemsize == 1:
             raise InputError(
                 f"{where}: expected {sensor.key} as {sensor.dtype}, found {dtype}, of which the "
@@ -89,6 +90,22 @@ class Radiometry:
                 f"{where}: expected {sensor.key} as {sensor.dtype}, found {dtype}; give 'scale' "
                 "(raw x scale + offset is a byte: 0.1245 for 11 bits, 0.0039 for 16, 255 for 0 to "
                 "1, 1 for bytes)"
+            )
+
+    def _check_nodata(self, where: object, dtype: np.dtype) -> None:
+        """Raise InputError for a key ``nodata`` that no number of an integer ``dtype`` can be.
+
+        The file then has another one, which would be taken for an observation: -9999 that was
+        written as unsigned is 55537. NaN says no more than that all integers are numbers.
+        """
+        if self.nodata is None or dtype.kind == "f" or np.isnan(self.nodata):
+            return
+        limits = np.iinfo(dtype)
+        is_whole = self.nodata == np.rint(self.nodata)
+        if not is_whole or not limits.min <= self.nodata <= limits.max:
+            raise InputError(
+                f"{where}: nodata {self.nodata:g}: expected a number that {dtype} holds, from "
+                f"{limits.min} to {limits.max}; give the one that the file has, or leave it out"
             )
 
     def in_units(
@@ -114,46 +131,10 @@ class Radiometry:
     def observed(
         self, raw: np.ndarray, sensor: Modality, *, file_nodata: Sequence[float | None] = ()
     ) -> np.ndarray:
-        """Which pixels are observations.
-
-        A pixel of a picture is missing when all its bands are, so that one black band does not cost
-        a pixel; one of any other sensor when any band is. Reflectance 0 is missing as well. Only if
-        another number says so, as in files of negative numbers, 0 is one like any other, except
-        where all bands have it.
-
-        Args:
-            raw: (T, C, H, W) as read.
-            sensor: the sensor that they are of.
-            file_nodata: the file's own number of no observation, for each band.
-
-        Returns:
-            bool (T, H, W).
-        """
-        valid = np.isfinite(raw).all(axis=1)  # T H W
-        own = [*file_nodata] or [None] * raw.shape[1]
-        for numbers in (own, [self.nodata] * raw.shape[1]):
-            missing = np.zeros(raw.shape, bool)  # T C H W
-            for band, number in enumerate(numbers):
-                if number is not None:
-                    missing[:, band] = raw[:, band] == number
-            if sensor.unit == BYTE:  # a picture
-                valid &= ~missing.all(axis=1)
-            else:
-                valid &= ~missing.any(axis=1)
-        if sensor.unit == REFLECTANCE and raw.dtype == np.uint16:
-            valid &= (raw != SATURATED).all(axis=1)
-        if sensor.nodata is not None and not np.isnan(sensor.nodata):
-            missing = raw == sensor.nodata  # T C H W
-            if sensor.nodata == 0 and self._has_other_nodata(raw.dtype, own):
-                valid &= ~missing.all(axis=1)
-            else:
-                valid &= ~missing.any(axis=1)
-        return valid
-
-    def _has_other_nodata(self, dtype: np.dtype, own: Sequence[float | None]) -> bool:
-        """Whether numbers that may be negative have another number than 0 for no observation."""
-        stated = {self.nodata, *own} - {None, 0}
-        return dtype.kind != "u" and bool(stated)
+        """See ``observations``."""
+        count = raw.shape[1]
+        own = [*file_nodata] or [None] * count
+        return observations(raw, sensor, nodata=(own, [self.nodata] * count))
 
     def convert(
         self, raw: np.ndarray, valid: np.ndarray, sensor: Modality, *, where: object
@@ -212,6 +193,51 @@ class Radiometry:
     def _is_plain(self) -> bool:
         """Whether the numbers are in the units of the archive already."""
         return self.scale is None and self.units == "db"
+
+
+def observations(
+    raw: np.ndarray, sensor: Modality, *, nodata: Sequence[Sequence[float | None]]
+) -> np.ndarray:
+    """Which pixels are observations.
+
+    A pixel of a picture is missing when all its bands are, so that one black band does not cost a
+    pixel; one of any other sensor when any band is. Reflectance 0 is missing as well. Only if
+    another number says so, as in files of negative numbers, 0 is one like any other, except where
+    all bands have it.
+
+    Args:
+        raw: (T, C, H, W) as read.
+        sensor: the sensor that they are of.
+        nodata: the numbers of no observation, one a band: those of the file, those of the manifest.
+
+    Returns:
+        bool (T, H, W).
+    """
+    valid = np.isfinite(raw).all(axis=1)  # T H W
+    for numbers in nodata:
+        missing = np.zeros(raw.shape, bool)  # T C H W
+        for band, number in enumerate(numbers):
+            if number is not None:
+                missing[:, band] = raw[:, band] == number
+        if sensor.unit == BYTE:  # a picture
+            valid &= ~missing.all(axis=1)
+        else:
+            valid &= ~missing.any(axis=1)
+    if sensor.unit == REFLECTANCE and raw.dtype == np.uint16:
+        valid &= (raw != SATURATED).all(axis=1)
+    if sensor.nodata is not None and not np.isnan(sensor.nodata):
+        missing = raw == sensor.nodata  # T C H W
+        if sensor.nodata == 0 and _has_other_nodata(raw.dtype, nodata):
+            valid &= ~missing.all(axis=1)
+        else:
+            valid &= ~missing.any(axis=1)
+    return valid
+
+
+def _has_other_nodata(dtype: np.dtype, nodata: Sequence[Sequence[float | None]]) -> bool:
+    """Whether numbers that may be negative have another number than 0 for no observation."""
+    stated = {number for numbers in nodata for number in numbers} - {None, 0}
+    return dtype.kind != "u" and bool(stated)
 
 
 def _need_room(value: np.ndarray, sensor: Modality, where: object) -> None:

@@ -7,12 +7,11 @@ from functools import cache
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
-import rasterio
-from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from data.prepare.contract.bands import BandKeys, key_faults
-from data.prepare.contract.files import File, has_place
+from data.prepare.contract.days import day_of_text
+from data.prepare.contract.files import File, crs_of_text, has_place
 from data.prepare.contract.georeference import Georeference
 from data.prepare.contract.grid import Grid
 from data.prepare.contract.resample import resample
@@ -46,7 +45,8 @@ class Frames:
     valid: np.ndarray  # (T, h, h) bool
     dates: list[str]  # ISO day of each frame
     source: str  # the file that it came from, for the record; build adds its folder
-    times: list[datetime] | None = None  # of each frame, UTC without a zone; None: not known
+    # Of each frame, in UTC without a zone, None where just its day is known; None: of no frame.
+    times: Sequence[datetime | None] | None = None
 
     def keep(self, frames: Sequence[int] | np.ndarray) -> "Frames":
         """The frames of these positions, in the given order."""
@@ -172,7 +172,8 @@ def date_faults(date: str, accuracy: str) -> list[str]:
     """What is wrong with the keys ``date`` and ``date_accuracy``; see ``Reader.check_keys``."""
     faults = []
     try:
-        sound = datetime.strptime(date, "%Y-%m-%d").strftime("%Y-%m-%d") == date
+        day = day_of_text(date)
+        sound = datetime.strptime(day, "%Y-%m-%d").strftime("%Y-%m-%d") == day
     except ValueError:
         sound = False
     if not sound:
@@ -191,8 +192,7 @@ def crs_faults(crs: str) -> list[str]:
     if not crs:
         return []
     try:
-        with rasterio.Env():  # without it GDAL prints what it thinks of the text
-            known = has_place(CRS.from_user_input(crs))
+        known = has_place(crs_of_text(crs))
     except (CRSError, ValueError):
         known = False
     if known:

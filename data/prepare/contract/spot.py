@@ -13,7 +13,7 @@ from rasterio.warp import transform
 from shapely.errors import GEOSException
 
 from data.errors import InputError
-from data.prepare.contract.files import has_place
+from data.prepare.contract.files import crs_of_text, has_place
 from data.prepare.contract.grid import Grid, Lattice, grid_at, grid_over
 from data.prepare.contract.projection import is_on_earth, is_true_metric, local_crs, to_degrees
 from data.tiles.longitudes import FARTHEST, unwrapped
@@ -162,7 +162,7 @@ def footprint(geometry: object, where: str) -> Footprint:
 def _known_crs(crs: object, where: str) -> CRS:
     """The CRS that a footprint names."""
     try:
-        return CRS.from_user_input(crs)
+        return crs_of_text(crs)
     except (CRSError, TypeError, ValueError):
         raise InputError(
             f"{where}: footprint: crs {crs!r} is unknown; expected EPSG:n or WKT"

@@ -13,7 +13,7 @@ from shapely.errors import GEOSException
 
 from data.errors import InputError
 from data.prepare.contract.bands import BandKeys
-from data.prepare.contract.days import utc_day
+from data.prepare.contract.days import in_utc
 from data.suggest import did_you_mean
 
 NUMBERS: dict[Any, str] = {int: "a whole number", float: "a number"}
@@ -59,7 +59,7 @@ def cell_of_text(text: str, form: CellForm) -> object:
 def cell_of_value(value: Any) -> Any:
     """A cell that has a type, as JSON would have it; None: the cell is empty.
 
-    Dates and times become the ISO day in UTC, where a time without a zone is. What is null in an
+    Dates and times become ISO text, in UTC, where a time without a zone is. What is null in an
     object is a key that is not given. Whole numbers may be stored as any kind of number.
     """
     if isinstance(value, dict):
@@ -68,7 +68,7 @@ def cell_of_value(value: Any) -> Any:
     if isinstance(value, list):
         return [cell_of_value(item) for item in value]
     if isinstance(value, datetime):
-        return utc_day(value)
+        return in_utc(value).isoformat()
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, Decimal | float):

@@ -21,7 +21,7 @@ from pydantic import (
 
 from data.errors import InputError
 from data.prepare.contract.bands import BandKeys
-from data.prepare.contract.days import day_of_text
+from data.prepare.contract.days import utc_text
 from data.prepare.contract.files import File, Remote
 from data.prepare.contract.source import Reader
 from data.prepare.contract.spot import Spot, spot_of
@@ -160,7 +160,7 @@ def source_model(reader: type) -> type[BaseModel]:
     for field in fields(reader):
         kind = TYPES.get(field.type, field.type)
         if field.name == DATE:
-            kind = Annotated[kind, AfterValidator(day_of_text)]
+            kind = Annotated[kind, AfterValidator(utc_text)]
         if _is_needed(field):
             keys[field.name] = (kind, ...)  # pydantic's sign of a key that is needed
         else:

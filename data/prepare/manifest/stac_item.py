@@ -12,7 +12,7 @@ from pathlib import Path
 import pystac
 
 from data.errors import InputError
-from data.prepare.contract.days import utc_day
+from data.prepare.contract.days import in_utc, utc_day
 from data.prepare.contract.sentinel2 import CLOUDY
 from data.prepare.manifest.cells import one_line
 from data.prepare.manifest.stac_assets import Assets
@@ -122,7 +122,7 @@ class Acquisition:
         return self._text("attribution", self._providers())
 
     def _day(self) -> dict[str, str]:
-        return {"date": self._date()}
+        return {"date": self._time().isoformat()}
 
     def _text(self, name: str, default: object) -> dict[str, str]:
         """A key whose value is a setting, or what the item says."""
@@ -185,8 +185,8 @@ class Acquisition:
             return None
         return ", ".join(str(provider.name) for provider in providers)
 
-    def _date(self) -> str:
-        """The ISO day in UTC of the acquisition, or of its start."""
+    def _time(self) -> datetime:
+        """The time of the acquisition, or of its start, in UTC without a zone."""
         time = self._item.datetime
         if time is None:
             start = self._item.properties["start_datetime"]  # pystac has checked that it is there
@@ -197,7 +197,7 @@ class Acquisition:
                     f"{self.where}: start_datetime: expected a time, found {start!r}"
                 ) from None
         try:
-            return utc_day(time)
+            return in_utc(time)
         except ValueError as error:
             raise InputError(f"{self.where}: expected a time of this age, found {error}") from None
 
@@ -252,7 +252,7 @@ class Acquisition:
         if self._sensor.unit != REFLECTANCE or is_harmonised:
             return None
         try:
-            offset = sentinel2_offset(self._item, self._date())
+            offset = sentinel2_offset(self._item, utc_day(self._time()))
         except ValueError as error:
             raise InputError(f"{self.where}: {error}") from None
         if offset.baseline is None and "sentinel-2" not in self._platform():

@@ -13,6 +13,7 @@ from data.prepare.cf.packing import Packing, packing_of
 from data.prepare.cf.times import iso_days
 from data.prepare.cf.variable import Group, Number, Variable
 from data.prepare.contract.bands import BandKeys, find_bands
+from data.prepare.contract.file_units import check_unit
 from data.prepare.contract.files import File, open_hdf5, open_zarr, reading
 from data.prepare.contract.grid import Grid
 from data.prepare.contract.radiometry import Radiometry
@@ -21,6 +22,7 @@ from data.prepare.contract.source import (
     Frames,
     Layer,
     Place,
+    Remark,
     band_faults,
     crs_faults,
     join_layers,
@@ -29,6 +31,8 @@ from data.prepare.contract.source import (
 from data.prepare.contract.window import Window
 from data.prepare.readers.rasters import NO_CODE
 from data.tiles.modalities import IMAGE, MODALITIES, REFLECTANCE, Modality
+
+NO_FRAMES = Remark("left out, its time axis has no frames")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +83,7 @@ class _Cube(Radiometry, ABC):
             cube = self._cube(group)
         return Place(self.modality, cube.georeference, cube.shape)
 
-    def read(self, grid: Grid) -> list[Frames]:
+    def read(self, grid: Grid) -> list[Frames | Remark]:
         """One series of the frames whose time is known."""
         sensor = MODALITIES[self.modality]
         with self._open() as group:
@@ -87,7 +91,9 @@ class _Cube(Radiometry, ABC):
             window = Place(None, cube.georeference, cube.shape).window(grid)
             times = cube.times()
             frames = list(times)
-            if window is None or not frames:
+            if not frames:
+                return [NO_FRAMES]
+            if window is None:
                 return []
             layer = layer_of(cube, self._variables(group), window, sensor, self).keep(frames)
             array, valid = join_layers([layer], sensor, grid)
@@ -156,8 +162,10 @@ def numbers_of(
         keys: what the manifest says.
 
     Raises:
-        InputError: attributes that cannot be read, or an offset without a scale.
+        InputError: attributes that cannot be read, an offset without a scale, or another unit than
+            the keys say.
     """
+    check_unit(variable.text("units"), keys, sensor, where=variable.where)
     # Bytes have no spare number for what was never written: 0 is black.
     packing = packing_of(variable, unwritten=sensor.key != IMAGE)
     if keys.scale is not None:

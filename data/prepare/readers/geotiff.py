@@ -3,8 +3,8 @@
 All bands lie in one file, or each band in a file of its own.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import rasterio
 
 from data.prepare.contract.bands import BandKeys, registry_name
+from data.prepare.contract.days import day_of_text, time_of_text
 from data.prepare.contract.files import File, open_raster
 from data.prepare.contract.grid import Grid
 from data.prepare.contract.radiometry import Radiometry
@@ -33,7 +34,7 @@ from data.prepare.readers.raster_bands import (
     band_of_file,
     bands_of_image,
 )
-from data.prepare.readers.raster_pixels import numbers_of_band, only_numbers, read_pixels
+from data.prepare.readers.raster_pixels import OpenBands, numbers_of_band, only_numbers, read_layer
 from data.prepare.readers.rasters import (
     NO_CODE,
     check_codes,
@@ -43,7 +44,7 @@ from data.prepare.readers.rasters import (
     place_of,
 )
 from data.suggest import did_you_mean
-from data.tiles.modalities import MODALITIES
+from data.tiles.modalities import BYTE, MODALITIES
 
 BAND_NUMBERS = ("scale", "offset", "nodata")
 
@@ -53,7 +54,7 @@ class _Acquisition(Radiometry):
     """Keys that both readers share."""
 
     modality: str
-    date: str
+    date: str  # or a time
     date_accuracy: str = "day"  # see source.ACCURACIES
     mask: File | None = None  # a raster of codes
     masked: tuple[int, ...] = ()  # the codes that hide a pixel
@@ -133,30 +134,25 @@ class _Acquisition(Radiometry):
             modality=self.modality,
             array=array,
             valid=valid,
-            dates=[self.date],
+            dates=[day_of_text(self.date)],
             source=source_record(name, self.date_accuracy),
+            times=[time_of_text(self.date)],
         )
         return [frames]
 
-    def _layers(
-        self, dataset: rasterio.DatasetReader, bands: RasterBands, path: File, grid: Grid
-    ) -> list[Layer]:
-        """Read bands of one file over the grid; none when the file does not touch it."""
-        window = place_of(dataset, self.modality).window(grid)
+    def _of_file(
+        self, dataset: rasterio.DatasetReader, bands: RasterBands, path: File
+    ) -> OpenBands:
+        """Bands of a file with what the keys say of each."""
+        keys = {band: self._numbers(band) for band in bands.numbers}
+        return OpenBands(dataset, bands, keys, path)
+
+    def _layer(self, files: Sequence[OpenBands], grid: Grid) -> Layer | None:
+        """Read bands of files with the same pixels; None when they do not touch the grid."""
+        window = place_of(files[0].dataset, self.modality).window(grid)
         if window is None:
-            return []
-        sensor = MODALITIES[self.modality]
-        alike = [bands]  # bands whose keys say the same
-        if self.band_numbers:
-            alike = [
-                replace(bands, numbers={band: number}) for band, number in bands.numbers.items()
-            ]
-        layers = []
-        for some in alike:
-            keys = self._numbers(next(iter(some.numbers)))
-            pixels = read_pixels(dataset, some, window, keys=keys, sensor=sensor, path=path)
-            layers.append(pixels.layer(sensor, path))
-        return layers
+            return None
+        return read_layer(files, window, MODALITIES[self.modality])
 
 
 @dataclass(frozen=True)
@@ -185,10 +181,10 @@ class GeoTiffImage(_Acquisition):
     def read(self, grid: Grid) -> list[Frames]:
         """One Frames of one frame."""
         with self._opened() as (dataset, bands):
-            layers = self._layers(dataset, bands, self.path, grid)
-        if not layers:
+            layer = self._layer([self._of_file(dataset, bands, self.path)], grid)
+        if layer is None:
             return []
-        return self._frames(layers, grid, self.path.name)
+        return self._frames([layer], grid, self.path.name)
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[rasterio.DatasetReader, RasterBands]]:
@@ -239,14 +235,27 @@ class GeoTiffBands(_Acquisition):
     def read(self, grid: Grid) -> list[Frames]:
         """One Frames of one frame."""
         layers = []
-        for name, path in self.files.items():
-            with self._opened(name, path) as (dataset, bands):
-                own = self._layers(dataset, bands, path, grid)
-            if not own:
-                return []
-            layers += own
+        with ExitStack() as stack:
+            files = []
+            for name, path in self.files.items():
+                dataset, bands = stack.enter_context(self._opened(name, path))
+                files.append(self._of_file(dataset, bands, path))
+            for group in self._groups(files):
+                layer = self._layer(group, grid)
+                if layer is None:
+                    return []
+                layers.append(layer)
         name = f"{self._first_file.name} and {len(self.files) - 1} more"
         return self._frames(layers, grid, name)
+
+    def _groups(self, files: list[OpenBands]) -> list[list[OpenBands]]:
+        """Files that are read together: those of a picture that have the same pixels."""
+        if MODALITIES[self.modality].unit != BYTE:
+            return [[file] for file in files]
+        groups: dict[Place, list[OpenBands]] = {}
+        for file in files:
+            groups.setdefault(place_of(file.dataset, self.modality), []).append(file)
+        return list(groups.values())
 
     @contextmanager
     def _opened(

@@ -19,7 +19,7 @@ from data.prepare.contract.faults import clear_sky, sar_to_db
 from data.prepare.contract.files import need_dataset, open_hdf5
 from data.prepare.contract.grid import Grid
 from data.prepare.contract.radiometry import REFLECTANCE_UNIT, Radiometry
-from data.prepare.contract.source import Frames
+from data.prepare.contract.source import Frames, Remark
 from data.prepare.readers.cube import numbers_of
 from data.tiles.modalities import MODALITIES, observed
 
@@ -83,7 +83,7 @@ class Hdf5Series:
     def place(self) -> None:
         """The file does not say."""
 
-    def read(self, grid: Grid) -> list[Frames]:
+    def read(self, grid: Grid) -> list[Frames | Remark]:
         """The optical series, and the SAR of both orbits joined in time order.
 
         Raises:
@@ -104,7 +104,13 @@ class Hdf5Series:
             self._optical_frames(optical, masks, optical_times),
             self._sar_frames(power, sar_times),
         ]
-        return [frames for frames in series if frames.dates]
+        items: list[Frames | Remark] = []
+        for frames in series:
+            if frames.dates:
+                items.append(frames)
+            else:
+                items.append(Remark(f"{frames.modality} has no frames"))
+        return items
 
     def _numbers(self, file: h5py.File, name: str) -> np.ndarray:
         """What a dataset means, float64, NaN where it says that there is no observation."""

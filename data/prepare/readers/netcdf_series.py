@@ -21,8 +21,9 @@ from data.prepare.contract.files import open_hdf5, reading
 from data.prepare.contract.grid import ALIGNED, CELL, Grid, grid_of_pixels
 from data.prepare.contract.radiometry import Radiometry
 from data.prepare.contract.sentinel2 import CLOUDY, COARSE_BANDS, FINE_BANDS
-from data.prepare.contract.source import Frames, Place, join_layers
+from data.prepare.contract.source import Frames, Place, Remark, join_layers
 from data.prepare.readers.cube import (
+    NO_FRAMES,
     check_codes,
     codes_of,
     codes_on_grid,
@@ -82,7 +83,7 @@ class NetcdfOptical:
             names = _names(self.path, file, FINE_BANDS, MODALITIES["ms"])
             return _place(_cube(self.path, file, names), "ms")
 
-    def read(self, grid: Grid) -> list[Frames]:
+    def read(self, grid: Grid) -> list[Frames | Remark]:
         """One series of the days that both files have.
 
         The 20 m bands are interpolated, the classification is repeated.
@@ -101,7 +102,9 @@ class NetcdfOptical:
             left_out = frames_left_out(fine)
             window = _place(fine, None).window(grid)
             window_20m = _place(coarse, None).window(grid)
-            if window is None or window_20m is None or not pairs:
+            if not pairs:
+                return [NO_FRAMES]
+            if window is None or window_20m is None:
                 return []
             frames = [frame for frame, _ in pairs]
             frames_20m = [frame for _, frame in pairs]
@@ -163,7 +166,7 @@ class NetcdfSar:
             names = _names(self.path, file, sensor.bands, sensor)
             return _place(_cube(self.path, file, names), "sar")
 
-    def read(self, grid: Grid) -> list[Frames]:
+    def read(self, grid: Grid) -> list[Frames | Remark]:
         """One series."""
         sensor = MODALITIES["sar"]
         with open_hdf5(self.path) as file:
@@ -173,7 +176,9 @@ class NetcdfSar:
             frames = list(times)
             left_out = frames_left_out(cube)
             window = _place(cube, None).window(grid)
-            if window is None or not frames:
+            if not frames:
+                return [NO_FRAMES]
+            if window is None:
                 return []
             keys = Radiometry(nodata=0)
             layer = layer_of(cube, names, window, sensor, keys).keep(frames)

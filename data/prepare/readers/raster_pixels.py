@@ -1,35 +1,24 @@
 """The pixels of a raster file: its own numbers for scale and unit, and its masks."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import rasterio
 
 from data.errors import InputError
+from data.prepare.contract.file_units import check_unit
 from data.prepare.contract.files import File
 from data.prepare.contract.grid import CELL
 from data.prepare.contract.projection import WGS84, to_degrees
-from data.prepare.contract.radiometry import Radiometry
+from data.prepare.contract.radiometry import Radiometry, observations
 from data.prepare.contract.source import Layer
 from data.prepare.contract.specks import SPECK, fill_specks
 from data.prepare.contract.window import Window
 from data.prepare.readers.raster_bands import RasterBands
 from data.prepare.readers.rasters import pixels_of, stored_mask
-from data.tiles.modalities import BYTE, DECIBEL, REFLECTANCE, Modality
+from data.tiles.modalities import BYTE, REFLECTANCE, Modality
 
-# Units in which files give backscatter -> the key that says so.
-BACKSCATTER_UNITS = {
-    "db": "db",
-    "decibel": "db",
-    "decibels": "db",
-    "power": "power",
-    "linear": "power",
-    "linear power": "power",
-    "intensity": "power",
-    "amplitude": "amplitude",
-}
-# Units of numbers that may be reflectance x 10,000, or reflectance when scaled.
-NO_UNIT = ("", "1", "-", "none", "unitless", "dimensionless", "dn", "digital number", "count")
 # An opacity band has few pixels that are neither clear nor opaque; another band is full of them.
 MOST_HALF_CLEAR = 0.05
 CLEAR = 0.1  # of full opacity; lossy compression moves it a little
@@ -37,67 +26,69 @@ OPAQUE = 0.9
 
 
 @dataclass(frozen=True)
-class RasterPixels:
-    """Bands of a file in a window, as stored."""
+class OpenBands:
+    """Bands of an open file, and what the manifest says of their numbers."""
 
-    bands: tuple[str, ...]  # of the sensor
-    raw: np.ndarray  # (1, C, H, W)
-    valid: np.ndarray  # (1, H, W) bool
-    numbers: list[Radiometry]  # of each band
-    window: Window
+    dataset: rasterio.DatasetReader
+    bands: RasterBands
+    keys: dict[str, Radiometry]  # of each band of the sensor
+    path: File
 
-    def layer(self, sensor: Modality, path: File) -> Layer:
-        """The pixels in the units of the archive."""
-        valid = self.valid
-        converted = []
-        for i, radiometry in enumerate(self.numbers):
-            array, usable = radiometry.convert(self.raw[:, [i]], self.valid, sensor, where=path)
-            converted.append(array)
-            valid = valid & usable
-        return Layer(
-            bands=self.bands,
-            array=np.concatenate(converted, axis=1),
-            valid=valid,
-            georeference=self.window.georeference,
-        )
+    @property
+    def numbers(self) -> list[int]:
+        """The numbers of the bands, from 1."""
+        return list(self.bands.numbers.values())
+
+    @property
+    def nodata(self) -> tuple[list[float | None], list[float | None]]:
+        """The number of no observation of each band: the file's, and the manifest's."""
+        own = [self.dataset.nodatavals[number - 1] for number in self.numbers]
+        given = [self.keys[band].nodata for band in self.bands.numbers]
+        return own, given
 
 
-def read_pixels(
-    dataset: rasterio.DatasetReader,
-    bands: RasterBands,
-    window: Window,
-    *,
-    keys: Radiometry,
-    sensor: Modality,
-    path: File,
-) -> RasterPixels:
-    """Read bands of an open file in a window.
+def read_layer(files: Sequence[OpenBands], window: Window, sensor: Modality) -> Layer:
+    """Read bands in a window, in the units of the archive.
+
+    Which pixels are missing is judged over all bands together, because a picture lacks a pixel only
+    where all its bands do.
 
     Args:
-        dataset: the file.
-        bands: its bands.
+        files: one or more with the same pixels.
         window: what is read.
-        keys: what the manifest says.
         sensor: the sensor of the bands.
-        path: the file, for errors.
     """
-    numbers = list(bands.numbers.values())
-    raw = _read(dataset, numbers, window)[None]  # 1 C H W
-    file_nodata = [dataset.nodatavals[number - 1] for number in numbers]
-    valid = keys.observed(raw, sensor, file_nodata=file_nodata)  # 1 H W
-    valid &= stored_mask(dataset, numbers, window)
-    if bands.opacity is not None:
-        opacity = dataset.read(bands.opacity, window=pixels_of(window))  # H W
-        valid &= _opaque(opacity, bands, path)
+    valid = np.ones((1, *window.shape), bool)  # 1 H W
+    raws = []
+    own: list[float | None] = []
+    given: list[float | None] = []
+    for file in files:
+        raws.append(_read(file.dataset, file.numbers, window)[None])  # 1 C H W
+        own += file.nodata[0]
+        given += file.nodata[1]
+        valid &= stored_mask(file.dataset, file.numbers, window)
+        valid &= _opaque(file, window)
+    raw = np.concatenate(raws, axis=1)  # 1 C H W
+    valid &= observations(raw, sensor, nodata=(own, given))
     if sensor.unit == BYTE:
         closed = fill_specks(valid[0], least=_speck(window))  # H W
         is_ground = (np.isfinite(raw) & (raw >= 0)).all(axis=1)  # black or white, and not -9999
         valid |= closed & is_ground
-    radiometry = []
-    for number in numbers:
-        radiometry.append(numbers_of_band(dataset, number, keys, sensor, path=path))
-    return RasterPixels(
-        bands=tuple(bands.numbers), raw=raw, valid=valid, numbers=radiometry, window=window
+    bands = []
+    usable = valid
+    for file, stored in zip(files, raws):
+        for i, (band, number) in enumerate(file.bands.numbers.items()):
+            radiometry = numbers_of_band(
+                file.dataset, number, file.keys[band], sensor, path=file.path
+            )
+            array, fits = radiometry.convert(stored[:, [i]], valid, sensor, where=file.path)
+            bands.append(array)
+            usable = usable & fits
+    return Layer(
+        bands=tuple(band for file in files for band in file.bands.numbers),
+        array=np.concatenate(bands, axis=1),
+        valid=usable,
+        georeference=window.georeference,
     )
 
 
@@ -129,7 +120,7 @@ def numbers_of_band(
     """
     where = f"{path}: band {number}"
     scale, offset = _tags(dataset, number, where)
-    _check_unit(dataset.units[number - 1], keys, sensor, where)
+    check_unit(dataset.units[number - 1], keys, sensor, where=where)
     numbers = keys
     if (scale, offset) != (1.0, 0.0):
         numbers = _with_tags(keys, sensor, scale=scale, offset=offset, where=where)
@@ -190,23 +181,6 @@ def _with_tags(
     return keys
 
 
-def _check_unit(unit: str | None, keys: Radiometry, sensor: Modality, where: str) -> None:
-    """Raise InputError when the unit that a file names is not the one that the keys say."""
-    name = (unit or "").strip().lower()
-    if sensor.unit == DECIBEL and BACKSCATTER_UNITS.get(name, keys.units) != keys.units:
-        raise InputError(
-            f"{where}: the file's unit is {unit!r}, the manifest's 'units' {keys.units!r}; "
-            f"give 'units': {BACKSCATTER_UNITS[name]!r}, or correct the file's unit"
-        )
-    if sensor.unit != REFLECTANCE or keys.scale is not None:
-        return
-    if name.rstrip("s") not in NO_UNIT and not name.startswith(("reflectance", "surface_reflect")):
-        raise InputError(
-            f"{where}: the file's unit is {unit!r}; give 'scale' (raw x scale + offset is "
-            "reflectance: 0.01 for per cent)"
-        )
-
-
 def _speck(window: Window) -> int:
     """The number of pixels that a hole must have to stay: at most those of a cell."""
     height, width = window.shape
@@ -219,19 +193,23 @@ def _speck(window: Window) -> int:
     return min(SPECK, int(CELL**2 / np.prod(sides)))
 
 
-def _opaque(opacity: np.ndarray, bands: RasterBands, path: File) -> np.ndarray:
-    """Opacity (H, W) of any type -> bool (H, W), true for at least half of the full one.
+def _opaque(file: OpenBands, window: Window) -> np.ndarray:
+    """Where a file is at least half opaque, bool (H, W); everywhere without a band of opacity.
 
     Full opacity is 255 even in bands of 16 bits; masks of 0 and 1 are opacity too.
     """
+    bands = file.bands
+    if bands.opacity is None:
+        return np.ones(window.shape, bool)
+    opacity = file.dataset.read(bands.opacity, window=pixels_of(window))  # H W
     full = min(float(opacity.max()), 255.0)
     if full <= 0:
         return np.zeros(opacity.shape, bool)
     half_clear = (opacity > CLEAR * full) & (opacity < OPAQUE * full)
     if not bands.is_sure and half_clear.mean() > MOST_HALF_CLEAR:
         raise InputError(
-            f"{path}: band {bands.opacity} is marked as opacity, but {half_clear.mean():.0%} of "
-            "its pixels are half clear; name it in 'bands' if it is data, or give 'alpha': "
+            f"{file.path}: band {bands.opacity} is marked as opacity, but {half_clear.mean():.0%} "
+            "of its pixels are half clear; name it in 'bands' if it is data, or give 'alpha': "
             "'ignore' or 'mask'"
         )
     return opacity >= full / 2

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from data.errors import InputError
-from data.prepare.contract.days import utc_day
+from data.prepare.contract.days import in_utc
 from data.prepare.contract.files import need_file, reading
 from data.prepare.contract.sentinel2 import (
     baseline_in_name,
@@ -41,7 +41,7 @@ class Product:
     """A product and what its metadata say. Reflectance is (raw + offset) * scale."""
 
     folder: Path
-    day: str  # ISO day in UTC of the start of sensing
+    start: datetime  # of sensing, in UTC without a zone
     scale: float
     offsets: dict[str, float]  # band -> offset in raw numbers; empty: there is none
 
@@ -139,7 +139,7 @@ def _parsed(root: ElementTree.Element, folder: Path) -> Product:
         _need_no_offset(root, folder)
     return Product(
         folder=folder,
-        day=utc_day(start),
+        start=in_utc(start),
         scale=1 / quantity,
         offsets=offsets,
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from data.errors import InputError
+from data.prepare.contract.days import utc_day
 from data.prepare.contract.files import open_raster
 from data.prepare.contract.grid import Grid
 from data.prepare.contract.radiometry import Radiometry
@@ -65,7 +66,12 @@ class Sentinel2Safe:
         array, valid = join_layers(layers, sensor, grid)
         valid &= ~np.isin(codes, (*CLOUDY, NO_CODE))
         frames = Frames(
-            modality="ms", array=array, valid=valid, dates=[product.day], source=self._name(product)
+            modality="ms",
+            array=array,
+            valid=valid,
+            dates=[utc_day(product.start)],
+            source=self._name(product),
+            times=[product.start],
         )
         return [frames]
 

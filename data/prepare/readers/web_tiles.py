@@ -15,6 +15,7 @@ from PIL import Image
 from rasterio.crs import CRS
 
 from data.errors import InputError
+from data.prepare.contract.days import day_of_text
 from data.prepare.contract.files import need_file, reading
 from data.prepare.contract.georeference import Georeference
 from data.prepare.contract.grid import Grid
@@ -128,7 +129,7 @@ class WebTiles:
             modality="hr",
             array=array,
             valid=valid,
-            dates=[self.date],
+            dates=[day_of_text(self.date)],
             source=source_record(source, self.date_accuracy),
         )
         return [frames]

@@ -11,6 +11,7 @@ from rasterio.crs import CRS
 
 from data.errors import InputError
 from data.prepare.build import build_tile
+from data.prepare.contract.days import day_of_text
 from data.prepare.contract.files import Remote
 from data.prepare.contract.spot import Centre
 from data.prepare.manifest.read import read_manifest
@@ -151,7 +152,7 @@ def test_public_cogs_by_common_names(tmp_path, applied, offset):
         1e-4,
         offset,
         0.0,
-        "2022-07-01",
+        "2022-07-01T10:36:41.123000",
     )
     assert reader.mask == "https://example.com/S2/SCL.tif" and reader.masked == (
         0,
@@ -189,7 +190,7 @@ def test_stac_with_settings_of_its_own(tmp_path):
     assert (
         reader.path == tmp_path / "a.tif"
         and reader.bands == ("R", "G", "B", "NIR")
-        and reader.date == "2021-05-06"
+        and day_of_text(reader.date) == "2021-05-06"
     )
 
 

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.errors import InputError
+from data.prepare.contract.days import day_of_text
 from data.prepare.manifest.read import read_manifest
 from tests.unit.manifests import IMAGE, LINE, rows_of, write_csv, write_lines
 
@@ -47,7 +48,7 @@ def image_date(path, **columns: pa.Array) -> str:
     ],
 )  # fmt: skip
 def test_dates_of_all_types_are_the_day_in_utc(tmp_path, column, day):
-    assert image_date(tmp_path / "m.parquet", date=column) == day
+    assert day_of_text(image_date(tmp_path / "m.parquet", date=column)) == day
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,7 @@ def test_times_as_text_are_the_day_in_utc_too(tmp_path, text, day):
         write_lines(tmp_path / "m.jsonl", [LINE | {"sources": [{**IMAGE, "date": text}]}]),
     ):
         (entry,) = read_manifest(path)
-        assert entry.readers[0].date == day
+        assert day_of_text(entry.readers[0].date) == day
     rows[0]["date"] = "2020-05-01Tomorrow"
     with pytest.raises(InputError, match="date '2020-05-01Tomorrow': expected YYYY-MM-DD"):
         read_manifest(write_csv(tmp_path / "m.csv", rows))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from data.errors import InputError
 from data.prepare.contract.grid import Grid
-from data.prepare.readers.cube import NetcdfCube, ZarrCube
+from data.prepare.readers.cube import NO_FRAMES, NetcdfCube, ZarrCube
 from data.tiles.modalities import MODALITIES
 from tests.unit.data.prepare.cf.stores import KINDS, LEFT, TOP, UTM, N, axes_of, write_store
 
@@ -165,4 +165,4 @@ def test_frames_without_a_time_and_series_without_frames(tmp_path, kind):
     variables["time"] = (("time",), np.array([], "i8"), times)
     reader = reader_of(tmp_path / "none", kind, variables)
     reader.check()
-    assert reader.read(GRID) == []
+    assert reader.read(GRID) == [NO_FRAMES]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from data.errors import InputError
 from data.prepare.contract.grid import Grid
 from data.prepare.contract.sentinel2 import COARSE_BANDS, FINE_BANDS
+from data.prepare.readers.cube import NO_FRAMES
 from data.prepare.readers.netcdf_series import NetcdfLabels, NetcdfOptical, NetcdfSar, pairs_of
 from data.tiles.classes import INDEX
 from data.tiles.modalities import MODALITIES
@@ -106,7 +107,7 @@ def test_files_without_a_day_in_common_are_refused(tmp_path):
 def test_an_empty_series_has_nothing(tmp_path):
     reader = optical(tmp_path, times=(), times_20m=())
     reader.check()
-    assert reader.read(GRID) == []
+    assert reader.read(GRID) == [NO_FRAMES]
 
 
 def test_a_frame_without_a_time_is_left_out_and_told(tmp_path):

@@ -160,7 +160,7 @@ def test_doubles_lose_no_more_than_a_float_does(tmp_path):
         ("hr", "uint16", 300, "expected hr as uint8, found uint16; give 'scale'"),
         ("hr", "float32", 0.5, "expected hr as uint8, found float32; give 'scale'"),
         ("sar", "complex64", 1, "a.tif: band 1: expected real numbers of sar, found complex64"),
-        ("ms", "int8", 1, "a.tif: band 1: expected real numbers of ms, found int8"),
+        ("ms", "int8", 1, "found int8, of which the largest number is reflectance 0.0255"),
     ],
 )
 def test_numbers_that_do_not_fit_are_refused(tmp_path, modality, dtype, value, message):

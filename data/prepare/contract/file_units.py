@@ -1,0 +1,38 @@
+"""The units that files name, held against the unit that the manifest takes their numbers for."""
+
+from data.errors import InputError
+from data.prepare.contract.radiometry import Radiometry
+from data.tiles.modalities import DECIBEL, REFLECTANCE, Modality
+
+# Units in which files give backscatter -> the key that says so.
+BACKSCATTER_UNITS = {
+    "db": "db",
+    "decibel": "db",
+    "decibels": "db",
+    "power": "power",
+    "linear": "power",
+    "linear power": "power",
+    "intensity": "power",
+    "amplitude": "amplitude",
+}
+# Units of numbers that may be reflectance x 10,000, or reflectance when scaled.
+NO_UNIT = ("", "1", "-", "none", "unitless", "dimensionless", "dn", "digital number", "count")
+PER_CENT = ("%", "percent", "per cent")
+
+
+def check_unit(unit: str | None, keys: Radiometry, sensor: Modality, *, where: str) -> None:
+    """Raise InputError when the unit that a file names is not the one that the keys say."""
+    name = (unit or "").strip().lower()
+    if sensor.unit == DECIBEL and BACKSCATTER_UNITS.get(name, keys.units) != keys.units:
+        raise InputError(
+            f"{where}: the file's unit is {unit!r}, the manifest's 'units' {keys.units!r}; "
+            f"give 'units': {BACKSCATTER_UNITS[name]!r}, or correct the file's unit"
+        )
+    if sensor.unit != REFLECTANCE or keys.scale is not None:
+        return
+    is_reflectance = "reflect" in name and not any(word in name for word in PER_CENT)
+    if name.rstrip("s") not in NO_UNIT and not is_reflectance:
+        raise InputError(
+            f"{where}: the file's unit is {unit!r}; give 'scale' (raw x scale + offset is "
+            "reflectance: 0.01 for per cent)"
+        )
