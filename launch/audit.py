@@ -8,14 +8,14 @@ source that is worth a look does.
 import argparse
 from pathlib import Path
 
-from data.audit.fault import WRONG
-from data.audit.findings import SuspectFindings
-from data.audit.record import Record
+from data.audit.findings.records import SuspectFindings
+from data.audit.findings.summary import summarise
+from data.audit.measure.fault import WRONG
+from data.audit.measure.record import Record
+from data.audit.page.sections import VERDICT_WORDS
 from data.audit.report import JSON_FILE, PAGE_FILE, make_folder, write
 from data.audit.run import audit, spread
-from data.audit.sections import VERDICT_WORDS
 from data.audit.statistics import write_statistics
-from data.audit.summary import summarise
 from data.files import check_place
 from data.jobs.progress import Progress
 from data.shards.dataset import ShardDataset

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from data.audit.inspection import draw_sample
+from data.audit.page.inspection import draw_sample
 from data.stream.settings import DataSettings, ViewSettings
 
 EXAMPLES = "  skysense inspect shards --key treesat-abies-alba-1-1005 --out sample.png"

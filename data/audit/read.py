@@ -9,22 +9,22 @@ from datetime import date
 import numpy as np
 from torch import Tensor
 
-from data.audit.fault import WRONG, Fault
-from data.audit.fingerprint import content_hash, picture_hash, text_hash
-from data.audit.label_alignment import (
+from data.audit.measure.fault import WRONG, Fault
+from data.audit.measure.fingerprint import content_hash, picture_hash, text_hash
+from data.audit.measure.label_alignment import (
     Features,
     find_misfit,
     image_features,
     series_features,
 )
-from data.audit.masked_image import MaskedImage, enlarge
-from data.audit.pixels import LABEL_VALUES, Pixels
-from data.audit.pool import Pool
-from data.audit.profile import ProfileBuilder
-from data.audit.record import Failure, Record
-from data.audit.registration import LEAST_CELLS, register
-from data.audit.sources import ACCURACY_MARK, source_name
-from data.audit.tile_rules import date_faults, pixel_faults
+from data.audit.measure.masked_image import MaskedImage, enlarge
+from data.audit.measure.pixels import LABEL_VALUES, Pixels
+from data.audit.measure.profile import ProfileBuilder
+from data.audit.measure.record import Failure, Record
+from data.audit.measure.registration import LEAST_CELLS, register
+from data.audit.measure.shared_shift import Pool
+from data.audit.measure.sources import ACCURACY_MARK, source_name
+from data.audit.rules.tile_rules import date_faults, pixel_faults
 from data.errors import InputError
 from data.shards.dataset import ShardDataset
 from data.shards.files import hr_field, hr_levels

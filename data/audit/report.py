@@ -6,10 +6,10 @@ from pathlib import Path
 
 from matplotlib import rc_context
 
-from data.audit.findings import Summary
-from data.audit.sections import TEMPLATES, sections
+from data.audit.findings.records import Summary
+from data.audit.page.sections import TEMPLATES, sections
+from data.audit.page.thumbnails import draw_cards
 from data.audit.shifted import draw_shifts
-from data.audit.thumbnails import draw_cards
 from data.errors import InputError
 from data.files import write_whole
 from data.pages.style import STYLE

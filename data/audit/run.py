@@ -11,10 +11,10 @@ from functools import partial
 import numpy as np
 import torch
 
-from data.audit.pixels import Pixels
+from data.audit.findings.tally import Tally
+from data.audit.measure.pixels import Pixels
+from data.audit.measure.record import Record
 from data.audit.read import read_sample
-from data.audit.record import Record
-from data.audit.tally import Tally
 from data.errors import InputError
 from data.jobs.places import Place
 from data.jobs.tasks import Died, on_workers

@@ -9,11 +9,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from data.audit.findings import TileShift
-from data.audit.masked_image import MaskedImage, enlarge
+from data.audit.findings.records import TileShift
+from data.audit.measure.masked_image import MaskedImage, enlarge
+from data.audit.measure.record import Record
+from data.audit.measure.registration import STEPS, quarter_means
 from data.audit.read import Reading
-from data.audit.record import Record
-from data.audit.registration import STEPS, quarter_means
 from data.pages.style import WIDTH
 from data.shards.dataset import ShardDataset
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.audit.pixels import Pixels
+from data.audit.measure.pixels import Pixels
 from data.files import write_whole
 from data.tiles.definitions import Definition
 from data.tiles.modalities import MODALITIES

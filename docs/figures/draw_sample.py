@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from data.audit.painting import draw_tile, outline_axis, paint, tile_picture, view_picture
+from data.audit.page.painting import draw_tile, outline_axis, paint, tile_picture, view_picture
 from data.stream.collate import collate
 from data.stream.cut import cut_sample
 from data.stream.sample import Batch, CutSample, ViewName

@@ -8,7 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from data.audit.painting import INVALID, paint, view_picture
+from data.audit.page.painting import INVALID, paint, view_picture
 from data.pages.style import WIDTH
 from data.stream.collate import collate
 from data.stream.cut import cut_sample

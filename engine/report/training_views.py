@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch
 from torch import Tensor
 
-from data.audit.painting import VIEW_COLOURS, draw_tile, outline_axis, paint, view_picture
+from data.audit.page.painting import VIEW_COLOURS, draw_tile, outline_axis, paint, view_picture
 from data.pages.style import WIDTH
 from data.stream.cut import cut_sample
 from data.stream.mixture import Mixture

@@ -13,10 +13,10 @@ import rasterio
 import torch
 from rasterio.transform import Affine
 
-from data.audit.painting import paint, tile_picture
+from data.audit.findings.summary import summarise
+from data.audit.page.painting import paint, tile_picture
 from data.audit.run import audit
 from data.audit.statistics import write_statistics
-from data.audit.summary import summarise
 from data.pages.style import colour
 from data.shards.dataset import ShardDataset
 from data.stream.decode import decode

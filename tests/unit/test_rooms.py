@@ -42,9 +42,17 @@ ROOMS = {
     ),
     "data/shards": "data/files data/hashing data/seeded data/tiles data/jobs data/storage",
     "data/stream": "data/hashing data/seeded data/tiles data/storage data/shards",
+    "data/audit/measure": "data/hashing data/tiles data/shards",
+    "data/audit/rules": "data/tiles data/audit/measure",
+    "data/audit/findings": (
+        "data/tiles data/pages data/shards data/audit/measure data/audit/rules"
+    ),
+    "data/audit/page": (
+        "data/tiles data/pages data/shards data/stream data/audit/rules data/audit/findings"
+    ),
     "data/audit": (
-        "data/files data/hashing data/tiles data/jobs data/storage data/pages data/shards"
-        " data/stream"
+        "data/files data/tiles data/jobs data/storage data/pages data/shards data/stream"
+        " data/audit/measure data/audit/rules data/audit/findings data/audit/page"
     ),
     "data/bench": "data/tiles data/prepare/contract data/prepare data/shards data/stream",
     "models": "",

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.audit.findings import KeyPairs, Summary
+from data.audit.findings.records import KeyPairs, Summary
+from data.audit.findings.summary import summarise
 from data.audit.run import audit, spread
-from data.audit.summary import summarise
 from data.errors import InputError
 from data.shards.dataset import ShardDataset
 from data.shards.encode import ShardOptions
@@ -23,7 +23,7 @@ from data.tiles.tile import UNLABELLED, Tile
 from launch.__main__ import main
 from tests.commands import skysense
 from tests.pages import Page
-from tests.unit.data.audit.test_registration import displaced
+from tests.unit.data.audit.measure.test_registration import displaced
 from tests.unit.tiles import make_tile
 
 

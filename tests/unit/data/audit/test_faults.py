@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data.audit.findings.summary import summarise
 from data.audit.run import audit
-from data.audit.summary import summarise
 from data.shards.dataset import ShardDataset
 from data.shards.encode import ShardOptions
 from data.shards.writer import write_shards

@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from data.audit.histogram import BINS, Bins, Histogram
-from data.audit.moments import Moments
-from data.audit.pixels import Pixels
+from data.audit.findings.summary import chart
+from data.audit.measure.histogram import BINS, Bins, Histogram
+from data.audit.measure.moments import Moments
+from data.audit.measure.pixels import Pixels
 from data.audit.run import audit
 from data.audit.statistics import write_statistics
-from data.audit.summary import chart
 from data.shards.dataset import ShardDataset
 from data.shards.encode import ShardOptions
 from data.shards.writer import write_shards

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from data.audit.painting import INVALID
+from data.audit.page.painting import INVALID
 from engine.report.feature_maps import components
 
 

@@ -1,0 +1,1 @@
+"""What an audit found, as records: counted, summarised, answered as questions."""

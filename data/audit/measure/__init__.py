@@ -1,0 +1,1 @@
+"""What is measured of a tile and merged over many: moments, histograms, prints, registration."""
