@@ -108,8 +108,8 @@ def describe(dataset: ShardDataset, sample: int, record: Record) -> None:
     record.key = entry.key
     record.region = dataset.region(sample)
     record.cells = entry.cells
-    record.lon = entry.lon
-    record.lat = entry.lat
+    if entry.place is not None:
+        record.lon, record.lat = entry.place
     record.usable = {name: len(frames) for name, frames in entry.usable.items()}
     record.sizes = {name: member.size for name, member in entry.members.items()}
     record.content_hash = content_hash(entry.members)

@@ -28,6 +28,7 @@ from data.tiles.modalities import MODALITIES
 from data.tiles.tile import LABEL_PIXELS, UNLABELLED, Tile
 
 MOST_NAMED = 5  # dropped frames whose shares a note tells
+NO_PLACE = "(no place)"  # ends the provenance of a tile that lies nobody knows where
 
 
 def build_tile(entry: Entry) -> tuple[Tile | None, list[str]]:
@@ -64,19 +65,7 @@ def build_tile(entry: Entry) -> tuple[Tile | None, list[str]]:
                 labels.append(item)
         if not items:
             notes.append(f"sources[{number}] {name}: left out, has nothing over the tile")
-    lon, lat = grid.centre
-    tile = Tile(
-        key=entry.key,
-        cells=grid.cells,
-        crs=crs_name(grid),
-        transform=tuple(grid.transform())[:6],
-        lon=lon,
-        lat=lat,
-        source="; ".join(sources),
-        licence=entry.licence,
-        attribution=entry.attribution,
-        split=entry.split,
-    )
+    tile = _empty_tile(entry, grid, sources)
     for modality in MODALITIES:
         parts = [frames for frames in series if frames.modality == modality]
         if parts:
@@ -90,6 +79,33 @@ def build_tile(entry: Entry) -> tuple[Tile | None, list[str]]:
         tile.arrays["labels"] = draw_labels(labels, grid, notes)
     check_tile(tile)
     return tile, notes
+
+
+def _empty_tile(entry: Entry, grid: Grid, sources: list[str]) -> Tile:
+    """A tile without arrays.
+
+    Args:
+        entry: what the manifest says of it.
+        grid: its cells.
+        sources: what it is made from, see ``provenance``.
+    """
+    lon = lat = None
+    if grid.has_place:
+        lon, lat = grid.centre
+    else:
+        sources = [*sources, NO_PLACE]
+    return Tile(
+        key=entry.key,
+        cells=grid.cells,
+        crs=crs_name(grid),
+        transform=tuple(grid.transform())[:6],
+        lon=lon,
+        lat=lat,
+        source="; ".join(sources),
+        licence=entry.licence,
+        attribution=entry.attribution,
+        split=entry.split,
+    )
 
 
 def provenance(reader: Reader, source: str, folder: Path) -> str:
@@ -135,7 +151,9 @@ def draw_labels(labels: list[Labels], grid: Grid, notes: list[str]) -> np.ndarra
 
 
 def crs_name(grid: Grid) -> str:
-    """'EPSG:n' where the CRS has a number, else WKT."""
+    """'EPSG:n' where the CRS has a number, else WKT; empty for a grid without a place."""
+    if not grid.has_place:
+        return ""
     number = grid.crs.to_epsg()
     if number:
         return f"EPSG:{number}"

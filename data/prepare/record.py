@@ -13,8 +13,8 @@ class MadeTile:
 
     key: str
     cells: int
-    lon: float  # degrees, rounded
-    lat: float
+    lon: float | None  # degrees, rounded; None: nobody knows the place
+    lat: float | None
     crs: str
     frames: dict[str, int]  # modality -> number of frames
     valid: dict[str, float]  # modality -> share of valid cells
@@ -77,8 +77,8 @@ def record_of(tile: Tile, *, digest: str, notes: list[str]) -> MadeTile:
     return MadeTile(
         key=tile.key,
         cells=tile.cells,
-        lon=round(tile.lon, 6),
-        lat=round(tile.lat, 6),
+        lon=_rounded(tile.lon),
+        lat=_rounded(tile.lat),
         crs=tile.crs,
         frames=frames,
         valid=valid,
@@ -86,6 +86,13 @@ def record_of(tile: Tile, *, digest: str, notes: list[str]) -> MadeTile:
         digest=digest,
         notes=notes,
     )
+
+
+def _rounded(degrees: float | None) -> float | None:
+    """An angle as the report has it."""
+    if degrees is None:
+        return None
+    return round(degrees, 6)
 
 
 def to_json(record: TileRecord) -> dict:

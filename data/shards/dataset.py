@@ -124,7 +124,7 @@ class ShardDataset:
         return self._entry(sample)
 
     def region(self, sample: int) -> int:
-        """Index of a sample's region in the region table."""
+        """Index of a sample's region in the region table; ``NO_REGION`` without a place."""
         shard, row = self._locate(sample)
         return self.manifest.shards[shard].regions[row]
 

@@ -105,8 +105,8 @@ class IndexEntry(Record):
     Attributes:
         key: name of the tile.
         cells: N, its side in 10 m cells.
-        lon: of its centre, degrees.
-        lat: of its centre, degrees.
+        lon: of its centre, degrees; None: nobody knows its place.
+        lat: of its centre, degrees; None as well.
         modalities: the sensors that it has, in the order of the registry.
         dates: sensor -> ISO day of each frame, ascending.
         usable: sensor -> frames with at least one valid pixel; the others are never drawn.
@@ -116,13 +116,20 @@ class IndexEntry(Record):
 
     key: str
     cells: int
-    lon: float
-    lat: float
+    lon: float | None
+    lat: float | None
     modalities: list[str]
     dates: dict[str, list[str]]
     usable: dict[str, list[int]]
     members: dict[str, Member]
     block: tuple[int, int]
+
+    @property
+    def place(self) -> tuple[float, float] | None:
+        """Longitude and latitude of its centre in degrees; None: nobody knows them."""
+        if self.lon is None or self.lat is None:
+            return None
+        return self.lon, self.lat
 
     def line(self) -> bytes:
         """The entry as it stands in the index: one line of compact JSON, names sorted."""
@@ -192,7 +199,7 @@ class ShardFiles(Record):
 
 
 class ShardRecord(ShardFiles):
-    """A shard in the manifest, with the region of each sample."""
+    """A shard in the manifest, with the region of each sample, ``NO_REGION`` without a place."""
 
     regions: list[int]
 

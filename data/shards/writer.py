@@ -40,7 +40,7 @@ from data.tiles.check import check_tile
 from data.tiles.classes import class_table
 from data.tiles.definitions import Definition, sensors_of
 from data.tiles.modalities import MODALITIES
-from data.tiles.regions import RegionTable
+from data.tiles.regions import NO_REGION, RegionTable
 from data.tiles.tile import Tile
 
 KEY_LENGTH = 80  # a tar header has 100 bytes for key and field
@@ -50,11 +50,11 @@ class WrittenShard(ShardFiles):
     """A shard that is written, with what the manifest will say of its samples.
 
     Attributes:
-        places: lon and lat of each sample.
+        places: lon and lat of each sample; None: nobody knows its place.
         credits: licence, attribution, number of samples.
     """
 
-    places: list[tuple[float, float]]
+    places: list[tuple[float, float] | None]
     credits: list[tuple[str, str, int]]
 
 
@@ -165,7 +165,7 @@ def write_shard(
         index_size=len(index),
         index_hash=content_hash(index),
         head=head,
-        places=[(entry.lon, entry.lat) for entry in entries],
+        places=[entry.place for entry in entries],
         credits=[(*credit, count) for credit, count in sorted(credits.items())],
     )
 
@@ -190,7 +190,7 @@ def write_manifest(
         hashes += shard.index_hash
         for licence, attribution, count in shard.credits:
             credits[licence, attribution] += count
-    regions = RegionTable.from_points(places)
+    regions = RegionTable.from_points(place for place in places if place is not None)
     unsigned = Manifest(
         format=FORMAT,
         version=VERSION,
@@ -214,6 +214,9 @@ def _with_regions(shard: WrittenShard, regions: RegionTable) -> ShardRecord:
     """A shard as the manifest has it."""
     indices = []
     for place in shard.places:
+        if place is None:
+            indices.append(NO_REGION)
+            continue
         region = regions.lookup(*place)
         assert region is not None, "the table is made of these places"
         indices.append(region)

@@ -20,7 +20,7 @@ class SampleDraw:
     sample: int
     use: int
     key: str
-    region: int  # index in the region table
+    region: int  # index in the region table; NO_REGION without a place
     frames: dict[str, np.ndarray]  # modality -> indices of the stored frames, same for all views
     dates: dict[str, list[str]]  # modality -> ISO day of each drawn frame
     days: dict[str, np.ndarray]  # modality -> day index of each drawn frame, with jitter

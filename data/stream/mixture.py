@@ -14,7 +14,7 @@ from data.stream.settings import DataSettings
 from data.tiles.definitions import read_sensors, sensors_of
 from data.tiles.known import Authority
 from data.tiles.modalities import MODALITIES
-from data.tiles.regions import RegionTable
+from data.tiles.regions import NO_REGION, RegionTable
 
 
 class Mixture:
@@ -109,9 +109,12 @@ class Mixture:
         return dataset.entry(row)
 
     def region(self, sample: int) -> int:
-        """Index in the united region table."""
+        """Index in the united region table; ``NO_REGION`` without a place."""
         dataset, row, regions = self._locate(sample)
-        return regions[dataset.region(row)]
+        region = dataset.region(row)
+        if region == NO_REGION:
+            return NO_REGION
+        return regions[region]
 
     def read(self, sample: int, wants: Sequence[Want]) -> list[bytes]:
         """See ``ShardDataset.read``."""

@@ -98,7 +98,7 @@ class Batch:
     keys: list[str]  # B sample keys, in the order of the slice
     views: dict[str, ViewSet]  # by view size
     days: dict[str, Tensor]  # modality -> B T int64, day of year - 1 with jitter, 0 without frame
-    region: Tensor  # B int64, index in the region table
+    region: Tensor  # B int64, index in the region table, -1 without a place
     # replaced samples: {"key", "reason", "step", "substitute"}
     quarantined: list[dict]
     # requests, bytes and faults of the store while the batch was made

@@ -14,7 +14,7 @@ KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # no dot: tar members are named 
 
 
 def check_tile(tile: Tile) -> None:
-    """Check key, split, shapes, types and dates of a tile.
+    """Check key, split, place, shapes, types and dates of a tile.
 
     Raises:
         InputError: one of them is wrong, or the tile has no sensor at all.
@@ -23,6 +23,11 @@ def check_tile(tile: Tile) -> None:
         raise InputError(f"tile key {tile.key!r}: expected letters, digits, '_' and '-' only")
     if tile.split and tile.split not in SPLITS:
         raise InputError(f"tile {tile.key!r}: split {tile.split!r}: expected one of {list(SPLITS)}")
+    if len({tile.crs == "", tile.lon is None, tile.lat is None}) > 1:
+        raise InputError(
+            f"tile {tile.key!r}: expected a CRS, a longitude and a latitude, or none of them, "
+            f"found {tile.crs!r}, {tile.lon}, {tile.lat}"
+        )
     for name, array in tile.arrays.items():
         _check_array(tile, name, array)
     for name in tile.modalities:

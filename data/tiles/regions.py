@@ -21,6 +21,7 @@ WEST = -17_367_530.45  # corner of the projected world, metres
 NORTH = 7_342_230.14
 COLUMNS = 531  # the last column and row reach over the edge
 ROWS = 225
+NO_REGION = -1  # index of a sample whose place nobody knows
 EARTH_KM = 6371.0088  # mean radius
 
 

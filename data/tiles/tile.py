@@ -19,10 +19,11 @@ class Tile:
     Attributes:
         key: unique name; letters, digits, "_" and "-".
         cells: N.
-        crs: projected, in metres; "EPSG:n" or WKT.
-        transform: affine map of the 10 m grid: a, b, c, d, e, f.
-        lon: of the centre, degrees.
-        lat: of the centre, degrees.
+        crs: projected, in metres; "EPSG:n" or WKT. Empty: nobody knows where the tile lies.
+        transform: affine map of the 10 m grid: a, b, c, d, e, f. Without a place: metres around the
+            middle of the tile.
+        lon: of the centre, degrees; None without a place.
+        lat: of the centre, degrees; None without a place.
         arrays: sensor -> numbers in the archive's unit and type. hr: 3 32N 32N; a series: T C N N.
             of own sensors T C pN pN with p pixels a cell. "labels": 8N 8N uint8, 255 is
             unlabelled.
@@ -38,8 +39,8 @@ class Tile:
     cells: int
     crs: str
     transform: tuple[float, float, float, float, float, float]
-    lon: float
-    lat: float
+    lon: float | None
+    lat: float | None
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     valid: dict[str, np.ndarray] = field(default_factory=dict)
     dates: dict[str, list[str]] = field(default_factory=dict)

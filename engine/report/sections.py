@@ -211,11 +211,20 @@ def _map(run: RunFiles) -> Section:
     counts = [0] * len(regions)
     points = []
     for sample in range(len(run.dataset)):
-        entry = run.dataset.entry(sample)
-        counts[run.dataset.region(sample)] += 1
-        points.append((entry.lon, entry.lat))
-    figure = region_map(regions.cells, counts, np.array(points))
-    return TEMPLATES.section("Where the data lies", "map.html", figure=figure, credit=CREDIT)
+        place = run.dataset.entry(sample).place
+        if place is not None:
+            counts[run.dataset.region(sample)] += 1
+            points.append(place)
+    figure = None
+    if points:
+        figure = region_map(regions.cells, counts, np.array(points))
+    return TEMPLATES.section(
+        "Where the data lies",
+        "map.html",
+        figure=figure,
+        credit=CREDIT,
+        unknown=len(run.dataset) - len(points),
+    )
 
 
 def _replaced(run: RunFiles) -> Section:

@@ -56,6 +56,7 @@ class Places:
     regions_in_manifest: int
     regions: list[RegionCount]
     points: list[list[float]]  # longitude and latitude in degrees of some samples
+    unknown: int = 0  # samples whose place nobody knows
 
 
 @dataclass(frozen=True)

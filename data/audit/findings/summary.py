@@ -33,6 +33,7 @@ from data.audit.measure.registration import Registration
 from data.audit.measure.shared_shift import SharedRegistration
 from data.shards.dataset import ShardDataset
 from data.tiles.modalities import MODALITIES
+from data.tiles.regions import NO_REGION
 from data.tiles.tile import UNLABELLED
 
 FORMAT = "skysense-audit"
@@ -105,17 +106,30 @@ def count_everything(dataset: ShardDataset, tally: Tally) -> Counts:
 
 
 def find_places(dataset: ShardDataset, tally: Tally) -> Places:
-    """List the regions with their samples, and at most ``POINTS`` points, evenly chosen."""
+    """List the regions with their samples, and at most ``POINTS`` points, evenly chosen.
+
+    Samples whose place nobody knows are counted.
+    """
     regions = []
     for region, samples in sorted(tally.regions.items()):
+        if region == NO_REGION:
+            continue
         regions.append(RegionCount(region, dataset.regions.cells[region], samples))
     lon = as_array(tally.columns.lon)
     lat = as_array(tally.columns.lat)
+    is_known = np.isfinite(lon)
+    lon = lon[is_known]
+    lat = lat[is_known]
     points = []
     if len(lon):
         chosen = np.unique(np.linspace(0, len(lon) - 1, min(POINTS, len(lon))).astype(int))
         points = [[round(float(lon[i]), 5), round(float(lat[i]), 5)] for i in chosen]
-    return Places(regions_in_manifest=len(dataset.regions), regions=regions, points=points)
+    return Places(
+        regions_in_manifest=len(dataset.regions),
+        regions=regions,
+        points=points,
+        unknown=tally.regions[NO_REGION],
+    )
 
 
 def series_findings(series: Series) -> SeriesFindings:

@@ -264,11 +264,14 @@ def spread(summary: Summary) -> Verdict:
     """The samples do not lie in one region."""
     regions = summary.places.regions
     most = max((entry.samples for entry in regions), default=0)
+    numbers = f"{number_of(len(regions), 'region')}, the fullest with {most}"
+    numbers += f" of {number_of(summary.audited, 'sample')}"
+    if summary.places.unknown:
+        numbers += f", {summary.places.unknown} without a known place"
     return Verdict(
         "Are the samples spread over regions?",
         _look_if(most > ONE_REGION * summary.audited),
-        f"{number_of(len(regions), 'region')}, the fullest with {most}"
-        f" of {number_of(summary.audited, 'sample')}",
+        numbers,
         f"{percent(ONE_REGION)} in one",
     )
 

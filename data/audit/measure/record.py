@@ -1,5 +1,6 @@
 """What the audit keeps of one sample: small, plain, sent from the process that read it."""
 
+import math
 from dataclasses import dataclass, field
 
 from data.audit.measure.fault import Fault
@@ -29,8 +30,8 @@ class Record:
     failures: list[Failure] = field(default_factory=list)
     key: str | None = None  # None: the index cannot be read
     region: int = -1  # its index in the region table
-    lon: float = 0.0  # degrees
-    lat: float = 0.0  # degrees
+    lon: float = math.nan  # degrees; NaN: nobody knows the place
+    lat: float = math.nan  # degrees; NaN as well
     cells: int = 0  # along a side
     dates: dict[str, list[str]] = field(default_factory=dict)  # modality -> ISO day of each frame
     usable: dict[str, int] = field(default_factory=dict)  # modality -> frames with a valid pixel

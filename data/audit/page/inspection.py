@@ -94,10 +94,10 @@ def choose(dataset: Mixture, key: str | None, *, step: int, seed: int) -> Sample
 def title(entry: IndexEntry) -> str:
     """Key, place and size of the sample, and how many frames are stored."""
     counts = [f"{name} {len(entry.dates[name])}" for name in entry.modalities]
-    return (
-        f"{entry.key}   lon {entry.lon:.4f} lat {entry.lat:.4f}   "
-        f"{entry.cells * 10} m   stored frames: {', '.join(counts)}"
-    )
+    place = "no place"
+    if entry.place is not None:
+        place = "lon {:.4f} lat {:.4f}".format(*entry.place)
+    return f"{entry.key}   {place}   {entry.cells * 10} m   stored frames: {', '.join(counts)}"
 
 
 def draw(sample: CutSample, classes: list[ClassRow]) -> Figure:

@@ -58,7 +58,8 @@ def equal_values(values: np.ndarray, *, listed: int) -> Pairs:
 def near(lon: np.ndarray, lat: np.ndarray, reach: float) -> Iterator[Neighbours]:
     """Find pairs whose centres lie at most ``reach`` metres apart, down and across.
 
-    Each pair comes once. Pairs on both sides of the 180th meridian are not found.
+    Each pair comes once. Pairs on both sides of the 180th meridian are not found, nor samples whose
+    place is NaN.
 
     Args:
         lon: longitude of each sample in degrees.
@@ -67,7 +68,7 @@ def near(lon: np.ndarray, lat: np.ndarray, reach: float) -> Iterator[Neighbours]
     """
     row = np.floor((lat + 90) * DEGREE / reach)
     line = row * NEXT_ROW + lon + 180  # all rows one behind the other, far enough apart
-    order = np.argsort(line)
+    order = np.argsort(line)[: np.isfinite(line).sum()]  # NaN comes last
     line = line[order]
     width = MARGIN * reach / DEGREE / np.maximum(np.cos(np.radians(lat)), 1e-3)  # degrees
     width = np.minimum(width, 360)[order]

@@ -1,6 +1,9 @@
 """Days and times: those in UTC, for the archive has no others."""
 
+import re
 from datetime import UTC, datetime, time
+
+COMPACT = re.compile(r"\d{8}(T\d{6}Z?)?")  # 20200501, as names of files have it
 
 
 def in_utc(moment: datetime) -> datetime:
@@ -51,7 +54,7 @@ def time_of_text(text: str) -> datetime | None:
 
 def _parsed(text: str) -> datetime | None:
     """A time in UTC; None for a day, and for text that is no time."""
-    if text[10:11] not in ("T", " "):
+    if text[10:11] not in ("T", " ") and not COMPACT.fullmatch(text):
         return None
     try:
         return in_utc(datetime.fromisoformat(text))

@@ -1,5 +1,6 @@
 """How the files of a source are opened, and which of them are refused."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
@@ -11,10 +12,13 @@ import rasterio
 import zarr
 from affine import Affine
 from rasterio.crs import CRS
+from rasterio.errors import NotGeoreferencedWarning
 
 from data.errors import InputError
+from data.prepare.contract.arrays import Arrays
 from data.prepare.contract.blame import is_of_library, words_of
 from data.prepare.contract.formats import other_format
+from data.prepare.contract.georeference import has_place
 
 # Of these our own code alone can be the reason, even while it handles what a library has given.
 BUGS = (AssertionError, AttributeError, NameError, NotImplementedError)
@@ -102,6 +106,42 @@ def open_hdf5(path: File) -> Iterator[h5py.File]:
         yield file
 
 
+@contextmanager
+def open_picture(path: File) -> Iterator[rasterio.DatasetReader]:
+    """An open rasterio dataset that need not say where it lies.
+
+    Raises:
+        InputError: see ``open_raster``.
+    """
+    need_file(path)
+    with reading(path, "a picture"), _opened(_picture, path) as dataset:
+        yield dataset
+
+
+@contextmanager
+def open_arrays(path: Path) -> Iterator[Arrays]:
+    """The arrays of a .npy or .npz file; objects (pickle) are refused.
+
+    Raises:
+        InputError: the file is missing, or proves damaged while it is read.
+    """
+    need_file(path)
+    with reading(path, "a file of numpy arrays without objects"), _opened(_arrays, path) as arrays:
+        yield arrays
+
+
+def _arrays(path: File) -> Arrays:
+    assert isinstance(path, Path)  # as open_arrays asks
+    return Arrays(path)
+
+
+def _picture(path: File) -> rasterio.DatasetReader:
+    """The raster at ``path``, open. That it has no georeference is what is expected."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        return rasterio.open(path)
+
+
 def _hdf5_file(path: File) -> h5py.File:
     """The HDF5 file at ``path``, open for reading."""
     try:
@@ -176,11 +216,6 @@ def need_file(path: File) -> None:
     """Raise InputError unless a local file is there. For a remote one, opening it tells."""
     if isinstance(path, Path) and not path.exists():
         raise InputError(f"no file {path}; paths are relative to the manifest")
-
-
-def has_place(crs: CRS | None) -> bool:
-    """Whether ``crs`` says where on Earth coordinates are. A local (engineering) CRS does not."""
-    return crs is not None and (crs.is_projected or crs.is_geographic)
 
 
 def crs_of_text(text: object) -> CRS:

@@ -7,6 +7,14 @@ from affine import Affine
 from rasterio.coords import BoundingBox
 from rasterio.crs import CRS
 
+# Metres around the middle of an image whose place nobody knows.
+NOWHERE = CRS.from_wkt('LOCAL_CS["no place",UNIT["metre",1],AXIS["X",EAST],AXIS["Y",NORTH]]')
+
+
+def has_place(crs: CRS | None) -> bool:
+    """Whether ``crs`` says where on Earth coordinates are. A local (engineering) CRS does not."""
+    return crs is not None and (crs.is_projected or crs.is_geographic)
+
 
 @dataclass(frozen=True)
 class Georeference:

@@ -10,7 +10,7 @@ from rasterio.crs import CRS
 from rasterio.warp import transform
 
 from data.errors import InputError
-from data.prepare.contract.georeference import Georeference
+from data.prepare.contract.georeference import Georeference, has_place
 from data.prepare.contract.projection import is_true_metric, local_crs, to_degrees
 from data.tiles.longitudes import wrapped
 
@@ -22,7 +22,7 @@ RAMP_POINTS = 21  # along each edge of a rectangle that is bent into another CRS
 
 @dataclass(frozen=True)
 class Grid:
-    """``cells`` x ``cells`` ground cells of 10 m in a projected CRS in metres."""
+    """``cells`` x ``cells`` ground cells of 10 m in a projected CRS in metres, or ``NOWHERE``."""
 
     crs: CRS
     x0: float  # left edge
@@ -40,8 +40,13 @@ class Grid:
         return BoundingBox(self.x0, self.y0 - side, self.x0 + side, self.y0)
 
     @property
+    def has_place(self) -> bool:
+        """Whether it is known where on Earth the cells lie."""
+        return has_place(self.crs)
+
+    @property
     def centre(self) -> tuple[float, float]:
-        """Longitude (-180 to 180) and latitude of the centre in degrees."""
+        """Longitude (-180 to 180) and latitude of the centre in degrees; it must have a place."""
         half = self.cells * CELL / 2
         (lon,), (lat,) = transform(self.crs, "EPSG:4326", [self.x0 + half], [self.y0 - half])
         return wrapped(lon), lat

@@ -1,11 +1,12 @@
 """Which 10 m grid a tile gets: from its place in the manifest and the pixels of its sources."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from data.errors import InputError
 from data.prepare.contract.blame import blamed_on
+from data.prepare.contract.extent import Extent, check_fit, common_cells, nowhere
 from data.prepare.contract.files import File
 from data.prepare.contract.grid import (
     MOST_CELLS,
@@ -16,7 +17,7 @@ from data.prepare.contract.grid import (
 )
 from data.prepare.contract.projection import is_on_earth
 from data.prepare.contract.source import Place, Reader, main_file
-from data.prepare.contract.spot import Footprint, Spot
+from data.prepare.contract.spot import Centre, Footprint, Spot
 from data.prepare.contract.window import is_split
 from data.tiles.modalities import MODALITIES
 
@@ -40,7 +41,8 @@ def tile_grid(readers: tuple[Reader, ...], spot: Spot | None, key: str) -> Grid:
     """The grid of a tile.
 
     Pixels that form a grid of 10 m already are never resampled: the cells of a tile without a spot
-    are these pixels, and those of a tile with one lie on them.
+    are these pixels, and those of a tile with one lie on them. Sources that know their extent alone
+    fill the tile, which has no place if nothing else gives it one.
 
     Args:
         readers: the sources of the tile.
@@ -48,13 +50,21 @@ def tile_grid(readers: tuple[Reader, ...], spot: Spot | None, key: str) -> Grid:
         key: of the tile, for errors.
 
     Raises:
-        InputError: no source says where it lies, one says something impossible, or the tile is too
-            large.
+        InputError: no source says where it lies or how large it is, one says something impossible,
+            sources contradict each other, or the tile is too large.
     """
-    rasters = _rasters(readers, key)
+    places = _places(readers, key)
+    rasters = [place for place in places if isinstance(place, _Raster)]
+    extents = [place for place in places if isinstance(place, Extent)]
     images = [raster for raster in rasters if raster.place.modality is not None]
-    grid = _any_grid(images, spot, key)
+    grid = _any_grid(images, extents, spot, key)
+    check_fit(extents, grid, key)
     for raster in rasters:
+        if not grid.has_place:
+            raise InputError(
+                f"tile {key!r}: {raster.file.name}: has a place, which the images have not; give "
+                "'centre', or read it as 'patch_labels'"
+            )
         crs = raster.place.georeference.crs
         if is_split(crs, grid) and raster.place.window(grid) is not None:
             raise InputError(
@@ -62,32 +72,41 @@ def tile_grid(readers: tuple[Reader, ...], spot: Spot | None, key: str) -> Grid:
                 f"of {crs.to_string()[:60]} starts anew; warp the file into degrees or UTM"
             )
     if grid.cells > MOST_CELLS:
+        advice = "say which part with 'centre' and 'cells', or with 'footprint'"
+        if extents:
+            advice = "cut its files into smaller ones"
         raise InputError(
-            f"tile {key!r}: {grid.cells} x {grid.cells} cells, the most is {MOST_CELLS}; "
-            "say which part with 'centre' and 'cells', or with 'footprint'"
+            f"tile {key!r}: {grid.cells} x {grid.cells} cells, the most is {MOST_CELLS}; {advice}"
         )
     return grid
 
 
-def _any_grid(images: list[_Raster], spot: Spot | None, key: str) -> Grid:
+def _any_grid(images: list[_Raster], extents: list[Extent], spot: Spot | None, key: str) -> Grid:
     """The grid of a tile, however large."""
-    if spot is None:
-        return _grid_of_images(images, key)
-    return spot.grid(_lattice(images, spot))
+    if isinstance(spot, Centre) and spot.cells is None:
+        spot = replace(spot, cells=common_cells(extents, key))
+    if spot is not None:
+        return spot.grid(_lattice(images, spot))
+    if extents and not images:
+        return nowhere(common_cells(extents, key))
+    return _grid_of_images(images, key)
 
 
-def _rasters(readers: tuple[Reader, ...], key: str) -> list[_Raster]:
-    """The sources that say where their pixels lie, labels too.
+def _places(readers: tuple[Reader, ...], key: str) -> list[_Raster | Extent]:
+    """The sources that say where their pixels lie, or how large they are; labels too.
 
     Raises:
         InputError: a raster whose corners have no longitude and latitude.
     """
-    rasters = []
+    places: list[_Raster | Extent] = []
     for reader in readers:
         file = main_file(reader)
         with blamed_on(file):
             place = reader.place()
         if place is None:
+            continue
+        if isinstance(place, Extent):
+            places.append(place)
             continue
         left, bottom, right, top = place.georeference.bounds(place.shape)
         x = np.array([left, right, left, right])
@@ -97,8 +116,8 @@ def _rasters(readers: tuple[Reader, ...], key: str) -> list[_Raster]:
                 f"tile {key!r}: {file.name}: its corners ({left:g}, {top:g}) and "
                 f"({right:g}, {bottom:g}) are nowhere in its CRS; correct the file's georeference"
             )
-        rasters.append(_Raster(file, place))
-    return rasters
+        places.append(_Raster(file, place))
+    return places
 
 
 def _grid_of_images(images: list[_Raster], key: str) -> Grid:

@@ -11,8 +11,9 @@ from rasterio.errors import CRSError
 
 from data.prepare.contract.bands import BandKeys, key_faults
 from data.prepare.contract.days import day_of_text
-from data.prepare.contract.files import File, crs_of_text, has_place
-from data.prepare.contract.georeference import Georeference
+from data.prepare.contract.extent import Extent
+from data.prepare.contract.files import File, crs_of_text
+from data.prepare.contract.georeference import Georeference, has_place
 from data.prepare.contract.grid import Grid
 from data.prepare.contract.resample import resample
 from data.prepare.contract.window import Window, window_of
@@ -107,10 +108,11 @@ class Reader(Protocol):
     def check(self) -> None:
         """Look at headers only and raise InputError for what can never work."""
 
-    def place(self) -> Place | None:
+    def place(self) -> Place | Extent | None:
         """Where the pixels lie.
 
-        None when the file does not say, or when it holds shapes, which have no pixels.
+        Their extent when only their size on the ground is known. None when the file does not say,
+        or when it holds shapes, which have no pixels.
         """
 
     def read(self, grid: Grid) -> Sequence[Frames | Labels | Remark]:

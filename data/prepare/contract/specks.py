@@ -3,7 +3,25 @@
 import numpy as np
 from rasterio.features import sieve
 
+from data.prepare.contract.grid import CELL
+
 SPECK = 400  # pixels; a hole of as many is a real gap
+
+
+def with_ground(valid: np.ndarray, raw: np.ndarray, *, area: float) -> np.ndarray:
+    """The mask of a picture (1, H, W) without the holes that are smaller than a cell.
+
+    Args:
+        valid: bool (1, H, W).
+        raw: its numbers (1, C, H, W), of which black or white is ground, and -9999 is not.
+        area: of a pixel in square metres; NaN: unknown.
+    """
+    least = SPECK
+    if np.isfinite(area):
+        least = min(SPECK, int(CELL**2 / area))
+    closed = fill_specks(valid[0], least=least)  # H W
+    is_ground = (np.isfinite(raw) & (raw >= 0)).all(axis=1)  # 1 H W
+    return valid | (closed & is_ground)
 
 
 def fill_specks(opaque: np.ndarray, *, least: int = SPECK, beyond: bool = False) -> np.ndarray:

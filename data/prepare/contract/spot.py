@@ -13,7 +13,8 @@ from rasterio.warp import transform
 from shapely.errors import GEOSException
 
 from data.errors import InputError
-from data.prepare.contract.files import crs_of_text, has_place
+from data.prepare.contract.files import crs_of_text
+from data.prepare.contract.georeference import has_place
 from data.prepare.contract.grid import Grid, Lattice, grid_at, grid_over
 from data.prepare.contract.projection import is_on_earth, is_true_metric, local_crs, to_degrees
 from data.tiles.longitudes import FARTHEST, unwrapped
@@ -27,10 +28,11 @@ class Centre:
 
     lon: float
     lat: float
-    cells: int
+    cells: int | None  # None: as many as the tile's patches have
 
     def grid(self, lattice: Lattice | None = None) -> Grid:
-        """See ``grid_at``."""
+        """See ``grid_at``; the number of cells must be known."""
+        assert self.cells is not None  # placement takes it from the patches
         return grid_at(self.lon, self.lat, cells=self.cells, lattice=lattice)
 
 
@@ -87,12 +89,13 @@ class Cut:
 Spot = Centre | Footprint | Cut
 
 
-def spot_of(record: dict, where: str) -> Spot | None:
+def spot_of(record: dict, where: str, *, has_size: bool = False) -> Spot | None:
     """The place that a record of a manifest names.
 
     Args:
         record: it may have the keys ``centre`` and ``cells``, or ``footprint``.
         where: the record's place in the manifest, for errors.
+        has_size: the sources say how many cells there are, so that ``cells`` may be missing.
 
     Returns:
         The place; None when the record has none of these keys.
@@ -104,10 +107,10 @@ def spot_of(record: dict, where: str) -> Spot | None:
         if "centre" in record or "cells" in record:
             raise InputError(f"{where}: expected either centre and cells or footprint, found both")
         return footprint(record["footprint"], where)
-    if ("centre" in record) != ("cells" in record):
+    if ("centre" in record) != ("cells" in record) and not (has_size and "centre" in record):
         raise InputError(f"{where}: centre and cells need each other")
     if "centre" in record:
-        return centre(record["centre"], record["cells"], where)
+        return centre(record["centre"], record.get("cells"), where)
     return None
 
 
@@ -118,6 +121,8 @@ def centre(point: object, cells: object, where: str) -> Centre:
     lon, lat = point
     if not (abs(lon) <= FARTHEST and abs(lat) <= 90):  # also false for NaN
         raise InputError(f"{where}: centre [{lon}, {lat}]: expected degrees, longitude first")
+    if cells is None:
+        return Centre(float(lon), float(lat), None)
     if not isinstance(cells, int) or isinstance(cells, bool) or cells < 1:
         raise InputError(
             f"{where}: cells: expected a whole number of 10 m cells above 0, found {cells!r}"

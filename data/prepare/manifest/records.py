@@ -33,6 +33,8 @@ from data.prepare.readers.cube import NetcdfCube, ZarrCube
 from data.prepare.readers.geotiff import GeoTiffBands, GeoTiffImage
 from data.prepare.readers.hdf5_series import Hdf5Series
 from data.prepare.readers.netcdf_series import NetcdfLabels, NetcdfOptical, NetcdfSar
+from data.prepare.readers.patch import Patch
+from data.prepare.readers.patch_labels import PatchLabels
 from data.prepare.readers.raster_labels import GeoTiffLabels
 from data.prepare.readers.sentinel2_safe import Sentinel2Safe
 from data.prepare.readers.vector_labels import VectorLabels
@@ -53,9 +55,12 @@ READERS: dict[str, type] = {
     "netcdf_cube": NetcdfCube,
     "zarr_cube": ZarrCube,
     "web_tiles": WebTiles,
+    "patch": Patch,
+    "patch_labels": PatchLabels,
     "osm": VectorLabels,
     "geojson_labels": VectorLabels,
 }
+PATCHES = ("patch", "patch_labels")  # they know their size on the ground
 REMOTE = re.compile(r"/vsi|[A-Za-z][A-Za-z0-9+.-]*://")
 DATE = "date"  # the key that may hold a time, of which the day in UTC counts
 STRICT = ConfigDict(strict=True, extra="forbid")
@@ -303,8 +308,13 @@ def _stand_in(kind: Any) -> object:
 
 def _spot(record: Record, mistakes: Mistakes) -> Spot | None:
     """The place that a record names; see ``spot_of``."""
+    keys = cast(dict, record.keys)
+    sources = keys.get("sources")
+    readers = []
+    if isinstance(sources, list):
+        readers = [source.get("reader") for source in sources if isinstance(source, dict)]
     try:
-        return spot_of(cast(dict, record.keys), record.where)
+        return spot_of(keys, record.where, has_size=any(name in PATCHES for name in readers))
     except InputError as error:
         mistakes.add(record.where, str(error))
         return None

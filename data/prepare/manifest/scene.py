@@ -115,7 +115,9 @@ class Scene:
         for reader in readers:
             with files_kept_open(), blamed_on(main_file(reader)):
                 place = reader.place()
-            if place is None or (place.modality is None and self.keys.grid is None):
+            if not isinstance(place, Place):
+                continue
+            if place.modality is None and self.keys.grid is None:
                 continue
             if has_cells(place, self.keys.cells):
                 return place

@@ -6,8 +6,8 @@ import numpy as np
 import rasterio
 
 from data.errors import InputError
-from data.prepare.contract.files import File, has_place, need_crs, need_upright, open_raster
-from data.prepare.contract.georeference import Georeference
+from data.prepare.contract.files import File, need_crs, need_upright, open_raster
+from data.prepare.contract.georeference import Georeference, has_place
 from data.prepare.contract.grid import Grid
 from data.prepare.contract.resample import resample_labels
 from data.prepare.contract.source import Place

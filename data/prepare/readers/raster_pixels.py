@@ -9,11 +9,11 @@ import rasterio
 from data.errors import InputError
 from data.prepare.contract.file_units import check_unit
 from data.prepare.contract.files import File
-from data.prepare.contract.grid import CELL
+from data.prepare.contract.georeference import has_place
 from data.prepare.contract.projection import WGS84, to_degrees
 from data.prepare.contract.radiometry import Radiometry, observations
 from data.prepare.contract.source import Layer
-from data.prepare.contract.specks import SPECK, fill_specks
+from data.prepare.contract.specks import with_ground
 from data.prepare.contract.window import Window
 from data.prepare.readers.raster_bands import RasterBands
 from data.prepare.readers.rasters import pixels_of, stored_mask
@@ -71,9 +71,7 @@ def read_layer(files: Sequence[OpenBands], window: Window, sensor: Modality) -> 
     raw = np.concatenate(raws, axis=1)  # 1 C H W
     valid &= observations(raw, sensor, nodata=(own, given))
     if sensor.unit == BYTE:
-        closed = fill_specks(valid[0], least=_speck(window))  # H W
-        is_ground = (np.isfinite(raw) & (raw >= 0)).all(axis=1)  # black or white, and not -9999
-        valid |= closed & is_ground
+        valid = with_ground(valid, raw, area=_pixel_area(window))
     bands = []
     usable = valid
     for file, stored in zip(files, raws):
@@ -181,16 +179,19 @@ def _with_tags(
     return keys
 
 
-def _speck(window: Window) -> int:
-    """The number of pixels that a hole must have to stay: at most those of a cell."""
+def _pixel_area(window: Window) -> float:
+    """Square metres of ground under a pixel in the middle; NaN when its CRS has none there."""
+    georeference = window.georeference
+    if not has_place(georeference.crs):  # its metres are those on the ground
+        return abs(georeference.transform.determinant)
     height, width = window.shape
     corners = [(width / 2, height / 2), (width / 2 + 1, height / 2), (width / 2, height / 2 + 1)]
     x, y = zip(*[window.georeference.transform @ corner for corner in corners])
     lon, lat = to_degrees(window.georeference.crs).transform(x, y)
     if not np.isfinite([lon, lat]).all():
-        return SPECK
+        return np.nan
     _, _, sides = WGS84.inv([lon[0]] * 2, [lat[0]] * 2, lon[1:], lat[1:])  # metres
-    return min(SPECK, int(CELL**2 / np.prod(sides)))
+    return float(np.prod(sides))
 
 
 def _opaque(file: OpenBands, window: Window) -> np.ndarray:

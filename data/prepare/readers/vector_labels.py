@@ -60,7 +60,16 @@ class VectorLabels:
         """None: shapes are drawn wherever a tile lies, and choose no grid."""
 
     def read(self, grid: Grid) -> list["VectorFeatures | Remark"]:
-        """One VectorFeatures: what the file holds on the grid; else a remark that says why not."""
+        """One VectorFeatures: what the file holds on the grid; else a remark that says why not.
+
+        Raises:
+            InputError: nobody knows where the grid lies.
+        """
+        if not grid.has_place:
+            raise InputError(
+                f"{self.path}: shapes need a tile with a place, and no image has one; give "
+                "'centre' or 'footprint'"
+            )
         copy = osm_index.indexed(self.path, self.layers, self.tags)
         if copy:
             features = osm_index.window(copy, grid.crs, grid.bounds)
