@@ -5,6 +5,7 @@ from pathlib import Path
 
 from data.audit.page.inspection import draw_sample
 from data.stream.settings import DataSettings, ViewSettings
+from data.tiles.splits import ALL
 
 EXAMPLES = "  skysense inspect shards --key treesat-abies-alba-1-1005 --out sample.png"
 
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Draw the sample and write the picture."""
     views = ViewSettings(global_cells=options.global_cells, local_cells=options.local_cells)
-    settings = DataSettings(shards=options.shards, views=views)
+    settings = DataSettings(shards=options.shards, split=ALL, views=views)
     drawn = draw_sample(
         settings, options.out, key=options.key, step=options.step, seed=options.seed
     )

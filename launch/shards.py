@@ -5,9 +5,12 @@ A run that was stopped or killed goes on when the same command is started again.
 
 import argparse
 
+from data.errors import InputError
 from data.shards.encode import ShardOptions
 from data.shards.pack import pack
 from data.shards.records import Manifest
+from data.stream.settings import ViewSettings
+from data.tiles.splits import SPLITS
 from launch.options import add_place_options, add_workers_option, place_of
 from launch.stoppable import stoppable
 
@@ -32,6 +35,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--quality", type=int, default=95, help="of the JPEG images (95)")
     parser.add_argument(
+        "--split", choices=SPLITS, default="", help="pack the tiles of this split only (all)"
+    )
+    parser.add_argument(
+        "--global_cells",
+        type=int,
+        default=ViewSettings().global_cells,
+        metavar="N",
+        help="side of the global views of the run, in 10 m cells: tells which tiles are too large "
+        "for them (%(default)s)",
+    )
+    parser.add_argument(
         "--overwrite", action="store_true", help="remove a dataset that is there, first"
     )
     add_workers_option(parser)
@@ -44,8 +58,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Pack the shards, and continue unfinished ones."""
     shard_options = ShardOptions(
-        options.samples_per_shard, options.seed, options.hr_codec, options.quality
+        options.samples_per_shard,
+        options.seed,
+        hr_codec=options.hr_codec,
+        quality=options.quality,
+        split=options.split,
     )
+    if options.global_cells < 1:
+        raise InputError(f"--global_cells: expected 1 or more, found {options.global_cells}")
 
     def work() -> None:
         manifest = pack(
@@ -56,6 +76,7 @@ def run(options: argparse.Namespace) -> int:
             workers=options.workers,
             place=place_of(options),
             restart=options.restart,
+            global_cells=options.global_cells,
             say=lambda line: print(line, flush=True),
         )
         print(f"{options.out}: {describe(manifest)}")
@@ -65,8 +86,12 @@ def run(options: argparse.Namespace) -> int:
 
 def describe(manifest: Manifest) -> str:
     """A dataset in one line."""
+    splits = ""
+    if len(manifest.splits) > 1:
+        counts = ", ".join(f"{name} {count}" for name, count in manifest.splits.items())
+        splits = f" ({counts})"
     return (
-        f"{manifest.samples} samples in {len(manifest.shards)} shards, "
+        f"{manifest.samples} samples{splits} in {len(manifest.shards)} shards, "
         f"{manifest.size / 1e6:.1f} MB, {len(manifest.region_table())} regions, "
         f"fingerprint {manifest.fingerprint}"
     )

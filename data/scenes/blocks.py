@@ -36,6 +36,9 @@ class SplitRule:
     validation: float
     seed: int
 
+    def __str__(self) -> str:
+        return f"validation {self.validation:g}, block_km {self.block_km:g}, seed {self.seed}"
+
     def split_of(self, grid: Grid) -> str | None:
         """The split of a tile; None when it lies on blocks of both."""
         splits = {self._split_of_block(row, column) for row, column in self._blocks(grid)}

@@ -11,6 +11,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from data.errors import InputError
+from data.hashing import content_hash
 from data.shards.files import MANIFEST, index_name, tar_name
 from data.shards.records import (
     FORMAT,
@@ -29,6 +30,7 @@ from data.storage.store import Store
 from data.tiles.definitions import sensors_of
 from data.tiles.known import Authority
 from data.tiles.modalities import MODALITIES, Modality
+from data.tiles.splits import ALL
 
 OPEN_HEADS = 4096  # index heads that one process keeps: some 20 bytes a sample
 OPEN_ENTRIES = 256  # samples: an entry is asked for several times while its sample is read
@@ -39,39 +41,47 @@ Want = tuple[str, int | None]  # field of a sample; frame of a stack, or None fo
 class ShardDataset:
     """A folder of shards, local or behind a URL, opened with ``ShardDataset.open``.
 
-    Samples are numbered through all shards. Only the manifest stays in memory. Indexes and files
-    are opened when asked for, in each process.
+    Samples are numbered through all shards of the chosen split. Only the manifest stays in memory.
+    Indexes and files are opened when asked for, in each process.
 
     Attributes:
         store: reads the files.
         manifest: what the dataset says of itself.
         path: the folder or URL.
-        fingerprint: of the content.
+        split: what its samples are for; ``ALL`` for every one.
+        shards: of this split.
+        fingerprint: of the content, and of the split where it leaves shards out.
         classes: table of the labels' classes.
-        attribution: licences, and how many samples each is for.
+        attribution: licences, and how many samples of all splits each is for.
         regions: table of the regions that hold samples.
     """
 
-    def __init__(self, store: Store, manifest: Manifest):
+    def __init__(self, store: Store, manifest: Manifest, split: str = ALL):
         self.store = store
         self.manifest = manifest
         self.path: str = store.root
+        self.split = split
+        self.shards = manifest.in_split(split)
         self.fingerprint: str = manifest.fingerprint
+        if len(self.shards) < len(manifest.shards):
+            self.fingerprint = content_hash(f"{manifest.fingerprint} {split}".encode())
         self.classes: list[ClassRow] = manifest.classes
         self.attribution: list[Credit] = manifest.attribution
         self.regions = manifest.region_table()
         self.know_sensors()
-        counts = [shard.samples for shard in manifest.shards]
+        counts = [shard.samples for shard in self.shards]
         self._starts = list(accumulate(counts, initial=0))
         self._head = lru_cache(maxsize=OPEN_HEADS)(self._load_head)
         self._entry = lru_cache(maxsize=OPEN_ENTRIES)(self._load_entry)
-        store.keep(self.fingerprint, manifest.size)
+        store.keep(manifest.fingerprint, manifest.size)
 
     def __reduce__(self):  # caches stay behind when a worker process is spawned
-        return _reopen, (self.store, self.manifest, MODALITIES.described())
+        return _reopen, (self.store, self.manifest, self.split, MODALITIES.described())
 
     @classmethod
-    def open(cls, path: str | Path, settings: StoreSettings = DEFAULTS) -> "ShardDataset":
+    def open(
+        cls, path: str | Path, settings: StoreSettings = DEFAULTS, *, split: str = ALL
+    ) -> "ShardDataset":
         """Open a dataset and check its manifest and, of local shards, the sizes of all files.
 
         Over a network that would be one request a file. There a missing or short file is found
@@ -80,9 +90,11 @@ class ShardDataset:
         Args:
             path: folder or URL.
             settings: how files are read.
+            split: the samples that are for this, see ``data/tiles/splits.py``.
 
         Raises:
-            InputError: there is no dataset, or it is damaged; names the first thing wrong.
+            InputError: there is no dataset, it is damaged, or it has no such samples; names the
+                first thing wrong.
         """
         store = Store(path, settings)
         if store.size(MANIFEST) is None:
@@ -95,7 +107,10 @@ class ShardDataset:
             for shard in manifest.shards:
                 _check_size(store, tar_name(shard.name), shard.size)
                 _check_size(store, index_name(shard.name), shard.index_size)
-        return cls(store, manifest)
+        try:
+            return cls(store, manifest, split)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
 
     def know_sensors(self) -> None:
         """Make this process know the dataset's sensors, and which statistics they have here.
@@ -126,12 +141,12 @@ class ShardDataset:
     def region(self, sample: int) -> int:
         """Index of a sample's region in the region table; ``NO_REGION`` without a place."""
         shard, row = self._locate(sample)
-        return self.manifest.shards[shard].regions[row]
+        return self.shards[shard].regions[row]
 
     def shard_name(self, sample: int) -> str:
         """The shard that holds a sample."""
         shard, _ = self._locate(sample)
-        return self.manifest.shards[shard].name
+        return self.shards[shard].name
 
     def read(self, sample: int, wants: Sequence[Want]) -> list[bytes]:
         """Read members or frames of one sample, in as few requests as lie close together.
@@ -187,14 +202,14 @@ class ShardDataset:
 
     def _load_head(self, shard: int) -> IndexHead:
         """The first line of a shard's index."""
-        record = self.manifest.shards[shard]
+        record = self.shards[shard]
         size, crc32c = record.head
         return IndexHead.parse(*self._index_line(record.name, Range(0, size, crc32c)))
 
     def _load_entry(self, sample: int) -> IndexEntry:
         """A sample's line of its index."""
         shard, row = self._locate(sample)
-        record = self.manifest.shards[shard]
+        record = self.shards[shard]
         head_size, _ = record.head
         offset, size, crc32c = self._head(shard).rows[row]
         line = Range(head_size + offset, size, crc32c)
@@ -208,12 +223,12 @@ class ShardDataset:
 
 
 def _reopen(
-    store: Store, manifest: Manifest, sensors: list[tuple[Modality, Authority]]
+    store: Store, manifest: Manifest, split: str, sensors: list[tuple[Modality, Authority]]
 ) -> ShardDataset:
     """A dataset in another process, which learns the sensors that the first one knew."""
     for sensor, authority in sensors:
         MODALITIES.add([sensor], "the process that started this one", authority)
-    return ShardDataset(store, manifest)
+    return ShardDataset(store, manifest, split)
 
 
 def _read_manifest(store: Store) -> Manifest:

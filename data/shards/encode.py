@@ -18,6 +18,7 @@ from data.shards.files import HR_SUFFIXES, hr_field
 from data.shards.records import MaskLayout, SeriesLayout
 from data.shards.stacks import MASKS, SERIES, encode_masks, encode_series
 from data.tiles.modalities import HR_PIXELS, IMAGE
+from data.tiles.splits import SPLITS
 from data.tiles.tile import Tile
 
 # Pixels: a global view of 512 that shows a third of a tile needs no finer one (docs/codecs.md).
@@ -37,12 +38,14 @@ class ShardOptions:
         seed: of the order in which tiles are packed.
         hr_codec: of the high-resolution image, "jpeg" or "png".
         quality: of JPEG, 1 to 100.
+        split: tiles of this one only, see ``data/tiles/splits.py``; empty: all.
     """
 
     samples_per_shard: int = 256
     seed: int = 0
     hr_codec: str = "jpeg"
     quality: int = 95
+    split: str = ""
 
     def check(self) -> None:
         """Check the values.
@@ -57,6 +60,8 @@ class ShardOptions:
                 f"samples_per_shard >= 1, found {self.hr_codec!r}, {self.quality}, "
                 f"{self.samples_per_shard}"
             )
+        if self.split and self.split not in SPLITS:
+            raise InputError(f"split {self.split!r}: expected one of {list(SPLITS)}")
 
 
 DEFAULT_OPTIONS = ShardOptions()
@@ -103,6 +108,9 @@ def describe(tile: Tile) -> dict[str, Any]:
     for name in tile.modalities:
         dates[name] = tile.dates[name]
         usable[name] = np.flatnonzero(tile.valid[name].any((1, 2))).tolist()
+    split = {}
+    if tile.split:
+        split["split"] = tile.split
     return {
         "key": tile.key,
         "cells": tile.cells,
@@ -111,6 +119,7 @@ def describe(tile: Tile) -> dict[str, Any]:
         "modalities": tile.modalities,
         "dates": dates,
         "usable": usable,
+        **split,
     }
 
 

@@ -1,11 +1,12 @@
 """A whole packing run: many processes write the shards of an archive, over any number of starts.
 
-Shard i holds a fixed stretch of the seeded order of the tiles, so shards do not depend on each
-other and may be written in any order. The folder's journal has one line for each shard that is
-whole. A killed run is continued from it to the same bytes.
+Shard i holds a fixed stretch of the seeded order of the tiles of a split, so shards do not depend
+on each other and may be written in any order. The folder's journal has one line for each shard that
+is whole. A killed run is continued from it to the same bytes.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -31,16 +32,20 @@ from data.shards.writer import (
     write_shard,
 )
 from data.tiles.archive import (
+    Stamp,
     archive_sensors,
     check_archive,
     read_tile,
     stored_digest,
+    stored_stamp,
     tile_digest,
     tile_keys,
 )
 from data.tiles.classes import class_table
 from data.tiles.definitions import Definition
 from data.tiles.modalities import MODALITIES
+from data.tiles.shrink import shrink_advice
+from data.tiles.splits import SPLITS, TRAIN
 from data.tiles.tile import Tile
 
 JOURNAL = "shards.partial.jsonl"
@@ -84,6 +89,7 @@ def pack(
     workers: int | None = None,
     place: Place = None,
     restart: bool = False,
+    global_cells: int | None = None,
     say: Callable[[str], None] = print,
 ) -> Manifest:
     """Pack the tiles of an archive into a folder.
@@ -96,6 +102,7 @@ def pack(
         workers: processes; None leaves it to the place, 0 is to work in this process.
         place: where the processes are; None for this machine, with one a core.
         restart: throw away what an unfinished run has written; without it that run is continued.
+        global_cells: side of the global views for which tiles may be too large; None: not told.
         say: takes lines of progress.
 
     Raises:
@@ -110,10 +117,12 @@ def pack(
     if not keys:
         raise InputError(f"{archive}: no tiles to pack; prepare an archive first")
     job = Job(archive, out, options)
-    tasks = _tasks(keys, options)
+    stamps = _chosen(_stamps(archive, keys), options.split, archive)
+    tasks = _tasks(stamps, options)
+    _tell_too_large(archive, stamps, global_cells, say)
     if not out.is_dir():
         claim(out, overwrite=overwrite)
-    with Journal(out / JOURNAL, _plan(archive, keys, options, sensors), restart=restart) as journal:
+    with Journal(out / JOURNAL, _plan(stamps, options, sensors), restart=restart) as journal:
         written = _resume(out, journal, overwrite=overwrite or restart)
         if (out / MANIFEST).exists():  # killed between the last rename and the journal's removal
             manifest = Manifest.parse((out / MANIFEST).read_bytes(), where=str(out / MANIFEST))
@@ -162,24 +171,64 @@ def _intact_tiles(job: Job, task: Task) -> Iterator[Tile]:
         yield tile
 
 
-def _tasks(keys: list[str], options: ShardOptions) -> list[Task]:
-    """All shards to write."""
-    order = packing_order(len(keys), options.seed)
+def _stamps(archive: Path, keys: list[str]) -> dict[str, Stamp]:
+    """The stamp of every tile, by key."""
+    with ThreadPoolExecutor(READERS) as pool:
+        return dict(zip(keys, pool.map(partial(stored_stamp, archive), keys)))
+
+
+def _chosen(stamps: dict[str, Stamp], split: str, archive: Path) -> dict[str, Stamp]:
+    """The tiles of a split; all where it is empty. A tile that says nothing is for training.
+
+    Raises:
+        InputError: there are none.
+    """
+    if not split:
+        return stamps
+    chosen = {}
+    splits: Counter[str] = Counter()
+    for key, stamp in stamps.items():
+        own = stamp.split or TRAIN
+        splits[own] += 1
+        if own == split:
+            chosen[key] = stamp
+    if not chosen:
+        counts = ", ".join(f"{name} {count}" for name, count in sorted(splits.items()))
+        raise InputError(f"{archive}: no tiles of the split {split!r}; there are: {counts}")
+    return chosen
+
+
+def _tell_too_large(
+    archive: Path,
+    stamps: dict[str, Stamp],
+    global_cells: int | None,
+    say: Callable[[str], None],
+) -> None:
+    """Say which tiles are too large for global views, if their side is known."""
+    if global_cells is None:
+        return
+    advice = shrink_advice(Counter(stamp.cells for stamp in stamps.values()), global_cells)
+    if advice is not None:
+        say(f"{archive}: {advice}")
+
+
+def _tasks(stamps: dict[str, Stamp], options: ShardOptions) -> list[Task]:
+    """All shards to write: those for training, then those of other splits."""
     size = options.samples_per_shard
-    tasks = []
-    for start in range(0, len(keys), size):
-        numbers = order[start : start + size]
-        tasks.append(Task(start // size, [keys[i] for i in numbers]))
+    tasks: list[Task] = []
+    for split in SPLITS:
+        keys = [key for key, stamp in stamps.items() if (stamp.split or TRAIN) == split]
+        order = packing_order(len(keys), options.seed)
+        for start in range(0, len(keys), size):
+            numbers = order[start : start + size]
+            tasks.append(Task(len(tasks), [keys[i] for i in numbers]))
     return tasks
 
 
-def _plan(
-    archive: Path, keys: list[str], options: ShardOptions, sensors: Sequence[Definition]
-) -> str:
+def _plan(stamps: dict[str, Stamp], options: ShardOptions, sensors: Sequence[Definition]) -> str:
     """A hash of what decides the shards: format, classes, options, sensors, tiles by content."""
-    with ThreadPoolExecutor(READERS) as pool:
-        digests = list(pool.map(partial(stored_digest, archive), keys))
-    plan = [FORMAT, VERSION, class_table(), asdict(options), list(zip(keys, digests))]
+    digests = [(key, stamp.digest) for key, stamp in stamps.items()]
+    plan = [FORMAT, VERSION, class_table(), asdict(options), digests]
     if sensors:
         plan.append([sensor.to_json() for sensor in sensors])
     return content_hash(json.dumps(plan).encode())

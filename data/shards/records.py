@@ -13,6 +13,7 @@ from data.errors import InputError
 from data.hashing import content_hash
 from data.tiles.definitions import Definition
 from data.tiles.regions import RegionTable
+from data.tiles.splits import ALL, TRAIN
 
 FORMAT = "skysense-shards"
 VERSION = 2
@@ -112,6 +113,7 @@ class IndexEntry(Record):
         usable: sensor -> frames with at least one valid pixel; the others are never drawn.
         members: field -> where it lies.
         block: offset and size of the stretch of the tar that holds the sample.
+        split: what the tile is for; None where the archive does not say it.
     """
 
     key: str
@@ -123,6 +125,7 @@ class IndexEntry(Record):
     usable: dict[str, list[int]]
     members: dict[str, Member]
     block: tuple[int, int]
+    split: str | None = None
 
     @property
     def place(self) -> tuple[float, float] | None:
@@ -188,6 +191,7 @@ class ShardFiles(Record):
         index_size: bytes.
         index_hash: of the index.
         head: size and CRC32C of the index's first line.
+        split: of all its samples; None where the archive does not say it.
     """
 
     name: str
@@ -196,6 +200,7 @@ class ShardFiles(Record):
     index_size: int
     index_hash: str
     head: tuple[int, int]
+    split: str | None = None
 
 
 class ShardRecord(ShardFiles):
@@ -251,8 +256,11 @@ class Manifest(Record):
     hash: str
 
     def to_json(self) -> dict[str, Any]:
-        """The manifest as it stands in its file. Without sensors their name is left out."""
+        """The manifest as it stands in its file. Without sensors or splits these are left out."""
         content = self.model_dump()
+        for shard in content["shards"]:
+            if shard["split"] is None:
+                del shard["split"]
         content["sensors"] = [sensor.to_json() for sensor in self.sensors]
         if not self.sensors:
             del content["sensors"]
@@ -262,6 +270,27 @@ class Manifest(Record):
     def size(self) -> int:
         """Bytes of all tars."""
         return sum(shard.size for shard in self.shards)
+
+    def in_split(self, split: str) -> list[ShardRecord]:
+        """The shards of a split, or all for ``ALL``. One that says nothing is for training.
+
+        Raises:
+            InputError: there are none.
+        """
+        shards = [shard for shard in self.shards if split in (shard.split or TRAIN, ALL)]
+        if not shards:
+            counts = ", ".join(f"{name} {count}" for name, count in self.splits.items())
+            raise InputError(f"no samples of the split {split!r}; there are: {counts}")
+        return shards
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """Split -> samples that are for it."""
+        counts: dict[str, int] = {}
+        for shard in self.shards:
+            name = shard.split or TRAIN
+            counts[name] = counts.get(name, 0) + shard.samples
+        return counts
 
     def region_table(self) -> RegionTable:
         """The table of regions.

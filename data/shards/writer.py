@@ -3,8 +3,8 @@
 ``shard-000000.tar`` holds members ``<key>.<field>`` that stock ``webdataset`` reads
 (``data/shards/encode.py``). ``shard-000000.index.jsonl`` says where each member and acquisition
 lies and its CRC32C, so that only the drawn acquisitions are read and decoded. Its first line says
-where the lines of the samples lie, so that one is read without the others. Equal tiles and options
-give equal bytes. Without its manifest a folder is no dataset.
+where the lines of the samples lie, so that one is read without the others. All tiles of a shard are
+of one split. Equal tiles and options give equal bytes. Without its manifest a folder is no dataset.
 """
 
 import io
@@ -41,6 +41,7 @@ from data.tiles.classes import class_table
 from data.tiles.definitions import Definition, sensors_of
 from data.tiles.modalities import MODALITIES
 from data.tiles.regions import NO_REGION, RegionTable
+from data.tiles.splits import TRAIN
 from data.tiles.tile import Tile
 
 KEY_LENGTH = 80  # a tar header has 100 bytes for key and field
@@ -77,7 +78,8 @@ def write_shards(
         overwrite: replace a dataset that is there.
 
     Raises:
-        InputError: a tile is malformed, a key comes twice, or the folder must not be written.
+        InputError: a tile is malformed, a key comes twice, the tiles are of several splits (which
+            ``pack`` keeps apart), or the folder must not be written.
     """
     options.check()
     out = Path(out)
@@ -140,10 +142,11 @@ def write_shard(
     one has lost its network.
 
     Raises:
-        InputError: a tile is malformed.
+        InputError: a tile is malformed, or they are of several splits.
     """
     name = f"shard-{number:06d}"
     entries: list[IndexEntry] = []
+    splits: set[str] = set()
     credits: Counter[tuple[str, str]] = Counter()
     tar_path = out / tar_name(name)
     with whole_file(tar_path, scratch=_scratch(tar_path)) as scratch, open(scratch, "wb") as file:
@@ -152,6 +155,7 @@ def write_shard(
                 _check_for_shard(tile)
                 entries.append(_append(tar, file, tile, options))
                 credits[tile.licence, tile.attribution] += 1
+                splits.add(tile.split)
         force(file)
         size = file.tell()
     index, head = _index(name, entries)
@@ -165,9 +169,20 @@ def write_shard(
         index_size=len(index),
         index_hash=content_hash(index),
         head=head,
+        split=_common_split(splits, name),
         places=[entry.place for entry in entries],
         credits=[(*credit, count) for credit, count in sorted(credits.items())],
     )
+
+
+def _common_split(splits: set[str], name: str) -> str | None:
+    """The split of all tiles of a shard, which are for one thing; None when none says it."""
+    if splits == {""}:
+        return None
+    said = {split or TRAIN for split in splits}
+    if len(said) > 1:
+        raise InputError(f"{name}: expected tiles of one split, found {sorted(said)}")
+    return said.pop()
 
 
 def _scratch(path: Path) -> Path:

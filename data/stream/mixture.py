@@ -57,7 +57,7 @@ class Mixture:
             weights = {settings.shards: 1.0}
         datasets = []
         for path in weights:
-            datasets.append(ShardDataset.open(path, settings.store))
+            datasets.append(ShardDataset.open(path, settings.store, split=settings.split))
         return cls(datasets, list(weights.values()))
 
     @property

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from data.storage.settings import StoreSettings
 from data.tiles.modalities import MODALITIES
+from data.tiles.splits import ALL, SPLITS, TRAIN
 
 # Names of the two view sizes, in batches, features and losses.
 GLOBAL = "global"
@@ -87,6 +88,9 @@ class DataSettings:
     shards: str = ""  # folder or URL that holds manifest.json
     # several folders or URLs, each with its weight; shards is "" then
     mixture: dict[str, float] = field(default_factory=dict)
+    # The samples that are for this: train, validation, test or all. Samples that say nothing are
+    # for training.
+    split: str = TRAIN
     # A sensors file, whose means and deviations count before those of the shards; "": none.
     sensors: str = ""
     store: StoreSettings = field(default_factory=StoreSettings)
@@ -105,6 +109,8 @@ class DataSettings:
             return "data.shards: expected the folder or URL of a sharded dataset, found nothing"
         if self.shards and self.mixture:
             return "data.mixture: expected data.shards or data.mixture, found both; leave one empty"
+        if self.split not in (*SPLITS, ALL):
+            return f"data.split: expected one of {[*SPLITS, ALL]}, found {self.split!r}"
         return self.views.problem()
 
     def stream_problem(self) -> str | None:

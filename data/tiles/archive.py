@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -226,14 +227,29 @@ def tile_digest(tile: Tile) -> str:
     return digest.hexdigest()
 
 
-def stored_digest(archive: str | Path, key: str) -> str:
-    """The digest that a tile had when it was written, from its metadata alone.
+@dataclass(frozen=True)
+class Stamp:
+    """What is known of a tile without its pixels."""
+
+    digest: str  # that the tile had when it was written
+    cells: int  # along a side
+    split: str  # empty: nobody has said it
+
+
+def stored_stamp(archive: str | Path, key: str) -> Stamp:
+    """Digest, size and split of a tile, from its metadata alone.
 
     Raises:
         InputError: the archive has no such key.
     """
     metadata = json.loads((_place(archive, key) / "zarr.json").read_bytes())
-    return metadata["attributes"]["digest"]
+    attributes = metadata["attributes"]
+    return Stamp(attributes["digest"], attributes["cells"], attributes.get(SPLIT, ""))
+
+
+def stored_digest(archive: str | Path, key: str) -> str:
+    """The digest that a tile had when it was written; see ``stored_stamp``."""
+    return stored_stamp(archive, key).digest
 
 
 def is_intact(archive: str | Path, key: str, digest: str) -> bool:

@@ -4,3 +4,4 @@ TRAIN = "train"
 VALIDATION = "validation"
 TEST = "test"
 SPLITS = (TRAIN, VALIDATION, TEST)
+ALL = "all"  # in settings: whatever a tile is for

@@ -45,7 +45,7 @@ ROOMS = {
     "data/audit/measure": "data/hashing data/tiles data/shards",
     "data/audit/rules": "data/tiles data/audit/measure",
     "data/audit/findings": (
-        "data/tiles data/pages data/shards data/audit/measure data/audit/rules"
+        "data/tiles data/pages data/shards data/stream data/audit/measure data/audit/rules"
     ),
     "data/audit/page": (
         "data/tiles data/pages data/shards data/stream data/audit/rules data/audit/findings"

@@ -18,6 +18,8 @@ from data.audit.findings.records import (
 from data.audit.measure.fingerprint import BITS
 from data.audit.rules.duplicates import SAME_PICTURE, SAME_PLACE
 from data.pages.words import number_of
+from data.stream.settings import ViewSettings
+from data.tiles.shrink import MOST_SHRINK, too_large
 
 WRONG = "wrong"
 LOOK = "look"
@@ -47,6 +49,7 @@ def verdicts(summary: Summary) -> list[Verdict]:
         clipped(summary.bands),
         *observed(summary.series),
         classes(summary.classes),
+        sizes(summary.counts.cells),
         spread(summary),
     ]
     return sorted(answers, key=lambda answer: WORST_FIRST.index(answer.verdict))
@@ -258,6 +261,24 @@ def classes(found: ClassFindings) -> Verdict:
     if len(unseen) > NAMED:
         numbers += f" and {len(unseen) - NAMED} more"
     return Verdict(question, _look_if(len(unseen) > 0), numbers, "all")
+
+
+def sizes(cells: Mapping[int, int]) -> Verdict:
+    """Views of whole tiles do not shrink the ground too far; see ``data/tiles/shrink.py``."""
+    global_cells = ViewSettings().global_cells
+    large = too_large(cells, global_cells)
+    numbers = "no tiles"
+    if cells:
+        numbers = (
+            f"{number_of(large, 'tile')} of {sum(cells.values())} shrunk further, by up to "
+            f"{max(cells) / global_cells:.3g}, in a global view of {global_cells} cells"
+        )
+    return Verdict(
+        "Do global views keep the details of the ground?",
+        _look_if(large > 0),
+        numbers,
+        f"shrunk by {MOST_SHRINK}, tiles of {MOST_SHRINK * global_cells} cells",
+    )
 
 
 def spread(summary: Summary) -> Verdict:

@@ -17,6 +17,7 @@ from data.prepare.manifest.entry import Entry, Record
 from data.prepare.manifest.mistakes import Mistakes
 from data.prepare.manifest.records import columns, entry_of, reader_of
 from data.prepare.manifest.table import table_records
+from data.scenes.blocks import SplitRule
 
 
 def read_manifest(path: str | Path, tiles: str | Path | None = None) -> list[Entry]:
@@ -41,6 +42,7 @@ def read_manifest(path: str | Path, tiles: str | Path | None = None) -> list[Ent
     entries = []
     mistakes = Mistakes(path)
     places: dict[str, str] = {}  # key -> where it was first
+    rules: dict[SplitRule, str] = {}  # how scenes are split -> where it was first
     for record in _records(path, tiles, mistakes):
         entry = entry_of(record, path.parent, mistakes)
         key = _key(record)
@@ -48,11 +50,30 @@ def read_manifest(path: str | Path, tiles: str | Path | None = None) -> list[Ent
             mistakes.add(record.where, f"key {key!r} stands on {_line(places[key])} already")
         places[key] = record.where
         if entry is not None:
+            _check_split(entry, rules, record.where, mistakes)
             entries.append(entry)
     mistakes.check()
     if not entries:
         raise InputError(f"{path}: expected at least one tile, found an empty manifest")
     return entries
+
+
+def _check_split(entry: Entry, rules: dict[SplitRule, str], where: str, mistakes: Mistakes) -> None:
+    """Note a scene that is split by another rule than the first one.
+
+    Under two rules one place could be for training in one scene and for validation in another.
+    """
+    rule = getattr(entry.rule, "split", None)
+    if rule is None or rule in rules:
+        return
+    if rules:
+        first, place = next(iter(rules.items()))
+        mistakes.add(
+            where,
+            f"scene: splits by {rule}, {_line(place)} by {first}; expected one rule, so that no "
+            "ground is for both",
+        )
+    rules[rule] = where
 
 
 def _key(record: Record) -> str:

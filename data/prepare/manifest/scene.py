@@ -87,10 +87,15 @@ class Scene:
 
     keys: SceneKeys
 
+    @property
+    def split(self) -> SplitRule | None:
+        """Which blocks are for validation."""
+        return self.keys.split
+
     def tiles(self, whole: Entry) -> Iterator[Entry | LeftOut]:
         """See ``Rule``. A tile that lies on blocks of two splits is left out."""
         stride = self.keys.stride or self.keys.cells
-        rule = self.keys.split
+        rule = self.split
         for window in windows_of(self._place(whole), cells=self.keys.cells, stride=stride):
             split: str | None = whole.split
             if rule is not None:

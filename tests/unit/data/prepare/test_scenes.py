@@ -1,6 +1,7 @@
 """One line of a manifest cuts a large scene into tiles on its own pixels."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ from affine import Affine
 
 from data.errors import InputError
 from data.prepare.run import prepare
+from data.shards.pack import pack
 from data.tiles.archive import read_tile, tile_keys
+from tests.unit.manifests import write_csv, write_parquet
 
 MS_BANDS = ["B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12"]
 SHAPE = (500, 600)
@@ -130,7 +133,7 @@ def test_overlapping_scenes_agree_on_the_split_and_share_no_ground(tmp_path):
     raw = pixels(256, 512)
     write_scene(tmp_path / "a.tif", raw)
     write_scene(tmp_path / "b.tif", raw, corner=(602_560, 5_700_000))
-    rule = {"cells": 32, "stride": 48, "validation": 0.4, "block_km": 1.5, "seed": 3}
+    rule = {"cells": 32, "stride": 56, "validation": 0.4, "block_km": 1.5, "seed": 3}
     lines = [record(key, optical(f"{key}.tif"), scene=rule) for key in ("a", "b")]
     report, _ = prepared(tmp_path, *lines)
     ground = {name: np.zeros((256, 768), bool) for name in ("train", "validation")}
@@ -145,6 +148,18 @@ def test_overlapping_scenes_agree_on_the_split_and_share_no_ground(tmp_path):
     for group in groups.values():
         assert group["left_out"]["between blocks of two splits"] > 0
         assert min(group["splits"].values()) > 0 and sum(group["splits"].values()) == group["made"]
+    shards = pack(tmp_path / "archive", tmp_path / "shards", workers=0, say=lambda line: None)
+    totals = Counter()
+    for group in groups.values():
+        totals.update(group["splits"])
+    assert shards.splits == totals
+
+
+def test_two_rules_of_a_split_are_refused(tmp_path):
+    rules = [{"cells": 32, "validation": 0.1, "seed": seed} for seed in (0, 0, 1)]
+    lines = [record(key, optical("a.tif"), scene=rule) for key, rule in zip("abc", rules)]
+    with pytest.raises(InputError, match=r":3: scene: splits by .*seed 1, line 1 by .*seed 0"):
+        prepared(tmp_path, *lines)
 
 
 def test_the_tiles_are_the_same_whatever_the_number_of_workers(tmp_path):
@@ -187,6 +202,18 @@ def test_a_damaged_scene_does_not_print_every_tile(tmp_path):
     report, printed = prepared(tmp_path, *lines)
     assert report["groups"]["b"]["rejected"] == len(report["rejected"]) > 100
     assert sum("tile rejected" in line for line in printed) == 3
+
+
+def test_tables_and_lines_give_the_same_tiles(tmp_path):
+    write_scene(tmp_path / "a.tif", pixels(128, 192))
+    scene = {"cells": 64, "validation": 0.5}
+    report, _ = prepared(tmp_path, record("a", optical("a.tif"), scene=scene))
+    row = {**optical("a.tif"), "key": "a", "licence": "CC0-1.0", "attribution": "me"}
+    write_csv(tmp_path / "m.csv", [{**row, "scene": scene}])
+    write_parquet(tmp_path / "m.parquet", [{**row, "scene": scene}])
+    for name in ("m.csv", "m.parquet"):
+        out = tmp_path / f"out-{name}"
+        assert prepare(tmp_path / name, out, workers=0, say=lambda line: None) == report
 
 
 def test_an_explicit_split_is_carried(tmp_path):

@@ -11,7 +11,7 @@ from data.audit.findings.records import (
     SharedShift,
     Verdict,
 )
-from data.audit.findings.verdicts import classes, clipped, off, registered
+from data.audit.findings.verdicts import classes, clipped, off, registered, sizes
 
 
 def test_verdicts_follow_their_limits():
@@ -81,3 +81,10 @@ def test_shifts_are_judged_alone_and_together():
     assert registered(replace(two, beyond_limit=1)).verdict == "look"
     for distance, verdict in ((None, "unknown"), (0.9, "good"), (1.1, "look")):
         assert registered(replace(none, shared=[shared_shift(distance)])).verdict == verdict
+
+
+def test_tiles_that_views_shrink_too_far_are_worth_a_look():
+    assert sizes({32: 5}).verdict == sizes({}).verdict == "good"
+    answer = sizes({16: 3, 32: 4, 64: 2, 33: 1})
+    assert answer.verdict == "look"
+    assert answer.numbers.startswith("3 tiles of 10 shrunk further, by up to 4, in a global view")
