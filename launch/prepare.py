@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sensors",
         metavar="FILE",
-        help="sensors of your own, as JSON; see docs/manifest.md and skysense sensors",
+        help="sensors of your own, as JSON; see docs/sensors.md and skysense sensors",
     )
     parser.add_argument("--out", required=True, help="folder of the archive to make")
     parser.add_argument("--overwrite", action="store_true", help="replace an archive that is there")

@@ -3,7 +3,7 @@
     {"sensors": [{"key": "landsat", "bands": ["blue", "green", "red"], "gsd": 10, "unit": "K",
                   "dtype": "float32", "nodata": "NaN"}]}
 
-docs/manifest.md has all keys.
+docs/sensors.md has all keys.
 """
 
 import json

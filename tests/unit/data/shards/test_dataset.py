@@ -22,7 +22,7 @@ from data.tiles.archive import create_archive, read_tile, write_tile
 from tests.paths import ROOT
 from tests.unit.tiles import make_tile
 
-DOCS = ROOT / "docs" / "data.md"
+DOCS = ROOT / "docs" / "shards.md"
 TILES = [
     make_tile("a-0", 0),
     make_tile("b_1", 1, cells=4, modalities=("hr",)),
@@ -109,10 +109,10 @@ def test_webdataset_decodes_the_standard_members(shards):
 def test_the_documented_example_reads_the_shards(tmp_path, monkeypatch, capsys):
     write_shards(TILES, tmp_path / "shards")
     example = re.search(
-        r"### With stock webdataset\n.*?```python\n(.*?)```", DOCS.read_text(), re.DOTALL
+        r"## With stock webdataset\n.*?```python\n(.*?)```", DOCS.read_text(), re.DOTALL
     )[1]
     monkeypatch.chdir(tmp_path)
-    exec(compile(example, "docs/data.md", "exec"), {})
+    exec(compile(example, "docs/shards.md", "exec"), {})
     lines = sorted(capsys.readouterr().out.splitlines())
     assert lines == [f"{key} (192, 192) 2019-01-10 (5, 10, 6, 6)" for key in ("a-0", "d3")]
 
