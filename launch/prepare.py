@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--manifest", required=True, help="which sources make which tile; see docs/manifest.md"
     )
     parser.add_argument(
-        "--tiles", help="list of the tiles to cut, for a manifest that is a STAC item collection"
+        "--tiles", help="list of the tiles to cut, for a STAC item collection without the key scene"
     )
     parser.add_argument(
         "--sensors",

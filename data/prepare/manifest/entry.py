@@ -7,6 +7,7 @@ from typing import Protocol
 
 from data.prepare.contract.source import Reader
 from data.prepare.contract.spot import Spot
+from data.prepare.manifest.stac_sources import ItemSource
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class Record:
     where: str  # its place, for errors: 'file:7'
     keys: object  # what a line of JSON would hold; a source may be a reader already
     source_places: tuple[str, ...] = ()  # of the sources, where they have places of their own
+    items: tuple[ItemSource, ...] = ()  # of a STAC search, which is one scene
 
 
 class Rule(Protocol):

@@ -29,7 +29,8 @@ def read_manifest(path: str | Path, tiles: str | Path | None = None) -> list[Ent
     Args:
         path: the manifest. Its suffix tells the form: .jsonl, .csv, .parquet or .geoparquet, .json
             or .geojson (a STAC item collection).
-        tiles: a list of the tiles to be cut from a STAC item collection, which needs one.
+        tiles: a list of the tiles to be cut from a STAC item collection, which needs one unless it
+            has the key ``scene``.
 
     Raises:
         InputError: anything unknown, missing, repeated, of a wrong type or of a value that can
@@ -115,15 +116,10 @@ def _records(path: Path, tiles: str | Path | None, mistakes: Mistakes) -> Iterat
 
 
 def _stac_records(path: Path, tiles: str | Path | None, mistakes: Mistakes) -> Iterator[Record]:
-    if tiles is None:
-        raise InputError(
-            f"{path}: a STAC item collection says what was acquired, not which tiles to make; give "
-            "a list of tiles too"
-        )
     # pystac takes 0.1 s to import, and most manifests are of another form.
     from data.prepare.manifest.stac import stac_records
 
-    return stac_records(path, Path(tiles), reader_of, mistakes)
+    return stac_records(path, None if tiles is None else Path(tiles), reader_of, mistakes)
 
 
 def _json_lines(path: Path, mistakes: Mistakes) -> Iterator[Record]:

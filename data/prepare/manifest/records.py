@@ -26,8 +26,9 @@ from data.prepare.contract.files import File, Remote
 from data.prepare.contract.source import Reader
 from data.prepare.contract.spot import Spot, spot_of
 from data.prepare.manifest.checked import checked_keys, shown
-from data.prepare.manifest.entry import Entry, Record
+from data.prepare.manifest.entry import Entry, Record, Rule
 from data.prepare.manifest.mistakes import Mistakes
+from data.prepare.manifest.mosaic import Mosaic
 from data.prepare.manifest.scene import Scene, SceneKeys
 from data.prepare.readers.cube import NetcdfCube, ZarrCube
 from data.prepare.readers.geotiff import GeoTiffBands, GeoTiffImage
@@ -320,7 +321,7 @@ def _spot(record: Record, mistakes: Mistakes) -> Spot | None:
         return None
 
 
-def _scene(record: Record, sources: list, folder: Path, mistakes: Mistakes) -> Scene | None:
+def _scene(record: Record, sources: list, folder: Path, mistakes: Mistakes) -> Rule | None:
     """The key ``scene`` of a record."""
     keys = cast(dict, record.keys)
     faults = []
@@ -336,4 +337,6 @@ def _scene(record: Record, sources: list, folder: Path, mistakes: Mistakes) -> S
     mistakes.add(record.where, *[f"scene: {fault}" for fault in faults])
     if checked.model is None or faults:
         return None
+    if record.items:
+        return Mosaic(checked.model, record.items)
     return Scene(checked.model)

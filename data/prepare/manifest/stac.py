@@ -4,28 +4,25 @@ A tile takes every item whose geometry touches it. What an item does not say sta
 "skysense" of the collection or of an item's properties, see ``SETTINGS``.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import shapely
 from shapely.errors import GEOSException
 
 from data.errors import InputError
-from data.prepare.contract.grid import CELL, Grid
-from data.prepare.contract.projection import to_degrees
 from data.prepare.contract.source import Reader
 from data.prepare.contract.spot import spot_of
 from data.prepare.manifest.entry import Record
 from data.prepare.manifest.mistakes import Mistakes
 from data.prepare.manifest.stac_item import Acquisition, read_item
+from data.prepare.manifest.stac_sources import ItemSource, outline, record_keys
 from data.prepare.manifest.tile_list import features_of, tile_rows
 from data.suggest import did_you_mean
-from data.tiles.longitudes import FARTHEST, HALF_TURN, POLE, cut_at_180
+from data.tiles.longitudes import FARTHEST, POLE, cut_at_180
 
-EDGES = 20  # pieces of a tile's edge that are straight in degrees
 SETTINGS: dict[str, Any] = {
     "modality": str,
     "bands": dict,
@@ -38,40 +35,34 @@ SETTINGS: dict[str, Any] = {
     "licence": str,
     "attribution": str,
 }
+COMMON_SETTINGS: dict[str, Any] = {**SETTINGS, "scene": dict}  # of the collection
 WORDS: dict[Any, str] = {str: "text", dict: "an object", list: "a list", int | float: "a number"}
 # A source object and its folder -> its reader, or what is wrong with it.
 MakeReader = Callable[[dict, Path], tuple[Reader | None, list[str]]]
 
 
-@dataclass(frozen=True)
-class _Source:
-    """An item whose reader is made. The tiles that it touches share the reader."""
-
-    reader: Reader
-    licence: str
-    attribution: str
-
-
 def stac_records(
-    path: Path, tiles: Path, make_reader: MakeReader, mistakes: Mistakes
+    path: Path, tiles: Path | None, make_reader: MakeReader, mistakes: Mistakes
 ) -> Iterator[Record]:
-    """Join the items of a collection with a list of tiles.
+    """Join the items of a collection with a list of tiles, or with the scene that they are.
 
     Args:
         path: the item collection.
-        tiles: the list of tiles.
+        tiles: the list of tiles; None where the collection has the key ``scene``.
         make_reader: makes a reader of a source object.
         mistakes: takes items and tiles that are none, and tiles that no item touches.
 
     Yields:
-        A record a tile. Its sources are readers already, one an item, shared by the tiles.
+        A record a tile, or one of a scene. Its sources are readers already, one an item, shared by
+        the tiles.
 
     Raises:
-        InputError: a malformed file, or an item with a mistake.
+        InputError: a malformed file, an item with a mistake, or nothing says which tiles to make.
     """
     collection = features_of(path)
-    common = _settings(collection.get("skysense", {}), str(path))
-    shapes = []
+    common = dict(_settings(collection.get("skysense", {}), str(path), COMMON_SETTINGS))
+    scene = common.pop("scene", None)
+    _check_tiles_or_scene(path, tiles, scene)
     sources = []
     for number, feature in enumerate(collection["features"]):
         where = f"{path}: features[{number}]"
@@ -88,10 +79,13 @@ def stac_records(
             reader, faults = make_reader(acquisition.keys, path.parent)
         mistakes.add(where, *faults)
         if reader is not None:
-            shapes.append(shape)
-            sources.append(_Source(reader, **acquisition.rights))
+            modality = acquisition.keys["modality"]
+            sources.append(ItemSource(reader, modality, shape, **acquisition.rights))
     mistakes.check()
-    tree = shapely.STRtree(shapes)
+    if tiles is None:
+        yield from _scene_record(path, scene, sources, mistakes)
+        return
+    tree = shapely.STRtree([source.shape for source in sources])
     for where, tile in tile_rows(tiles, mistakes):
         try:
             touched = sorted(tree.query(_area(tile, where), predicate="intersects"))
@@ -101,25 +95,39 @@ def stac_records(
         if not touched:
             mistakes.add(where, f"no item of {path.name} touches this tile")
             continue
-        yield Record(where, {**tile, **_joined([sources[index] for index in touched])})
+        own = [sources[index] for index in touched]
+        yield Record(where, {**tile, **record_keys(own)})
 
 
-def _joined(sources: list[_Source]) -> dict:
-    """The keys of a tile that come from its items; each licence and attribution is named once."""
-    readers = []
-    licences = []
-    attributions = []
-    for source in sources:
-        readers.append(source.reader)
-        if source.licence not in licences:
-            licences.append(source.licence)
-        if source.attribution not in attributions:
-            attributions.append(source.attribution)
-    return {
-        "sources": readers,
-        "licence": "; ".join(licences),
-        "attribution": "; ".join(attributions),
-    }
+def _check_tiles_or_scene(path: Path, tiles: Path | None, scene: object) -> None:
+    """Raise InputError unless exactly one of both says which tiles to make."""
+    if (tiles is None) != (scene is None):
+        return
+    if tiles is not None:
+        raise InputError(
+            f"{path}: expected a list of tiles or the key 'scene' in 'skysense', found both; leave "
+            f"one out"
+        )
+    raise InputError(
+        f"{path}: a STAC item collection says what was acquired, not which tiles to make; give a "
+        'list of tiles too (--tiles), or cut all of it: "skysense": {"scene": {"cells": 32}}'
+    )
+
+
+def _scene_record(
+    path: Path, scene: dict, sources: Sequence[ItemSource], mistakes: Mistakes
+) -> Iterator[Record]:
+    """One record of all items, which are cut as the key ``scene`` of the collection says."""
+    where = f"{path}: skysense"
+    if not sources:
+        mistakes.add(str(path), "expected at least one item, found none")
+        return
+    keys = dict(scene)
+    key = keys.pop("key", re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-_") or "scene")
+    if "grid" in keys:
+        mistakes.add(where, "scene: grid: the items themselves give it; leave the key out")
+    record = {"key": key, "scene": keys, **record_keys(sources)}
+    yield Record(where, record, items=tuple(sources))
 
 
 def _item_settings(feature: dict, where: str) -> dict:
@@ -130,19 +138,19 @@ def _item_settings(feature: dict, where: str) -> dict:
     return _settings(properties.get("skysense", {}), where)
 
 
-def _settings(settings: object, where: str) -> dict:
+def _settings(settings: object, where: str, known: dict[str, Any] = SETTINGS) -> dict:
     """The object "skysense": known keys, right types."""
     if not isinstance(settings, dict):
         raise InputError(f"{where}: skysense: expected an object, found {type(settings).__name__}")
     for key, value in settings.items():
-        if key not in SETTINGS:
+        if key not in known:
             raise InputError(
-                f"{where}: skysense: unknown key {key!r}{did_you_mean(key, SETTINGS)}; "
-                f"known: {sorted(SETTINGS)}"
+                f"{where}: skysense: unknown key {key!r}{did_you_mean(key, known)}; "
+                f"known: {sorted(known)}"
             )
-        if not isinstance(value, SETTINGS[key]):
+        if not isinstance(value, known[key]):
             raise InputError(
-                f"{where}: skysense: {key}: expected {WORDS[SETTINGS[key]]}, "
+                f"{where}: skysense: {key}: expected {WORDS[known[key]]}, "
                 f"found {type(value).__name__}"
             )
     return settings
@@ -182,21 +190,4 @@ def _area(tile: dict, where: str) -> shapely.Geometry:
     spot = spot_of(tile, where)
     if spot is None:
         raise InputError(f"{where}: expected centre and cells, or a footprint")
-    return _outline(spot.grid())
-
-
-def _outline(grid: Grid) -> shapely.Geometry:
-    """A grid's square in lon/lat, cut at the 180th meridian where it crosses it."""
-    square = shapely.segmentize(shapely.box(*grid.bounds), grid.cells * CELL / EDGES)
-
-    def carry(points: np.ndarray) -> np.ndarray:
-        return np.column_stack(to_degrees(grid.crs).transform(*points.T))
-
-    outline = shapely.transform(square, carry)
-    cut = cut_at_180(outline)
-    if cut is not None:
-        return cut
-    _, south, _, north = outline.bounds  # it holds a pole
-    if south > 0:
-        return shapely.box(-HALF_TURN, south, HALF_TURN, POLE)
-    return shapely.box(-HALF_TURN, -POLE, HALF_TURN, north)
+    return outline(spot.grid())

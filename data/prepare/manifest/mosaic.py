@@ -1,0 +1,163 @@
+"""The items of a STAC search as scenes: one for each zone, cut on the pixels of its items."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import shapely
+from affine import Affine
+from rasterio.coords import BoundingBox
+
+from data.errors import InputError
+from data.prepare.contract.blame import blamed_on
+from data.prepare.contract.georeference import Georeference
+from data.prepare.contract.grid import ALIGNED, CELL, Grid, Lattice
+from data.prepare.contract.source import Place, main_file
+from data.prepare.contract.spot import Cut
+from data.prepare.manifest.entry import Entry, LeftOut
+from data.prepare.manifest.scene import BETWEEN, SceneKeys
+from data.prepare.manifest.stac_sources import ItemSource, joined_rights, outline
+from data.scenes.blocks import SplitRule
+from data.scenes.windows import has_cells, windows_of
+
+OPENED = 16  # files whose headers are read at once: those of a catalogue lie far away
+
+
+@dataclass
+class _Zone:
+    """The items whose pixels lie on one lattice of cells."""
+
+    lattice: Lattice
+    members: list[int] = field(default_factory=list)  # numbers of items
+    boxes: list[BoundingBox] = field(default_factory=list)
+
+    def holds(self, lattice: Lattice) -> bool:
+        """Whether another lattice has the same cells, to 0.05 of one."""
+        if lattice.crs != self.lattice.crs:
+            return False
+        off = np.array([lattice.x - self.lattice.x, lattice.y - self.lattice.y]) / CELL
+        return bool(np.abs(off - off.round()).max() <= ALIGNED)
+
+    def over(self, grid: Grid) -> set[int]:
+        """The members that have pixels on a grid of this lattice."""
+        boxes = np.array(self.boxes)
+        left, bottom, right, top = grid.bounds
+        width = np.minimum(boxes[:, 2], right) - np.maximum(boxes[:, 0], left)
+        height = np.minimum(boxes[:, 3], top) - np.maximum(boxes[:, 1], bottom)
+        has_pixels = np.minimum(width, height) > CELL / 2
+        return {self.members[i] for i in np.flatnonzero(has_pixels)}
+
+    def place(self, modality: str) -> Place:
+        """The smallest raster that holds all items."""
+        boxes = np.array(self.boxes)
+        left, bottom = boxes[:, :2].min(axis=0)
+        right, top = boxes[:, 2:].max(axis=0)
+        shape = (round((top - bottom) / CELL), round((right - left) / CELL))
+        pixel = Affine(CELL, 0, float(left), 0, -CELL, float(top))
+        return Place(modality, Georeference(pixel, self.lattice.crs), shape)
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """A rule that cuts the pixels of many items into tiles.
+
+    The first sensor whose pixels are cells of 10 m gives them. Its items in one zone are one scene,
+    which has the smallest rectangle around all of them; a tile takes those that touch it, and every
+    item of other sensors that does.
+    """
+
+    keys: SceneKeys
+    items: tuple[ItemSource, ...]
+
+    @property
+    def split(self) -> SplitRule | None:
+        """Which blocks are for validation."""
+        return self.keys.split
+
+    def tiles(self, whole: Entry) -> Iterator[Entry | LeftOut]:
+        """See ``Rule``. An item that cannot be opened is a tile with a fault, beside the others."""
+        with ThreadPoolExecutor(OPENED) as pool:
+            places = list(pool.map(_place_of, self.items))
+        for number, place in enumerate(places):
+            if isinstance(place, str):
+                yield replace(whole, key=f"{whole.key}-item-{number}", fault=place)
+        modality, zones = self._zones(places)
+        tree = shapely.STRtree([item.shape for item in self.items])
+        for zone in zones:
+            yield from self._tiles_of_zone(whole, zone, modality, tree=tree)
+
+    def _zones(self, places: list[Any]) -> tuple[str, list[_Zone]]:
+        """The sensor that is cut, and its items by the lattice of their pixels.
+
+        Raises:
+            InputError: no item has pixels that are cells of 10 m.
+        """
+        zones: list[_Zone] = []
+        modality = ""
+        for number, place in enumerate(places):
+            if not isinstance(place, Place) or not has_cells(place, self.keys.cells):
+                continue
+            modality = modality or self.items[number].modality
+            if self.items[number].modality != modality:
+                continue
+            box = place.georeference.bounds(place.shape)
+            lattice = Lattice(place.georeference.crs, box.left, box.top)
+            zone = next((zone for zone in zones if zone.holds(lattice)), None)
+            if zone is None:
+                zone = _Zone(lattice)
+                zones.append(zone)
+            zone.members.append(number)
+            zone.boxes.append(box)
+        if not zones:
+            raise InputError(
+                "no item of the search could be opened and has pixels of 10 m on the ground, which "
+                "give the tiles; give a list of tiles (--tiles)"
+            )
+        return modality, zones
+
+    def _tiles_of_zone(
+        self, whole: Entry, zone: _Zone, modality: str, *, tree: shapely.STRtree
+    ) -> Iterator[Entry | LeftOut]:
+        """The tiles of a zone that an item of the zone touches."""
+        stride = self.keys.stride or self.keys.cells
+        name = f"{whole.key}-{zone.lattice.crs.to_epsg() or zone.members[0]}"
+        if zone.lattice.x % CELL or zone.lattice.y % CELL:
+            name += f"-{zone.members[0]}"  # another zone of this CRS may lie on the multiples
+        for window in windows_of(zone.place(modality), cells=self.keys.cells, stride=stride):
+            members = zone.over(window.grid)
+            if not members:
+                continue
+            touched = sorted(tree.query(outline(window.grid), predicate="intersects").tolist())
+            if members.isdisjoint(touched):
+                continue
+            split: str | None = whole.split
+            if self.split is not None:
+                split = self.split.split_of(window.grid)
+            if split is None:
+                yield LeftOut(BETWEEN)
+                continue
+            items = []
+            for number in touched:
+                if number in members or self.items[number].modality != modality:
+                    items.append(self.items[number])
+            licence, attribution = joined_rights(items)
+            yield replace(
+                whole,
+                key=f"{name}-{window.name}",
+                readers=tuple(item.reader for item in items),
+                spot=Cut(window.grid),
+                split=split,
+                licence=licence,
+                attribution=attribution,
+            )
+
+
+def _place_of(item: ItemSource) -> Any:
+    """Where an item's pixels lie, as its reader says; what is wrong with it as text."""
+    try:
+        with blamed_on(main_file(item.reader)):
+            return item.reader.place()
+    except InputError as error:
+        return str(error)
