@@ -107,14 +107,28 @@ def test_webdataset_decodes_the_standard_members(shards):
 
 
 def test_the_documented_example_reads_the_shards(tmp_path, monkeypatch, capsys):
-    write_shards(TILES, tmp_path / "shards")
+    write_shards(TILES, tmp_path / "runs" / "shards")
     example = re.search(
         r"## With stock webdataset\n.*?```python\n(.*?)```", DOCS.read_text(), re.DOTALL
     )[1]
     monkeypatch.chdir(tmp_path)
-    exec(compile(example, "docs/shards.md", "exec"), {})
-    lines = sorted(capsys.readouterr().out.splitlines())
-    assert lines == [f"{key} (192, 192) 2019-01-10 (5, 10, 6, 6)" for key in ("a-0", "d3")]
+    documented: dict = {}
+    exec(compile(example, "docs/shards.md", "exec"), documented)
+    lines = capsys.readouterr().out.splitlines()
+    for key in ("a-0", "d3"):
+        assert f"{key} hr (192, 192)" in lines
+        assert f"{key} ms 2019-01-10 (5, 10, 6, 6) (5, 6, 6)" in lines
+    read = 0
+    tar = tmp_path / "runs" / "shards" / "shard-000000.tar"
+    for sample in webdataset.WebDataset(str(tar), shardshuffle=False):
+        tile = BY_KEY[sample["__key__"]]
+        for sensor in {"ms", "sar"} & set(tile.modalities):
+            numbers, valid = documented["series"](sample, sensor)
+            assert np.array_equal(valid, tile.valid[sensor])
+            error = np.abs(numbers - tile.arrays[sensor].astype(np.float64))
+            assert error.transpose(0, 2, 3, 1)[valid].max() <= 0.005 + 1e-5
+            read += 1
+    assert read == 7
 
 
 def test_equal_input_gives_equal_bytes(shards, tmp_path):
