@@ -1,7 +1,9 @@
 """Tables with types: Parquet, and GeoParquet with a geometry."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow
@@ -22,6 +24,7 @@ from data.prepare.manifest.cells import (
 from data.prepare.manifest.mistakes import Mistakes
 
 BATCH = 4096  # rows
+INDEX_OF_PANDAS = re.compile(r"__index_level_\d+__")  # numbers of rows that nobody asked for
 PARQUET_ERRORS = (pyarrow.ArrowException, OSError, ValueError, LookupError, OverflowError)
 
 
@@ -47,21 +50,25 @@ def parquet_rows(path: Path, forms: Mapping[str, CellForm], mistakes: Mistakes) 
             f"{path}: expected a Parquet table, found a damaged or other file ({one_line(error)})"
         ) from None
     with file:
-        geometry, crs = _geometry_column(file.schema_arrow, path)
+        geometry = _geometry_column(file.schema_arrow, path)
         known = set(forms)
-        if geometry is not None:
-            known.add(geometry)
-        check_header(file.schema_arrow.names, known, str(path))
-        for number, cells in enumerate(_parquet_cells(file, path), 1):
+        if geometry.name is not None:
+            known.add(geometry.name)
+        names = []
+        for name in file.schema_arrow.names:
+            if name != geometry.bounds and not INDEX_OF_PANDAS.fullmatch(name):
+                names.append(name)
+        check_header(names, known, str(path))
+        for number, cells in enumerate(_parquet_cells(file, path, names), 1):
             where = f"{path}:{number}"
             faults = []
             row = {}
             for name, value in cells.items():
                 try:
-                    if name != geometry:
+                    if name != geometry.name:
                         row[name] = _cell(value, forms[name])
                     elif value is not None:
-                        row["footprint"] = polygon(value, crs)
+                        row["footprint"] = polygon(value, geometry.crs)
                 except ValueError as error:
                     faults.append(f"{name}: {error}")
             mistakes.add(where, *faults)
@@ -77,10 +84,12 @@ def _cell(value: object, form: CellForm) -> object:
     return value
 
 
-def _parquet_cells(file: pyarrow.parquet.ParquetFile, path: Path) -> Iterator[dict]:
-    """The cells of each row of an open file."""
+def _parquet_cells(
+    file: pyarrow.parquet.ParquetFile, path: Path, names: list[str]
+) -> Iterator[dict]:
+    """The cells of some columns of each row of an open file."""
     count = 0
-    batches = file.iter_batches(BATCH)
+    batches = file.iter_batches(BATCH, columns=names)
     while True:
         try:
             rows = _in_utc(next(batches)).to_pylist(maps_as_pydicts="strict")
@@ -104,21 +113,29 @@ def _in_utc(batch: pyarrow.RecordBatch) -> pyarrow.RecordBatch:
     return batch.cast(pyarrow.schema(fields), safe=False)
 
 
-def _geometry_column(schema: pyarrow.Schema, path: Path) -> tuple[str | None, str | None]:
-    """The primary geometry column of GeoParquet, and its CRS.
+@dataclass(frozen=True)
+class _Geometry:
+    """The primary geometry column of GeoParquet."""
 
-    Returns:
-        The name, None for a plain table; and the CRS as WKT, None for lon/lat.
-    """
+    name: str | None = None  # None: a plain table
+    crs: str | None = None  # as WKT, None for lon/lat
+    bounds: str | None = None  # a column that repeats the bounds of each geometry
+
+
+def _geometry_column(schema: pyarrow.Schema, path: Path) -> _Geometry:
+    """The primary geometry column of GeoParquet."""
     metadata = schema.metadata
     if metadata is None or b"geo" not in metadata:
-        return None, None
+        return _Geometry()
     try:
         geo = json.loads(metadata[b"geo"])
         name = geo["primary_column"]
         column = geo["columns"][name]
         encoding = column["encoding"]
         crs = pyproj.CRS.from_user_input(column.get("crs", "OGC:CRS84"))
+        bounds = None
+        if "covering" in column:
+            bounds = column["covering"]["bbox"]["xmin"][0]
     except (ValueError, KeyError, TypeError, AttributeError, CRSError) as error:
         raise InputError(
             f"{path}: expected GeoParquet metadata with a primary column and a CRS that can be "
@@ -129,5 +146,5 @@ def _geometry_column(schema: pyarrow.Schema, path: Path) -> tuple[str | None, st
             f"{path}: geometry column {name!r}: expected one in WKB, found {encoding!r}"
         )
     if crs.equals("OGC:CRS84") or crs.to_epsg() == 4326:
-        return name, None
-    return name, crs.to_wkt()
+        return _Geometry(name, bounds=bounds)
+    return _Geometry(name, crs.to_wkt(), bounds)

@@ -27,7 +27,9 @@ SETTINGS: dict[str, Any] = {
     "modality": str,
     "bands": dict,
     "mask": str,
+    "mask_band": str | int,
     "masked": list,
+    "masked_bits": list,
     "units": str,
     "scale": int | float,
     "offset": int | float,
@@ -36,7 +38,13 @@ SETTINGS: dict[str, Any] = {
     "attribution": str,
 }
 COMMON_SETTINGS: dict[str, Any] = {**SETTINGS, "scene": dict}  # of the collection
-WORDS: dict[Any, str] = {str: "text", dict: "an object", list: "a list", int | float: "a number"}
+WORDS: dict[Any, str] = {
+    str: "text",
+    dict: "an object",
+    list: "a list",
+    int | float: "a number",
+    str | int: "text or a number",
+}
 # A source object and its folder -> its reader, or what is wrong with it.
 MakeReader = Callable[[dict, Path], tuple[Reader | None, list[str]]]
 

@@ -292,7 +292,8 @@ class Acquisition:
             return {}
         if mask not in assets:
             raise InputError(f"{self.where}: mask: no asset {mask!r}{did_you_mean(mask, assets)}")
-        return {
-            "mask": assets[mask].get_absolute_href(),
-            "masked": self._settings.get("masked", list(CLOUDY)),
-        }
+        names = ("mask_band", "masked", "masked_bits")
+        given = {name: self._settings[name] for name in names if name in self._settings}
+        if "masked" not in given and "masked_bits" not in given:
+            given["masked"] = list(CLOUDY)
+        return {"mask": assets[mask].get_absolute_href(), **given}

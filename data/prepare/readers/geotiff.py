@@ -37,7 +37,7 @@ from data.prepare.readers.raster_bands import (
 from data.prepare.readers.raster_pixels import OpenBands, numbers_of_band, only_numbers, read_layer
 from data.prepare.readers.rasters import (
     NO_CODE,
-    check_codes,
+    band_of_codes,
     check_place,
     codes_on_grid,
     need_one_image,
@@ -46,6 +46,7 @@ from data.prepare.readers.rasters import (
 from data.suggest import did_you_mean
 from data.tiles.modalities import BYTE, MODALITIES
 
+MOST_BITS = 31  # of a code
 BAND_NUMBERS = ("scale", "offset", "nodata")
 
 
@@ -57,7 +58,9 @@ class _Acquisition(Radiometry):
     date: str  # or a time
     date_accuracy: str = "day"  # see source.ACCURACIES
     mask: File | None = None  # a raster of codes
+    mask_band: str | int = ""  # its name or number; empty: the raster has one
     masked: tuple[int, ...] = ()  # the codes that hide a pixel
+    masked_bits: tuple[int, ...] = ()  # bits of a code of which each hides a pixel, from 0
     alpha: str = ""  # see raster_bands.ALPHA_KEYS
     # Band of the sensor -> its own scale, offset and nodata, which replace those of all bands.
     band_numbers: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -70,13 +73,25 @@ class _Acquisition(Radiometry):
             *date_faults(self.date, self.date_accuracy),
             *self.number_faults(self.modality),
         ]
-        if (self.mask is None) != (not self.masked):
-            faults.append(
-                "mask and masked need each other: a raster of codes, and the codes that hide"
-            )
+        faults += self._mask_faults()
         if self.alpha not in ALPHA_KEYS:
             faults.append(f"alpha {self.alpha!r}: expected {MASK!r} or {IGNORE!r}")
         return faults + self._band_number_faults()
+
+    def _mask_faults(self) -> list[str]:
+        """What is wrong with the keys of the mask."""
+        faults = []
+        if (self.mask is None) != (not self.masked and not self.masked_bits):
+            faults.append(
+                "mask and masked need each other: a raster of codes, and the codes that hide "
+                "(or masked_bits, the bits that do)"
+            )
+        if self.mask is None and self.mask_band != "":
+            faults.append(f"mask_band {self.mask_band!r} without a mask")
+        wrong = [bit for bit in self.masked_bits if not 0 <= bit < MOST_BITS]
+        if wrong:
+            faults.append(f"masked_bits {wrong}: expected numbers from 0 to {MOST_BITS - 1}")
+        return faults
 
     def _band_number_faults(self) -> list[str]:
         """What is wrong with the key ``band_numbers``."""
@@ -109,7 +124,7 @@ class _Acquisition(Radiometry):
         if self.mask is not None:
             with open_raster(self.mask) as dataset:
                 check_place(dataset, self.mask)
-                check_codes(dataset, self.mask)
+                band_of_codes(dataset, self.mask, self.mask_band)
 
     def _check_raster(
         self, dataset: rasterio.DatasetReader, bands: RasterBands, path: File
@@ -125,11 +140,12 @@ class _Acquisition(Radiometry):
         sensor = MODALITIES[self.modality]
         array, valid = join_layers(layers, sensor, grid)
         if self.mask is not None:
-            codes = codes_on_grid(self.mask, grid, pixels=sensor.pixels)  # h h
+            codes = codes_on_grid(self.mask, grid, pixels=sensor.pixels, band=self.mask_band)  # h h
             if codes is None:
                 valid[:] = False
             else:
-                valid &= ~np.isin(codes, (*self.masked, NO_CODE))
+                hiding = sum(1 << bit for bit in set(self.masked_bits))
+                valid &= ~np.isin(codes, (*self.masked, NO_CODE)) & (codes & hiding == 0)
         frames = Frames(
             modality=self.modality,
             array=array,

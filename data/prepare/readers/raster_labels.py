@@ -12,7 +12,7 @@ from data.prepare.contract.grid import Grid
 from data.prepare.contract.resample import resample_labels
 from data.prepare.contract.source import Place
 from data.prepare.readers.rasters import (
-    check_codes,
+    band_of_codes,
     need_one_image,
     need_transform,
     pixels_of,
@@ -31,6 +31,7 @@ class GeoTiffLabels:
     legend: str | dict  # the name of a table in data/tiles/classes.py, or {"code": "class name"}
     # A raster of the same pixels, whose georeference stands in when the CRS of the mask is broken.
     like: File | None = None
+    band: str | int = ""  # its name or number; empty: the file has one
 
     def check_keys(self) -> list[str]:
         """A sound legend."""
@@ -40,7 +41,7 @@ class GeoTiffLabels:
         """One band of codes, a usable CRS from the mask or from ``like``."""
         with open_raster(self.path) as dataset:
             need_one_image(dataset, self.path)
-            check_codes(dataset, self.path)
+            self._number(dataset)
             need_upright(self.path, self._place(dataset).georeference.transform)
 
     def place(self) -> Place:
@@ -54,11 +55,16 @@ class GeoTiffLabels:
             window = self._place(dataset).window(grid)
             if window is None:
                 return []
-            codes = dataset.read(1, window=pixels_of(window))  # H W
-            is_label = stored_mask(dataset, [1], window)  # H W
+            number = self._number(dataset)
+            codes = dataset.read(number, window=pixels_of(window))  # H W
+            is_label = stored_mask(dataset, [number], window)  # H W
         classes = map_codes(codes, code_table(self.legend))
         classes[~is_label] = UNLABELLED
         return [RasterLabels(classes, window.georeference, self.path.name)]
+
+    def _number(self, dataset: rasterio.DatasetReader) -> int:
+        """The number of the band of codes."""
+        return band_of_codes(dataset, self.path, self.band, key="band")
 
     def _place(self, mask: rasterio.DatasetReader) -> Place:
         if has_place(mask.crs) or self.like is None:

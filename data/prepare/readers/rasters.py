@@ -8,6 +8,7 @@ from rasterio.enums import MaskFlags
 from rasterio.windows import Window as RasterWindow
 
 from data.errors import InputError
+from data.prepare.contract.bands import band_number
 from data.prepare.contract.files import File, need_crs, need_upright, open_raster
 from data.prepare.contract.georeference import Georeference
 from data.prepare.contract.grid import Grid
@@ -71,13 +72,16 @@ def stored_mask(
     return valid
 
 
-def codes_on_grid(path: File, grid: Grid, *, pixels: int) -> np.ndarray | None:
-    """Codes of a raster's first band on the grid, by nearest neighbour.
+def codes_on_grid(
+    path: File, grid: Grid, *, pixels: int, band: str | int = ""
+) -> np.ndarray | None:
+    """Codes of a raster on the grid, by nearest neighbour.
 
     Args:
         path: the raster.
         grid: the tile's grid.
         pixels: pixels along a cell of the grid.
+        band: the name or number of its band of codes; empty: the only one.
 
     Returns:
         Codes (h, h) with h = ``grid.cells * pixels``, ``NO_CODE`` outside the raster and where it
@@ -87,16 +91,56 @@ def codes_on_grid(path: File, grid: Grid, *, pixels: int) -> np.ndarray | None:
         window = place_of(dataset, None).window(grid)
         if window is None:
             return None
-        codes = _codes(dataset.read(1, window=pixels_of(window)), dataset.nodata)  # H W
+        number = band_of_codes(dataset, path, band)
+        raw = dataset.read(number, window=pixels_of(window))  # H W
+        codes = _codes(raw, dataset.nodatavals[number - 1])  # H W
     return resample_labels(codes, window.georeference, grid, pixels=pixels, fill=NO_CODE)
 
 
-def check_codes(dataset: rasterio.DatasetReader, path: File) -> None:
-    """Raise InputError unless a raster has one band, which may hold codes."""
-    if dataset.count != 1 or np.dtype(dataset.dtypes[0]).kind not in "iuf":
+def band_of_codes(
+    dataset: rasterio.DatasetReader, path: File, band: str | int = "", *, key: str = "mask_band"
+) -> int:
+    """The number of the band of a raster that holds codes, from 1.
+
+    Args:
+        dataset: the raster, open.
+        path: of the raster, for errors.
+        band: its name or number; empty: the only one.
+        key: of the manifest that says it, for errors; empty: there is none.
+
+    Raises:
+        InputError: there is no such band, or several could be it, or it holds no codes.
+    """
+    number = 1
+    if band != "":
+        number = _named_band(dataset, path, band)
+    elif dataset.count != 1:
+        remedy = ""
+        if key:
+            remedy = f"; say which with {key!r}, its name or number"
         raise InputError(
             f"{path}: expected one band of codes, found {dataset.count} of {dataset.dtypes[0]}"
+            f"{remedy}"
         )
+    dtype = dataset.dtypes[number - 1]
+    if np.dtype(dtype).kind not in "iuf":
+        raise InputError(f"{path}: expected a band of codes, found {dtype}")
+    return number
+
+
+def _named_band(dataset: rasterio.DatasetReader, path: File, band: str | int) -> int:
+    """The number of the band that has a name, or a number, which tables give as text."""
+    names = [(name or "").lower() for name in dataset.descriptions]
+    numbers = [i for i, name in enumerate(names, 1) if name == str(band).lower()]
+    number = band_number(band)
+    if not numbers and number is not None and 1 <= number <= dataset.count:
+        return number
+    if len(numbers) != 1:
+        raise InputError(
+            f"{path}: no band {band!r} of codes; expected one of {list(dataset.descriptions)}, or "
+            f"a number from 1 to {dataset.count}"
+        )
+    return numbers[0]
 
 
 def _codes(raw: np.ndarray, nodata: float | None) -> np.ndarray:

@@ -1,7 +1,10 @@
 """Sane files with one odd thing each, from the file to the numbers and the words of a tile."""
 
+import json
+
 import h5py
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import shapely
 
@@ -12,12 +15,16 @@ from data.prepare.contract.days import day_of_text, time_of_text, utc_text
 from data.prepare.contract.source import crs_faults
 from data.prepare.contract.spot import spot_of
 from data.prepare.manifest.entry import Entry
+from data.prepare.manifest.read import read_manifest
 from data.prepare.readers.cube import NetcdfCube
-from data.prepare.readers.geotiff import GeoTiffBands
+from data.prepare.readers.geotiff import GeoTiffBands, GeoTiffImage
+from data.prepare.readers.raster_labels import GeoTiffLabels
 from data.prepare.run import prepare
 from data.tiles.archive import create_archive, read_tile
+from data.tiles.classes import INDEX
+from data.tiles.tile import UNLABELLED
 from tests.unit.data.prepare.readers.rasters import CELLS, GRID, LEFT, SAR, TOP, UTM, frame, write
-from tests.unit.manifests import write_stac
+from tests.unit.manifests import write_parquet, write_stac
 
 CENTRES = np.arange(CELLS) * 10 + 5.0
 VV = np.arange(-20.0, -4.0).reshape(CELLS, CELLS)
@@ -194,3 +201,95 @@ def test_gdal_does_not_print_what_it_thinks_of_a_crs(capfd):
     with pytest.raises(InputError, match="EPSG:999998"):
         spot_of({"footprint": bounds}, "m.jsonl:1")
     assert capfd.readouterr().err == ""
+
+
+FOUR = np.arange(4 * CELLS * CELLS, dtype=np.uint8).reshape(4, CELLS, CELLS) % 7
+QUALITY = np.full((1, CELLS, CELLS), 21824, np.uint16)  # clear, as Landsat's QA_PIXEL has it
+QUALITY[0, 1, 2] = 22280  # bits 3, 8, ...: cloud
+QUALITY[0, 3, 0] = 23888  # bit 4, ...: shadow
+QUALITY[0, 2, 2] = 21952  # bit 7: water
+
+
+@pytest.mark.parametrize("band, position", [("cloud", 2), ("Cloud", 2), (3, 2), ("1", 0)])
+def test_one_band_of_a_mask_file_by_name_or_number(tmp_path, band, position):
+    """As scenes have it whose usable-data mask has eight bands, or that bring the mask along."""
+    names = ["clear", "snow", "cloud", "haze"]
+    mask = write(tmp_path / "udm2.tif", FOUR, names=names)
+    path = write(tmp_path / "a.tif", BACKSCATTER.astype("float32"))
+    _, valid = frame(path, SAR, "sar", mask=mask, mask_band=band, masked=(3,))
+    np.testing.assert_array_equal(valid, FOUR[position] != 3)
+
+
+def test_bits_of_a_mask_that_hide(tmp_path):
+    mask = write(tmp_path / "qa.tif", QUALITY, nodata=1)
+    path = write(tmp_path / "a.tif", BACKSCATTER.astype("float32"))
+    _, valid = frame(path, SAR, "sar", mask=mask, masked_bits=(3, 4))
+    expected = np.ones((CELLS, CELLS), bool)
+    expected[1, 2] = expected[3, 0] = False
+    np.testing.assert_array_equal(valid, expected)
+    _, valid = frame(path, SAR, "sar", mask=mask, masked=(21952,), masked_bits=(4,))
+    assert sorted(map(tuple, np.argwhere(~valid).tolist())) == [(2, 2), (3, 0)]
+
+
+@pytest.mark.parametrize(
+    "keys, words",
+    [
+        ({"mask_band": "clouds"}, r"no band 'clouds' of codes; expected one of \['clear', "),
+        ({"mask_band": 5}, "no band 5 of codes; .* a number from 1 to 4"),
+        ({}, "expected one band of codes, found 4 of uint8; say which with 'mask_band'"),
+    ],
+)
+def test_a_mask_without_that_band_is_refused(tmp_path, keys, words):
+    mask = write(tmp_path / "m.tif", FOUR, names=["clear", "snow", "cloud", "haze"])
+    path = write(tmp_path / "a.tif", BACKSCATTER.astype("float32"))
+    with pytest.raises(InputError, match=words):
+        frame(path, SAR, "sar", mask=mask, masked=(3,), **keys)
+
+
+def test_keys_of_a_mask_that_make_no_sense(tmp_path):
+    keys = {"modality": "sar", "date": "2023-05-20", "path": tmp_path, "bands": SAR}
+    (fault,) = GeoTiffImage(**keys, mask_band="SCL").check_keys()
+    assert fault == "mask_band 'SCL' without a mask"
+    (fault,) = GeoTiffImage(**keys, mask=tmp_path, masked_bits=(3, 40)).check_keys()
+    assert fault == "masked_bits [40]: expected numbers from 0 to 30"
+    (fault,) = GeoTiffImage(**keys, mask=tmp_path).check_keys()
+    assert fault.startswith("mask and masked need each other")
+
+
+def test_columns_that_writers_of_parquet_add_are_passed_over(tmp_path):
+    """The index of pandas, and the bounds beside the geometry of GeoParquet 1.1."""
+    square = shapely.box(*GRID.bounds)
+    row = {
+        "key": "a",
+        "licence": "x",
+        "attribution": "y",
+        "reader": "geotiff_image",
+        "path": "a.tif",
+        "modality": "sar",
+        "bands": ["VV", "VH"],
+        "date": "2023-05-20",
+        "__index_level_0__": 7,
+        "bbox": dict(zip(("xmin", "ymin", "xmax", "ymax"), square.bounds)),
+    }
+    path = write_parquet(tmp_path / "m.parquet", [row], [square], UTM.to_wkt())
+    table = pq.read_table(path)
+    geo = json.loads(table.schema.metadata[b"geo"])
+    corners = {name: ["bbox", name] for name in ("xmin", "ymin", "xmax", "ymax")}
+    geo["columns"]["geometry"]["covering"] = {"bbox": corners}
+    pq.write_table(table.replace_schema_metadata({"geo": json.dumps(geo)}), path)
+    (entry,) = read_manifest(path)
+    assert entry.spot.grid() == GRID and entry.readers[0].bands == ("VV", "VH")
+
+
+def test_labels_in_one_band_of_several(tmp_path):
+    """As land cover that brings the probability of each class along."""
+    path = write(tmp_path / "a.tif", FOUR, names=["water", "trees", "label", "built"])
+    keys = {"path": path, "legend": {"3": "water", "5": "forest"}}
+    with pytest.raises(InputError, match="expected one band .* say which with 'band'"):
+        GeoTiffLabels(**keys).check()
+    expected = np.full((CELLS, CELLS), UNLABELLED)
+    expected[FOUR[2] == 3] = INDEX["water"]
+    expected[FOUR[2] == 5] = INDEX["forest"]
+    for band in ("label", 3):
+        (labels,) = GeoTiffLabels(**keys, band=band).read(GRID)
+        np.testing.assert_array_equal(labels.draw(GRID)[::8, ::8], expected)
