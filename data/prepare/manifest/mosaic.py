@@ -1,9 +1,7 @@
 """The items of a STAC search as scenes: one for each zone, cut on the pixels of its items."""
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import shapely
@@ -11,18 +9,16 @@ from affine import Affine
 from rasterio.coords import BoundingBox
 
 from data.errors import InputError
-from data.prepare.contract.blame import blamed_on
 from data.prepare.contract.georeference import Georeference
 from data.prepare.contract.grid import ALIGNED, CELL, Grid, Lattice
-from data.prepare.contract.source import Place, main_file
+from data.prepare.contract.source import Place
 from data.prepare.contract.spot import Cut
 from data.prepare.manifest.entry import Entry, LeftOut
+from data.prepare.manifest.opened import Opened, opened
 from data.prepare.manifest.scene import BETWEEN, SceneKeys
 from data.prepare.manifest.stac_sources import ItemSource, joined_rights, outline
 from data.scenes.blocks import SplitRule
 from data.scenes.windows import has_cells, windows_of
-
-OPENED = 16  # files whose headers are read at once: those of a catalogue lie far away
 
 
 @dataclass
@@ -78,17 +74,16 @@ class Mosaic:
 
     def tiles(self, whole: Entry) -> Iterator[Entry | LeftOut]:
         """See ``Rule``. An item that cannot be opened is a tile with a fault, beside the others."""
-        with ThreadPoolExecutor(OPENED) as pool:
-            places = list(pool.map(_place_of, self.items))
-        for number, place in enumerate(places):
-            if isinstance(place, str):
-                yield replace(whole, key=f"{whole.key}-item-{number}", fault=place)
-        modality, zones = self._zones(places)
+        sources = opened(item.reader for item in self.items)
+        modality, zones = self._zones(sources)
+        for number, source in enumerate(sources):
+            if source.fault:
+                yield replace(whole, key=f"{whole.key}-item-{number}", fault=source.fault)
         tree = shapely.STRtree([item.shape for item in self.items])
         for zone in zones:
             yield from self._tiles_of_zone(whole, zone, modality, tree=tree)
 
-    def _zones(self, places: list[Any]) -> tuple[str, list[_Zone]]:
+    def _zones(self, sources: Sequence[Opened]) -> tuple[str, list[_Zone]]:
         """The sensor that is cut, and its items by the lattice of their pixels.
 
         Raises:
@@ -96,8 +91,9 @@ class Mosaic:
         """
         zones: list[_Zone] = []
         modality = ""
-        for number, place in enumerate(places):
-            if not isinstance(place, Place) or not has_cells(place, self.keys.cells):
+        for number, source in enumerate(sources):
+            place = source.place
+            if place is None or not has_cells(place, self.keys.cells):
                 continue
             modality = modality or self.items[number].modality
             if self.items[number].modality != modality:
@@ -111,9 +107,12 @@ class Mosaic:
             zone.members.append(number)
             zone.boxes.append(box)
         if not zones:
+            faults = [source.fault for source in sources if source.fault]
+            if faults:
+                raise InputError(f"{len(faults)} items cannot be used; the first one: {faults[0]}")
             raise InputError(
-                "no item of the search could be opened and has pixels of 10 m on the ground, which "
-                "give the tiles; give a list of tiles (--tiles)"
+                "no item of the search has pixels of 10 m on the ground, which would give the "
+                "tiles; give a list of tiles (--tiles)"
             )
         return modality, zones
 
@@ -152,12 +151,3 @@ class Mosaic:
                 licence=licence,
                 attribution=attribution,
             )
-
-
-def _place_of(item: ItemSource) -> Any:
-    """Where an item's pixels lie, as its reader says; what is wrong with it as text."""
-    try:
-        with blamed_on(main_file(item.reader)):
-            return item.reader.place()
-    except InputError as error:
-        return str(error)

@@ -1,17 +1,16 @@
 """The key ``scene`` of a record: a large raster that is cut into tiles."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from pydantic import BaseModel, ConfigDict
 
 from data.errors import InputError
-from data.prepare.contract.blame import blamed_on
-from data.prepare.contract.files import files_kept_open
 from data.prepare.contract.grid import CELL, MOST_CELLS
-from data.prepare.contract.source import Place, Reader, main_file
+from data.prepare.contract.source import Place
 from data.prepare.contract.spot import Cut
 from data.prepare.manifest.entry import Entry, LeftOut
+from data.prepare.manifest.opened import opened
 from data.scenes.blocks import SplitRule
 from data.scenes.windows import has_cells, windows_of
 
@@ -111,22 +110,19 @@ class Scene:
         """Where the pixels lie that are cut.
 
         Raises:
-            InputError: no source says where it lies, or the file cannot be read.
+            InputError: no source says where it lies, or one cannot be used: no tile could be made.
         """
-        readers: Sequence[Reader] = whole.readers
+        sources = opened(whole.readers)
+        for source in sources:
+            if source.fault:
+                raise InputError(source.fault)
         if self.keys.grid is not None:
-            readers = [whole.readers[self.keys.grid]]
-        first = None
-        for reader in readers:
-            with files_kept_open(), blamed_on(main_file(reader)):
-                place = reader.place()
-            if not isinstance(place, Place):
-                continue
-            if place.modality is None and self.keys.grid is None:
-                continue
-            if has_cells(place, self.keys.cells):
-                return place
-            first = first or place
-        if first is None:
+            candidates = [sources[self.keys.grid].place]
+        else:
+            candidates = [source.place for source in sources]
+            candidates = [place for place in candidates if place and place.modality is not None]
+        places = [place for place in candidates if place is not None]
+        if not places:
             raise InputError("no source says where the pixels lie that shall be cut into tiles")
-        return first
+        with_cells = [place for place in places if has_cells(place, self.keys.cells)]
+        return (with_cells or places)[0]

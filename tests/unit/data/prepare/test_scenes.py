@@ -188,6 +188,22 @@ def test_a_scene_that_cannot_be_read_is_one_rejection(tmp_path):
     assert "128 x 128 cells" in report["rejected"][1]["notes"][0]
 
 
+def test_one_source_that_cannot_be_used_is_one_rejection(tmp_path):
+    """No tile of the scene could be made."""
+    write_scene(tmp_path / "a.tif", pixels(256, 256))
+    turned = Affine(7, 7, 600_000, 7, -7, 5_700_000)
+    write_scene(tmp_path / "turned.tif", pixels(256, 256), transform=turned)
+    lines = [
+        record("a", optical("a.tif"), scene={"cells": 128}),
+        record("b", optical("a.tif"), optical("gone.tif"), scene={"cells": 16}),
+        record("c", optical("turned.tif"), scene={"cells": 16}),
+    ]
+    report, _ = prepared(tmp_path, *lines)
+    assert [rejected["key"] for rejected in report["rejected"]] == ["b", "c"]
+    assert "gone.tif" in report["rejected"][0]["notes"][0]
+    assert "turned" in report["rejected"][1]["notes"][0]
+
+
 def test_a_damaged_scene_does_not_print_every_tile(tmp_path):
     """Its header is right, its pixels are not."""
     write_scene(tmp_path / "a.tif", pixels(256, 256))

@@ -154,5 +154,5 @@ def test_tiles_and_scene_together_and_neither_are_refused(search):
     manifest.write_text(json.dumps(content))
     with pytest.raises(InputError, match="not which tiles to make.*scene"):
         prepare(manifest, folder / "out", workers=0)
-    with pytest.raises(InputError, match="no item of the search could be opened and has pixels"):
+    with pytest.raises(InputError, match="no item of the search has pixels of 10 m"):
         prepare(write_search(folder, items[:1]), folder / "out", workers=0, say=lambda line: None)
