@@ -6,6 +6,7 @@ all scenes of a place agree.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -39,9 +40,15 @@ class SplitRule:
     def __str__(self) -> str:
         return f"validation {self.validation:g}, block_km {self.block_km:g}, seed {self.seed}"
 
-    def split_of(self, grid: Grid) -> str | None:
-        """The split of a tile; None when it lies on blocks of both."""
-        splits = {self._split_of_block(row, column) for row, column in self._blocks(grid)}
+    def splits_of(self, grids: Sequence[Grid]) -> list[str | None]:
+        """The splits of tiles of one size in one CRS; None for one that lies on blocks of both."""
+        if not grids:
+            return []
+        return [self._split_of(bounds) for bounds in _bounds_in_degrees(grids).tolist()]
+
+    def _split_of(self, bounds: list[float]) -> str | None:
+        """The split of all blocks within some bounds; None for blocks of both."""
+        splits = {self._split_of_block(band, column) for band, column in self._blocks(bounds)}
         if len(splits) > 1:
             return None
         return splits.pop()
@@ -51,9 +58,9 @@ class SplitRule:
         """How many bands of latitude there are."""
         return max(1, round(HALF_MERIDIAN / self.block_km))
 
-    def _blocks(self, grid: Grid) -> list[tuple[int, int]]:
-        """Band and column of every block that the bounds of a tile in degrees touch."""
-        west, south, east, north = _bounds_in_degrees(grid)
+    def _blocks(self, bounds: Sequence[float]) -> list[tuple[int, int]]:
+        """Band and column of every block that bounds (west, south, east, north) touch."""
+        west, south, east, north = bounds
         blocks = []
         for band in range(self._band_of(south), self._band_of(north) + 1):
             columns = self._columns(band)
@@ -83,22 +90,26 @@ def _draw(seed: int, bands: int, band: int, column: int) -> float:
     return hash_64(f"split {seed} {bands} {band} {column}") / 2**64
 
 
-def _bounds_in_degrees(grid: Grid) -> tuple[float, float, float, float]:
-    """West, south, east and north of a tile and its margin. East may lie beyond 180."""
-    side = (grid.cells + 2 * MARGIN) * CELL
-    left = grid.x0 - MARGIN * CELL
-    top = grid.y0 + MARGIN * CELL
+def _bounds_in_degrees(grids: Sequence[Grid]) -> np.ndarray:
+    """West, south, east and north of tiles of one size and CRS with their margins: n 4.
+
+    East may lie beyond 180.
+    """
+    side = (grids[0].cells + 2 * MARGIN) * CELL
+    left = np.array([grid.x0 for grid in grids])[:, None] - MARGIN * CELL  # n 1
+    top = np.array([grid.y0 for grid in grids])[:, None] + MARGIN * CELL  # n 1
     ramp = np.linspace(0, side, EDGE_POINTS)
     near = np.zeros(EDGE_POINTS)
     far = np.full(EDGE_POINTS, side)
     right = np.concatenate([ramp, far, ramp[::-1], near])  # clockwise
     down = np.concatenate([near, ramp, far, ramp[::-1]])
-    lon, lat = to_degrees(grid.crs).transform(left + right, top - down)
+    lon, lat = to_degrees(grids[0].crs).transform(left + right, top - down)  # n p
     lon = np.unwrap(lon, period=TURN)
-    south = float(lat.min())
-    north = float(lat.max())
-    if abs(lon[-1] - lon[0]) > HALF_TURN:  # the edge goes round a pole
-        if north > 0:
-            return 0.0, south, TURN, POLE
-        return 0.0, -POLE, TURN, north
-    return float(lon.min()), south, float(lon.max()), north
+    bounds = np.stack([lon.min(1), lat.min(1), lon.max(1), lat.max(1)], axis=1)  # n 4
+    holds_pole = np.abs(lon[:, -1] - lon[:, 0]) > HALF_TURN  # the edge goes round it
+    bounds[holds_pole, 0] = 0.0
+    bounds[holds_pole, 2] = TURN
+    is_north = bounds[:, 3] > 0
+    bounds[holds_pole & is_north, 3] = POLE
+    bounds[holds_pole & ~is_north, 1] = -POLE
+    return bounds

@@ -15,7 +15,7 @@ from data.prepare.contract.source import Place
 from data.prepare.contract.spot import Cut
 from data.prepare.manifest.entry import Entry, LeftOut
 from data.prepare.manifest.opened import Opened, opened
-from data.prepare.manifest.scene import BETWEEN, SceneKeys
+from data.prepare.manifest.scene import BETWEEN, SceneKeys, splits_of
 from data.prepare.manifest.stac_sources import ItemSource, joined_rights, outline
 from data.scenes.blocks import SplitRule
 from data.scenes.windows import has_cells, windows_of
@@ -124,22 +124,24 @@ class Mosaic:
         name = f"{whole.key}-{zone.lattice.crs.to_epsg() or zone.members[0]}"
         if zone.lattice.x % CELL or zone.lattice.y % CELL:
             name += f"-{zone.members[0]}"  # another zone of this CRS may lie on the multiples
+        windows = []
+        members = []  # of each window: its items of the zone, by number
         for window in windows_of(zone.place(modality), cells=self.keys.cells, stride=stride):
-            members = zone.over(window.grid)
-            if not members:
-                continue
+            over = zone.over(window.grid)
+            if over:
+                windows.append(window)
+                members.append(over)
+        splits = splits_of([window.grid for window in windows], self.split, whole.split)
+        for window, own, split in zip(windows, members, splits):
             touched = sorted(tree.query(outline(window.grid), predicate="intersects").tolist())
-            if members.isdisjoint(touched):
+            if own.isdisjoint(touched):
                 continue
-            split: str | None = whole.split
-            if self.split is not None:
-                split = self.split.split_of(window.grid)
             if split is None:
                 yield LeftOut(BETWEEN)
                 continue
             items = []
             for number in touched:
-                if number in members or self.items[number].modality != modality:
+                if number in own or self.items[number].modality != modality:
                     items.append(self.items[number])
             licence, attribution = joined_rights(items)
             yield replace(

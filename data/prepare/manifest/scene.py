@@ -1,12 +1,12 @@
 """The key ``scene`` of a record: a large raster that is cut into tiles."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from pydantic import BaseModel, ConfigDict
 
 from data.errors import InputError
-from data.prepare.contract.grid import CELL, MOST_CELLS
+from data.prepare.contract.grid import CELL, MOST_CELLS, Grid
 from data.prepare.contract.source import Place
 from data.prepare.contract.spot import Cut
 from data.prepare.manifest.entry import Entry, LeftOut
@@ -94,11 +94,9 @@ class Scene:
     def tiles(self, whole: Entry) -> Iterator[Entry | LeftOut]:
         """See ``Rule``. A tile that lies on blocks of two splits is left out."""
         stride = self.keys.stride or self.keys.cells
-        rule = self.split
-        for window in windows_of(self._place(whole), cells=self.keys.cells, stride=stride):
-            split: str | None = whole.split
-            if rule is not None:
-                split = rule.split_of(window.grid)
+        windows = windows_of(self._place(whole), cells=self.keys.cells, stride=stride)
+        splits = splits_of([window.grid for window in windows], self.split, whole.split)
+        for window, split in zip(windows, splits):
             if split is None:
                 yield LeftOut(BETWEEN)
                 continue
@@ -126,3 +124,16 @@ class Scene:
             raise InputError("no source says where the pixels lie that shall be cut into tiles")
         with_cells = [place for place in places if has_cells(place, self.keys.cells)]
         return (with_cells or places)[0]
+
+
+def splits_of(grids: Sequence[Grid], rule: SplitRule | None, given: str) -> list[str | None]:
+    """The splits of the tiles of a scene; None for one that lies on blocks of two.
+
+    Args:
+        grids: of the tiles, of one size and CRS.
+        rule: which blocks are for validation.
+        given: the split of all tiles where there is no rule.
+    """
+    if rule is None:
+        return [given] * len(grids)
+    return rule.splits_of(grids)

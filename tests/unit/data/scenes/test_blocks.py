@@ -8,9 +8,13 @@ from pyproj import Transformer
 from rasterio.crs import CRS
 
 from data.prepare.contract.grid import Grid, grid_at
-from data.scenes.blocks import SplitRule
+from data.scenes.blocks import SplitRule, _bounds_in_degrees
 
 RULE = SplitRule(block_km=20.0, validation=0.3, seed=0)
+
+
+def split_of(rule: SplitRule, grid: Grid) -> str | None:
+    return rule.splits_of([grid])[0]
 
 
 def blocks_at(rule: SplitRule, lon: np.ndarray, lat: np.ndarray) -> set[tuple[int, int]]:
@@ -36,13 +40,13 @@ def test_all_blocks_under_a_tile_count(lon, lat, cells):
     x, y = np.meshgrid(grid.x0 + ramp, grid.y0 - ramp)
     back = Transformer.from_crs(grid.crs.to_wkt(), "OGC:CRS84", always_xy=True)
     under = blocks_at(RULE, *back.transform(x.ravel(), y.ravel()))
-    assert under <= set(RULE._blocks(grid))
+    assert under <= set(RULE._blocks(_bounds_in_degrees([grid])[0].tolist()))
 
 
 def test_the_share_of_validation_is_that_of_the_rule():
     generator = np.random.default_rng(0)
     lon, lat = generator.uniform(6.5, 11.5, 2000), generator.uniform(0.1, 70, 2000)
-    splits = [RULE.split_of(grid_at(x, y, cells=32)) for x, y in zip(lon, lat)]
+    splits = [split_of(RULE, grid_at(x, y, cells=32)) for x, y in zip(lon, lat)]
     kept = [split for split in splits if split is not None]
     assert 0.95 < len(kept) / 2000 < 1
     assert abs(kept.count("validation") / len(kept) - 0.3) < 0.04
@@ -58,7 +62,7 @@ def test_scenes_of_other_zones_agree_on_a_place():
         for crs, project in ((32631, to_31), (32632, to_32)):
             x, y = project.transform(6.0, lat)
             grids.append(Grid(CRS.from_epsg(crs), x - 320, y + 320, 64))
-        first, second = (RULE.split_of(grid) for grid in grids)
+        first, second = (split_of(RULE, grid) for grid in grids)
         assert first == second or None in (first, second)
         agreed += first == second is not None
     assert agreed > 350
@@ -67,10 +71,16 @@ def test_scenes_of_other_zones_agree_on_a_place():
 @pytest.mark.parametrize("validation, expected", [(0.0, {"train"}), (1.0, {"validation"})])
 def test_shares_of_nothing_and_of_all(validation, expected):
     rule = SplitRule(20.0, validation, 0)
-    assert {rule.split_of(grid_at(10, lat, cells=64)) for lat in range(-80, 80, 5)} == expected
+    assert {split_of(rule, grid_at(10, lat, cells=64)) for lat in range(-80, 80, 5)} == expected
 
 
 def test_another_seed_gives_other_blocks():
     grids = [grid_at(10, lat, cells=64) for lat in np.linspace(-60, 60, 200)]
     other = SplitRule(20.0, 0.3, 1)
-    assert [RULE.split_of(grid) for grid in grids] != [other.split_of(grid) for grid in grids]
+    assert [split_of(RULE, grid) for grid in grids] != [split_of(other, grid) for grid in grids]
+
+
+def test_many_tiles_at_once_are_as_one_by_one():
+    grids = [Grid(CRS.from_epsg(32631), 500_000 + 640 * i, 5_600_000, 64) for i in range(200)]
+    assert RULE.splits_of(grids) == [split_of(RULE, grid) for grid in grids]
+    assert RULE.splits_of([]) == []
