@@ -18,6 +18,7 @@ class Record:
     keys: object  # what a line of JSON would hold; a source may be a reader already
     source_places: tuple[str, ...] = ()  # of the sources, where they have places of their own
     items: tuple[ItemSource, ...] = ()  # of a STAC search, which is one scene
+    whole: str = ""  # the rule that it is one of many tiles of
 
 
 class Rule(Protocol):

@@ -36,6 +36,8 @@ def expanded(entries: Iterable[Entry], manifest: str | Path) -> Tiles:
     keys: dict[str, str] = {}  # of a tile -> of its record
     for whole in entries:
         own = [whole]
+        if whole.whole:
+            tiles.left_out.setdefault(whole.whole, Counter())
         if whole.rule is not None:
             tiles.left_out[whole.key] = Counter()
             own = _tiles_of(whole, tiles.left_out[whole.key])

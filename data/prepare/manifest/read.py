@@ -14,6 +14,7 @@ from pathlib import Path
 from data.errors import InputError
 from data.prepare.manifest.cells import one_line
 from data.prepare.manifest.entry import Entry, Record
+from data.prepare.manifest.folder import folder_records, is_folder
 from data.prepare.manifest.mistakes import Mistakes
 from data.prepare.manifest.records import columns, entry_of, reader_of
 from data.prepare.manifest.table import table_records
@@ -44,7 +45,7 @@ def read_manifest(path: str | Path, tiles: str | Path | None = None) -> list[Ent
     mistakes = Mistakes(path)
     places: dict[str, str] = {}  # key -> where it was first
     rules: dict[SplitRule, str] = {}  # how scenes are split -> where it was first
-    for record in _records(path, tiles, mistakes):
+    for record in _single_records(path, tiles, mistakes):
         entry = entry_of(record, path.parent, mistakes)
         key = _key(record)
         if key in places:
@@ -75,6 +76,15 @@ def _check_split(entry: Entry, rules: dict[SplitRule, str], where: str, mistakes
             "ground is for both",
         )
     rules[rule] = where
+
+
+def _single_records(path: Path, tiles: str | Path | None, mistakes: Mistakes) -> Iterator[Record]:
+    """The records of a manifest, and in the place of a folder those of its files."""
+    for record in _records(path, tiles, mistakes):
+        if is_folder(record):
+            yield from folder_records(record, path.parent, reader_of, mistakes)
+        else:
+            yield record
 
 
 def _key(record: Record) -> str:

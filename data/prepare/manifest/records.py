@@ -238,6 +238,7 @@ def entry_of(record: Record, folder: Path, mistakes: Mistakes) -> Entry | None:
         folder=folder,
         split=tile.split or "",
         rule=rule,
+        whole=record.whole,
     )
 
 
