@@ -46,7 +46,7 @@ from data.tiles.modalities import BYTE, MODALITIES, Modality
 RESAMPLE = "resample"
 KEEP = "keep"
 PIXELS = (RESAMPLE, KEEP)
-STAND_IN = "2000-07-01"  # for a date that nobody knows
+STAND_IN = "2020-07-01"  # for a date that nobody knows; all sensors were at work
 
 
 @dataclass(frozen=True, kw_only=True)
