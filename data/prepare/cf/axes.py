@@ -120,9 +120,13 @@ def _axis_of_role(
         if axis is not None:
             return axis
     names = [axis.name for axis in candidates]
+    remedy = ""
+    if role == TIME:
+        remedy = ", or 'date' for a file of one frame"
     raise InputError(
         f"{variable.where}: no axis {role} among {list(variable.axes or names)}; give the key "
         f"{role!r}: expected a variable {role!r} or one with the attribute standard_name or axis"
+        f"{remedy}"
     )
 
 

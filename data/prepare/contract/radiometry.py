@@ -223,7 +223,7 @@ def observations(
             valid &= ~missing.all(axis=1)
         else:
             valid &= ~missing.any(axis=1)
-    if sensor.unit == REFLECTANCE and raw.dtype == np.uint16:
+    if sensor.unit == REFLECTANCE and raw.dtype.newbyteorder("=") == np.uint16:
         valid &= (raw != SATURATED).all(axis=1)
     if sensor.nodata is not None and not np.isnan(sensor.nodata):
         missing = raw == sensor.nodata  # T C H W

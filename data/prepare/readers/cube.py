@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from data.prepare.contract.source import (
     Remark,
     band_faults,
     crs_faults,
+    date_faults,
     join_layers,
     modality_faults,
 )
@@ -48,9 +50,10 @@ class _Cube(Radiometry, ABC):
     crs: str = ""
     mask: str = ""  # a variable of codes
     masked: tuple[int, ...] = ()  # the codes that hide a pixel
+    date: str = ""  # or a time, of the one frame of a file without an axis of times
 
     def check_keys(self) -> list[str]:
-        """Modality, bands, numbers, mask, CRS."""
+        """Modality, bands, numbers, mask, CRS, date."""
         faults = [
             *modality_faults(self.modality),
             *band_faults(self.modality, self.bands),
@@ -61,6 +64,10 @@ class _Cube(Radiometry, ABC):
             faults.append(
                 "mask and masked need each other: a variable of codes, and those that hide"
             )
+        if self.date:
+            faults += date_faults(self.date, "day")
+        if self.date and self.time:
+            faults.append("date and time: expected one of them, the day of a frame or an axis")
         return faults
 
     def check(self) -> None:
@@ -69,7 +76,7 @@ class _Cube(Radiometry, ABC):
         with self._open() as group:
             variables = self._variables(group)
             cube = self._cube(group)
-            cube.times()
+            self._times(cube)
             for name in variables.values():
                 variable = cube.variable(name)
                 radiometry, packing = numbers_of(variable, sensor, self)
@@ -89,7 +96,7 @@ class _Cube(Radiometry, ABC):
         with self._open() as group:
             cube = self._cube(group)
             window = Place(None, cube.georeference, cube.shape).window(grid)
-            times = cube.times()
+            times = self._times(cube)
             frames = list(times)
             if not frames:
                 return [NO_FRAMES]
@@ -101,7 +108,9 @@ class _Cube(Radiometry, ABC):
                 mask = cube.variable(self.mask)
                 codes = codes_on_grid(cube, mask, window, grid, pixels=sensor.pixels)  # T h h
                 valid &= ~is_hidden(mask, codes[frames], self.masked)
-            source = f"{self.path.name}{frames_left_out(cube)}"
+            source = self.path.name
+            if not self.date:
+                source += frames_left_out(cube)
         series = Frames(
             modality=self.modality,
             array=array,
@@ -117,8 +126,15 @@ class _Cube(Radiometry, ABC):
         """The file's group of variables, open."""
 
     def _cube(self, group: Group) -> Cube:
-        keys = AxisKeys(time=self.time, x=self.x, y=self.y, crs=self.crs)
+        time = None if self.date else self.time
+        keys = AxisKeys(time=time, x=self.x, y=self.y, crs=self.crs)
         return cube_of(self.path, group, list(self._variables(group).values()), keys)
+
+    def _times(self, cube: Cube) -> dict[int, datetime]:
+        """The time of each frame that has one, by its number; midnight for a day."""
+        if self.date:
+            return {0: datetime.fromisoformat(self.date)}
+        return cube.times()
 
     def _variables(self, group: Group) -> dict[str, str]:
         """Band of the sensor -> the name of its variable."""

@@ -12,6 +12,7 @@ from data.errors import InputError
 from data.prepare import make
 from data.prepare.build import build_tile
 from data.prepare.contract.days import day_of_text, time_of_text, utc_text
+from data.prepare.contract.radiometry import Radiometry
 from data.prepare.contract.source import crs_faults
 from data.prepare.contract.spot import spot_of
 from data.prepare.manifest.entry import Entry
@@ -22,6 +23,7 @@ from data.prepare.readers.raster_labels import GeoTiffLabels
 from data.prepare.run import prepare
 from data.tiles.archive import create_archive, read_tile
 from data.tiles.classes import INDEX
+from data.tiles.modalities import MODALITIES
 from data.tiles.tile import UNLABELLED
 from tests.unit.data.prepare.readers.rasters import CELLS, GRID, LEFT, SAR, TOP, UTM, frame, write
 from tests.unit.manifests import write_parquet, write_stac
@@ -293,3 +295,38 @@ def test_labels_in_one_band_of_several(tmp_path):
     for band in ("label", 3):
         (labels,) = GeoTiffLabels(**keys, band=band).read(GRID)
         np.testing.assert_array_equal(labels.draw(GRID)[::8, ::8], expected)
+
+
+def test_a_file_of_one_frame_without_times_has_the_date_of_its_key(tmp_path):
+    """As one scene is written as NetCDF."""
+    path = cube(tmp_path / "a.nc")
+    with h5py.File(path, "a") as file:
+        for name in SAR:
+            plane = file[name][0]
+            del file[name]
+            band = file.create_dataset(name, data=plane)
+            band.attrs["grid_mapping"] = "spatial_ref"
+            for i, axis in enumerate("yx"):
+                band.dims[i].attach_scale(file[axis])
+        del file["time"]
+    with pytest.raises(InputError, match="no axis time among .*'date' for a file of one frame"):
+        reader_of(path).check()
+    tile, _ = tile_of(reader_of(path, date="2023-05-20T05:40:00"))
+    assert tile.dates["sar"] == ["2023-05-20"]
+    np.testing.assert_allclose(tile.arrays["sar"][0], BACKSCATTER, atol=1e-6)
+    series = reader_of(cube(tmp_path / "b.nc", frames=2), date="2023-05-20")
+    with pytest.raises(InputError, match="and others only of length 1, found {'time': 2"):
+        series.check()
+    (fault,) = reader_of(path, date="20.5.2023").check_keys()
+    assert fault == "date '20.5.2023': expected YYYY-MM-DD"
+
+
+@pytest.mark.parametrize("dtype", ["<u2", ">u2"])
+def test_saturated_numbers_of_either_byte_order_are_missing(dtype):
+    raw = np.full((1, 10, CELLS, CELLS), 1500, dtype)
+    raw[0, 3, 1, 2] = 65535
+    array, valid = Radiometry().in_units(raw, MODALITIES["ms"])
+    expected = np.ones((1, CELLS, CELLS), bool)
+    expected[0, 1, 2] = False
+    np.testing.assert_array_equal(valid, expected)
+    assert (array[:, :3] == 1500).all()
