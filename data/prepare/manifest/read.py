@@ -4,7 +4,8 @@
      "path": "a.tif", "modality": "hr", "bands": ["R", "G", "B"], ...}, ...]}
 
 A reader's fields are its keys; paths are relative to the manifest. Every form of manifest becomes
-such records, so all are checked once, in records.py. docs/manifest.md has all forms and keys.
+such records, so all are checked once, in records.py. docs/manifest.md has all forms,
+docs/readers.md all keys of sources.
 """
 
 import json
