@@ -45,7 +45,7 @@ def broken_links(page: Path) -> list[str]:
 
 
 def json_values(page: Path) -> list[dict]:
-    """The objects in the fenced examples of a page; a block may hold several, one behind the other."""
+    """The objects in the fenced examples of a page, of which a block may hold several."""
     values = []
     for block in JSON_BLOCK.findall(page.read_text()):
         rest = block.strip()
