@@ -82,14 +82,21 @@ class Cube:
             raise InputError(f"{axis.where}: expected times, found {self.frames} missing ones")
         return times
 
-    def variable(self, name: str) -> Variable:
+    def variable(self, name: str, *, may_stand_still: bool = False) -> Variable:
         """A variable on the cube's axes.
+
+        Args:
+            name: its name.
+            may_stand_still: whether one without times may stand for all frames.
 
         Raises:
             InputError: it is not there, or has other axes.
         """
         variable = need_variable(self.path, self.group, name)
-        self._positions(variable)
+        positions = self._positions(variable)
+        is_still = TIME in self.axes and TIME not in positions
+        if is_still and self.frames != 1 and not may_stand_still:
+            raise self._other_axes(variable)
         return variable
 
     def read(self, variable: Variable, window: Window) -> np.ndarray:
@@ -100,7 +107,7 @@ class Cube:
             window: rows are counted from the north, columns from the west.
 
         Returns:
-            (T, H, W), rows from north to south and columns from west to east.
+            (T, H, W), rows from north to south and columns from west to east. T is 1 without times.
         """
         wanted = {TIME: slice(None), Y: window.rows, X: window.columns}
         if self._is_rising:
@@ -141,7 +148,7 @@ class Cube:
         return lengths
 
     def _positions(self, variable: Variable) -> dict[str, int]:
-        """Role -> which axis of a variable it is. Time may be missing where there is one frame.
+        """Role -> which axis of a variable it is. Time may be missing.
 
         Raises:
             InputError: an axis is missing, has another length, or there is one more.
@@ -149,7 +156,7 @@ class Cube:
         lengths = self._lengths()
         roles = [role for role in ROLES if role in lengths]
         if variable.axes is None:  # as documented for files that name no axes
-            if len(variable.shape) == 2 and lengths.get(TIME) == 1:
+            if len(variable.shape) == 2 and TIME in lengths:
                 roles.remove(TIME)
             expected = tuple(lengths[role] for role in roles)
             if variable.shape != expected:
@@ -169,7 +176,7 @@ class Cube:
                 raise self._other_axes(variable)
             positions[role] = position
         for role in roles:
-            if role not in positions and (role != TIME or lengths[TIME] != 1):
+            if role not in positions and role != TIME:
                 raise self._other_axes(variable)
         return positions
 

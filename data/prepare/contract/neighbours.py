@@ -5,6 +5,7 @@ grid, the parts of a split datatake, the slices of a pass, the sheets of an aeri
 """
 
 from datetime import datetime, time, timedelta
+from itertools import pairwise
 
 import numpy as np
 
@@ -51,9 +52,24 @@ def _groups(frames: Frames) -> list[list[int]]:
     if frames.modality == IMAGE:
         length = len("2020")
     groups: dict[str, list[int]] = {}
-    for i, day in enumerate(frames.dates):
+    for i, day in enumerate(_days_of_passes(frames)):
         groups.setdefault(day[:length], []).append(i)
     return [group for group in groups.values() if len(group) > 1]
+
+
+def _days_of_passes(frames: Frames) -> list[str]:
+    """The day on which the pass of each frame began: at some longitudes it is over at 0:00 UTC."""
+    days = list(frames.dates)
+    known = []
+    for i in range(len(days)):
+        start = _time(frames, i)
+        if start is not None:
+            known.append((start, i))
+    known.sort()
+    for (start, i), (later, j) in pairwise(known):
+        if later - start <= ONE_PASS:
+            days[j] = days[i]
+    return days
 
 
 def _fill(frames: Frames, first: int, others: list[int]) -> set[int]:

@@ -82,7 +82,7 @@ class _Cube(Radiometry, ABC):
                 radiometry, packing = numbers_of(variable, sensor, self)
                 radiometry.check_numbers(variable.where, sensor, packing.dtype)
             if self.mask:
-                check_codes(cube.variable(self.mask))
+                check_codes(cube.variable(self.mask, may_stand_still=True))
 
     def place(self) -> Place:
         """The cube's pixels, as if its rows ran south."""
@@ -105,9 +105,11 @@ class _Cube(Radiometry, ABC):
             layer = layer_of(cube, self._variables(group), window, sensor, self).keep(frames)
             array, valid = join_layers([layer], sensor, grid)
             if self.mask:
-                mask = cube.variable(self.mask)
+                mask = cube.variable(self.mask, may_stand_still=True)
                 codes = codes_on_grid(cube, mask, window, grid, pixels=sensor.pixels)  # T h h
-                valid &= ~is_hidden(mask, codes[frames], self.masked)
+                if len(codes) > 1:
+                    codes = codes[frames]
+                valid &= ~is_hidden(mask, codes, self.masked)
             source = self.path.name
             if not self.date:
                 source += frames_left_out(cube)

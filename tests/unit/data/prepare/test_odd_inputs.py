@@ -330,3 +330,17 @@ def test_saturated_numbers_of_either_byte_order_are_missing(dtype):
     expected[0, 1, 2] = False
     np.testing.assert_array_equal(valid, expected)
     assert (array[:, :3] == 1500).all()
+
+
+def test_a_mask_without_times_hides_in_every_frame(tmp_path):
+    path = cube(tmp_path / "a.nc", frames=3)
+    water = np.zeros((CELLS, CELLS), np.uint8)
+    water[1, 2] = water[3, 3] = 1
+    with h5py.File(path, "a") as file:
+        band = file.create_dataset("water", data=water)
+        for i, axis in enumerate("yx"):
+            band.dims[i].attach_scale(file[axis])
+    tile, _ = tile_of(reader_of(path, mask="water", masked=(1,)))
+    np.testing.assert_array_equal(tile.valid["sar"], np.stack([water == 0] * 3))
+    with pytest.raises(InputError, match="water: expected the axes {'time': 3,"):
+        NetcdfCube(path=path, modality="sar", bands={"VV": "VV", "VH": "water"}).check()

@@ -88,3 +88,15 @@ def test_times_decide_for_sar_where_they_are_known(hour, joined):
     times = [datetime(2022, 8, 17, 5, 30, 0), datetime(2022, 8, 17, hour, 30, 25)]
     frames = frames_of("sar", [WEST, EAST], ["2022-08-17"] * 2, times=times)
     assert join_neighbours(frames)[1] == joined
+
+
+@pytest.mark.parametrize("modality", ["sar", "ms"])
+def test_a_pass_at_midnight_is_one_and_bears_the_day_of_its_larger_part(modality):
+    days = ["2022-08-17", "2022-08-18"]
+    seconds = [datetime(2022, 8, 17, 23, 59, 50), datetime(2022, 8, 18, 0, 0, 15)]
+    frames, joined = join_neighbours(frames_of(modality, [WEST, EAST], days, times=seconds))
+    assert joined == 1 and frames.dates == ["2022-08-18"] and frames.valid.all()
+    hours = [datetime(2022, 8, 17, 23, 30), datetime(2022, 8, 18, 0, 15)]
+    assert join_neighbours(frames_of(modality, [WEST, EAST], days, times=hours))[1] == 0
+    unknown = [datetime(2022, 8, 17), datetime(2022, 8, 18)]
+    assert join_neighbours(frames_of(modality, [WEST, EAST], days, times=unknown))[1] == 0
