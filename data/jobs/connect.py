@@ -1,5 +1,6 @@
 """The way to the workers of a place: a client of their scheduler, started first where need be."""
 
+import asyncio
 import logging
 import os
 import shlex
@@ -159,6 +160,7 @@ def _local(first: int, most: int, module: str) -> Iterator[Connection]:
         from distributed import Client  # while the workers start
 
         with _own_cluster() as cluster, Client(cluster, set_as_default=False) as client:
+            _quieten(client)
             workers.connect(cluster.scheduler_address)
             try:
                 scheduler: Any = cluster.scheduler
@@ -206,6 +208,7 @@ def _running(place: Running) -> Iterator[Connection]:
             f"with `dask scheduler`, and workers with `dask worker {place.address} --nthreads 1`"
         ) from error
     with _quiet(), client:
+        _quieten(client)
         threads = list(client.nthreads().values())
         if not threads:
             raise InputError(
@@ -270,11 +273,26 @@ def _slurm(place: Slurm, count: int) -> Iterator[Connection]:
             silence_logs=logging.CRITICAL,
         )
     with _quiet(), cluster, Client(cluster, set_as_default=False) as client:
+        _quieten(client)
         log.info("%d workers in jobs of SLURM are asked for; waiting for the first", count)
         # Between these two equal limits Dask asks for a new job in place of one that has ended.
         cluster.adapt(minimum=count, maximum=count)
         client.wait_for_workers(1)
         yield Connection(client, count, place)
+
+
+def _quieten(client: "Client") -> None:
+    """Let the event loop of a client report nothing.
+
+    On a busy machine Dask drops futures that run into a timeout. asyncio reports each when it is
+    collected, which may be long after the run.
+    """
+    loop: Any = client.loop
+    loop.asyncio_loop.set_exception_handler(_ignore)
+
+
+def _ignore(_loop: asyncio.AbstractEventLoop, _context: dict[str, Any]) -> None:
+    """Handle an exception of an event loop by saying nothing."""
 
 
 @contextmanager
