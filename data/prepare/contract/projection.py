@@ -29,7 +29,8 @@ def to_degrees(crs: CRS) -> Transformer:
 
 
 @cache
-def _from_degrees(crs: CRS) -> Transformer:
+def from_degrees(crs: CRS) -> Transformer:
+    """From longitude and latitude to coordinates."""
     return Transformer.from_crs("OGC:CRS84", crs.to_wkt(), always_xy=True)
 
 
@@ -97,8 +98,8 @@ def turn_of(crs: CRS, lon: float, lat: float) -> float | None:
         return 2 * np.pi / crs.units_factor[1]
     step = 1e-3  # degrees
     lons = np.array([lon - step, lon, lon + step])
-    here, y_here = _from_degrees(crs).transform(lons, np.full(3, lat))
-    there, y_there = _from_degrees(crs).transform(lons, np.full(3, lat / 2 + 10))
+    here, y_here = from_degrees(crs).transform(lons, np.full(3, lat))
+    there, y_there = from_degrees(crs).transform(lons, np.full(3, lat / 2 + 10))
     if not np.isfinite([here, y_here, there, y_there]).all():
         return None
     # One of the two steps may lead across the meridian at which x starts anew.

@@ -7,18 +7,22 @@ import numpy as np
 import shapely
 from affine import Affine
 from rasterio.coords import BoundingBox
+from rasterio.crs import CRS
 
 from data.errors import InputError
 from data.prepare.contract.georeference import Georeference
 from data.prepare.contract.grid import ALIGNED, CELL, Grid, Lattice
+from data.prepare.contract.projection import from_degrees
 from data.prepare.contract.source import Place
 from data.prepare.contract.spot import Cut
 from data.prepare.manifest.entry import Entry, LeftOut
 from data.prepare.manifest.opened import Opened, opened
 from data.prepare.manifest.scene import BETWEEN, SceneKeys, splits_of
-from data.prepare.manifest.stac_sources import ItemSource, joined_rights, outline
+from data.prepare.manifest.stac_sources import ItemSource, joined_rights
 from data.scenes.blocks import SplitRule
 from data.scenes.windows import has_cells, windows_of
+
+STRAIGHT = 0.1  # degrees: pieces of an outline that stay straight in a zone
 
 
 @dataclass
@@ -79,9 +83,8 @@ class Mosaic:
         for number, source in enumerate(sources):
             if source.fault:
                 yield replace(whole, key=f"{whole.key}-item-{number}", fault=source.fault)
-        tree = shapely.STRtree([item.shape for item in self.items])
         for zone in zones:
-            yield from self._tiles_of_zone(whole, zone, modality, tree=tree)
+            yield from self._tiles_of_zone(whole, zone, modality)
 
     def _zones(self, sources: Sequence[Opened]) -> tuple[str, list[_Zone]]:
         """The sensor that is cut, and its items by the lattice of their pixels.
@@ -116,9 +119,7 @@ class Mosaic:
             )
         return modality, zones
 
-    def _tiles_of_zone(
-        self, whole: Entry, zone: _Zone, modality: str, *, tree: shapely.STRtree
-    ) -> Iterator[Entry | LeftOut]:
+    def _tiles_of_zone(self, whole: Entry, zone: _Zone, modality: str) -> Iterator[Entry | LeftOut]:
         """The tiles of a zone that an item of the zone touches."""
         stride = self.keys.stride or self.keys.cells
         name = f"{whole.key}-{zone.lattice.crs.to_epsg() or zone.members[0]}"
@@ -131,16 +132,17 @@ class Mosaic:
             if over:
                 windows.append(window)
                 members.append(over)
-        splits = splits_of([window.grid for window in windows], self.split, whole.split)
-        for window, own, split in zip(windows, members, splits):
-            touched = sorted(tree.query(outline(window.grid), predicate="intersects").tolist())
-            if own.isdisjoint(touched):
+        grids = [window.grid for window in windows]
+        splits = splits_of(grids, self.split, whole.split)
+        touched = self._touched(grids)
+        for window, own, split, numbers in zip(windows, members, splits, touched):
+            if own.isdisjoint(numbers):
                 continue
             if split is None:
                 yield LeftOut(BETWEEN)
                 continue
             items = []
-            for number in touched:
+            for number in numbers:
                 if number in own or self.items[number].modality != modality:
                     items.append(self.items[number])
             licence, attribution = joined_rights(items)
@@ -153,3 +155,24 @@ class Mosaic:
                 licence=licence,
                 attribution=attribution,
             )
+
+    def _touched(self, grids: Sequence[Grid]) -> list[list[int]]:
+        """For each of some tiles in one CRS the numbers of the items that touch it, ascending."""
+        touched: list[list[int]] = [[] for _ in grids]
+        if not grids:
+            return touched
+        tree = shapely.STRtree([_in_crs(item.shape, grids[0].crs) for item in self.items])
+        squares = shapely.box(*np.array([grid.bounds for grid in grids]).T)
+        for tile, number in tree.query(squares, predicate="intersects").T.tolist():
+            touched[tile].append(number)
+        return [sorted(numbers) for numbers in touched]
+
+
+def _in_crs(shape: shapely.Geometry, crs: CRS) -> shapely.Geometry:
+    """A shape in lon/lat in a zone; an empty one if it lies where the zone has no coordinates."""
+    fine = shapely.segmentize(shape, STRAIGHT)
+    carry = from_degrees(crs)
+    there = shapely.transform(fine, lambda points: np.column_stack(carry.transform(*points.T)))
+    if not np.isfinite(shapely.get_coordinates(there)).all():
+        return shapely.Polygon()
+    return there
