@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import cftime
 import numpy as np
@@ -83,7 +83,15 @@ def _dates(axis: Variable, units: str, *, count: float, calendar: str) -> dict[i
             if calendar == "julian":
                 time = time.change_calendar("proleptic_gregorian")
             times[frame] = datetime.fromisoformat(time.isoformat())
+            if numbers.dtype.kind == "f":
+                times[frame] = _rounded(times[frame])
     return times
+
+
+def _rounded(moment: datetime) -> datetime:
+    """The nearest millisecond: a day that was computed may end up some microseconds before it."""
+    milliseconds = round(moment.microsecond / 1000)
+    return moment.replace(microsecond=0) + timedelta(milliseconds=milliseconds)
 
 
 def iso_days(times: Iterable[datetime]) -> list[str]:

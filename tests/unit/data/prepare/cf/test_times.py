@@ -51,6 +51,15 @@ def test_units(number, units, expected):
     assert times([number], units) == [datetime.fromisoformat(expected)]
 
 
+@pytest.mark.parametrize(
+    "micro, day", [(-9, "2020-05-02"), (8, "2020-05-02"), (-999, "2020-05-01")]
+)
+def test_a_computed_day_is_not_the_one_before(micro, day):
+    """Days as float64 are exact to some microseconds, and so may what they are made of be."""
+    (time,) = times([1 + micro / 86_400e6], "days since 2020-05-01")
+    assert time.date().isoformat() == day and time.microsecond in (0, 999_000)
+
+
 def test_the_standard_calendar_changes_in_1582():
     """From year 1 it counts two days more than the calendar of today carried back."""
     units = "days since 0001-01-01"
