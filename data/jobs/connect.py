@@ -82,8 +82,12 @@ class Connection:
             self._check_running()
 
     def _check_running(self) -> None:
-        """Raise InputError if a running cluster has had no workers for some time."""
-        if self.client.nthreads():
+        """Raise InputError if a running cluster is lost, or has had no workers for some time."""
+        try:
+            threads = self.client.nthreads()
+        except OSError as error:
+            raise InputError(self.lost_scheduler()) from error
+        if threads:
             self._deserted = None
             return
         if self._deserted is None:

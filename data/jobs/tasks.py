@@ -231,7 +231,7 @@ class _Run(Generic[Task, Result]):
         except KilledWorker as death:
             yield from self._lose(items, self.connection.how_it_ended(str(death.last_worker.name)))
             return
-        except CancelledError as error:
+        except (CancelledError, OSError) as error:  # errors of a task come as text, not so
             raise InputError(self.connection.lost_scheduler()) from error
         except ImportError as error:
             raise InputError(
