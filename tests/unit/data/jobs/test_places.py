@@ -58,8 +58,9 @@ def test_a_cluster_that_does_not_fit_is_refused(running, message):
         list(on_workers(square, [1], place=running))
 
 
-@pytest.mark.parametrize("address", [f"tcp://127.0.0.1:{free_port()}", "nonsense://x"])
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:{port}", "nonsense://x"])
 def test_a_scheduler_that_is_not_there_is_one_line(address, monkeypatch):
+    address = address.format(port=free_port())
     monkeypatch.setattr("data.jobs.connect.CONNECT_SECONDS", 0.5)
     with pytest.raises(InputError, match="no Dask scheduler answers there") as caught:
         list(on_workers(square, [1], place=Running(address)))
