@@ -42,7 +42,7 @@ def learn(source: str) -> None:
     Raises:
         InputError: it is none of these, or contradicts the built-in sensors.
     """
-    if Path(source).is_file():
+    if Path(source).is_file() or source.endswith(".json"):
         MODALITIES.add(sensors_of(read_sensors(source)), source)
     elif is_archive(source):
         check_archive(source)

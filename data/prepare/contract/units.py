@@ -239,8 +239,10 @@ def _judge_backscatter(numbers: _Statistics, units: str) -> _Finding | None:
             "calibrate them to sigma or gamma nought, or say what they are with 'units' and "
             "'scale'",
         )
-    if numbers.lowest >= 0 or brightest > BRIGHTEST_BACKSCATTER:
+    if numbers.lowest >= 0 or brightest >= LEAST_DIGITAL:
         return _positive(brightest)
+    if brightest > BRIGHTEST_BACKSCATTER:
+        return _Finding(True, "another unit or calibration", "check 'units' and 'scale'")
     if darkest < DARKEST_BACKSCATTER:
         factor = 10
         if darkest < TIMES_HUNDRED:

@@ -69,6 +69,8 @@ def decibel(power):
         (100 * decibel(backscatter()), Source(), ["dB x 100", "'scale': 0.01"]),
         (10 * decibel(backscatter()), Source(), ["dB x 10", "'scale': 0.1"]),
         (-decibel(backscatter()), Source(), ["minus sign"]),
+        (decibel(backscatter()) + 30, Source(), ["minus sign"]),
+        (2 * decibel(backscatter()) + 44, Source(), ["another unit or calibration", "'scale'"]),
         (
             decibel(backscatter(150**2, 60**2)),
             Source(units="amplitude"),
