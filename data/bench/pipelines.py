@@ -20,7 +20,7 @@ from numcodecs.zstd import Zstd
 from rasterio.enums import Resampling
 from rasterio.windows import Window
 
-from data.prepare.contract.grid import CELL
+from data.prepare.place.grid import CELL
 from data.stream.augment import recolour
 from data.stream.batches import Steps
 from data.stream.collate import collate, empty_batch, place_image, place_labels

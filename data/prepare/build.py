@@ -17,12 +17,12 @@ from data.prepare.contract.faults import (
     scrambled_sar,
 )
 from data.prepare.contract.files import Remote
-from data.prepare.contract.grid import Grid
 from data.prepare.contract.neighbours import join_neighbours
 from data.prepare.contract.placement import tile_grid
 from data.prepare.contract.source import Frames, Labels, Reader, Remark, main_file
 from data.prepare.contract.units import check_units, offset_doubt
 from data.prepare.manifest.entry import Entry
+from data.prepare.place.grid import Grid
 from data.tiles.check import check_tile
 from data.tiles.modalities import MODALITIES
 from data.tiles.tile import LABEL_PIXELS, UNLABELLED, Tile

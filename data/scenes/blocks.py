@@ -13,8 +13,8 @@ from functools import lru_cache
 import numpy as np
 
 from data.hashing import hash_64
-from data.prepare.contract.grid import CELL, Grid
-from data.prepare.contract.projection import to_degrees
+from data.prepare.place.grid import CELL, Grid
+from data.prepare.place.projection import to_degrees
 from data.tiles.longitudes import HALF_TURN, POLE, TURN
 from data.tiles.splits import TRAIN, VALIDATION
 

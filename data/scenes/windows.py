@@ -8,8 +8,9 @@ import shapely
 from affine import Affine
 
 from data.errors import InputError
-from data.prepare.contract.georeference import Georeference
-from data.prepare.contract.grid import (
+from data.prepare.contract.source import Place
+from data.prepare.place.georeference import Georeference
+from data.prepare.place.grid import (
     ALIGNED,
     CELL,
     Grid,
@@ -17,8 +18,7 @@ from data.prepare.contract.grid import (
     edges_in,
     grid_of_pixels,
 )
-from data.prepare.contract.projection import is_true_metric, local_crs, to_degrees
-from data.prepare.contract.source import Place
+from data.prepare.place.projection import is_true_metric, local_crs, to_degrees
 
 DIGITS = 3  # of a row or column in a name, at least
 

@@ -11,7 +11,7 @@ from osmium.osm import mutable
 from rasterio.crs import CRS
 from rasterio.warp import transform
 
-from data.prepare.contract.grid import Grid
+from data.prepare.place.grid import Grid
 
 UTM = CRS.from_epsg(32636)
 GRID = Grid(UTM, 455_000.0, 39_000.0, 32)  # 320 m

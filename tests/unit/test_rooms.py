@@ -27,18 +27,21 @@ ROOMS = {
     "data/storage": "data/files data/hashing",
     "data/pages": "data/tiles",
     "data/osm": "data/files data/hashing data/tiles",
-    "data/prepare/contract": "data/suggest data/tiles",
+    "data/prepare/place": "data/tiles",
+    "data/prepare/contract": "data/suggest data/tiles data/prepare/place",
     # The tiles of a scene follow from the pixels of a source, so the manifest's readers need them.
-    "data/scenes": "data/hashing data/tiles data/prepare/contract",
-    "data/prepare/cf": "data/suggest data/prepare/contract",
+    "data/scenes": "data/hashing data/tiles data/prepare/place data/prepare/contract",
+    "data/prepare/cf": "data/suggest data/prepare/place data/prepare/contract",
     "data/prepare/readers": (
-        "data/suggest data/tiles data/osm data/prepare/contract data/prepare/cf"
+        "data/suggest data/tiles data/osm data/prepare/place data/prepare/contract data/prepare/cf"
     ),
     "data/prepare/manifest": (
-        "data/suggest data/tiles data/prepare/contract data/scenes data/prepare/readers"
+        "data/suggest data/tiles data/prepare/place data/prepare/contract data/scenes"
+        " data/prepare/readers"
     ),
     "data/prepare": (
-        "data/files data/hashing data/tiles data/jobs data/prepare/contract data/prepare/manifest"
+        "data/files data/hashing data/tiles data/jobs data/prepare/place data/prepare/contract"
+        " data/prepare/manifest"
     ),
     "data/shards": "data/files data/hashing data/seeded data/tiles data/jobs data/storage",
     "data/stream": "data/hashing data/seeded data/tiles data/storage data/shards",
@@ -54,7 +57,9 @@ ROOMS = {
         "data/files data/tiles data/jobs data/storage data/pages data/shards data/stream"
         " data/audit/measure data/audit/rules data/audit/findings data/audit/page"
     ),
-    "data/bench": "data/tiles data/prepare/contract data/prepare data/shards data/stream",
+    "data/bench": (
+        "data/tiles data/prepare/place data/prepare/contract data/prepare data/shards data/stream"
+    ),
     "models": "",
     "models/errors": "",
     "models/spec": "",

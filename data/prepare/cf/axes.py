@@ -8,7 +8,7 @@ import numpy as np
 from data.errors import InputError
 from data.prepare.cf.packing import packing_of
 from data.prepare.cf.variable import Group, Variable, base_name, find_variable, need_variable
-from data.prepare.contract.grid import ALIGNED
+from data.prepare.place.grid import ALIGNED
 
 TIME = "time"
 Y = "y"

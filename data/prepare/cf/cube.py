@@ -26,9 +26,9 @@ from data.prepare.cf.grid_mapping import crs_of, geotransform_of
 from data.prepare.cf.times import times_of
 from data.prepare.cf.variable import Group, Variable, need_variable
 from data.prepare.contract.files import File, need_crs
-from data.prepare.contract.georeference import Georeference
-from data.prepare.contract.grid import ALIGNED
-from data.prepare.contract.window import Window
+from data.prepare.place.georeference import Georeference
+from data.prepare.place.grid import ALIGNED
+from data.prepare.place.window import Window
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,1 +1,1 @@
-"""What every reader keeps to: the tile's grid, the interface of a source, faults and units."""
+"""What every reader keeps to: opened files, what a source returns, numbers, units and faults."""

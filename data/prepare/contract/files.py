@@ -18,7 +18,7 @@ from data.errors import InputError
 from data.prepare.contract.arrays import Arrays
 from data.prepare.contract.blame import is_of_library, words_of
 from data.prepare.contract.formats import other_format
-from data.prepare.contract.georeference import has_place
+from data.prepare.place.georeference import has_place
 
 # Of these our own code alone can be the reason, even while it handles what a library has given.
 BUGS = (AssertionError, AttributeError, NameError, NotImplementedError)
@@ -216,16 +216,6 @@ def need_file(path: File) -> None:
     """Raise InputError unless a local file is there. For a remote one, opening it tells."""
     if isinstance(path, Path) and not path.exists():
         raise InputError(f"no file {path}; paths are relative to the manifest")
-
-
-def crs_of_text(text: object) -> CRS:
-    """The CRS that a user or a file names, as EPSG:n, WKT, PROJ text or PROJJSON.
-
-    Raises:
-        CRSError: it is unknown. Also TypeError or ValueError.
-    """
-    with rasterio.Env():  # without it GDAL prints what it thinks of the text
-        return CRS.from_user_input(text)
 
 
 def need_crs(path: File, crs: CRS | None) -> CRS:

@@ -6,19 +6,19 @@ import numpy as np
 
 from data.errors import InputError
 from data.prepare.contract.blame import blamed_on
-from data.prepare.contract.extent import Extent, check_fit, common_cells, nowhere
 from data.prepare.contract.files import File
-from data.prepare.contract.grid import (
+from data.prepare.contract.source import Place, Reader, main_file
+from data.prepare.place.extent import Extent, check_fit, common_cells, nowhere
+from data.prepare.place.grid import (
     MOST_CELLS,
     Grid,
     Lattice,
     grid_inside,
     grid_of_pixels,
 )
-from data.prepare.contract.projection import is_on_earth
-from data.prepare.contract.source import Place, Reader, main_file
-from data.prepare.contract.spot import Centre, Footprint, Spot
-from data.prepare.contract.window import is_split
+from data.prepare.place.projection import is_on_earth
+from data.prepare.place.spot import Centre, Footprint, Spot
+from data.prepare.place.window import is_split
 from data.tiles.modalities import MODALITIES
 
 

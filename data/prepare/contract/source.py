@@ -11,12 +11,12 @@ from rasterio.errors import CRSError
 
 from data.prepare.contract.bands import BandKeys, key_faults
 from data.prepare.contract.days import day_of_text
-from data.prepare.contract.extent import Extent
-from data.prepare.contract.files import File, crs_of_text
-from data.prepare.contract.georeference import Georeference, has_place
-from data.prepare.contract.grid import Grid
-from data.prepare.contract.resample import resample
-from data.prepare.contract.window import Window, window_of
+from data.prepare.contract.files import File
+from data.prepare.place.extent import Extent
+from data.prepare.place.georeference import Georeference, crs_of_text, has_place
+from data.prepare.place.grid import Grid
+from data.prepare.place.resample import resample
+from data.prepare.place.window import Window, window_of
 from data.suggest import did_you_mean
 from data.tiles.modalities import MODALITIES, Modality, observed
 

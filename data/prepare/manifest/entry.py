@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Protocol
 
 from data.prepare.contract.source import Reader
-from data.prepare.contract.spot import Spot
 from data.prepare.manifest.stac_sources import ItemSource
+from data.prepare.place.spot import Spot
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,15 @@ from rasterio.coords import BoundingBox
 from rasterio.crs import CRS
 
 from data.errors import InputError
-from data.prepare.contract.georeference import Georeference
-from data.prepare.contract.grid import ALIGNED, CELL, Grid, Lattice
-from data.prepare.contract.projection import from_degrees
 from data.prepare.contract.source import Place
-from data.prepare.contract.spot import Cut
 from data.prepare.manifest.entry import Entry, LeftOut
 from data.prepare.manifest.opened import Opened, opened
 from data.prepare.manifest.scene import BETWEEN, SceneKeys, splits_of
 from data.prepare.manifest.stac_sources import ItemSource, joined_rights
+from data.prepare.place.georeference import Georeference
+from data.prepare.place.grid import ALIGNED, CELL, Grid, Lattice
+from data.prepare.place.projection import from_degrees
+from data.prepare.place.spot import Cut
 from data.scenes.blocks import SplitRule
 from data.scenes.windows import has_cells, windows_of
 

@@ -24,12 +24,12 @@ from data.prepare.contract.bands import BandKeys
 from data.prepare.contract.days import utc_text
 from data.prepare.contract.files import File, Remote
 from data.prepare.contract.source import Reader
-from data.prepare.contract.spot import Spot, spot_of
 from data.prepare.manifest.checked import checked_keys, shown
 from data.prepare.manifest.entry import Entry, Record, Rule
 from data.prepare.manifest.mistakes import Mistakes
 from data.prepare.manifest.mosaic import Mosaic
 from data.prepare.manifest.scene import Scene, SceneKeys
+from data.prepare.place.spot import Spot, spot_of
 from data.prepare.readers.cube import NetcdfCube, ZarrCube
 from data.prepare.readers.geotiff import GeoTiffBands, GeoTiffImage
 from data.prepare.readers.hdf5_series import Hdf5Series

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from pydantic import BaseModel, ConfigDict
 
 from data.errors import InputError
-from data.prepare.contract.grid import CELL, MOST_CELLS, Grid
 from data.prepare.contract.source import Place
-from data.prepare.contract.spot import Cut
 from data.prepare.manifest.entry import Entry, LeftOut
 from data.prepare.manifest.opened import opened
+from data.prepare.place.grid import CELL, MOST_CELLS, Grid
+from data.prepare.place.spot import Cut
 from data.scenes.blocks import SplitRule
 from data.scenes.windows import has_cells, windows_of
 

@@ -14,12 +14,12 @@ from shapely.errors import GEOSException
 
 from data.errors import InputError
 from data.prepare.contract.source import Reader
-from data.prepare.contract.spot import spot_of
 from data.prepare.manifest.entry import Record
 from data.prepare.manifest.mistakes import Mistakes
 from data.prepare.manifest.stac_item import Acquisition, read_item
 from data.prepare.manifest.stac_sources import ItemSource, outline, record_keys
 from data.prepare.manifest.tile_list import features_of, tile_rows
+from data.prepare.place.spot import spot_of
 from data.suggest import did_you_mean
 from data.tiles.longitudes import FARTHEST, POLE, cut_at_180
 

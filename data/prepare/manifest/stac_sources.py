@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import shapely
 
-from data.prepare.contract.grid import CELL, Grid
-from data.prepare.contract.projection import to_degrees
 from data.prepare.contract.source import Reader
+from data.prepare.place.grid import CELL, Grid
+from data.prepare.place.projection import to_degrees
 from data.tiles.longitudes import HALF_TURN, POLE, cut_at_180
 
 EDGES = 20  # pieces of a tile's edge that are straight in degrees

@@ -16,9 +16,7 @@ from data.prepare.cf.variable import Group, Number, Variable
 from data.prepare.contract.bands import BandKeys, find_bands
 from data.prepare.contract.file_units import check_unit
 from data.prepare.contract.files import File, open_hdf5, open_zarr, reading
-from data.prepare.contract.grid import Grid
 from data.prepare.contract.radiometry import Radiometry
-from data.prepare.contract.resample import resample_labels
 from data.prepare.contract.source import (
     Frames,
     Layer,
@@ -30,7 +28,9 @@ from data.prepare.contract.source import (
     join_layers,
     modality_faults,
 )
-from data.prepare.contract.window import Window
+from data.prepare.place.grid import Grid
+from data.prepare.place.resample import resample_labels
+from data.prepare.place.window import Window
 from data.prepare.readers.rasters import NO_CODE
 from data.tiles.modalities import IMAGE, MODALITIES, REFLECTANCE, Modality
 

@@ -14,7 +14,6 @@ import rasterio
 from data.prepare.contract.bands import BandKeys, registry_name
 from data.prepare.contract.days import day_of_text, time_of_text
 from data.prepare.contract.files import File, open_raster
-from data.prepare.contract.grid import Grid
 from data.prepare.contract.radiometry import Radiometry
 from data.prepare.contract.source import (
     Frames,
@@ -26,6 +25,7 @@ from data.prepare.contract.source import (
     modality_faults,
     source_record,
 )
+from data.prepare.place.grid import Grid
 from data.prepare.readers.raster_bands import (
     ALPHA_KEYS,
     IGNORE,

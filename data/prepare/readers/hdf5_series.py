@@ -17,9 +17,9 @@ from data.prepare.cf.packing import packing_of
 from data.prepare.cf.variable import need_variable, text_of
 from data.prepare.contract.faults import clear_sky, sar_to_db
 from data.prepare.contract.files import need_dataset, open_hdf5
-from data.prepare.contract.grid import Grid
 from data.prepare.contract.radiometry import REFLECTANCE_UNIT, Radiometry
 from data.prepare.contract.source import Frames, Remark
+from data.prepare.place.grid import Grid
 from data.prepare.readers.cube import numbers_of
 from data.tiles.modalities import MODALITIES, observed
 

@@ -18,10 +18,10 @@ from data.prepare.cf.times import iso_days
 from data.prepare.cf.variable import Group
 from data.prepare.contract.bands import registry_name
 from data.prepare.contract.files import open_hdf5, reading
-from data.prepare.contract.grid import ALIGNED, CELL, Grid, grid_of_pixels
 from data.prepare.contract.radiometry import Radiometry
 from data.prepare.contract.sentinel2 import CLOUDY, COARSE_BANDS, FINE_BANDS
 from data.prepare.contract.source import Frames, Place, Remark, join_layers
+from data.prepare.place.grid import ALIGNED, CELL, Grid, grid_of_pixels
 from data.prepare.readers.cube import (
     NO_FRAMES,
     check_codes,

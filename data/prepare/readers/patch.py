@@ -1,7 +1,7 @@
 """Patches of labelled sets: pictures and arrays without a place, whose pixel size is known.
 
 Their pixels are resampled to the sensor's size by the ground sampling distance, or kept as they
-are. Where they lie on the tile: see data/prepare/contract/extent.py.
+are. Where they lie on the tile: see data/prepare/place/extent.py.
 """
 
 import math
@@ -15,10 +15,7 @@ import rasterio
 from data.errors import InputError
 from data.prepare.contract.bands import BandKeys, find_bands
 from data.prepare.contract.days import day_of_text, time_of_text
-from data.prepare.contract.extent import Extent
 from data.prepare.contract.files import File, open_picture
-from data.prepare.contract.georeference import has_place
-from data.prepare.contract.grid import CELL, Grid
 from data.prepare.contract.radiometry import Radiometry
 from data.prepare.contract.source import (
     Frames,
@@ -28,8 +25,11 @@ from data.prepare.contract.source import (
     join_layers,
     modality_faults,
 )
-from data.prepare.contract.specks import with_ground
-from data.prepare.contract.window import Window
+from data.prepare.place.extent import Extent
+from data.prepare.place.georeference import has_place
+from data.prepare.place.grid import CELL, Grid
+from data.prepare.place.specks import with_ground
+from data.prepare.place.window import Window
 from data.prepare.readers.patch_arrays import (
     array_faults,
     array_name,

@@ -6,11 +6,11 @@ import numpy as np
 from affine import Affine
 
 from data.errors import InputError
-from data.prepare.contract.extent import Extent
 from data.prepare.contract.files import File, open_picture
-from data.prepare.contract.georeference import NOWHERE, Georeference
-from data.prepare.contract.grid import Grid
-from data.prepare.contract.window import Window
+from data.prepare.place.extent import Extent
+from data.prepare.place.georeference import NOWHERE, Georeference
+from data.prepare.place.grid import Grid
+from data.prepare.place.window import Window
 from data.prepare.readers.patch import gsd_faults, need_no_place
 from data.prepare.readers.patch_arrays import array_faults, array_name, is_array, read_array
 from data.prepare.readers.raster_labels import RasterLabels, code_table, legend_faults, map_codes

@@ -7,10 +7,10 @@ import rasterio
 
 from data.errors import InputError
 from data.prepare.contract.files import File, need_crs, need_upright, open_raster
-from data.prepare.contract.georeference import Georeference, has_place
-from data.prepare.contract.grid import Grid
-from data.prepare.contract.resample import resample_labels
 from data.prepare.contract.source import Place
+from data.prepare.place.georeference import Georeference, has_place
+from data.prepare.place.grid import Grid
+from data.prepare.place.resample import resample_labels
 from data.prepare.readers.rasters import (
     band_of_codes,
     need_one_image,

@@ -9,12 +9,12 @@ import rasterio
 from data.errors import InputError
 from data.prepare.contract.file_units import check_unit
 from data.prepare.contract.files import File
-from data.prepare.contract.georeference import has_place
-from data.prepare.contract.projection import WGS84, to_degrees
 from data.prepare.contract.radiometry import Radiometry, observations
 from data.prepare.contract.source import Layer
-from data.prepare.contract.specks import with_ground
-from data.prepare.contract.window import Window
+from data.prepare.place.georeference import has_place
+from data.prepare.place.projection import WGS84, to_degrees
+from data.prepare.place.specks import with_ground
+from data.prepare.place.window import Window
 from data.prepare.readers.raster_bands import RasterBands
 from data.prepare.readers.rasters import pixels_of, stored_mask
 from data.tiles.modalities import BYTE, REFLECTANCE, Modality

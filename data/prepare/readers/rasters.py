@@ -10,11 +10,11 @@ from rasterio.windows import Window as RasterWindow
 from data.errors import InputError
 from data.prepare.contract.bands import band_number
 from data.prepare.contract.files import File, need_crs, need_upright, open_raster
-from data.prepare.contract.georeference import Georeference
-from data.prepare.contract.grid import Grid
-from data.prepare.contract.resample import resample_labels
 from data.prepare.contract.source import Place
-from data.prepare.contract.window import Window
+from data.prepare.place.georeference import Georeference
+from data.prepare.place.grid import Grid
+from data.prepare.place.resample import resample_labels
+from data.prepare.place.window import Window
 
 NO_CODE = -1  # in a raster of codes: outside the source
 

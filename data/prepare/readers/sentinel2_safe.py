@@ -12,10 +12,10 @@ import numpy as np
 from data.errors import InputError
 from data.prepare.contract.days import utc_day
 from data.prepare.contract.files import open_raster
-from data.prepare.contract.grid import Grid
 from data.prepare.contract.radiometry import Radiometry
 from data.prepare.contract.sentinel2 import CLOUDY, FINE_BANDS, SATURATED
 from data.prepare.contract.source import Frames, Layer, Place, join_layers
+from data.prepare.place.grid import Grid
 from data.prepare.readers.rasters import NO_CODE, check_place, codes_on_grid, pixels_of, place_of
 from data.prepare.readers.safe_product import Product, read_product, safe_name_faults
 from data.tiles.modalities import MODALITIES

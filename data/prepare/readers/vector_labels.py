@@ -13,8 +13,8 @@ from data.osm import index as osm_index
 from data.osm import vector_files
 from data.osm.features import Features, burn
 from data.osm.tags import is_telling
-from data.prepare.contract.grid import Grid
 from data.prepare.contract.source import Remark
+from data.prepare.place.grid import Grid
 from data.tiles.tile import LABEL_PIXELS
 
 

@@ -17,8 +17,6 @@ from rasterio.crs import CRS
 from data.errors import InputError
 from data.prepare.contract.days import day_of_text
 from data.prepare.contract.files import need_file, reading
-from data.prepare.contract.georeference import Georeference
-from data.prepare.contract.grid import Grid
 from data.prepare.contract.source import (
     Frames,
     Layer,
@@ -27,8 +25,10 @@ from data.prepare.contract.source import (
     join_layers,
     source_record,
 )
-from data.prepare.contract.specks import SPECK, fill_specks
-from data.prepare.contract.window import Window
+from data.prepare.place.georeference import Georeference
+from data.prepare.place.grid import Grid
+from data.prepare.place.specks import SPECK, fill_specks
+from data.prepare.place.window import Window
 from data.tiles.modalities import MODALITIES
 
 WEB_MERCATOR = 3857  # EPSG

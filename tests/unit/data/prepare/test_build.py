@@ -14,10 +14,10 @@ from data.errors import InputError
 from data.prepare import build
 from data.prepare.build import build_tile, provenance
 from data.prepare.contract.files import Remote
-from data.prepare.contract.grid import Grid
 from data.prepare.contract.source import Frames
 from data.prepare.make import BugError
 from data.prepare.manifest.read import read_manifest
+from data.prepare.place.grid import Grid
 from data.prepare.readers.geotiff import GeoTiffImage
 from data.prepare.run import prepare
 from data.tiles.archive import tile_keys

@@ -14,9 +14,9 @@ from data.prepare.build import build_tile
 from data.prepare.contract.days import day_of_text, time_of_text, utc_text
 from data.prepare.contract.radiometry import Radiometry
 from data.prepare.contract.source import crs_faults
-from data.prepare.contract.spot import spot_of
 from data.prepare.manifest.entry import Entry
 from data.prepare.manifest.read import read_manifest
+from data.prepare.place.spot import spot_of
 from data.prepare.readers.cube import NetcdfCube
 from data.prepare.readers.geotiff import GeoTiffBands, GeoTiffImage
 from data.prepare.readers.raster_labels import GeoTiffLabels

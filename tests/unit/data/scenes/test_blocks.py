@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pyproj import Transformer
 from rasterio.crs import CRS
 
-from data.prepare.contract.grid import Grid, grid_at
+from data.prepare.place.grid import Grid, grid_at
 from data.scenes.blocks import SplitRule, _bounds_in_degrees
 
 RULE = SplitRule(block_km=20.0, validation=0.3, seed=0)

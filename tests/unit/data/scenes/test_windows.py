@@ -7,8 +7,8 @@ from pyproj import Transformer
 from rasterio.crs import CRS
 
 from data.errors import InputError
-from data.prepare.contract.georeference import Georeference
 from data.prepare.contract.source import Place
+from data.prepare.place.georeference import Georeference
 from data.scenes.windows import windows_of
 
 UTM = CRS.from_epsg(32631)

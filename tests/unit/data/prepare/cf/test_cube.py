@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from data.errors import InputError
 from data.prepare.cf.cube import AxisKeys, cube_of
-from data.prepare.contract.georeference import Georeference
-from data.prepare.contract.window import Window
+from data.prepare.place.georeference import Georeference
+from data.prepare.place.window import Window
 from tests.unit.data.prepare.cf.stores import (
     DAYS,
     EAST,

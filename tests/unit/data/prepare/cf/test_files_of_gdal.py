@@ -11,7 +11,7 @@ from rasterio.shutil import copy
 
 from data.prepare.cf.cube import AxisKeys, cube_of
 from data.prepare.cf.packing import packing_of
-from data.prepare.contract.window import Window
+from data.prepare.place.window import Window
 
 PLACES = {
     "utm": (32631, Affine(10, 0, 600_000, 0, -10, 5_700_000)),

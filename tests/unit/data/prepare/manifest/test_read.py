@@ -6,8 +6,8 @@ import shapely
 from pyproj import Transformer
 
 from data.errors import InputError
-from data.prepare.contract.spot import Centre, Footprint
 from data.prepare.manifest.read import read_manifest
+from data.prepare.place.spot import Centre, Footprint
 from tests.paths import SAMPLES
 from tests.unit.manifests import (
     IMAGE,

@@ -13,8 +13,8 @@ from data.errors import InputError
 from data.prepare.build import build_tile
 from data.prepare.contract.days import day_of_text
 from data.prepare.contract.files import Remote
-from data.prepare.contract.spot import Centre
 from data.prepare.manifest.read import read_manifest
+from data.prepare.place.spot import Centre
 from data.prepare.readers.geotiff import GeoTiffBands
 from tests.unit.manifests import (
     earth_search_item,

@@ -5,7 +5,7 @@ import rasterio
 from affine import Affine
 from rasterio.crs import CRS
 
-from data.prepare.contract.grid import Grid
+from data.prepare.place.grid import Grid
 from data.prepare.readers.geotiff import GeoTiffImage
 from data.tiles.modalities import MODALITIES
 

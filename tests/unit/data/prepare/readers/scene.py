@@ -7,7 +7,7 @@ import rasterio
 from affine import Affine
 from rasterio.crs import CRS
 
-from data.prepare.contract.grid import Grid
+from data.prepare.place.grid import Grid
 from data.tiles.modalities import MODALITIES
 
 UTM = CRS.from_epsg(32632)

@@ -15,8 +15,8 @@ from affine import Affine
 from data.errors import InputError
 from data.prepare.build import build_tile
 from data.prepare.contract.files import Remote
-from data.prepare.contract.grid import Grid
 from data.prepare.manifest.entry import Entry
+from data.prepare.place.grid import Grid
 from data.prepare.readers.geotiff import GeoTiffBands, GeoTiffImage
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import InputError
-from data.prepare.contract.grid import Grid
+from data.prepare.place.grid import Grid
 from data.prepare.readers.cube import NO_FRAMES, NetcdfCube, ZarrCube
 from data.tiles.modalities import MODALITIES
 from tests.unit.data.prepare.cf.stores import KINDS, LEFT, TOP, UTM, N, axes_of, write_store

@@ -7,7 +7,7 @@ import zarr
 from affine import Affine
 
 from data.errors import InputError
-from data.prepare.contract.georeference import Georeference
+from data.prepare.place.georeference import Georeference
 from data.prepare.readers.cube import NetcdfCube, ZarrCube
 from tests.unit.data.prepare.readers.cubes import fill_cube
 from tests.unit.data.prepare.readers.scene import (

@@ -6,7 +6,7 @@ import pytest
 from rasterio.crs import CRS
 
 from data.errors import InputError
-from data.prepare.contract.grid import Grid
+from data.prepare.place.grid import Grid
 from data.prepare.readers.hdf5_series import Hdf5Series, sensing_time
 
 N = 4

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import InputError
-from data.prepare.contract.grid import Grid
 from data.prepare.contract.sentinel2 import COARSE_BANDS, FINE_BANDS
+from data.prepare.place.grid import Grid
 from data.prepare.readers.cube import NO_FRAMES
 from data.prepare.readers.netcdf_series import NetcdfLabels, NetcdfOptical, NetcdfSar, pairs_of
 from data.tiles.classes import INDEX

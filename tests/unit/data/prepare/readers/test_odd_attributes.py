@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import InputError
-from data.prepare.contract.grid import Grid
+from data.prepare.place.grid import Grid
 from data.prepare.readers.cube import NetcdfCube, ZarrCube
 from tests.unit.data.prepare.cf.stores import KINDS, LEFT, TOP, UTM, N, axes_of, write_store
 

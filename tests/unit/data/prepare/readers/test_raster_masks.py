@@ -10,9 +10,9 @@ from rasterio.features import rasterize
 from shapely import box
 
 from data.errors import InputError
-from data.prepare.contract.georeference import Georeference
-from data.prepare.contract.grid import grid_inside
-from data.prepare.contract.specks import fill_specks
+from data.prepare.place.georeference import Georeference
+from data.prepare.place.grid import grid_inside
+from data.prepare.place.specks import fill_specks
 from data.prepare.readers.raster_labels import GeoTiffLabels
 from tests.unit.data.prepare.readers.rasters import (
     CELLS,

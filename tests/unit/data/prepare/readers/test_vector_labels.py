@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from data.errors import InputError
 from data.osm.features import features_of
-from data.prepare.contract.grid import Grid
+from data.prepare.place.grid import Grid
 from data.prepare.readers.vector_labels import VectorLabels
 from data.tiles.classes import INDEX
 from tests.unit.maps import (

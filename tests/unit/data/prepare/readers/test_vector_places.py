@@ -12,9 +12,9 @@ from rasterio.crs import CRS
 
 from data.errors import InputError
 from data.prepare.build import build_tile
-from data.prepare.contract.grid import Grid
 from data.prepare.contract.source import Remark
 from data.prepare.manifest.entry import Entry
+from data.prepare.place.grid import Grid
 from data.prepare.readers.geotiff import GeoTiffImage
 from data.prepare.readers.vector_labels import VectorLabels
 from data.tiles.classes import INDEX

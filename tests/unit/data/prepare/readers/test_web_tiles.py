@@ -14,12 +14,12 @@ from rasterio.crs import CRS
 from data.errors import InputError
 from data.prepare.build import build_tile, draw_labels
 from data.prepare.contract.files import Remote
-from data.prepare.contract.georeference import Georeference
-from data.prepare.contract.grid import Grid, grid_inside
 from data.prepare.contract.source import Frames, Place
-from data.prepare.contract.specks import fill_specks
-from data.prepare.contract.spot import Centre
 from data.prepare.manifest.entry import Entry
+from data.prepare.place.georeference import Georeference
+from data.prepare.place.grid import Grid, grid_inside
+from data.prepare.place.specks import fill_specks
+from data.prepare.place.spot import Centre
 from data.prepare.readers.hdf5_series import Hdf5Series
 from data.prepare.readers.raster_labels import RasterLabels
 from data.prepare.readers.web_tiles import WebTiles, tile_transform

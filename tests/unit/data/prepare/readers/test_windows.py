@@ -14,13 +14,13 @@ from rasterio.crs import CRS
 
 from data.errors import InputError
 from data.prepare.build import build_tile
-from data.prepare.contract.georeference import Georeference
-from data.prepare.contract.grid import Grid, Lattice, grid_at, grid_over
-from data.prepare.contract.resample import resample
 from data.prepare.contract.source import Place
-from data.prepare.contract.spot import Centre, footprint
-from data.prepare.contract.window import window_of
 from data.prepare.manifest.entry import Entry
+from data.prepare.place.georeference import Georeference
+from data.prepare.place.grid import Grid, Lattice, grid_at, grid_over
+from data.prepare.place.resample import resample
+from data.prepare.place.spot import Centre, footprint
+from data.prepare.place.window import window_of
 from data.prepare.readers.geotiff import GeoTiffImage
 
 PLACES = {

@@ -13,10 +13,9 @@ from rasterio.warp import transform
 from shapely.errors import GEOSException
 
 from data.errors import InputError
-from data.prepare.contract.files import crs_of_text
-from data.prepare.contract.georeference import has_place
-from data.prepare.contract.grid import Grid, Lattice, grid_at, grid_over
-from data.prepare.contract.projection import is_on_earth, is_true_metric, local_crs, to_degrees
+from data.prepare.place.georeference import crs_of_text, has_place
+from data.prepare.place.grid import Grid, Lattice, grid_at, grid_over
+from data.prepare.place.projection import is_on_earth, is_true_metric, local_crs, to_degrees
 from data.tiles.longitudes import FARTHEST, unwrapped
 
 LONLAT = "OGC:CRS84"

@@ -14,11 +14,11 @@ from pyproj import Geod, Proj, Transformer
 from rasterio.crs import CRS
 
 from data.errors import InputError
-from data.prepare.contract.georeference import Georeference
-from data.prepare.contract.grid import Grid
 from data.prepare.contract.placement import tile_grid
-from data.prepare.contract.resample import resample_labels
-from data.prepare.contract.spot import Centre, Spot, footprint
+from data.prepare.place.georeference import Georeference
+from data.prepare.place.grid import Grid
+from data.prepare.place.resample import resample_labels
+from data.prepare.place.spot import Centre, Spot, footprint
 from data.prepare.readers.geotiff import GeoTiffImage
 from data.prepare.readers.rasters import place_of
 

@@ -10,8 +10,8 @@ from rasterio.crs import CRS
 from rasterio.warp import transform
 
 from data.errors import InputError
-from data.prepare.contract.georeference import Georeference, has_place
-from data.prepare.contract.projection import is_true_metric, local_crs, to_degrees
+from data.prepare.place.georeference import Georeference, has_place
+from data.prepare.place.projection import is_true_metric, local_crs, to_degrees
 from data.tiles.longitudes import wrapped
 
 CELL = 10.0  # metres

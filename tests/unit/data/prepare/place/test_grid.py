@@ -6,8 +6,8 @@ from pyproj import Transformer
 from rasterio.crs import CRS
 
 from data.errors import InputError
-from data.prepare.contract.georeference import Georeference
-from data.prepare.contract.grid import Grid, grid_inside, grid_of_pixels
+from data.prepare.place.georeference import Georeference
+from data.prepare.place.grid import Grid, grid_inside, grid_of_pixels
 
 UTM32, ETRS32, MERCATOR, LONLAT = (CRS.from_epsg(n) for n in (32632, 25832, 3857, 4326))
 

@@ -12,8 +12,8 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from data.errors import InputError
-from data.prepare.contract.georeference import NOWHERE, Georeference
-from data.prepare.contract.grid import ALIGNED, CELL, Grid
+from data.prepare.place.georeference import NOWHERE, Georeference
+from data.prepare.place.grid import ALIGNED, CELL, Grid
 
 # Patches of one place may differ by this in their size, as 60.8 m of photo and 6 pixels of 10 m do.
 MOST_APART = 5.0  # metres

@@ -4,9 +4,9 @@ import numpy as np
 from affine import Affine
 from rasterio.crs import CRS
 
-from data.prepare.contract.georeference import Georeference
-from data.prepare.contract.grid import Grid
-from data.prepare.contract.resample import resample, resample_labels
+from data.prepare.place.georeference import Georeference
+from data.prepare.place.grid import Grid
+from data.prepare.place.resample import resample, resample_labels
 
 UTM32 = CRS.from_epsg(32632)
 ETRS32 = CRS.from_epsg(25832)

@@ -7,9 +7,9 @@ from affine import Affine
 from rasterio.crs import CRS
 from rasterio.warp import transform
 
-from data.prepare.contract.georeference import Georeference
-from data.prepare.contract.grid import CELL, Grid
-from data.prepare.contract.projection import turn_of
+from data.prepare.place.georeference import Georeference
+from data.prepare.place.grid import CELL, Grid
+from data.prepare.place.projection import turn_of
 
 # Source pixels read around a window. Bilinear interpolation looks one pixel out, and the
 # coordinates of the warper are approximate.

@@ -3,7 +3,7 @@
 import numpy as np
 from rasterio.features import sieve
 
-from data.prepare.contract.grid import CELL
+from data.prepare.place.grid import CELL
 
 SPECK = 400  # pixels; a hole of as many is a real gap
 

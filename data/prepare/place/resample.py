@@ -10,8 +10,8 @@ import numpy as np
 from rasterio.enums import Resampling
 from rasterio.warp import reproject, transform
 
-from data.prepare.contract.georeference import Georeference
-from data.prepare.contract.grid import ALIGNED, Grid
+from data.prepare.place.georeference import Georeference
+from data.prepare.place.grid import ALIGNED, Grid
 
 COVERED = 0.999  # share of a resampled pixel that must come from valid source pixels
 

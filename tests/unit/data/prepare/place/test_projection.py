@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pyproj import Transformer
 from rasterio.crs import CRS
 
-from data.prepare.contract.projection import is_true_metric, local_crs, turn_of
+from data.prepare.place.projection import is_true_metric, local_crs, turn_of
 
 MERCATOR = "+proj=merc +lon_0=0 +k=1 +x_0=0 +y_0=0 +a=6378137 +b=6378137 +units=m"
 

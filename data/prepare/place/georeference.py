@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import rasterio
 from affine import Affine
 from rasterio.coords import BoundingBox
 from rasterio.crs import CRS
@@ -14,6 +15,16 @@ NOWHERE = CRS.from_wkt('LOCAL_CS["no place",UNIT["metre",1],AXIS["X",EAST],AXIS[
 def has_place(crs: CRS | None) -> bool:
     """Whether ``crs`` says where on Earth coordinates are. A local (engineering) CRS does not."""
     return crs is not None and (crs.is_projected or crs.is_geographic)
+
+
+def crs_of_text(text: object) -> CRS:
+    """The CRS that a user or a file names, as EPSG:n, WKT, PROJ text or PROJJSON.
+
+    Raises:
+        CRSError: it is unknown. Also TypeError or ValueError.
+    """
+    with rasterio.Env():  # without it GDAL prints what it thinks of the text
+        return CRS.from_user_input(text)
 
 
 @dataclass(frozen=True)
