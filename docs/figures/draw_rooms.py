@@ -68,7 +68,7 @@ def reachable(rooms: dict[str, list[str]], room: str) -> set[str]:
 def summary(room: str) -> str:
     """First sentence of the package's docstring."""
     text = ast.get_docstring(ast.parse((ROOT / room / "__init__.py").read_text())) or ""
-    return text.split("\n\n")[0].split(". ")[0].replace("\n", " ").rstrip(".")
+    return text.split("\n\n")[0].split(". ")[0].replace("\n", " ").replace("``", "").rstrip(".")
 
 
 def place(rooms: dict[str, list[str]]) -> dict[str, tuple[float, float]]:
@@ -117,7 +117,7 @@ def draw_top(axes: plt.Axes, top: str) -> None:
         )
         axes.add_patch(box)
         name = room.split("/", 1)[1]
-        lines = textwrap.wrap(summary(room), 38)[:3]
+        lines = textwrap.wrap(summary(room), 35)[:3]
         axes.text(x + 0.1, y + HEIGHT - 0.12, name, fontsize=9, weight="bold", va="top", zorder=3)
         axes.text(x + 0.1, y + HEIGHT - 0.38, "\n".join(lines), fontsize=6.2, va="top", zorder=3)
     axes.set_title(f"{top}/", fontsize=14, loc="left", color=EDGES[top], weight="bold")
