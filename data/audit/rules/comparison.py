@@ -164,7 +164,8 @@ class Others:
             return []
         spectra = [median, *(undo(median) for _, _, undo in attempts)]
         distances = self.distance(logarithms(self.sensor, np.array(spectra)), row)
-        stored, undone = distances[0], distances[1:]
+        stored = distances[0]
+        undone = distances[1:]
         best = int(undone.argmin())
         kind, words, _ = attempts[best]
         limit = FAR

@@ -236,7 +236,7 @@ def observations(
 
 def _has_other_nodata(dtype: np.dtype, nodata: Sequence[Sequence[float | None]]) -> bool:
     """Whether numbers that may be negative have another number than 0 for no observation."""
-    stated = {number for numbers in nodata for number in numbers} - {None, 0}
+    stated = set().union(*nodata) - {None, 0}
     return dtype.kind != "u" and bool(stated)
 
 

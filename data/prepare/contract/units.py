@@ -213,7 +213,15 @@ def _statistics(frames: Frames) -> dict[int, _Statistics]:
         low, middle, high = _quantiles(pixels, (0.01, 0.5, 0.99))  # C each
         lowest = float(_quantiles(pixels.reshape(1, -1), (0.05,))[0, 0])
         zeros = float((pixels == 0).all(axis=0).mean())
-        statistics[i] = _Statistics(bands, low, middle, high, lowest, zeros, count)
+        statistics[i] = _Statistics(
+            bands=bands,
+            low=low,
+            middle=middle,
+            high=high,
+            lowest=lowest,
+            zeros=zeros,
+            pixels=count,
+        )
     return statistics
 
 

@@ -228,7 +228,9 @@ def _has_twice(sources: list[_Source]) -> bool:
 
 def _record(rule_record: Record, rule: FolderKeys, key: str, sources: dict) -> Record:
     """The record of one tile."""
-    chosen = [source for number in sorted(sources) for source in sources[number]]
+    chosen = []
+    for number in sorted(sources):
+        chosen += sources[number]
     first = chosen[0]
     keys: dict[str, Any] = {
         "key": key,

@@ -267,7 +267,9 @@ class Acquisition:
         """
         if "units" in self._settings:
             return {"units": self._settings["units"]}
-        named = {unit.strip().lower() for asset in assets for unit in units_of(asset)}
+        named: set[str] = set()
+        for asset in assets:
+            named.update(unit.strip().lower() for unit in units_of(asset))
         if self._sensor.unit == DECIBEL:
             units = {SAR_UNITS[name] for name in named if name in SAR_UNITS}
             if len(units) == 1:

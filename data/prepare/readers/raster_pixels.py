@@ -72,6 +72,7 @@ def read_layer(files: Sequence[OpenBands], window: Window, sensor: Modality) -> 
     valid &= observations(raw, sensor, nodata=(own, given))
     if sensor.unit == BYTE:
         valid = with_ground(valid, raw, area=_pixel_area(window))
+    names: list[str] = []
     bands = []
     usable = valid
     for file, stored in zip(files, raws):
@@ -80,10 +81,11 @@ def read_layer(files: Sequence[OpenBands], window: Window, sensor: Modality) -> 
                 file.dataset, number, file.keys[band], sensor, path=file.path
             )
             array, fits = radiometry.convert(stored[:, [i]], valid, sensor, where=file.path)
+            names.append(band)
             bands.append(array)
             usable = usable & fits
     return Layer(
-        bands=tuple(band for file in files for band in file.bands.numbers),
+        bands=tuple(names),
         array=np.concatenate(bands, axis=1),
         valid=usable,
         georeference=window.georeference,
