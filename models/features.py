@@ -22,7 +22,7 @@ class Views:
     images: dict[str, Tensor]
     # modality -> B V T n n bool, on the view's 10 m grid or any other that divides the image
     valid: dict[str, Tensor]
-    # modality -> B T int64, day of the year - 1
+    # modality -> B V T int64, day of the year - 1
     days: dict[str, Tensor]
     # B int64, index of the sample's region; -1: no context
     region: Tensor
@@ -103,12 +103,12 @@ def check_dates(views: Mapping[str, Views]) -> None:
     """
     for size, inputs in views.items():
         for name, images in inputs.images.items():
-            batch, _, frames = images.shape[:3]
-            if name not in inputs.days or inputs.days[name].shape != (batch, frames):
+            batch = images.shape[0]
+            if name not in inputs.days or inputs.days[name].shape != images.shape[:3]:
                 raise ModelError(
                     f"views {size!r}, modality {name!r}: expected days of the shape "
-                    f"{(batch, frames)}, found {_shape_of(inputs.days, name)}; pass the day of the "
-                    "year - 1 of each sample's frames"
+                    f"{tuple(images.shape[:3])}, found {_shape_of(inputs.days, name)}; pass the day of the "
+                    "year - 1 of each view's frames"
                 )
             if inputs.region.shape != (batch,):
                 raise ModelError(

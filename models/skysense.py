@@ -208,5 +208,5 @@ def cell_series(inputs: Views, features: Features, grid: tuple[int, int]) -> Cel
         series = (batch * count, frames)
         tokens[name] = resized.flatten(1, 2).unflatten(0, series)  # BV T G D
         valid[name] = resized_mask.flatten(1, 2).unflatten(0, series)  # BV T G
-        days[name] = inputs.days[name].repeat_interleave(count, 0)  # BV T
+        days[name] = inputs.days[name].flatten(0, 1)  # BV T
     return CellSeries(tokens, valid, days)

@@ -23,7 +23,7 @@ from rasterio.windows import Window
 from data.prepare.place.grid import CELL
 from data.stream.augment import recolour
 from data.stream.batches import Steps
-from data.stream.collate import collate, empty_batch, place_image, place_labels
+from data.stream.collate import collate, empty_batch, place_frames, place_image, place_labels
 from data.stream.cut import cut
 from data.stream.decode import Decoded
 from data.stream.draw import SampleDraw, draw_sample
@@ -114,8 +114,10 @@ def _windows(folder: Path, settings: DataSettings, kind: str) -> Iterator[Batch]
         key = chosen.key
         batch.keys[0] = key
         batch.region[0] = chosen.region
-        for name, frames in chosen.frames.items():
-            batch.days[name][0, : len(frames)] = torch.from_numpy(chosen.days[name])
+        for size, shown in chosen.shown.items():
+            for number, view_frames in enumerate(shown):
+                place_frames(batch.views[size], view_frames, slot=0, number=number)
+        for name in chosen.frames:
             _read_views(folder / kind / key, name, chosen, batch)
         _read_labels(folder / kind / key / "labels.tif", chosen, batch)
         yield batch

@@ -1,9 +1,8 @@
-"""Random choices that change values, not geometry: colours, frames and dates.
+"""Random changes of colour of the high-resolution image.
 
 All of them follow from the generator that is handed in; see ``data.seeded.generator``.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,31 +12,6 @@ from torch import Tensor
 from data.stream import colour
 from data.stream.settings import GLOBAL, LOCAL, AugmentSettings
 from data.tiles.modalities import HR_PIXELS
-from data.tiles.tile import day_index
-
-
-def draw_frames(rng: np.random.Generator, available: Sequence[int], count: int) -> np.ndarray:
-    """Choose ``count`` of the ``available`` frame indices without replacement, in time order.
-
-    All of them if there are fewer.
-    """
-    frames = np.asarray(available, dtype=np.int64)
-    if len(frames) <= count:
-        return np.sort(frames)
-    return np.sort(rng.choice(frames, count, replace=False))
-
-
-def jitter_days(rng: np.random.Generator, dates: list[str], most: int) -> np.ndarray:
-    """``day_index`` of ISO dates, each moved by up to ``most`` days either way.
-
-    Returns:
-        (T,) int64 in 0..364.
-    """
-    moves = rng.integers(-most, most, size=len(dates), endpoint=True)
-    days = np.empty(len(dates), dtype=np.int64)
-    for frame, (date, move) in enumerate(zip(dates, moves)):
-        days[frame] = day_index(date, int(move))
-    return days
 
 
 @dataclass(frozen=True)

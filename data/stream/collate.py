@@ -7,6 +7,7 @@ from torch import Tensor
 
 from data.errors import InputError
 from data.stream.augment import Colours, recolour
+from data.stream.frames import ViewFrames
 from data.stream.sample import Batch, CutSample, CutView, ViewSet
 from data.stream.settings import DataSettings, ViewSize
 from data.stream.views import by_pixel
@@ -22,14 +23,10 @@ def empty_batch(step: int, size: int, settings: DataSettings) -> Batch:
     views = {}
     for name, view_size in settings.views.sizes.items():
         views[name] = _empty_views(size, view_size, settings)
-    days = {}
-    for modality, frames in settings.frames.items():
-        days[modality] = torch.zeros(size, frames, dtype=torch.int64)  # B T
     return Batch(
         step=step,
         keys=[""] * size,
         views=views,
-        days=days,
         region=torch.full((size,), -1),  # B
         quarantined=[],
     )
@@ -41,6 +38,8 @@ def _empty_views(batch_size: int, size: ViewSize, settings: DataSettings) -> Vie
     lead = (batch_size, size.count)  # B V
     images = {}
     valid = {}
+    days = {}
+    seen = {}
     for modality, frames in settings.frames.items():
         sensor = MODALITIES[modality]
         side = n * sensor.pixels
@@ -51,12 +50,16 @@ def _empty_views(batch_size: int, size: ViewSize, settings: DataSettings) -> Vie
             *lead, frames, len(sensor.bands), side, side, dtype=dtype
         )  # B V T C H W
         valid[modality] = torch.zeros(*lead, frames, n, n, dtype=torch.bool)  # B V T n n
+        days[modality] = torch.zeros(*lead, frames, dtype=torch.int64)  # B V T
+        seen[modality] = torch.zeros(*lead, frames, dtype=torch.bool)  # B V T
     colours = None
     if settings.augment.on_device:
         colours = [[Colours()] * size.count for _ in range(batch_size)]
     return ViewSet(
         images=images,
         valid=valid,
+        days=days,
+        seen=seen,
         labels=torch.full((*lead, LABEL_PIXELS * n, LABEL_PIXELS * n), -1),  # B V 8n 8n
         affine=torch.zeros(*lead, 2, 3, dtype=torch.float64),  # B V 2 3
         colours=colours,
@@ -79,8 +82,6 @@ def place(batch: Batch, slot: int, sample: CutSample) -> None:
     """
     batch.keys[slot] = sample.draw.key
     batch.region[slot] = sample.draw.region
-    for modality, days in sample.draw.days.items():
-        batch.days[modality][slot, : len(days)] = torch.from_numpy(days)
     for size, views in sample.views.items():
         for number, view in enumerate(views):
             _place_view(batch.views[size], slot, number, view)
@@ -89,6 +90,7 @@ def place(batch: Batch, slot: int, sample: CutSample) -> None:
 def _place_view(target: ViewSet, slot: int, number: int, view: CutView) -> None:
     """Put one view into its place."""
     target.affine[slot, number] = torch.from_numpy(view.affine)
+    place_frames(target, view.frames, slot=slot, number=number)
     for modality, mask in view.valid.items():
         if modality == "hr" and target.colours is not None:
             target.images["hr"][slot, number] = view.images["hr"]
@@ -99,6 +101,14 @@ def _place_view(target: ViewSet, slot: int, number: int, view: CutView) -> None:
             place_image(target, modality, image, mask, slot=slot, number=number)
     if view.labels is not None:
         place_labels(target, view.labels, slot=slot, number=number)
+
+
+def place_frames(target: ViewSet, frames: ViewFrames, *, slot: int, number: int) -> None:
+    """Store the days of one view's frames, and which of them the student sees."""
+    for modality, days in frames.days.items():
+        target.days[modality][slot, number, : len(days)] = torch.from_numpy(days)
+    for modality, seen in frames.seen.items():
+        target.seen[modality][slot, number, : len(seen)] = torch.from_numpy(seen)
 
 
 def place_image(

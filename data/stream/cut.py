@@ -5,6 +5,7 @@ from torch import Tensor
 from data.stream.augment import Colours
 from data.stream.decode import Decoded, Source, read_raw, unpack
 from data.stream.draw import SampleDraw, draw_sample
+from data.stream.frames import ViewFrames
 from data.stream.sample import CutSample, CutView
 from data.stream.settings import DataSettings, ViewSettings
 from data.stream.views import View, cut_hr, cut_labels, cut_series
@@ -35,12 +36,14 @@ def cut(draw: SampleDraw, tile: Decoded, settings: ViewSettings) -> CutSample:
     views: dict[str, list[CutView]] = {}
     for name, size in settings.sizes.items():
         views[name] = []
-        for view, colours in zip(draw.views[name], draw.colours[name]):
-            views[name].append(_cut_view(tile, view, size.cells, colours))
+        for view, frames, colours in zip(draw.views[name], draw.shown[name], draw.colours[name]):
+            views[name].append(_cut_view(tile, view, size.cells, frames=frames, colours=colours))
     return CutSample(draw, tile, views)
 
 
-def _cut_view(tile: Decoded, view: View, cells: int, colours: Colours) -> CutView:
+def _cut_view(
+    tile: Decoded, view: View, cells: int, *, frames: ViewFrames, colours: Colours
+) -> CutView:
     """One view, ``cells`` 10 m cells a side, of everything that the tile has."""
     images: dict[str, Tensor] = {}
     valid: dict[str, Tensor] = {}
@@ -53,4 +56,4 @@ def _cut_view(tile: Decoded, view: View, cells: int, colours: Colours) -> CutVie
     labels = None
     if tile.labels is not None:
         labels = cut_labels(tile.labels, view, cells)  # 8n 8n
-    return CutView(view, images, valid, labels, colours)
+    return CutView(view, images, valid, frames, labels, colours)

@@ -1,5 +1,6 @@
 """All random choices for one use of a sample: frames, dates, rectangles and colours."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -7,9 +8,10 @@ import numpy as np
 
 from data.seeded import generator
 from data.shards.files import hr_levels
-from data.stream.augment import Colours, draw_colours, draw_frames, jitter_days
+from data.stream.augment import Colours, draw_colours
 from data.stream.decode import Source
-from data.stream.settings import DataSettings
+from data.stream.frames import ViewFrames, draw_frames, draw_seen, jitter_days
+from data.stream.settings import AugmentSettings, DataSettings
 from data.stream.views import View, draw_views, hr_level
 
 
@@ -23,8 +25,8 @@ class SampleDraw:
     region: int  # index in the region table; NO_REGION without a place
     frames: dict[str, np.ndarray]  # modality -> indices of the stored frames, same for all views
     dates: dict[str, list[str]]  # modality -> ISO day of each drawn frame
-    days: dict[str, np.ndarray]  # modality -> day index of each drawn frame, with jitter
     views: dict[str, list[View]]  # view size -> rectangles
+    shown: dict[str, list[ViewFrames]]  # view size -> the drawn frames as its views show them
     colours: dict[str, list[Colours]]  # view size -> changes of the high-resolution views
     level: int  # reduction of the high-resolution image that the views are cut from
 
@@ -43,21 +45,21 @@ def draw_sample(
     random = partial(generator, seed, entry.key, use)  # called with purpose and view
     frames: dict[str, np.ndarray] = {}
     dates: dict[str, list[str]] = {}
-    days: dict[str, np.ndarray] = {}
     for modality, count in settings.frames.items():
         usable = entry.usable.get(modality, [])
         frames[modality] = draw_frames(random("frames", modality), usable, count)
-        if len(frames[modality]) == 0:
-            continue
-        dates[modality] = [entry.dates[modality][frame] for frame in frames[modality]]
-        days[modality] = jitter_days(
-            random("days", modality), dates[modality], settings.augment.date_jitter_days
-        )
+        if len(frames[modality]) > 0:
+            dates[modality] = [entry.dates[modality][frame] for frame in frames[modality]]
     views = draw_views(random("views"), entry.cells, settings.views)
+    shown: dict[str, list[ViewFrames]] = {}
     colours: dict[str, list[Colours]] = {}
     for size, group in views.items():
+        shown[size] = []
         colours[size] = []
         for number in range(len(group)):
+            shown[size].append(
+                _show_frames(random, dates, settings.augment, size=size, number=number)
+            )
             rng = random("colour", size, number)
             colours[size].append(draw_colours(rng, settings.augment, size=size, number=number))
     return SampleDraw(
@@ -67,8 +69,29 @@ def draw_sample(
         region=dataset.region(sample),
         frames=frames,
         dates=dates,
-        days=days,
         views=views,
+        shown=shown,
         colours=colours,
         level=hr_level(views, settings.views, hr_levels(entry.members)),
     )
+
+
+def _show_frames(
+    random: Callable[..., np.random.Generator],
+    dates: dict[str, list[str]],
+    settings: AugmentSettings,
+    *,
+    size: str,
+    number: int,
+) -> ViewFrames:
+    """The drawn frames as one view shows them.
+
+    Dates move by view: the same disturbed dates in both branches would identify the sample.
+    """
+    days = {}
+    counts = {}
+    for modality, of_sensor in dates.items():
+        rng = random("days", modality, size, number)
+        days[modality] = jitter_days(rng, of_sensor, settings.date_jitter_days)
+        counts[modality] = len(of_sensor)
+    return ViewFrames(days, draw_seen(random("seen", size, number), counts, settings))

@@ -9,6 +9,7 @@ from torch import Tensor
 from data.stream.augment import Colours, recolour
 from data.stream.decode import Decoded
 from data.stream.draw import SampleDraw
+from data.stream.frames import ViewFrames
 from data.stream.views import View, affine
 from data.tiles.modalities import MODALITIES
 
@@ -22,6 +23,7 @@ class CutView:
     # without its colour changes, the others are float32
     images: dict[str, Tensor]
     valid: dict[str, Tensor]  # modality -> T n n bool
+    frames: ViewFrames  # their days, and which of them the student sees
     labels: Tensor | None  # 8n 8n uint8, 255 = unlabelled; None: the sample has no labels
     colours: Colours  # changes of the high-resolution image
 
@@ -82,6 +84,8 @@ class ViewSet:
 
     images: dict[str, Tensor]  # modality -> B V T C H W float32, normalised, zero where invalid
     valid: dict[str, Tensor]  # modality -> B V T n n bool on the view's 10 m grid
+    days: dict[str, Tensor]  # modality -> B V T int64, day of year - 1 with jitter, 0 without frame
+    seen: dict[str, Tensor]  # modality -> B V T bool, frames that the student sees
     labels: Tensor  # B V L L int64, class index, -1 = no label
     # B V 2 3 float64: (u, v, 1) in [0, 1]^2 of the view -> (x, y) in 10 m cells of the tile
     affine: Tensor
@@ -97,7 +101,6 @@ class Batch:
     step: int
     keys: list[str]  # B sample keys, in the order of the slice
     views: dict[str, ViewSet]  # by view size
-    days: dict[str, Tensor]  # modality -> B T int64, day of year - 1 with jitter, 0 without frame
     region: Tensor  # B int64, index in the region table, -1 without a place
     # replaced samples: {"key", "reason", "step", "substitute"}
     quarantined: list[dict]

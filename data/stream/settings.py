@@ -60,7 +60,8 @@ class ViewSettings:
 
 @dataclass(frozen=True)
 class AugmentSettings:
-    """Photometric augmentation of the high-resolution image only (DINOv2's values)."""
+    """Augmentation of values: colours of the high-resolution image alone (DINOv2's values), dates
+    and absence of all sensors."""
 
     # strengths of brightness, contrast, saturation and hue
     jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
@@ -70,7 +71,11 @@ class AugmentSettings:
     blur_probability: tuple[float, float, float] = (1.0, 0.1, 0.5)
     blur_sigma: tuple[float, float] = (0.1, 2.0)  # pixels
     solarise_probability: float = 0.2  # second global view only
-    date_jitter_days: int = 5  # acquisition dates move by at most this many days
+    date_jitter_days: int = 5  # acquisition dates move by at most this many days, in each view
+    # How often the student lacks a sensor in a view, and a frame of a sensor that it sees. One
+    # frame always stays. The teacher sees all.
+    absent_sensors: float = 0.1
+    absent_frames: float = 0.1
     on_device: bool = False  # the loader draws the colours, the model's device applies them
 
     def problem(self) -> str | None:
@@ -78,6 +83,14 @@ class AugmentSettings:
         low, high = self.blur_sigma
         if not 0 < low <= high:
             return f"augment.blur_sigma: expected 0 < low <= high, found {list(self.blur_sigma)}"
+        if self.date_jitter_days < 0:
+            return (
+                f"augment.date_jitter_days: expected 0 or more days, found {self.date_jitter_days}"
+            )
+        for name in ("absent_sensors", "absent_frames"):
+            share = getattr(self, name)
+            if not 0 <= share < 1:
+                return f"augment.{name}: expected a share from 0 to below 1, found {share}"
         return None
 
 

@@ -100,7 +100,7 @@ def random_views(spec: ModelSpec, batch: int, device: torch.device) -> dict[str,
             images[name] = torch.randn(shape, generator=generator).to(device)  # B V T C H W
             mask = torch.ones(batch, count, frames, cells, cells, dtype=torch.bool)
             valid[name] = mask.to(device)  # B V T h w
-            days[name] = torch.zeros(batch, frames, dtype=torch.int64, device=device)  # B T
+            days[name] = torch.zeros(shape[:3], dtype=torch.int64, device=device)  # B V T
         regions = torch.zeros(batch, dtype=torch.int64, device=device)  # B
         views[size] = Views(images, valid, days, regions)
     return views

@@ -193,7 +193,9 @@ def _loader(config: Config, *, ranks: int, local_ranks: int) -> list[Fact]:
 
 def _tensors(batch: Batch) -> list[Tensor]:
     """Every tensor of a batch."""
-    tensors = [batch.region, *batch.days.values()]
+    tensors = [batch.region]
     for views in batch.views.values():
-        tensors += [*views.images.values(), *views.valid.values(), views.labels, views.affine]
+        for by_sensor in (views.images, views.valid, views.days, views.seen):
+            tensors += by_sensor.values()
+        tensors += [views.labels, views.affine]
     return tensors

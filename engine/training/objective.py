@@ -1,6 +1,6 @@
 """Which views each loss compares: from the outputs of student and teacher to one number."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,6 @@ from models.reducer import Reducer
 
 def to_views(batch: Batch, device: torch.device) -> dict[str, Views]:
     """What the model sees of a batch, by view size, on a device."""
-    days = _on_device(batch.days, device)
     region = batch.region.to(device, non_blocking=True)
     by_size = {}
     for size, views in batch.views.items():
@@ -45,7 +44,20 @@ def to_views(batch: Batch, device: torch.device) -> dict[str, Views]:
         valid = _on_device(views.valid, device)
         if views.colours is not None and "hr" in images:
             images["hr"] = apply_colours(views, images["hr"], valid["hr"])
+        days = _on_device(views.days, device)
         by_size[size] = Views(images, valid, days, region)
+    return by_size
+
+
+def hide_frames(views: dict[str, Views], batch: Batch) -> dict[str, Views]:
+    """What the student sees of the views of ``to_views``: some sensors and frames are absent."""
+    by_size = {}
+    for size, inputs in views.items():
+        seen = _on_device(batch.views[size].seen, inputs.region.device)
+        valid = {}
+        for name, mask in inputs.valid.items():
+            valid[name] = mask & seen[name][..., None, None]  # B V T n n
+        by_size[size] = replace(inputs, valid=valid)
     return by_size
 
 

@@ -12,7 +12,7 @@ from engine.distributed import zero
 from engine.distributed.teacher import EmaTeacher
 from engine.resilience.guard import all_finite
 from engine.training.loss_terms import ENTROPY, TOTAL, USED, LossTerm, TeacherHead
-from engine.training.objective import Losses, Objective, to_views
+from engine.training.objective import Losses, Objective, hide_frames, to_views
 from engine.training.schedules import Schedules, StepSchedule
 from models.backbone.stages import expert_load
 from models.backbone.stochastic_depth import Draw
@@ -130,7 +130,7 @@ class Step:
         # The student comes first: meanwhile the ranks exchange the teacher's weights of the last
         # step.
         with part("student"):
-            outputs = self.engine(views, Draw(self.seed, batch.step))
+            outputs = self.engine(hide_frames(views, batch), Draw(self.seed, batch.step))
         with part("teacher"), torch.no_grad():
             targets = self.teacher(views)
         with part("losses"):

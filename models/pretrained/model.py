@@ -144,7 +144,7 @@ class Pretrained(nn.Module):
             views.images[name] = frames[:, None]  # B 1 T C H W
             views.valid[name] = mask[:, None]  # B 1 T n m
             if fused:
-                views.days[name] = _dates(name, frames, days)  # B T
+                views.days[name] = _dates(name, frames, days)[:, None]  # B 1 T
         return {_SIZE: views}
 
     def _check_images(self, images: Mapping[str, Tensor]) -> None:

@@ -81,12 +81,12 @@ def test_a_mask_that_does_not_fit_the_images(shape):
 
 def test_what_is_missing():
     refused(without("valid", "ms"), "'ms'", "expected valid", "found none")
-    refused(without("days", "ms"), "'ms'", "expected days of the shape (1, 2), found none")
+    refused(without("days", "ms"), "'ms'", "expected days of the shape (1, 2, 2), found none")
 
 
 def test_days_and_regions_of_other_samples():
-    inputs = changed("days", "ms", torch.zeros(1, 5, dtype=torch.int64))
-    refused(inputs, "expected days of the shape (1, 2), found the shape (1, 5)")
+    inputs = changed("days", "ms", torch.zeros(1, 2, 5, dtype=torch.int64))
+    refused(inputs, "expected days of the shape (1, 2, 2), found the shape (1, 2, 5)")
     inputs = views(SMALL, 8, 2)
     inputs.region = torch.zeros(3, dtype=torch.int64)
     refused(

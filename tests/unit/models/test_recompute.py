@@ -53,7 +53,7 @@ def views(
         )
         images[name] = image.to(dtype)
         valid[name] = torch.ones(1, count, m.frames, cells, cells, dtype=torch.bool, device=device)
-        days[name] = torch.zeros(1, m.frames, dtype=torch.int64, device=device)
+        days[name] = torch.zeros(shape[:3], dtype=torch.int64, device=device)
     return Views(images, valid, days, torch.zeros(1, dtype=torch.int64, device=device))
 
 

@@ -1,8 +1,7 @@
-"""Colours, frames and dates."""
+"""Colours."""
 
 import time
 from dataclasses import replace
-from datetime import date
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ import torch
 from torchvision.transforms.v2 import functional as F
 
 from data.seeded import generator
-from data.stream.augment import Colours, draw_colours, draw_frames, jitter_days, recolour
+from data.stream.augment import Colours, draw_colours, recolour
 from data.stream.settings import GLOBAL, LOCAL, AugmentSettings
 
 NOTHING = AugmentSettings(
@@ -25,42 +24,11 @@ def image(seed=0):
     )
 
 
-def test_frames_come_in_time_order_without_repeats():
-    available = np.array([1, 2, 5, 8, 9, 13])
-    for seed in range(50):
-        drawn = draw_frames(generator(seed), available, 4)
-        assert len(drawn) == 4 and (np.diff(drawn) > 0).all() and set(drawn) <= set(available)
-    assert draw_frames(generator(0), available, 6).tolist() == available.tolist()
-    assert draw_frames(generator(0), available, 20).tolist() == available.tolist()
-    assert len(draw_frames(generator(0), [], 3)) == 0
-
-
-def test_frames_are_drawn_equally_often():
-    counts = np.bincount(
-        np.concatenate([draw_frames(generator(seed), np.arange(8), 3) for seed in range(2000)])
-    )
-    assert np.abs(counts - 750).max() < 4.5 * np.sqrt(2000 * 3 / 8 * 5 / 8)  # binomial deviation
-
-
-def test_days_without_jitter_are_the_calendar():
-    dates = ["2019-01-01", "2019-03-01", "2020-03-01", "2019-12-31", "2020-12-31"]
-    assert jitter_days(generator(0), dates, 0).tolist() == [0, 59, 60, 364, 364]
-
-
 def changed(settings, size, number, *, seed=0, stored=None, mask=MASK):
     """A view after the colours that its seed draws; without an image, that of ``image``."""
     if stored is None:
         stored = image()
     return recolour(stored, mask, draw_colours(generator(seed), settings, size=size, number=number))
-
-
-def test_jitter_moves_each_date_by_at_most_its_range_across_the_year():
-    start = date(2018, 12, 30)
-    seen = set()
-    for seed in range(200):
-        for day in jitter_days(generator(seed), [start.isoformat()] * 2, 5):
-            seen.add((int(day) - 363) % 365)
-    assert seen == {(move % 365) for move in range(-5, 6)}
 
 
 def test_no_change_gives_the_image():

@@ -51,11 +51,13 @@ def batches(dataset, start=0, stop=3, rank=0, world=1, seed=1, batch_size=4, **c
 
 def flat(batch):
     """All tensors of a batch by name."""
-    found = {"region": batch.region, **{f"days.{name}": x for name, x in batch.days.items()}}
+    found = {"region": batch.region}
     for size, views in batch.views.items():
         found |= {f"{size}.labels": views.labels, f"{size}.affine": views.affine}
         found |= {f"{size}.images.{name}": x for name, x in views.images.items()}
         found |= {f"{size}.valid.{name}": x for name, x in views.valid.items()}
+        found |= {f"{size}.days.{name}": x for name, x in views.days.items()}
+        found |= {f"{size}.seen.{name}": x for name, x in views.seen.items()}
     return found
 
 
@@ -145,7 +147,22 @@ def test_samples_get_their_region_and_days(dataset):
     regions = {tile.key: dataset.regions.lookup(tile.lon, tile.lat) for tile in TILES}
     for batch in batches(dataset):
         assert batch.region.tolist() == [regions[key] for key in batch.keys]
-        assert all(((days >= 0) & (days < 365)).all() for days in batch.days.values())
+        for views in batch.views.values():
+            assert all(((days >= 0) & (days < 365)).all() for days in views.days.values())
+
+
+def test_each_view_has_dates_of_its_own_and_hides_other_frames(dataset):
+    days = []
+    seen = []
+    for batch in batches(dataset, stop=4):
+        views = batch.views[GLOBAL]
+        both = views.valid["ms"].flatten(3).any(3).all(1)  # B T, frames that both views have
+        days += (views.days["ms"][:, 0] - views.days["ms"][:, 1])[both].tolist()
+        seen += (views.seen["ms"][:, 0] != views.seen["ms"][:, 1])[both].tolist()
+    apart = np.abs(days)
+    apart = np.minimum(apart, 365 - apart)
+    assert 0 < apart.max() <= 10 and (apart > 0).mean() > 0.7
+    assert 0 < np.mean(seen) < 0.6
 
 
 def test_random_state_of_the_process_is_left_alone(dataset):
@@ -253,4 +270,5 @@ def test_impossible_settings_are_refused_in_one_line(dataset, changes, options):
 
 def test_a_modality_can_be_left_out(dataset):
     batch = batches(dataset, stop=1, frames={"ms": 2})[0]
-    assert set(batch.views[GLOBAL].images) == set(batch.days) == {"ms"}
+    views = batch.views[GLOBAL]
+    assert set(views.images) == set(views.days) == set(views.seen) == {"ms"}

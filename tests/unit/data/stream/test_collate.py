@@ -8,6 +8,7 @@ from data.stream.augment import Colours
 from data.stream.collate import empty_batch, place
 from data.stream.cut import cut
 from data.stream.decode import Decoded
+from data.stream.frames import ViewFrames
 from data.stream.draw import SampleDraw
 from data.stream.settings import GLOBAL, LOCAL
 from data.stream.views import View, affine
@@ -40,7 +41,9 @@ def decoded(tile, frames):
 
 def batch_of(tile, frames):
     batch = empty_batch(3, 2, SETTINGS)
-    days = {name: np.arange(len(f)) + 10 for name, f in frames.items() if name in tile.arrays}
+    present = {name: len(f) for name, f in frames.items() if name in tile.arrays}
+    days = {name: np.arange(count) + 10 for name, count in present.items()}
+    seen = {name: np.arange(count) != 1 for name, count in present.items()}
     draw = SampleDraw(
         sample=0,
         use=0,
@@ -48,8 +51,8 @@ def batch_of(tile, frames):
         region=5,
         frames=frames,
         dates={},
-        days=days,
         views=VIEWS,
+        shown={name: [ViewFrames(days, seen)] * len(group) for name, group in VIEWS.items()},
         colours={name: [Colours()] * len(group) for name, group in VIEWS.items()},
         level=0,
     )
@@ -102,11 +105,10 @@ def test_values_are_normalised_by_band_and_zero_where_invalid():
 def test_other_slots_stay_empty_and_the_record_is_kept():
     batch = batch_of(make_tile("t", 3), ALL)
     assert batch.keys == ["", "t"] and batch.region.tolist() == [-1, 5]
-    assert batch.days["ms"].tolist() == [[0, 0, 0], [10, 11, 12]] and batch.days["hr"].tolist() == [
-        [0],
-        [10],
-    ]
     for name, views in batch.views.items():
+        assert views.days["ms"].tolist() == [[[0, 0, 0]] * 2, [[10, 11, 12]] * 2]
+        assert views.days["hr"].tolist() == [[[0]] * 2, [[10]] * 2]
+        assert views.seen["ms"].tolist() == [[[False] * 3] * 2, [[True, False, True]] * 2]
         assert all(not x[0].any() for x in (*views.images.values(), *views.valid.values()))
         for v, view in enumerate(VIEWS[name]):
             assert (views.affine[1, v].numpy() == affine(view)).all()
@@ -133,7 +135,8 @@ def test_missing_frames_are_masked_behind_the_present_ones():
     batch = batch_of(make_tile("t", 1, clouds=0), {"hr": [0], "ms": [2], "sar": [0, 1]})
     views = batch.views[LOCAL]
     assert views.valid["ms"][1, :, 0].all() and not views.valid["ms"][1, :, 1:].any()
-    assert not views.images["ms"][1, :, 1:].any() and batch.days["ms"][1].tolist() == [10, 0, 0]
+    assert not views.images["ms"][1, :, 1:].any()
+    assert views.days["ms"][1].tolist() == [[10, 0, 0]] * 2
     assert views.valid["sar"][1].all()
 
 

@@ -11,6 +11,7 @@ from data.stream.collate import collate
 from data.stream.cut import cut
 from data.stream.decode import Decoded
 from data.stream.draw import SampleDraw
+from data.stream.frames import ViewFrames
 from data.stream.settings import GLOBAL, LOCAL, DataSettings, ViewSettings
 from data.stream.views import View
 from data.tiles.modalities import HR_PIXELS, MODALITIES
@@ -87,8 +88,8 @@ def test_every_modality_shows_the_ground_that_the_affine_names(case):
         region=0,
         frames={},
         dates={},
-        days={name: np.zeros(1, np.int64) for name in ("hr", "ms", "sar")},
         views=views,
+        shown={name: [ViewFrames({}, {})] * len(group) for name, group in views.items()},
         colours={name: [Colours()] * len(group) for name, group in views.items()},
         level=level,
     )

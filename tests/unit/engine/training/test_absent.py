@@ -7,7 +7,7 @@ from data.shards.dataset import ShardDataset
 from data.stream.batches import open_stream
 from engine.config.load import load
 from engine.training.loss_terms import TOTAL
-from engine.training.objective import to_views
+from engine.training.objective import hide_frames, to_views
 from tests.commands import TINY
 from tests.unit.objectives import build_objective
 
@@ -43,7 +43,7 @@ def outcome(objective, batch):
     views = to_views(batch, torch.device("cpu"))
     with torch.no_grad():
         targets = objective.teacher(views)
-    outputs = student(views)
+    outputs = student(hide_frames(views, batch))
     losses = objective(outputs, targets, batch, temperature=0.05)
     losses.total.backward()
     features = outputs.features["global"]
@@ -101,16 +101,42 @@ def test_present_pixels_do_move_the_losses(parts):
         assert other["mgcl/fused/image"] != terms["mgcl/fused/image"]
 
 
+def test_the_teacher_sees_what_the_student_does_not(parts):
+    _, batch = parts
+    views = to_views(batch, torch.device("cpu"))
+    hidden = hide_frames(views, batch)
+    for size, inputs in views.items():
+        for name, mask in inputs.valid.items():
+            seen = batch.views[size].seen[name]
+            assert torch.equal(hidden[size].valid[name], mask & seen[..., None, None])
+            assert torch.equal(mask, batch.views[size].valid[name])
+    less = [(views[s].valid[n] != hidden[s].valid[n]).any() for s in views for n in ("ms", "sar")]
+    assert any(less)
+
+
+def test_a_sensor_that_the_student_never_sees_leaves_its_terms(parts):
+    objective, batch = parts
+    kept = {size: views.seen["sar"] for size, views in batch.views.items()}
+    for views in batch.views.values():
+        views.seen["sar"] = torch.zeros_like(views.seen["sar"])
+    terms, gradients, _ = outcome(objective, batch)
+    for size, seen in kept.items():
+        batch.views[size].seen["sar"] = seen
+    for level in ("pixel", "object", "image"):
+        assert terms[f"mgcl/sar/{level}"] == 0 and terms[f"mgcl/fused/{level}"] > 0
+    assert not any(x.any() for name, x in gradients.items() if name.startswith("heads.sar"))
+
+
 def test_dates_of_absent_frames_move_nothing(parts):
     objective, batch = parts
     terms, gradients, _ = outcome(objective, batch)
-    kept = dict(batch.days)
-    for name, days in kept.items():
-        frames = torch.zeros_like(days, dtype=torch.bool)  # B T
-        for views in batch.views.values():
-            frames |= views.valid[name].flatten(3).any(3).any(1)
-        batch.days[name] = torch.where(frames, days, 200)
+    kept = {size: dict(views.days) for size, views in batch.views.items()}
+    for size, views in batch.views.items():
+        for name, days in kept[size].items():
+            frames = views.valid[name].flatten(3).any(3)  # B V T
+            views.days[name] = torch.where(frames, days, 200)
     other_terms, other_gradients, _ = outcome(objective, batch)
-    batch.days.update(kept)
+    for size, days_of_size in kept.items():
+        batch.views[size].days = days_of_size
     assert all(torch.equal(value, other_terms[name]) for name, value in terms.items())
     assert all(torch.equal(value, other_gradients[name]) for name, value in gradients.items())

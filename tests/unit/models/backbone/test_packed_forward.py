@@ -37,7 +37,8 @@ def case():
         inputs.images = {name: x[:, :2, :3].double() for name, x in inputs.images.items()}
         inputs.valid = {name: x[:, :2, :3].clone() for name, x in inputs.valid.items()}
         inputs.days = {
-            name: x[:, :3] + torch.arange(x[:, :3].shape[1]) * 40 for name, x in inputs.days.items()
+            name: x[:, :2, :3] + torch.arange(x[:, :2, :3].shape[2]) * 40
+            for name, x in inputs.days.items()
         }
         inputs.valid["ms"][0] = False  # a sample without a sensor
         inputs.valid["sar"][1, :, 2] = False  # a series with a frame less

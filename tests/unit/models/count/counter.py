@@ -53,8 +53,7 @@ def inputs(spec: ModelSpec, sizes: dict[str, ViewSize], batch: int = BATCH) -> d
                 for name, shape in shapes.items()
             },
             days={
-                name: torch.zeros(batch, shape[2], dtype=torch.int64)
-                for name, shape in shapes.items()
+                name: torch.zeros(shape[:3], dtype=torch.int64) for name, shape in shapes.items()
             },
             region=torch.zeros(batch, dtype=torch.int64),
         )

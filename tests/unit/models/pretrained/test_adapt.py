@@ -94,7 +94,7 @@ def views(
                 name: torch.ones(*shape[:3], cells, cells, dtype=torch.bool)
                 for name, shape in shapes.items()
             },
-            {name: torch.full((2, shape[2]), 100) for name, shape in shapes.items()},
+            {name: torch.full(shape[:3], 100) for name, shape in shapes.items()},
             torch.tensor([0, 2]),
         )
     }
