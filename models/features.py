@@ -107,8 +107,8 @@ def check_dates(views: Mapping[str, Views]) -> None:
             if name not in inputs.days or inputs.days[name].shape != images.shape[:3]:
                 raise ModelError(
                     f"views {size!r}, modality {name!r}: expected days of the shape "
-                    f"{tuple(images.shape[:3])}, found {_shape_of(inputs.days, name)}; pass the day of the "
-                    "year - 1 of each view's frames"
+                    f"{tuple(images.shape[:3])}, found {_shape_of(inputs.days, name)}; pass the "
+                    "day of the year - 1 of each view's frames"
                 )
             if inputs.region.shape != (batch,):
                 raise ModelError(

@@ -56,7 +56,7 @@ VARIANTS = {
             moe=MoESpec(blocks=(14, 15, 16, 17)),
             fusion=FusionSpec(width=512, layers=8, heads=8),
             context=ContextSpec(regions=1024, prototypes=64, width=256),
-            head=HeadSpec(hidden=1024, prototypes=8192),
+            head=HeadSpec(hidden=1024, prototypes=2048),
         ),
     ),
     "small": Variant(

@@ -36,6 +36,8 @@ class LossSettings:
     centring: Literal["sinkhorn", "mean"] = "sinkhorn"  # "mean": of the teacher's logits, running
     centre_momentum: Share = 0.9
     sinkhorn_iterations: AtLeastOne = 3
+    # A contrastive term with fewer rows in the global batch has a smaller weight, in proportion.
+    full_weight_rows: AtLeastOne = 128
     clusters: AtLeastTwo = 16  # object level, N_C
     cluster_epsilon: Positive = 0.05
     freeze_last_layer: Count = 1250  # steps
@@ -70,7 +72,8 @@ class TextSettings:
     """The text tower of the dense image-text alignment."""
 
     architecture: str = "ViT-H-14"  # an open_clip model name
-    weights: str | None = None  # path to open_clip weights; None: a random tower, as the log says
+    weights: str | None = None  # path to open_clip weights
+    random: bool = False  # without weights: a random tower, for demonstrations and tests
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from engine.doctor.fact import MISSING, Fact, active, check, missing, off
 from engine.doctor.machine import GIB, RANK_SHARED, bf16, device, has_gpu, open_files, shared_memory
 from engine.doctor.packages import GUIDE, INSTALL, op_obstacle, tutel_obstacle, version
 from engine.errors import ConfigError
-from engine.training.inputs import check_regions
+from engine.training.inputs import check_regions, text_problem
 from models.kernels.dispatch import survey
 from models.layer_norm import apex_obstacle
 from models.recompute import NONE
@@ -139,6 +139,12 @@ def _text(config: Config) -> Fact:
     text = config.settings.text
     if version("open_clip_torch") is None:
         return missing("text tower", "open_clip is not installed", INSTALL)
+    if text_problem(config.settings) is not None:
+        return missing(
+            "text tower",
+            f"{text.architecture}: no text.weights given",
+            "give open_clip weights, or set skysense.text.random=true for a demonstration",
+        )
     if text.weights is None:
         return off(
             "text tower",

@@ -25,6 +25,7 @@ from engine.training.models import (
     share_context,
 )
 from engine.training.objective import Objective
+from engine.training.rows import few_rows
 from engine.training.schedules import Schedules
 from engine.training.step import Step
 
@@ -90,6 +91,9 @@ def assemble(
     lines = describe(pair.student)
     if not resumes:
         lines += together(lambda: take_trained(settings, pair.student, dataset.regions))
+    warning = few_rows(settings, config.batch_size)
+    if warning is not None:
+        lines.append(warning)
     lines.append(f"class embeddings: {classes.description}")
     lines.append(f"data: {len(dataset)} samples of {dataset.path}, run folder {settings.run_dir}")
     _print_on_first_rank(lines)

@@ -29,8 +29,31 @@ def check_regions(settings: Settings, dataset: Mixture) -> None:
         )
 
 
+def text_problem(settings: Settings) -> str | None:
+    """One line if a run would learn to tell random vectors apart without being meant to, or None.
+
+    Counting costs and planning need no weights, so reading a configuration does not ask for them.
+    """
+    text = settings.text
+    if settings.loss.ita == 0 or text.random or text.weights is not None:
+        return None
+    return (
+        f"skysense.text.weights: expected open_clip weights of {text.architecture}, because "
+        f"skysense.loss.ita is {settings.loss.ita:g}, found none; give their file, or set "
+        "skysense.text.random=true to train against random vectors"
+    )
+
+
 def embed_classes(settings: Settings, dataset: Mixture) -> ClassEmbeddings:
-    """Class embeddings of the dataset's class table."""
+    """Class embeddings of the dataset's class table.
+
+    Raises:
+        ConfigError: There are no weights of a text tower, and nobody asked for a random one.
+        ModelError: The text tower cannot be made.
+    """
+    problem = text_problem(settings)
+    if problem is not None:
+        raise ConfigError(problem)
     prompts = [entry.text for entry in dataset.classes]
     return encode_classes(
         prompts,

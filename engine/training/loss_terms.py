@@ -15,6 +15,7 @@ GRANULAR_PREFIX = "mgcl/"
 ENTROPY = "entropy"  # mean entropy of a target
 MEAN_ENTROPY = "mean_entropy"  # entropy of the mean target
 USED = "used"  # share of the prototypes that are some row's first choice
+ROWS = "rows"  # number of targets
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class TeacherHead:
         return level
 
     def statistic(self, kind: str) -> str:
-        """The name of one of its statistics in a step: ENTROPY, MEAN_ENTROPY or USED."""
+        """The name of one of its statistics in a step: ENTROPY, MEAN_ENTROPY, USED or ROWS."""
         return f"{self.name}/{kind}"
 
     @property

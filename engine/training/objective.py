@@ -30,7 +30,7 @@ from models.pretraining.losses.multi_granularity import (
     average,
     multi_granularity,
 )
-from models.pretraining.losses.semantic_aggregation import semantic_aggregation
+from models.pretraining.losses.semantic_aggregation import ViewQueries, semantic_aggregation
 from models.pretraining.model import Outputs, Pretraining
 from models.reducer import Reducer
 
@@ -74,18 +74,20 @@ class Losses:
 
     total: Tensor  # the weighted sum that backward starts from
     terms: dict[str, Tensor] = field(default_factory=dict)  # unweighted, by the term's name
-    weights: dict[str, float] = field(default_factory=dict)  # by the term's name
+    weights: dict[str, Tensor] = field(default_factory=dict)  # by the term's name
     # Of the teacher, equal on all ranks, by ``TeacherHead.statistic``.
     statistics: dict[str, Tensor] = field(default_factory=dict)
     # Batch means for the running centres, by the head's name; empty with Sinkhorn-Knopp.
     centres: dict[str, Tensor] = field(default_factory=dict)
 
-    def add(self, term: LossTerm, value: Tensor, weight: float) -> None:
+    def add(self, term: LossTerm, value: Tensor, weight: float | Tensor) -> None:
         """Note a term and add it, weighted, to the total.
 
         A weight of 0 keeps the graph, so that all ranks have the same one.
         """
         self.terms[term.name] = value
+        if not isinstance(weight, Tensor):
+            weight = torch.full_like(self.total, weight)
         self.weights[term.name] = weight
         self.total = self.total + weight * value
 
@@ -183,6 +185,16 @@ class Objective:
         for head, value in state.items():
             self.centres[head].value.copy_(value)
 
+    def _weight(self, weight: float, statistics: Statistics) -> float | Tensor:
+        """The weight of a term whose head may have few rows in this batch.
+
+        Sinkhorn-Knopp gives N rows targets that hold at most log N nats, and one row a uniform one:
+        its loss pulls the student away from what it has learned. Rows are counted over all ranks.
+        """
+        if self.centres:
+            return weight
+        return weight * (statistics.rows / self.settings.full_weight_rows).clamp(max=1)
+
     def _heads(self) -> list[TeacherHead]:
         """All heads that have targets."""
         heads = []
@@ -216,8 +228,10 @@ class Objective:
             centres=centres,
         )
         for level, head in heads.items():
-            losses.add(LossTerm.of(head), granularity.losses[level], settings.mgcl)
-            losses.note(head, granularity.statistics[level])
+            statistics = granularity.statistics[level]
+            weight = self._weight(settings.mgcl, statistics)
+            losses.add(LossTerm.of(head), granularity.losses[level], weight)
+            losses.note(head, statistics)
         for level, mean in granularity.centres.items():
             losses.centres[heads[level].name] = mean
 
@@ -225,20 +239,17 @@ class Objective:
         self, losses: Losses, student: Outputs, teacher: Outputs, dino: DinoSpec
     ) -> None:
         """Queries of global views against those of local views, both ways."""
-        valid = {}
-        for size, features in student.features.items():
-            valid[size] = features.valid[FUSED].flatten(2).any(2)  # B V
         aggregation = semantic_aggregation(
-            student.queries,
-            teacher.queries,
-            valid=valid,
+            _view_queries(student),
+            _view_queries(teacher),
             student_head=self.student.query_head,
             teacher_head=self.teacher.query_head,
             spec=dino,
             reducer=self.reducer,
             centre=self.centres.get(QUERIES.name),
         )
-        losses.add(QSACL, aggregation.loss, self.settings.qsacl)
+        weight = self._weight(self.settings.qsacl, aggregation.statistics)
+        losses.add(QSACL, aggregation.loss, weight)
         losses.note(QUERIES, aggregation.statistics)
         if aggregation.centre is not None:
             losses.centres[QUERIES.name] = aggregation.centre
@@ -276,6 +287,15 @@ class Objective:
 def _heads_of(model: Pretraining, feature: str) -> dict[str, nn.Module]:
     """The projection heads of a feature, by name."""
     return dict(model.heads[feature].named_children())
+
+
+def _view_queries(outputs: Outputs) -> dict[str, ViewQueries]:
+    """The queries of all views, by view size; a view without a valid cell has none."""
+    queries = {}
+    for size, features in outputs.features.items():
+        valid = features.valid[FUSED].flatten(2).any(2)  # B V
+        queries[size] = ViewQueries(outputs.queries[size], valid)
+    return queries
 
 
 def _view_maps(outputs: Outputs, feature: str, affine: dict[str, Tensor]) -> dict[str, ViewMaps]:

@@ -34,7 +34,7 @@ class StepReport:
     applied: bool
     schedule: StepSchedule
     terms: dict[str, float]  # loss terms by name, unweighted, and the weighted "total"
-    weights: dict[str, float]  # of the loss terms
+    weights: dict[str, float]  # of the loss terms; smaller where a head had few rows
     statistics: dict[str, float]  # teacher entropies, prototype use
     gradient_norm: float  # NaN if the loss was not finite
     expert_load: Tensor | None  # layers, modalities, E: tokens sent to each expert
@@ -83,7 +83,7 @@ class _Figures:
     """What ``Step`` fetches from the device; fields as in ``StepReport``."""
 
     terms: dict[str, float]
-    weights: dict[str, float]
+    weights: dict[str, float] = field(default_factory=dict)
     statistics: dict[str, float] = field(default_factory=dict)
     expert_load: Tensor | None = None
 
@@ -162,7 +162,8 @@ class Step:
     def _fetch(self, losses: Losses, outputs: Outputs, lost_regions: Tensor | None) -> _Figures:
         """The figures of a step, with one exchange and one transfer to the host.
 
-        Terms are averaged over ranks, and tokens summed. Statistics are equal on all ranks.
+        Terms are averaged over ranks, and tokens summed. Weights and statistics are equal on all
+        ranks.
 
         Raises:
             FloatingPointError: The geo context had to refuse its update; raised on all ranks.
@@ -173,6 +174,7 @@ class Step:
         if load is not None:
             summed.append(load.flatten().double())  # integers, exact in float64
         pieces = [self.reducer.sum(torch.cat(summed))]
+        pieces.append(torch.stack(list(losses.weights.values())).double())
         if losses.statistics:
             pieces.append(torch.stack(list(losses.statistics.values())).double())
         if lost_regions is not None:
@@ -180,12 +182,11 @@ class Step:
         numbers = iter(torch.cat(pieces).tolist())
 
         world_size = self.reducer.world_size
-        figures = _Figures(
-            terms={name: next(numbers) / world_size for name in terms}, weights=losses.weights
-        )
+        figures = _Figures(terms={name: next(numbers) / world_size for name in terms})
         if load is not None:
             counts = list(islice(numbers, load.numel()))
             figures.expert_load = torch.tensor(counts, dtype=torch.float64).long().view(load.shape)
+        figures.weights = {name: next(numbers) for name in losses.weights}
         figures.statistics = {name: next(numbers) for name in losses.statistics}
         if lost_regions is not None and next(numbers) > 0:
             raise FloatingPointError(

@@ -98,7 +98,7 @@ def cross_entropy(
     teacher_scale: float,
     columns: Tensor,
     rows: Tensor,
-    count: Tensor,
+    weight: Tensor,
     gradient: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """Cross-entropies (N,) and, if wanted, their gradient as (3, N, K) bf16: hi, lo, hi."""
@@ -115,7 +115,7 @@ def cross_entropy(
         columns,
         rows.contiguous(),
         sums,
-        count,
+        weight,
         inner,
         d_logits,
         prototypes,
@@ -128,7 +128,7 @@ def cross_entropy(
         WIDTH=min(part, 1024),
         num_warps=4,
     )
-    return sums * count - inner.sum(dim=1) * scale, d_logits
+    return sums * weight - inner.sum(dim=1) * scale, d_logits
 
 
 def pull_back(gradient: Tensor, features: Tensor, prototypes: Tensor, *, total: Tensor) -> Tensor:
@@ -308,7 +308,7 @@ def _cross_entropy(
     columns_ptr,
     rows_ptr,
     sums_ptr,
-    count_ptr,
+    weight_ptr,
     inner_ptr,
     gradient_ptr,
     prototypes,
@@ -322,12 +322,12 @@ def _cross_entropy(
 ):
     """Take PART prototypes of one row.
 
-    Computes sum_k t_k logits_k, and the gradient (softmax_k count - t_k) scale.
+    Computes sum_k t_k logits_k, and the gradient (softmax_k weight - t_k) scale.
     """
     row = tl.program_id(0).to(tl.int64)
     part = tl.program_id(1)
     sums = tl.load(sums_ptr + row)
-    count = tl.load(count_ptr + row)
+    weight = tl.load(weight_ptr + row)
     inner = tl.zeros((WIDTH,), tl.float32)
     for start in range(0, PART, WIDTH):
         k = part * PART + start + tl.arange(0, WIDTH)
@@ -345,8 +345,8 @@ def _cross_entropy(
             target += tl.exp2((x + offset) * LOG2E)
         inner += tl.where(inside, target * logits, 0.0)
         if GRADIENT:
-            weight = tl.exp2((logits * scale - sums) * LOG2E) * count
-            high, low = _halves((weight - target) * scale)
+            mass = tl.exp2((logits * scale - sums) * LOG2E) * weight
+            high, low = _halves((mass - target) * scale)
             out = gradient_ptr + row * prototypes + k
             tl.store(out, high, inside)
             tl.store(out + plane, low, inside)

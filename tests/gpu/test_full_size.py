@@ -30,6 +30,8 @@ def test_the_full_model_trains_20_steps(shards, tmp_path):
         f"skysense.data.shards={shards}",
         "--set",
         f"train_batch_size={8 if MEMORY > LARGE else 2}",
+        "--set",
+        "skysense.text.random=true",
         "--steps",
         str(STEPS),
         "--json",

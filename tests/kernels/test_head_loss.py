@@ -12,7 +12,7 @@ from models.kernels import head_loss as kernels
 from models.kernels.dispatch import active
 from models.pretraining.losses import head_tiles
 from models.pretraining.losses.dino import Centre, DinoSpec
-from models.pretraining.losses.head_loss import head_loss
+from models.pretraining.losses.head_loss import Partners, head_loss
 from models.pretraining.losses.targets import head_targets
 from models.reducer import Reducer
 from tests.kernels.turns import Turns
@@ -120,12 +120,13 @@ def test_cross_entropy_and_its_gradient(rows, prototypes, partners, device):
     offsets[::2, 1:] = -torch.inf
     offsets[1::3] = -torch.inf
     offsets = offsets.T.contiguous().T
-    count = (offsets > -torch.inf).sum(dim=1).float()
-    exact_logits, exact_teacher, exact_columns, exact_offsets, exact_count = exact(
-        logits, teacher, columns, offsets, count
+    offsets -= torch.arange(partners, device=device) / 2  # pairs of several weights
+    weight = offsets.add(torch.logsumexp(25 * teacher + columns, dim=-1)).exp().sum(dim=1)  # N
+    exact_logits, exact_teacher, exact_columns, exact_offsets, exact_weight = exact(
+        logits, teacher, columns, offsets, weight
     )
     scales = {"scale": 10.0, "teacher_scale": 25.0}
-    scalings = {"columns": columns, "rows": offsets, "count": count}
+    scalings = {"columns": columns, "rows": offsets, "weight": weight}
     values, pulled = kernels.cross_entropy(
         logits.clone(), teacher.clone(), **scales, **scalings, gradient=True
     )
@@ -135,7 +136,7 @@ def test_cross_entropy_and_its_gradient(rows, prototypes, partners, device):
         **scales,
         columns=exact_columns,
         rows=exact_offsets,
-        count=exact_count,
+        weight=exact_weight,
         gradient=True,
     )
     close(values, expected[0])
@@ -184,8 +185,11 @@ def run(student, teacher, mask, table, centre=None, reducer=None):
     targets = head_targets(
         *teacher, mask=mask, spec=SPEC, reducer=reducer or Reducer(), centre=centre
     )
+    partners = table
+    if not isinstance(table, Partners):
+        partners = Partners.equal(table)
     loss = head_loss(
-        *student, targets=targets, partners=table, temperature=SPEC.student_temperature
+        *student, targets=targets, partners=partners, temperature=SPEC.student_temperature
     )
     return loss, torch.autograd.grad(loss, student), targets
 
@@ -226,7 +230,9 @@ def test_loss_and_gradients(
     rows, teachers, prototypes, partners, depth, centred, device, monkeypatch
 ):
     monkeypatch.setattr(kernels, "BLOCK", 4 * prototypes)  # several blocks, the last one smaller
-    given = scene(rows, teachers, prototypes, partners, depth, device)
+    *models, table = scene(rows, teachers, prototypes, partners, depth, device)
+    weights = 0.1 + draw(rows, partners, seed=6, device=device).abs()
+    given = (*models, Partners(table, weights))
     centre = Centre(prototypes).to(device) if centred else None
     if centred:
         centre.update(draw(prototypes, seed=7, device=device))

@@ -32,12 +32,12 @@ def loss_by_loops(logits, targets, temperature):
 
 def statistics_by_loops(targets):
     """Mean entropy of the rows, entropy of the mean row, share of the columns that are some row's
-    largest."""
+    largest, number of rows."""
     rows, prototypes = targets.shape
     entropy = sum(-p * math.log(p) for row in targets.tolist() for p in row if p > 0) / rows
     mean = [sum(targets[:, k].tolist()) / rows for k in range(prototypes)]
     used = {max(range(prototypes), key=lambda k: row[k]) for row in targets.tolist()}
-    return entropy, sum(-p * math.log(p) for p in mean if p > 0), len(used) / prototypes
+    return entropy, sum(-p * math.log(p) for p in mean if p > 0), len(used) / prototypes, rows
 
 
 def sample_by_loops(maps, valid, x, y):

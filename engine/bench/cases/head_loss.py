@@ -19,7 +19,7 @@ from engine.bench.cases.candidates import (
     with_kernels,
 )
 from models.pretraining.losses.dino import DinoSpec
-from models.pretraining.losses.head_loss import head_loss
+from models.pretraining.losses.head_loss import Partners, head_loss
 from models.pretraining.losses.targets import head_targets
 from models.reducer import Reducer
 
@@ -60,7 +60,7 @@ def case(size: Size, device: torch.device) -> Case:
         _unit_vectors(size.rows, device, seed=1), _unit_vectors(size.prototypes, device, seed=3)
     )
     mask = torch.ones(size.rows, dtype=torch.bool, device=device)  # N
-    partners = torch.arange(size.rows, device=device)[:, None]  # N 1
+    partners = Partners.equal(torch.arange(size.rows, device=device)[:, None])  # N 1
     reducer = Reducer()
 
     def without_logits(features: Tensor, prototypes: Tensor) -> Tensor:

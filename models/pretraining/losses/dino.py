@@ -24,6 +24,7 @@ class Statistics(NamedTuple):
     entropy: Tensor  # mean entropy of a row: near log K the targets carry no information
     mean_entropy: Tensor  # entropy of the mean row: near 0 all rows fall on one prototype
     used: Tensor  # share of the prototypes that are the largest entry of some row
+    rows: Tensor  # number of rows with targets
 
 
 class Centre(nn.Module):
@@ -53,10 +54,11 @@ def share(total: Tensor, count: Tensor, reducer: Reducer) -> Tensor:
 
     Args:
         total: () local sum.
-        count: () local number of summands.
+        count: () local number of summands, or the sum of their weights.
         reducer: the sum over ranks.
 
     Returns:
         () local total x world size / global count.
     """
-    return total * reducer.world_size / reducer.sum(count.detach().float()).clamp(min=1)
+    counted = reducer.sum(count.detach().float())
+    return total * reducer.world_size / counted.where(counted > 0, 1.0)

@@ -29,22 +29,39 @@ from models.reducer import Reducer
 Head = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
+class Partners(NamedTuple):
+    """The rows of the targets that each row of the student is paired with."""
+
+    rows: Tensor  # N M int64, -1 for none
+    weights: Tensor  # N M float32, how much a pair counts; of no meaning where there is none
+
+    @classmethod
+    def equal(cls, rows: Tensor) -> "Partners":
+        """Every pair counts as much as any other."""
+        return cls(rows, torch.ones_like(rows, dtype=torch.float32))
+
+    @property
+    def total(self) -> Tensor:
+        """() sum of the weights of all pairs."""
+        return self.weights.where(self.rows >= 0, 0.0).sum()
+
+
 def head_loss(
     features: Tensor,
     prototypes: Tensor,
     *,
     targets: HeadTargets,
-    partners: Tensor,
+    partners: Partners,
     temperature: float,
 ) -> Tensor:
-    """Sum of the cross-entropies of all pairs of a student's and a teacher's row.
+    """Weighted sum of the cross-entropies of all pairs of a student's and a teacher's row.
 
     Args:
         features: (N, D) of the student's head, float32 or float64; differentiable once. A row
             without partners has no influence, even if NaN.
         prototypes: (K, D) of the same type; differentiable once.
         targets: of ``targets.head_targets``.
-        partners: (N, M) int64, the rows of ``targets`` that each row is paired with; -1 for none.
+        partners: the rows of ``targets`` that each row is paired with.
         temperature: the student's.
 
     Returns:
@@ -59,12 +76,13 @@ def head_loss(
             f"head loss: expected as many prototypes as the teacher's "
             f"{targets.prototypes.shape[0]}, found {prototypes.shape[0]}"
         )
-    if partners.ndim != 2 or partners.shape[0] != features.shape[0]:
-        raise ModelError(
-            f"head loss: expected partners of shape ({features.shape[0]}, M), "
-            f"found {tuple(partners.shape)}"
-        )
-    features = features.where((partners >= 0).any(dim=1, keepdim=True), 0.0)  # N D
+    for tensor in partners:
+        if tensor.ndim != 2 or tensor.shape[0] != features.shape[0]:
+            raise ModelError(
+                f"head loss: expected partners of shape ({features.shape[0]}, M), "
+                f"found {tuple(tensor.shape)}"
+            )
+    features = features.where((partners.rows >= 0).any(dim=1, keepdim=True), 0.0)  # N D
     return _HeadLoss.apply(
         features, prototypes, targets, partners, temperature, torch.is_grad_enabled()
     )
@@ -75,17 +93,17 @@ def mean_loss(
     rows: list[Tensor],
     *,
     targets: HeadTargets,
-    partners: list[Tensor],
+    partners: list[Partners],
     temperature: float,
     reducer: Reducer,
 ) -> Tensor:
-    """Mean loss of all pairs of the global batch.
+    """Weighted mean loss of all pairs of the global batch.
 
     Args:
         head: the student's; all parts go through it together.
         rows: one tensor (N, width) a part; N may differ.
         targets: of ``targets.head_targets``.
-        partners: one tensor (N, M) a part, as in ``head_loss``; M may differ.
+        partners: those of each part, as in ``head_loss``; M may differ.
         temperature: the student's.
         reducer: collectives over the global batch.
 
@@ -95,17 +113,20 @@ def mean_loss(
     features, prototypes = head(torch.cat(rows))
     parts = features.split([len(part) for part in rows])
     total = features.new_zeros(())
-    count = partners[0].new_zeros(())
+    weight = features.new_zeros(())
     for part, part_partners in zip(parts, partners, strict=True):
         total = total + head_loss(
             part, prototypes, targets=targets, partners=part_partners, temperature=temperature
         )
-        count = count + (part_partners >= 0).sum()
-    return share(total, count, reducer)
+        weight = weight + part_partners.total
+    return share(total, weight, reducer)
 
 
-def paired_rows(pairs: Tensor, *, mask: Tensor, target_mask: Tensor) -> Tensor:
+def paired_rows(pairs: Tensor, *, mask: Tensor, target_mask: Tensor) -> Partners:
     """Partners of the rows of views that are paired row by row.
+
+    The rows of a pair of views share the weight 1, so that a series of many frames counts as much
+    as one of few.
 
     Args:
         pairs: (Vs, Vt) bool, which student view is paired with which teacher view.
@@ -113,28 +134,36 @@ def paired_rows(pairs: Tensor, *, mask: Tensor, target_mask: Tensor) -> Tensor:
         target_mask: (B, Vt, N) bool, valid teacher rows.
 
     Returns:
-        (B Vs N, Vt) int64 indices of teacher rows, -1 for none. Student rows and teacher rows are
-        flattened in the order of their masks.
+        Partners (B Vs N, Vt). Student rows and teacher rows are flattened in the order of their
+        masks.
     """
     rows = torch.arange(target_mask.numel(), device=mask.device)
     rows = rows.view_as(target_mask).transpose(1, 2)  # B N Vt
     both_valid = mask[..., None] & target_mask.transpose(1, 2)[:, None]  # B Vs N Vt
-    return rows[:, None].where(pairs[:, None] & both_valid, -1).flatten(0, 2)  # BVsN Vt
+    paired = pairs[:, None] & both_valid  # B Vs N Vt
+    count = paired.sum(dim=2, keepdim=True)  # B Vs 1 Vt
+    weights = count.clamp(min=1).reciprocal().expand_as(paired)  # B Vs N Vt
+    return Partners(
+        rows[:, None].where(paired, -1).flatten(0, 2),  # BVsN Vt
+        weights.flatten(0, 2),  # BVsN Vt
+    )
 
 
-def compact(partners: Tensor, most: int) -> Tensor:
+def compact(partners: Partners, most: int) -> Partners:
     """Move the partners of each row to the front and drop the empty columns behind them.
 
     An empty column would cost a product too.
 
     Args:
-        partners: (N, M) int64, -1 for none; at most ``most`` partners a row.
+        partners: (N, M); at most ``most`` partners a row.
         most: columns to keep.
 
     Returns:
         (N, most).
     """
-    return partners.sort(dim=1, descending=True).values[:, :most]  # N most
+    rows, order = partners.rows.sort(dim=1, descending=True)  # N M
+    weights = partners.weights.gather(1, order)  # N M
+    return Partners(rows[:, :most], weights[:, :most])
 
 
 class _Gradients(NamedTuple):
@@ -156,7 +185,7 @@ class _HeadLoss(torch.autograd.Function):
         features: Tensor,
         prototypes: Tensor,
         targets: HeadTargets,
-        partners: Tensor,
+        partners: Partners,
         temperature: float,
         gradient: bool,
     ) -> Tensor:
@@ -194,11 +223,14 @@ def _row_losses(
     prototypes: Tensor,
     *,
     targets: HeadTargets,
-    partners: Tensor,
+    partners: Partners,
     temperature: float,
     gradients: _Gradients | None,
 ) -> Tensor:
-    """Loss (N,) of each row, summed over its partners; fills ``gradients`` unless None."""
+    """Loss (N,) of each row, summed over its partners; fills ``gradients`` unless None.
+
+    A weight is one more log scaling of the targets.
+    """
     tiles = select_tiles(features)
     student_features = tiles.left(features)
     student_prototypes = tiles.right(prototypes)
@@ -207,13 +239,15 @@ def _row_losses(
     teacher_features = tiles.left(torch.cat([targets.features, absent]))
     teacher_prototypes = tiles.right(targets.prototypes)
     log_scalings = torch.cat([targets.rows, targets.rows.new_full((1,), -torch.inf)])
-    offsets = log_scalings[partners]  # N M
-    count = (offsets != -torch.inf).sum(dim=1).to(features.dtype)  # N
-    values = torch.empty_like(count)  # N
-    row_size = prototypes.shape[0] * (1 + partners.shape[1])
+    offsets = log_scalings[partners.rows]  # N M
+    weights = partners.weights.to(features.dtype)  # N M
+    total_weight = weights.where(offsets != -torch.inf, 0.0).sum(dim=1)  # N
+    offsets = offsets + weights.log()  # N M
+    values = torch.empty_like(total_weight)  # N
+    row_size = prototypes.shape[0] * (1 + offsets.shape[1])
     for block in row_blocks(tiles, rows=features.shape[0], row_size=row_size):
         logits = tiles.product(student_features[block], student_prototypes)  # rows K
-        block_partners = partners[block]  # rows M
+        block_partners = partners.rows[block]  # rows M
         paired_features = teacher_features[block_partners.flatten()]
         paired_logits = tiles.product(paired_features, teacher_prototypes)  # rowsM K
         values[block], logit_gradient = tiles.cross_entropy(
@@ -223,7 +257,7 @@ def _row_losses(
             teacher_scale=1 / targets.temperature,
             columns=targets.columns,
             rows=offsets[block],
-            count=count[block],
+            weight=total_weight[block],
             gradient=gradients is not None,
         )
         if gradients is not None:

@@ -88,7 +88,7 @@ def cross_entropy(
     teacher_scale: float,
     columns: Tensor,
     rows: Tensor,
-    count: Tensor,
+    weight: Tensor,
     gradient: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """Cross-entropy of each row of the student with its targets, and its gradient.
@@ -102,7 +102,7 @@ def cross_entropy(
         teacher_scale: one over the teacher's temperature.
         columns: (K,) log scalings of the targets.
         rows: (N, M) log scalings of the targets, -inf where there is no partner.
-        count: (N,) partners of each row, which is the sum of its targets.
+        weight: (N,) sum of the targets of each row.
         gradient: whether to compute the gradient.
 
     Returns:
@@ -116,10 +116,10 @@ def cross_entropy(
     peak = x.amax(dim=-1, keepdim=True)  # N 1
     weights = x.sub_(peak).exp_()  # N K
     total = weights.sum(dim=-1)  # N
-    values = (total.log() + peak.squeeze(-1)) * count - scale * inner  # N
+    values = (total.log() + peak.squeeze(-1)) * weight - scale * inner  # N
     if not gradient:
         return values, None
-    return values, weights.mul_((scale * count / total)[:, None]).sub_(targets, alpha=scale)
+    return values, weights.mul_((scale * weight / total)[:, None]).sub_(targets, alpha=scale)
 
 
 def pull_back(gradient: Tensor, features: Tensor, prototypes: Tensor, *, total: Tensor) -> Tensor:

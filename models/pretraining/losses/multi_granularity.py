@@ -2,8 +2,9 @@
 
 The feature is the map of one modality or the fused map; the caller sums over features (equation 6).
 Student views of several sizes are paired with teacher views of one size, but never a view with
-itself. Every loss is the mean over all valid places and frames of all such pairs in the global
-batch.
+itself. Every loss is the mean over the valid places and frames of a pair, as the equations read,
+and then the mean over all such pairs in the global batch: a large view counts as much as a small
+one, and a series of 20 frames as much as a single image.
 
 No level stores logits, see ``head_loss``. The pixel level has at most B T (student cells) rows for
 the student and B T (student cells x teacher views) for the teacher: only places that both views
@@ -20,7 +21,7 @@ from torch import Tensor
 from models.pretraining.losses.clusters import ClusterSpec, cluster
 from models.pretraining.losses.correspondence import match, sample
 from models.pretraining.losses.dino import Centre, DinoSpec, Statistics
-from models.pretraining.losses.head_loss import Head, compact, mean_loss, paired_rows
+from models.pretraining.losses.head_loss import Head, Partners, compact, mean_loss, paired_rows
 from models.pretraining.losses.targets import HeadTargets, head_targets
 from models.reducer import Reducer
 
@@ -99,7 +100,7 @@ class _Contrast:
         )
 
     def loss(
-        self, level: str, rows: list[Tensor], *, targets: HeadTargets, partners: list[Tensor]
+        self, level: str, rows: list[Tensor], *, targets: HeadTargets, partners: list[Partners]
     ) -> Tensor:
         """This rank's share of the mean loss; ``rows`` and ``partners`` as in ``mean_loss``."""
         return mean_loss(
@@ -215,12 +216,14 @@ def _pixel(contrast: _Contrast, matched: Iterable[Matched]) -> tuple[Tensor, Hea
     partners = []
     count = 0
     for cells in matched:
-        used = cells.mask.any(dim=2)  # B Vs T h w
+        used = cells.mask.any(dim=2).nonzero(as_tuple=True)  # rows each
         student_rows.append(cells.student[used])  # rows D
         teacher_rows.append(cells.teacher[cells.mask])  # pairs D
         pair = cells.mask.flatten().cumsum(0).view_as(cells.mask) - 1 + count  # B Vs Vt T h w
         by_cell = pair.where(cells.mask, -1).movedim(2, -1)[used]  # rows Vt
-        partners.append(compact(by_cell, cells.most))  # rows M
+        weights = _equal_shares(cells.mask.flatten(3)).view_as(cells.mask)  # B Vs Vt T h w
+        weights = weights.movedim(2, -1)[used]  # rows Vt
+        partners.append(compact(Partners(by_cell, weights), cells.most))  # rows M
         count += teacher_rows[-1].shape[0]
     paired = torch.cat(teacher_rows)  # pairs D
     targets = contrast.targets("pixel", paired, paired.new_ones(count, dtype=torch.bool))
@@ -231,15 +234,21 @@ def _object(contrast: _Contrast, matched: Iterable[Matched]) -> tuple[Tensor, He
     """Equation 3 with one loss for each object of each pair and frame."""
     student_rows = []
     teacher_rows = []
+    weights = []
     for cells in matched:
         student_objects, teacher_objects, mask = objects(cells, contrast.spec)
-        student_rows.append(student_objects[mask].flatten(0, 1))  # rows D
-        teacher_rows.append(teacher_objects[mask].flatten(0, 1))  # rows D
+        present = mask.nonzero(as_tuple=True)  # images each
+        student_rows.append(student_objects[present].flatten(0, 1))  # rows D
+        teacher_rows.append(teacher_objects[present].flatten(0, 1))  # rows D
+        clusters = student_objects.shape[-2]
+        share = _equal_shares(mask)[present] / clusters  # images
+        weights.append(share.repeat_interleave(clusters))  # rows
     paired = torch.cat(teacher_rows)  # rows D
     own = torch.arange(paired.shape[0], device=paired.device)  # rows
     targets = contrast.targets("object", paired, torch.ones_like(own, dtype=torch.bool))
+    partners = Partners(own[:, None], torch.cat(weights)[:, None])  # rows 1
     rows = [torch.cat(student_rows)]
-    return contrast.loss("object", rows, targets=targets, partners=[own[:, None]]), targets
+    return contrast.loss("object", rows, targets=targets, partners=[partners]), targets
 
 
 def _image(
@@ -259,6 +268,12 @@ def _image(
         by_view = paired_rows(matched[size].pairs, mask=mask, target_mask=present)  # rows Vt
         partners.append(compact(by_view, matched[size].most))  # rows M
     return contrast.loss("image", rows, targets=targets, partners=partners), targets
+
+
+def _equal_shares(mask: Tensor) -> Tensor:
+    """Weights (..., n) float32 of sum one, equal for the valid; ``mask`` is (..., n) bool."""
+    share = mask.sum(dim=-1, keepdim=True).clamp(min=1).reciprocal()  # ... 1
+    return share.expand_as(mask)
 
 
 def average(maps: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,11 +15,28 @@ from torch import Tensor
 
 from models.errors import ModelError
 from models.pretraining.losses.dino import Centre, DinoSpec, Statistics
-from models.pretraining.losses.head_loss import Head, mean_loss, paired_rows
+from models.pretraining.losses.head_loss import Head, compact, mean_loss, paired_rows
 from models.pretraining.losses.targets import HeadTargets, head_targets
 from models.reducer import Reducer
 
 SYMMETRIC = (("global", "local"), ("local", "global"))  # (student size, teacher size)
+
+
+class ViewQueries(NamedTuple):
+    """The queries of all views of one size, in one branch."""
+
+    queries: Tensor  # B V m D
+    valid: Tensor  # B V bool; a view where it is False is in no pair
+
+    @property
+    def mask(self) -> Tensor:
+        """The validity of each view, repeated for its queries: B V m."""
+        return self.valid[..., None].expand(self.queries.shape[:3])
+
+    @property
+    def clean(self) -> Tensor:
+        """The queries, zero in empty views: B V m D. NaN would reach the head's gradients."""
+        return self.queries.where(self.valid[..., None, None], 0.0)
 
 
 class Aggregation(NamedTuple):
@@ -31,10 +48,9 @@ class Aggregation(NamedTuple):
 
 
 def semantic_aggregation(
-    student: Mapping[str, Tensor],
-    teacher: Mapping[str, Tensor],
+    student: Mapping[str, ViewQueries],
+    teacher: Mapping[str, ViewQueries],
     *,
-    valid: Mapping[str, Tensor],
     student_head: Head,
     teacher_head: Head,
     spec: DinoSpec,
@@ -45,9 +61,8 @@ def semantic_aggregation(
     """Mean loss over all pairs of views, queries and samples of the global batch.
 
     Args:
-        student: view size -> queries (B, V, m, D).
-        teacher: view size -> queries (B, V, m, D).
-        valid: view size -> (B, V) bool. A view where it is False is in no pair.
+        student: the student's queries by view size.
+        teacher: the teacher's.
         student_head: the student's projection head.
         teacher_head: the teacher's.
         spec: temperatures and iterations.
@@ -61,26 +76,28 @@ def semantic_aggregation(
     """
     student_sizes = _distinct("student", student, [size for size, _ in pairs])
     teacher_sizes = _distinct("teacher", teacher, [size for _, size in pairs])
-    present = [_query_mask(teacher[size], valid[size]) for size in teacher_sizes]  # B V m each
+    target_mask = torch.cat([teacher[size].mask for size in teacher_sizes], dim=1)  # B Vt m
     targets = _targets(
-        [_clean(teacher[size], valid[size]) for size in teacher_sizes],
-        present,
+        torch.cat([teacher[size].clean for size in teacher_sizes], dim=1),
+        target_mask,
         head=teacher_head,
         spec=spec,
         reducer=reducer,
         centre=centre,
     )
-    view_counts = [mask.shape[1] for mask in present]
-    target_mask = torch.cat(present, dim=1)  # B Vt m
     rows = []
     partners = []
     for size in student_sizes:
-        mask = _query_mask(student[size], valid[size])  # B Vs m
-        every_pair = mask.new_ones(mask.shape[1], sum(view_counts))  # Vs Vt
-        candidates = paired_rows(every_pair, mask=mask, target_mask=target_mask)  # BVsm Vt
-        by_size = dict(zip(teacher_sizes, candidates.split(view_counts, dim=1)))  # BVsm V each
-        partners.append(_wanted(size, by_size, pairs))  # BVsm M
-        rows.append(_clean(student[size], valid[size]).flatten(0, 2))  # BVsm D
+        mask = student[size].mask  # B Vs m
+        meets = []  # V each, whether a student view meets the teacher's views of a size
+        for teacher_size in teacher_sizes:
+            views = teacher[teacher_size].valid.shape[1]
+            meets.append(mask.new_full((views,), (size, teacher_size) in pairs))
+        met = torch.cat(meets).expand(mask.shape[1], -1)  # Vs Vt
+        candidates = paired_rows(met, mask=mask, target_mask=target_mask)  # BVsm Vt
+        most = sum(teacher[other].valid.shape[1] for one, other in pairs if one == size)
+        partners.append(compact(candidates, most))  # BVsm M
+        rows.append(student[size].clean.flatten(0, 2))  # BVsm D
     loss = mean_loss(
         student_head,
         rows,
@@ -94,21 +111,21 @@ def semantic_aggregation(
 
 @torch.no_grad()
 def _targets(
-    queries: list[Tensor],
-    masks: list[Tensor],
+    queries: Tensor,
+    mask: Tensor,
     *,
     head: Head,
     spec: DinoSpec,
     reducer: Reducer,
     centre: Centre | None,
 ) -> HeadTargets:
-    """Targets of the teacher's queries of all sizes together: (B, V, m, D) and (B, V, m) each."""
-    features, prototypes = head(torch.cat(queries, dim=1).flatten(0, 2))
-    mask = torch.cat(masks, dim=1).flatten()  # BVtm
-    return head_targets(features, prototypes, mask=mask, spec=spec, reducer=reducer, centre=centre)
+    """Targets of the teacher's queries (B, Vt, m, D) where ``mask`` (B, Vt, m)."""
+    features, prototypes = head(queries.flatten(0, 2))
+    rows = mask.flatten()  # BVtm
+    return head_targets(features, prototypes, mask=rows, spec=spec, reducer=reducer, centre=centre)
 
 
-def _distinct(name: str, queries: Mapping[str, Tensor], sizes: Iterable[str]) -> list[str]:
+def _distinct(name: str, queries: Mapping[str, ViewQueries], sizes: Iterable[str]) -> list[str]:
     """The distinct sizes in order. Raises ModelError if the queries of one are missing.
 
     Args:
@@ -123,24 +140,3 @@ def _distinct(name: str, queries: Mapping[str, Tensor], sizes: Iterable[str]) ->
             f"found {sorted(queries)}; give them or leave these pairs out"
         )
     return list(dict.fromkeys(sizes))
-
-
-def _wanted(
-    student_size: str, by_size: Mapping[str, Tensor], pairs: Sequence[tuple[str, str]]
-) -> Tensor:
-    """Join the partners (rows, V) of the teacher sizes that a student size is paired with."""
-    wanted = []
-    for teacher_size, columns in by_size.items():
-        if (student_size, teacher_size) in pairs:
-            wanted.append(columns)
-    return torch.cat(wanted, dim=1)
-
-
-def _clean(queries: Tensor, valid: Tensor) -> Tensor:
-    """Set the queries of empty views to zero; NaN there would reach the head's gradients."""
-    return queries.where(valid[..., None, None], queries.new_zeros(()))
-
-
-def _query_mask(queries: Tensor, valid: Tensor) -> Tensor:
-    """Repeat the validity of each view for its queries: (B, V) -> (B, V, m)."""
-    return valid[..., None].expand(queries.shape[:3])

@@ -187,8 +187,8 @@ def _finite(sums: Tensor) -> Tensor:
 def _statistics(normalised: _NormalisedRows, mask: Tensor, reducer: Reducer) -> Statistics:
     """Statistics over the valid rows of the global batch; zero if there are none."""
     entropy = normalised.entropy.where(mask, 0.0).sum()
-    count, entropy = reducer.sum(torch.stack([mask.sum().to(entropy.dtype), entropy])).unbind()
-    count = count.clamp(min=1)
+    rows, entropy = reducer.sum(torch.stack([mask.sum().to(entropy.dtype), entropy])).unbind()
+    count = rows.clamp(min=1)
     mean = reducer.sum(normalised.mass) / count  # K
     largest = mean.new_zeros(mean.shape[0] + 1)  # K+1, the last entry is for masked rows
     largest.index_fill_(0, normalised.best.where(mask, mean.shape[0]), 1.0)
@@ -197,6 +197,7 @@ def _statistics(normalised: _NormalisedRows, mask: Tensor, reducer: Reducer) -> 
         entropy=entropy / count,
         mean_entropy=torch.special.entr(mean).sum(),
         used=used.to(mean.dtype).mean(),
+        rows=rows,
     )
 
 

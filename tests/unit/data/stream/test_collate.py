@@ -8,8 +8,8 @@ from data.stream.augment import Colours
 from data.stream.collate import empty_batch, place
 from data.stream.cut import cut
 from data.stream.decode import Decoded
-from data.stream.frames import ViewFrames
 from data.stream.draw import SampleDraw
+from data.stream.frames import ViewFrames
 from data.stream.settings import GLOBAL, LOCAL
 from data.stream.views import View, affine
 from data.tiles.modalities import MODALITIES

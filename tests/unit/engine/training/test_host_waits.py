@@ -35,7 +35,6 @@ PERMITTED = {
     "deepspeed/runtime/utils.py:is_invalid_grad_norm": "whether to skip the update, once a group",
     "deepspeed/runtime/utils.py:mask_nan_or_inf_with_val_inplace": CONSTANT,
     # shapes that depend on data
-    "deepspeed/runtime/engine.py:backward": COUNTED,
     "models/pretraining/losses/multi_granularity.py:_object": COUNTED,
     "models/pretraining/losses/multi_granularity.py:_pixel": COUNTED,
     "models/moe/gate.py:_largest": LARGEST,

@@ -29,7 +29,7 @@ from models.pretraining.losses.multi_granularity import (
     multi_granularity,
     partner_views,
 )
-from models.pretraining.losses.semantic_aggregation import semantic_aggregation
+from models.pretraining.losses.semantic_aggregation import ViewQueries, semantic_aggregation
 from models.pretraining.projection_head import ProjectionHead
 from models.reducer import Reducer
 from models.spec import ModelSpec
@@ -137,12 +137,14 @@ def test_semantic_aggregation():
     spec, sizes = DENSE, SIZES
     student, teacher = (
         {
-            size: torch.randn(BATCH, views, spec.queries, spec.fusion.width, requires_grad=trained)
+            size: ViewQueries(
+                torch.randn(BATCH, views, spec.queries, spec.fusion.width, requires_grad=trained),
+                torch.ones(BATCH, views, dtype=torch.bool),
+            )
             for size, (views, _) in sizes.items()
         }
         for trained in (True, False)
     )
-    valid = {size: torch.ones(BATCH, views, dtype=torch.bool) for size, (views, _) in sizes.items()}
     mine, theirs = heads(spec.fusion.width, spec), heads(spec.fusion.width, spec)
     heads_equal(
         aggregation(WORK, ITERATIONS),
@@ -150,7 +152,6 @@ def test_semantic_aggregation():
             semantic_aggregation(
                 student,
                 teacher,
-                valid=valid,
                 student_head=mine,
                 teacher_head=theirs,
                 spec=DinoSpec(iterations=ITERATIONS),

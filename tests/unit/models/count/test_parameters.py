@@ -253,7 +253,7 @@ def test_one_model_part_by_part():
 
 def test_a_model_that_is_the_papers_is_compared_wherever_it_comes_from():
     rows = answer("--spec", "skysense_v2")["rows"]
-    assert answer("--config", ROOT / "ds_configs" / "one_gpu.json")["rows"] == rows
+    assert answer("--config", ROOT / "ds_configs" / "paper_128gpu.json")["rows"] == rows
     backbone = next(row for row in rows if row["name"] == "backbone")
     assert backbone["paper"] == 1_994_100_000 and backbone["activated"] == pytest.approx(
         661.49e6, abs=1e4

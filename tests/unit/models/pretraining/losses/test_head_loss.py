@@ -1,5 +1,7 @@
 """The head loss without logits against loops in float64, and against the loss with its logits."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from models.fusion.sinkhorn import sinkhorn
 from models.pretraining.losses import head_tiles
 from models.pretraining.losses.dino import Centre, DinoSpec
 from models.pretraining.losses.head_loss import (
+    Partners,
     compact,
     head_loss,
     mean_loss,
@@ -84,11 +87,16 @@ def with_logits(student, targets, table):
     ).sum()
 
 
-def without(student, teacher, mask, table, centre=None, reducer=None, spec=SPEC):
+def without(student, teacher, mask, table, centre=None, reducer=None, spec=SPEC, weights=None):
+    partners = Partners.equal(table)
+    if weights is not None:
+        partners = Partners(table, weights)
     found = head_targets(
         *teacher, mask=mask, spec=spec, reducer=reducer or Reducer(), centre=centre
     )
-    loss = head_loss(*student, targets=found, partners=table, temperature=spec.student_temperature)
+    loss = head_loss(
+        *student, targets=found, partners=partners, temperature=spec.student_temperature
+    )
     return loss, found
 
 
@@ -119,6 +127,24 @@ def test_equals_the_loss_with_logits(rows, teachers, prototypes, partners, centr
         assert implicit.centre is None
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_pairs_count_by_their_weights(dtype):
+    student, teacher, mask, table = scene(13, 9, 41, 3, dtype)
+    weights = torch.rand(13, 3, generator=torch.Generator().manual_seed(4)) * 3
+    weights[2] = 0  # as if there were no pair
+    found, _ = without(student, teacher, mask, table, weights=weights)
+    targets, _ = targets_of(teacher, mask)
+    expected = sum(
+        w * loss_by_loops(student[0][n] @ student[1].T, targets[m], SPEC.student_temperature)
+        for n, row in enumerate(table.tolist())
+        for m, w in zip(row, weights[n].tolist())
+        if m >= 0
+    )
+    torch.testing.assert_close(found, expected, rtol=2e-6, atol=0, check_dtype=False)
+    for a, b in zip(torch.autograd.grad(found, student), torch.autograd.grad(expected, student)):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("centred", [False, True])
 def test_equals_loops_in_float64(centred):
     student, teacher, mask, table = scene(5, 8, 31, 2, torch.float64)
@@ -145,9 +171,10 @@ def test_equals_loops_in_float64(centred):
 def test_gradients_by_differences():
     student, teacher, mask, table = scene(3, 4, 11, 2, torch.float64)
     targets = head_targets(*teacher, mask=mask, spec=SPEC, reducer=Reducer())
+    pairs = Partners(table, torch.rand(3, 2, generator=torch.Generator().manual_seed(4)))
 
     def loss(features, prototypes):
-        return head_loss(features, prototypes, targets=targets, partners=table, temperature=0.3)
+        return head_loss(features, prototypes, targets=targets, partners=pairs, temperature=0.3)
 
     assert torch.autograd.gradcheck(loss, student)
 
@@ -236,8 +263,8 @@ def test_views_meet_row_by_row():
         torch.rand(2, 2, 4, generator=generator) > 0.3,
     )
     student, teacher, _, _ = scene(mask.numel(), present.numel(), 41)
-    table = paired_rows(pairs, mask=mask, target_mask=present)
-    found, _ = without(student, teacher, present.flatten(), table)
+    table, weights = paired_rows(pairs, mask=mask, target_mask=present)
+    found, _ = without(student, teacher, present.flatten(), table, weights=weights)
     logits = (student[0] @ student[1].T).unflatten(0, mask.shape)  # B S n K
     targets = targets_of(teacher, present.flatten())[0].unflatten(0, present.shape)  # B t n K
     met = [
@@ -245,8 +272,10 @@ def test_views_meet_row_by_row():
         for b, s, t, n in np.ndindex(2, 3, 2, 4)
         if pairs[s, t] and mask[b, s, n] and present[b, t, n]
     ]
+    rows_of_pair = Counter((b, s, t) for b, s, t, _ in met)
     expected = sum(
         loss_by_loops(logits[b, s, n].double(), targets[b, t, n].double(), 0.1)
+        / rows_of_pair[b, s, t]
         for b, s, t, n in met
     )
     assert int((table >= 0).sum()) == len(met) > 0
@@ -257,10 +286,15 @@ def test_views_meet_row_by_row():
 
 def test_compact_partners_are_the_same_partners():
     table = torch.tensor([[-1, 4, -1], [7, -1, 2], [-1, -1, -1], [-1, -1, 0]])
-    found = compact(table, 2)
-    assert found.shape == (4, 2)
-    for before, after in zip(table.tolist(), found.tolist()):
-        assert {x for x in before if x >= 0} == {x for x in after if x >= 0}
+    weights = torch.arange(12.0).view(4, 3)
+    rows, kept = compact(Partners(table, weights), 2)
+    assert rows.shape == kept.shape == (4, 2)
+
+    def pairs(rows, weights):
+        return {(x, w) for x, w in zip(rows.tolist(), weights.tolist()) if x >= 0}
+
+    for n in range(4):
+        assert pairs(table[n], weights[n]) == pairs(rows[n], kept[n])
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
@@ -268,7 +302,8 @@ def test_parts_of_a_mean_loss_average_to_the_whole(world_size):
     """Parts of unlike M, on ranks of unlike N, against one table of all pairs."""
     student, teacher, mask, table = scene(12, 9, 41, 2)
     table[:4, 1] = -1
-    total, _ = without(student, teacher, mask, table)
+    weights = torch.rand(12, 2, generator=torch.Generator().manual_seed(4)) / 20
+    total, _ = without(student, teacher, mask, table, weights=weights)
     cuts = {1: [slice(0, 4), slice(4, 12)], 2: [slice(0, 4), slice(4, 12)]}[world_size]
     targets = head_targets(*teacher, mask=mask, spec=SPEC, reducer=Reducer())
 
@@ -278,13 +313,16 @@ def test_parts_of_a_mean_loss_average_to_the_whole(world_size):
             lambda x: (x, student[1]),
             [student[0].detach()[part] for part in mine],
             targets=targets,
-            partners=[table[part, :1] if part.stop == 4 else table[part] for part in mine],
+            partners=[
+                Partners(*(x[part, :1] if part.stop == 4 else x[part] for x in (table, weights)))
+                for part in mine
+            ],
             temperature=SPEC.student_temperature,
             reducer=reducer,
         )
 
     found = torch.stack(run_ranks(world_size, work)).mean()
-    torch.testing.assert_close(found, total / (table >= 0).sum())
+    torch.testing.assert_close(found, total / weights[table >= 0].sum())
 
 
 @pytest.mark.parametrize("centred", [False, True])
@@ -333,7 +371,7 @@ def test_no_tensor_grows_with_rows_times_prototypes(centred, monkeypatch):
 def test_without_gradients_none_are_made():
     student, teacher, mask, table = scene(13, 9, 41)
     expected, targets = without(student, teacher, mask, table)
-    pairs = {"targets": targets, "partners": table, "temperature": 0.1}
+    pairs = {"targets": targets, "partners": Partners.equal(table), "temperature": 0.1}
     with torch.no_grad():
         assert torch.equal(head_loss(*student, **pairs), expected)
     fixed = head_loss(student[0], student[1].detach(), **pairs)
@@ -344,10 +382,10 @@ def test_without_gradients_none_are_made():
 def test_what_does_not_fit_is_refused():
     student, teacher, mask, table = scene(5, 4, 31)
     targets = head_targets(*teacher, mask=mask, spec=SPEC, reducer=Reducer())
-    pairs = {"targets": targets, "partners": table, "temperature": 0.1}
+    pairs = {"targets": targets, "partners": Partners.equal(table), "temperature": 0.1}
     with pytest.raises(ModelError, match="expected float32"):
         head_loss(student[0].bfloat16(), student[1].bfloat16(), **pairs)
     with pytest.raises(ModelError, match="as many prototypes"):
         head_loss(student[0], student[1][1:], **pairs)
     with pytest.raises(ModelError, match=r"partners of shape \(5, M\)"):
-        head_loss(*student, **{**pairs, "partners": table[1:]})
+        head_loss(*student, **{**pairs, "partners": Partners.equal(table[1:])})

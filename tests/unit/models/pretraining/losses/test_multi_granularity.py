@@ -91,20 +91,21 @@ def matched_cells(student, teacher, size, b, s, t, f):
     return found
 
 
-def mean_loss(pairs, head, teacher_head):
-    """Mean cross-entropy of [(student feature, teacher feature)]; targets from all of them by the
-    textbook."""
-    logits = np.stack([feature for _, feature in pairs]) @ teacher_head.double().numpy().T
+def mean_loss(rows, head, teacher_head):
+    """Mean over pairs of views of their mean cross-entropy, for [(pair of views, student feature,
+    teacher feature)]; targets from all teacher features by the textbook."""
+    logits = np.stack([feature for _, _, feature in rows]) @ teacher_head.double().numpy().T
     targets = textbook(logits, SPEC.dino.teacher_temperature, SPEC.dino.iterations)
-    return mean_to_targets([(x, p) for (x, _), p in zip(pairs, targets)], head)
+    return mean_to_targets([(pair, x, p) for (pair, x, _), p in zip(rows, targets)], head)
 
 
-def mean_to_targets(pairs, head):
-    total = 0.0
-    for feature, target in pairs:
+def mean_to_targets(rows, head):
+    by_pair = {}
+    for pair, feature, target in rows:
         logits = head.double() @ feature / SPEC.dino.student_temperature
-        total = total - (torch.tensor(target) * (logits - logits.exp().sum().log())).sum()
-    return total / len(pairs)
+        loss = -(torch.tensor(target) * (logits - logits.exp().sum().log())).sum()
+        by_pair.setdefault(pair, []).append(loss)
+    return sum(sum(losses) / len(losses) for losses in by_pair.values()) / len(by_pair)
 
 
 def unit(x):
@@ -142,7 +143,8 @@ def reference(student, teacher, heads):
     pixels, things = [], []
     for size, b, s, t, f in pairs_of(student, teacher):
         cells, side = matched_cells(student, teacher, size, b, s, t, f), student[size].maps.shape[3]
-        pixels += [(maps[size][b, s, f, i, j], x) for i, j, x in cells]
+        pair = size, b, s, t
+        pixels += [(pair, maps[size][b, s, f, i, j], x) for i, j, x in cells]
         clusters = min(SPEC.clusters, max(1, side * side // 4))
         if len(cells) >= clusters:
             shares = cluster_by_loops(cells, side, clusters)
@@ -150,7 +152,8 @@ def reference(student, teacher, heads):
                 own = sum(
                     w * maps[size][b, s, f, i, j] for w, (i, j, _) in zip(shares[:, c], cells)
                 )
-                things.append((own, sum(w * x for w, (_, _, x) in zip(shares[:, c], cells))))
+                other_own = sum(w * x for w, (_, _, x) in zip(shares[:, c], cells))
+                things.append((pair, own, other_own))
     pooled = {}  # teacher view -> mean of its valid cells
     for b, t, f in np.ndindex(*teacher.maps.shape[:3]):
         if teacher.valid[b, t, f].any():
@@ -158,7 +161,11 @@ def reference(student, teacher, heads):
     targets = textbook(np.stack(list(pooled.values())) @ other["image"].double().numpy().T, 0.3, 3)
     targets = dict(zip(pooled, targets))
     images = [
-        (maps[size][b, s, f][student[size].valid[b, s, f]].mean(0), targets[b, t, f])
+        (
+            (size, b, s, t),
+            maps[size][b, s, f][student[size].valid[b, s, f]].mean(0),
+            targets[b, t, f],
+        )
         for size, b, s, t, f in pairs_of(student, teacher)
         if student[size].valid[b, s, f].any() and (b, t, f) in targets
     ]
@@ -232,6 +239,58 @@ def test_each_place_goes_through_a_head_once():
     assert rows["student", "dense"][0] == len(used)
     assert rows["teacher", "dense"][0] == sum(map(len, cells.values())) > len(used)
     assert rows["teacher", "image"] == [2 * 2 * FRAMES]
+
+
+def share_of_marked(student, teacher, level):
+    """Share of a level's loss that the student's maps of the value 1 hold, others being 0.
+
+    The teacher is the same everywhere, so its targets are uniform over two prototypes. For logits
+    of +z and -z the loss of a row is log(2 cosh(z)): it differs from log 2 in marked rows alone.
+    """
+    weights = torch.zeros(2, WIDTH)
+    weights[:, 0] = torch.tensor([1.0, -1.0])
+    heads = callables({"image": weights, "dense": weights})
+    found = multi_granularity(
+        student,
+        teacher._replace(maps=torch.ones_like(teacher.maps)),
+        student_heads=heads,
+        teacher_heads=heads,
+        spec=SPEC,
+        reducer=Reducer(),
+    )
+    marked = math.log(math.cosh(1 / SPEC.dino.student_temperature))
+    return (float(found.losses[level]) - math.log(2)) / marked
+
+
+@pytest.mark.parametrize("level", ["pixel", "object", "image"])
+def test_every_pair_of_views_counts_the_same(level):
+    """Two global pairs of 16 cells and six local ones of 4, all on the same ground."""
+    student, teacher = scene(batch=1, holes=0.0)
+    ground = torch.tensor([[10.0, 0, 0], [0, 10, 0]], dtype=torch.float64)
+    marked = {}
+    for size, views in student.items():
+        maps = torch.full_like(views.maps, float(size == "local"))
+        marked[size] = views._replace(maps=maps, affine=ground.expand_as(views.affine))
+    teacher = teacher._replace(affine=marked["global"].affine)
+    assert share_of_marked(marked, teacher, level) == pytest.approx(6 / 8, rel=1e-4)
+
+
+@pytest.mark.parametrize("level", ["pixel", "object", "image"])
+def test_a_series_counts_as_much_as_a_single_frame(level):
+    """A sample keeps its share of the loss if half of its frames are absent."""
+    student, teacher = scene(batch=2, holes=0.0)
+    teacher = teacher._replace(valid=torch.ones_like(teacher.valid))
+    shares = []
+    for frames in (1, FRAMES):
+        marked = {}
+        for size, views in student.items():
+            valid = views.valid.clone()
+            valid[0, :, frames:] = False
+            maps = torch.zeros_like(views.maps)
+            maps[0] = 1.0
+            marked[size] = views._replace(maps=maps, valid=valid)
+        shares.append(share_of_marked(marked, teacher, level))
+    assert 0.2 < shares[0] == pytest.approx(shares[1], rel=1e-4)
 
 
 def test_a_view_does_not_meet_itself():

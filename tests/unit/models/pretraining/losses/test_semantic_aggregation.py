@@ -6,7 +6,7 @@ import torch
 
 from models.errors import ModelError
 from models.pretraining.losses.dino import Centre, DinoSpec
-from models.pretraining.losses.semantic_aggregation import semantic_aggregation
+from models.pretraining.losses.semantic_aggregation import ViewQueries, semantic_aggregation
 from models.reducer import Reducer
 from tests.unit.formulas import loss_by_loops, textbook
 from tests.unit.ranks import run_ranks
@@ -38,9 +38,8 @@ HEAD, OTHER = draw(PROTOTYPES, WIDTH, seed=20) / 2, draw(PROTOTYPES, WIDTH, seed
 
 def run(student, teacher, valid, reducer=None, head=HEAD, **options):
     return semantic_aggregation(
-        student,
-        teacher,
-        valid=valid,
+        {size: ViewQueries(x, valid[size]) for size, x in student.items()},
+        {size: ViewQueries(x, valid[size]) for size, x in teacher.items()},
         student_head=lambda x: (x, head),
         teacher_head=lambda x: (x, OTHER),
         spec=SPEC,

@@ -29,10 +29,28 @@ def test_statistics_of_a_collapsed_and_a_silent_teacher():
         return targets.statistics
 
     collapsed = statistics(torch.eye(3)[:1].expand(6, 3))
-    np.testing.assert_allclose(collapsed, (0, 0, 1 / 3), atol=1e-6)
+    np.testing.assert_allclose(collapsed, (0, 0, 1 / 3, 6), atol=1e-6)
     silent = statistics(torch.zeros(6, 3))
     np.testing.assert_allclose(silent[:2], math.log(3), rtol=1e-6)
     assert (centre.value == 0).all()  # read, not moved
+
+
+def test_few_rows_have_targets_near_uniform():
+    """N rows share K prototypes evenly, so a row's entropy is at least log(K / N); one row's target
+    is exactly uniform, however clear the teacher is."""
+    prototypes = torch.nn.functional.normalize(
+        torch.randn(256, 16, generator=torch.Generator().manual_seed(0)), dim=1
+    )
+    spec = DinoSpec(teacher_temperature=0.01, iterations=50)
+    for rows in (1, 2, 8, 64):
+        mask = torch.ones(rows, dtype=torch.bool)
+        found = head_targets(
+            prototypes[:rows], prototypes, mask=mask, spec=spec, reducer=Reducer()
+        ).statistics
+        assert found.rows == rows
+        assert found.entropy >= math.log(256 / rows) - 1e-3
+        if rows == 1:
+            assert found.entropy == pytest.approx(math.log(256), abs=1e-4)
 
 
 def test_what_does_not_fit_is_refused():
