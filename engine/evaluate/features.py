@@ -67,10 +67,12 @@ def whole_tiles(batch: Batch) -> Views:
     views = to_views(batch, torch.device("cpu"))[GLOBAL]
     images = {}
     valid = {}
+    days = {}
     for modality in views.images:
         images[modality] = views.images[modality][:, :1]  # B 1 T C H W
         valid[modality] = views.valid[modality][:, :1]  # B 1 T n n
-    return replace(views, images=images, valid=valid)
+        days[modality] = views.days[modality][:, :1]  # B 1 T
+    return replace(views, images=images, valid=valid, days=days)
 
 
 @torch.no_grad()
