@@ -86,3 +86,11 @@ def token_mask(layout: Layout, present: Sequence[Tensor]) -> Tensor:
     for flags, group in zip(present, layout.groups):
         rows.append(flags[:, None].expand(group.images, group.length).reshape(-1))
     return torch.cat(rows)  # N
+
+
+def group_numbers(layout: Layout, device: torch.device) -> Tensor:
+    """The place in the table of each token's group: (N,) int64."""
+    rows = []
+    for number, group in enumerate(layout.groups):
+        rows.append(torch.full((group.tokens,), number, device=device))
+    return torch.cat(rows)  # N

@@ -93,6 +93,7 @@ class GuardSettings:
     entropy_low: float = 0.01  # share of log K: below it every image falls on one prototype
     entropy_high: float = 0.995  # share of log K: above it the teacher says nothing
     spike: Positive = 6.0  # standard deviations of the recent loss above its mean
+    dropped: Share = 0.2  # of a sensor's tokens in views of a size: more is a loss to report
 
     def problem(self) -> str | None:
         """One line that says what is impossible, or None."""

@@ -15,7 +15,8 @@ from engine.report.panels import (
     group_means,
     panel_grid,
 )
-from engine.training.loss_terms import QSACL, LossTerm, TeacherHead
+from engine.training.loss_terms import QSACL, LossTerm, TeacherHead, dropped_key
+from models.moe.loads import TokenKind
 
 LEAST_COLUMNS = 4  # of the panels of losses
 TEACHER_HEIGHT = 1.75  # inches a row
@@ -136,6 +137,29 @@ def teacher(history: History, prototypes: int) -> Figure:
         used_title = f"{feature}: prototypes used in a step, of {prototypes}"
         _set_top(used, prototypes, title=used_title)
         used.legend(fontsize=7.5, loc="upper right", ncols=3, handlelength=1.8, columnspacing=1)
+    finish_panels(axes)
+    return figure
+
+
+def dropped(history: History, limit: float) -> Figure:
+    """Draw the share of tokens that the experts dropped: a panel a view size, a line a sensor.
+
+    Args:
+        history: the run's records.
+        limit: of the guard; a dashed line marks it.
+    """
+    by_view: dict[str, list[TokenKind]] = {}
+    for kind in history.token_kinds():
+        by_view.setdefault(kind.view, []).append(kind)
+    figure, axes = panel_grid(1, len(by_view))
+    for axis, (view, kinds) in zip(axes.ravel(), by_view.items()):
+        for kind in kinds:
+            x, y = group_means(history.steps, 100 * history.values(dropped_key(kind)))
+            axis.plot(x, y, color=colour(kind.modality), linewidth=1.3, label=kind.modality)
+        draw_limit(axis, 100 * limit)
+        axis.set_ylim(bottom=0)
+        axis.set_title(f"{view} views: tokens dropped, %")
+        axis.legend(fontsize=7.5, ncols=len(kinds))
     finish_panels(axes)
     return figure
 

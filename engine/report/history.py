@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from engine.training.loss_terms import (
+    DROPPED_PREFIX,
     ITA,
     LOSS_PREFIX,
     TEACHER_PREFIX,
@@ -14,6 +15,7 @@ from engine.training.loss_terms import (
     LossTerm,
     TeacherHead,
 )
+from models.moe.loads import TokenKind
 
 
 class History:
@@ -116,6 +118,16 @@ class History:
     def expert_load(self) -> np.ndarray:
         """Tokens that went to each expert: (steps, layers, modalities, E)."""
         return np.array([record["expert_load"] for record in self.records], np.float64)
+
+    def token_kinds(self) -> list[TokenKind]:
+        """Kinds of tokens that experts were sent at some step, in the order of the records."""
+        kinds: dict[TokenKind, None] = {}
+        for record in self.records:
+            for key in record:
+                if key.startswith(DROPPED_PREFIX):
+                    modality, _, view = key.removeprefix(DROPPED_PREFIX).partition("/")
+                    kinds[TokenKind(modality, view)] = None
+        return list(kinds)
 
     def _without(self, term: LossTerm) -> np.ndarray:
         """Steps whose batch had nothing to measure a term on: (steps,) bool.

@@ -163,11 +163,15 @@ def _experts(run: RunFiles) -> Section:
     if settings.moe is None or not run.history.has_experts:
         return TEMPLATES.section("Experts", "no_experts.html")
     modalities = list(settings.modalities)
+    dropped = None
+    if run.history.token_kinds():  # older runs did not record them
+        dropped = curves.dropped(run.history, run.config.settings.guard.dropped)
     return TEMPLATES.section(
         "Experts",
         "experts.html",
         shares=expert_maps.expert_shares(run.history, modalities),
         history=expert_maps.expert_history(run.history, modalities),
+        dropped=dropped,
         steps=run.history.tenth,
         even_share=f"{100 / settings.moe.experts:.1f} %",
     )

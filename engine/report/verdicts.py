@@ -12,7 +12,7 @@ import numpy as np
 from engine.config.settings import GuardSettings
 from engine.report.history import History
 from engine.report.panels import finite_mean
-from engine.training.loss_terms import TOTAL_KEY
+from engine.training.loss_terms import TOTAL_KEY, dropped_key
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ def verdicts(
         falling(history),
         entropy(history, guard, prototypes),
         spread(history, guard, prototypes),
+        served(history, guard),
         rank(ranks),
     ]
 
@@ -121,6 +122,21 @@ def spread(history: History, guard: GuardSettings, prototypes: int) -> Verdict:
         low=guard.entropy_low,
         high=math.inf,
     )
+
+
+def served(history: History, guard: GuardSettings) -> Verdict:
+    """The experts serve the tokens of every sensor and view size (last tenth of the steps)."""
+    question = "Do the experts serve the tokens of every sensor and view size?"
+    shares = {}
+    for kind in history.token_kinds():
+        _, last = ends(history.values(dropped_key(kind)), history.tenth)
+        if math.isfinite(last):
+            shares[kind] = last
+    if not shares:
+        return Verdict(question, None, "the last tenth of the steps sent no token to an expert")
+    named = [f"{kind.modality} {kind.view} {share:.1%}" for kind, share in shares.items()]
+    numbers = f"dropped: {', '.join(named)}; wanted at most {guard.dropped:.0%}"
+    return Verdict(question, max(shares.values()) <= guard.dropped, numbers)
 
 
 def rank(ranks: Mapping[str, float | None]) -> Verdict:

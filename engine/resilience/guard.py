@@ -1,12 +1,14 @@
 """Watches a run: is the loss finite everywhere, has it jumped, has the teacher collapsed."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from engine.config.settings import GuardSettings
+from models.moe.loads import TokenKind
 from models.reducer import Reducer
 
 _HISTORY = 50  # steps over which the loss's mean and spread fade
@@ -50,21 +52,33 @@ class Guard:
         self.variance = 0.0
         self.steps = 0  # in the loss's history
         self.skipped = 0  # updates in a row
-        self.unhealthy: dict[str, int] = {}  # head -> steps in a row outside the healthy range
+        # head or kind of tokens -> steps in a row outside the healthy range
+        self.unhealthy: dict[str | TokenKind, int] = {}
 
-    def check(self, loss: float, entropies: dict[str, float], *, applied: bool = True) -> Verdict:
+    def check(
+        self,
+        loss: float,
+        entropies: Mapping[str, float],
+        *,
+        dropped: Mapping[TokenKind, float] | None = None,
+        applied: bool = True,
+    ) -> Verdict:
         """Take in one step.
 
         Args:
             loss: Mean over ranks.
             entropies: Head name -> mean entropy of the teacher's targets, in nats.
+            dropped: Kind of tokens -> share of them that the experts dropped.
             applied: Whether the update was made. False when DeepSpeed skipped it.
         """
         serious = self._check_skips(applied)
         for name, entropy in entropies.items():
             serious += self._check_entropy(name, entropy)
         stop = bool(serious) and self.settings.action == "stop"
-        return Verdict(serious + self._check_spike(loss), stop)
+        remarks = self._check_spike(loss)
+        for kind, share in (dropped or {}).items():
+            remarks += self._check_dropped(kind, share)
+        return Verdict(serious + remarks, stop)
 
     def _check_skips(self, applied: bool) -> list[str]:
         """Too many updates in a row were skipped."""
@@ -89,14 +103,31 @@ class Guard:
         else:
             self.unhealthy[name] = 0
             return []
-        self.unhealthy[name] = self.unhealthy.get(name, 0) + 1
-        patience = self.settings.patience
-        if self.unhealthy[name] != patience:
+        if not self._lasts(name):
             return []
         return [
-            f"teacher entropy of {name} has been {share:.3f} of log K for {patience} steps: "
-            f"it {advice}"
+            f"teacher entropy of {name} has been {share:.3f} of log K for "
+            f"{self.settings.patience} steps: it {advice}"
         ]
+
+    def _check_dropped(self, kind: TokenKind, share: float) -> list[str]:
+        """A kind of tokens has lost too many at the experts for ``patience`` steps in a row."""
+        limit = self.settings.dropped
+        if share <= limit:
+            self.unhealthy[kind] = 0
+            return []
+        if not self._lasts(kind):
+            return []
+        return [
+            f"the experts have dropped more than {limit:.0%} of the tokens of {kind.modality} in "
+            f"{kind.view} views for {self.settings.patience} steps, now {share:.0%}: raise "
+            "loss.moe_balance or model.moe.capacity_factor"
+        ]
+
+    def _lasts(self, name: str | TokenKind) -> bool:
+        """Count a step outside the healthy range; whether it is the one that ``patience`` names."""
+        self.unhealthy[name] = self.unhealthy.get(name, 0) + 1
+        return self.unhealthy[name] == self.settings.patience
 
     def _check_spike(self, loss: float) -> list[str]:
         """The loss is far above its recent mean. A spike does not move the mean."""

@@ -1,21 +1,27 @@
-"""Names of the loss terms and of the teacher's statistics, for steps, metrics file and report.
+"""Names of the loss terms, of the teacher's statistics and of kinds of tokens, for steps, metrics
+file and report.
 
 In a step a term is called "mgcl/hr/pixel" and a statistic "hr/pixel/entropy". In ``metrics.jsonl``
-the first stands behind "loss/" and the second behind "teacher/"; "loss" alone is the total.
+the first stands behind "loss/" and the second behind "teacher/"; "loss" alone is the total. The
+share of the tokens of global views of ``hr`` that the experts dropped is "dropped/hr/global".
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from models.moe.loads import TokenKind
+
 TOTAL = "total"  # of a step: the weighted sum of all terms
 TOTAL_KEY = "loss"
 LOSS_PREFIX = "loss/"
 TEACHER_PREFIX = "teacher/"
+DROPPED_PREFIX = "dropped/"
 GRANULAR_PREFIX = "mgcl/"
 ENTROPY = "entropy"  # mean entropy of a target
 MEAN_ENTROPY = "mean_entropy"  # entropy of the mean target
 USED = "used"  # share of the prototypes that are some row's first choice
 ROWS = "rows"  # number of targets
+SPREAD = "spread"  # share of the variance of an image's cells that lies between its objects
 
 
 @dataclass(frozen=True)
@@ -129,3 +135,8 @@ KOLEO = LossTerm("koleo")
 def statistic_key(name: str) -> str:
     """The name of a statistic in the metrics file."""
     return TEACHER_PREFIX + name
+
+
+def dropped_key(kind: TokenKind) -> str:
+    """The name in the metrics file of the share of such tokens that the experts dropped."""
+    return f"{DROPPED_PREFIX}{kind.modality}/{kind.view}"

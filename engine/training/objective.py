@@ -16,6 +16,7 @@ from engine.training.loss_terms import (
     MOE_BALANCE,
     QSACL,
     QUERIES,
+    SPREAD,
     LossTerm,
     TeacherHead,
 )
@@ -232,6 +233,7 @@ class Objective:
             weight = self._weight(settings.mgcl, statistics)
             losses.add(LossTerm.of(head), granularity.losses[level], weight)
             losses.note(head, statistics)
+        losses.statistics[heads["object"].statistic(SPREAD)] = granularity.object_spread
         for level, mean in granularity.centres.items():
             losses.centres[heads[level].name] = mean
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from data.stream.sample import Batch
-from engine.training.loss_terms import TOTAL, TOTAL_KEY, LossTerm, statistic_key
+from engine.training.loss_terms import TOTAL, TOTAL_KEY, LossTerm, dropped_key, statistic_key
 from engine.training.step import StepReport
 
 FAULT = "fault/"  # how the names of faults begin in ``Batch.reads``
@@ -28,6 +28,8 @@ def metrics_record(report: StepReport) -> dict:
             record[LossTerm(name).key] = value
     for name, value in report.statistics.items():
         record[statistic_key(name)] = value
+    for kind, share in report.dropped.items():
+        record[dropped_key(kind)] = share
     if report.expert_load is not None:
         record["expert_load"] = report.expert_load.tolist()
     return record

@@ -14,8 +14,8 @@ from engine.resilience.guard import all_finite
 from engine.training.loss_terms import ENTROPY, TOTAL, USED, LossTerm, TeacherHead
 from engine.training.objective import Losses, Objective, hide_frames, to_views
 from engine.training.schedules import Schedules, StepSchedule
-from models.backbone.stages import expert_load
 from models.backbone.stochastic_depth import Draw
+from models.moe.loads import TokenKind, dropped_counts, expert_load
 from models.pretraining.model import Outputs, Pretraining
 from models.reducer import Reducer
 
@@ -38,6 +38,8 @@ class StepReport:
     statistics: dict[str, float]  # teacher entropies, prototype use
     gradient_norm: float  # NaN if the loss was not finite
     expert_load: Tensor | None  # layers, modalities, E: tokens sent to each expert
+    # Share of the tokens that found their expert full, over all layers; without absent kinds.
+    dropped: dict[TokenKind, float] = field(default_factory=dict)
     # This rank's samples, if the step was not applied.
     skipped_keys: list[str] = field(default_factory=list)
 
@@ -86,6 +88,7 @@ class _Figures:
     weights: dict[str, float] = field(default_factory=dict)
     statistics: dict[str, float] = field(default_factory=dict)
     expert_load: Tensor | None = None
+    dropped: dict[TokenKind, float] = field(default_factory=dict)
 
 
 class Step:
@@ -173,6 +176,8 @@ class Step:
         load = self._expert_load(outputs)  # layers modalities E
         if load is not None:
             summed.append(load.flatten().double())  # integers, exact in float64
+        fates = dropped_counts(outputs.routings)
+        summed += [counts.double() for counts in fates.values()]
         pieces = [self.reducer.sum(torch.cat(summed))]
         pieces.append(torch.stack(list(losses.weights.values())).double())
         if losses.statistics:
@@ -186,6 +191,11 @@ class Step:
         if load is not None:
             counts = list(islice(numbers, load.numel()))
             figures.expert_load = torch.tensor(counts, dtype=torch.float64).long().view(load.shape)
+        for kind in fates:
+            present = next(numbers)
+            dropped = next(numbers)
+            if present > 0:
+                figures.dropped[kind] = dropped / present
         figures.weights = {name: next(numbers) for name in losses.weights}
         figures.statistics = {name: next(numbers) for name in losses.statistics}
         if lost_regions is not None and next(numbers) > 0:
@@ -213,6 +223,7 @@ class Step:
             statistics=figures.statistics,
             gradient_norm=gradient_norm,
             expert_load=figures.expert_load,
+            dropped=figures.dropped,
             skipped_keys=skipped_keys,
         )
 

@@ -241,7 +241,12 @@ class _Loop:
 
     def _reason_to_end(self, report: StepReport) -> Ending | None:
         """Ask the guard, and then all ranks for requests to stop."""
-        verdict = self.guard.check(report.terms[TOTAL], report.entropies(), applied=report.applied)
+        verdict = self.guard.check(
+            report.terms[TOTAL],
+            report.entropies(),
+            dropped=report.dropped,
+            applied=report.applied,
+        )
         for warning in verdict.warnings:
             self._say(f"warning: {warning}")
         if verdict.stop:

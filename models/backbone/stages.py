@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from models.backbone.feed_forward import FeedForward
@@ -205,38 +204,3 @@ def _ffn(
             "none; pass one, or a spec with moe=None"
         )
     return moe_factory(width, hidden)
-
-
-def expert_load(routings: Sequence[Routing], *, experts: int, modalities: Sequence[str]) -> Tensor:
-    """Count the tokens that chose each expert. Prompts count too.
-
-    Args:
-        routings: One a MoE layer.
-        experts: E, the experts of each layer.
-        modalities: The order of the second axis of the result.
-
-    Returns:
-        (layers, modalities, E) int64. The shape depends on the numbers of layers, modalities and
-        experts alone, so that ranks can add theirs.
-
-    Raises:
-        ModelError: There is no routing.
-    """
-    if not routings:
-        raise ModelError("expert_load: expected the routing of at least one MoE layer, found none")
-    layers = []
-    for routing in routings:
-        rows = []
-        for group in routing.layout.groups:
-            number = modalities.index(group.modality)
-            rows.append(routing.expert.new_full((group.tokens,), number))
-        modality = torch.cat(rows)  # N
-        valid = routing.expert >= 0  # N, masked tokens chose none
-        # masked tokens fall into a last bin of their own, which keeps the shapes fixed
-        last_bin = len(modalities) * experts
-        bins = (modality * experts + routing.expert).where(valid, last_bin)  # N
-        counts = bins.new_zeros(last_bin + 1)  # modalities x E + 1
-        # unlike bincount, scatter_add_ need not wait for the device
-        counts.scatter_add_(0, bins, torch.ones_like(bins))
-        layers.append(counts[:-1].view(len(modalities), experts))
-    return torch.stack(layers)  # layers modalities E

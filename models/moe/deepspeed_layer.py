@@ -33,7 +33,7 @@ def deepspeed_layer(width: int, hidden: int, spec: MoESpec, *, ep_size: int) -> 
         """Our choice in the form that the layer's sparse dispatch reads."""
 
         def forward(self, input, used_token=None, sparse_routes=False, use_tutel=False):
-            """Route tokens (N, D), ``used_token`` (N,) bool.
+            """Route tokens (N, D), ``used_token`` (N,) int64 the kinds that ``choose`` asks for.
 
             Returns:
                 No auxiliary loss, the slots and the number of experts; then expert, slot and weight

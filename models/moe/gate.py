@@ -17,7 +17,7 @@ class Choice:
 
     probabilities: Tensor  # N E, at least float32, zero rows for masked tokens
     expert: Tensor  # N int64, -1 for masked tokens
-    place: Tensor  # N int64, position among the tokens of the same expert
+    place: Tensor  # N int64, turn among the tokens of the same expert
     counts: Tensor  # E int64, tokens that chose each expert
     capacity: int  # slots of an expert
     kept: Tensor  # N bool, valid and within the capacity
@@ -37,22 +37,23 @@ def capacity_limit(tokens: int, spec: MoESpec) -> int:
 
 
 def choose(
-    x: Tensor, weight: Tensor, mask: Tensor, *, capacity: int | None, group: Any = None
+    x: Tensor, weight: Tensor, kind: Tensor, *, capacity: int | None, group: Any = None
 ) -> Choice:
-    """Choose one expert for each token, first come first served in packed order.
+    """Choose one expert for each token, and who is served where an expert is full.
 
     Computed in float32 or better.
 
     Args:
         x: Tokens (N, D).
         weight: The gate matrix (E, D).
-        mask: (N,) bool, False for tokens that no expert serves.
+        kind: (N,) int64, which tokens are of one kind: a sensor in views of one size. Negative for
+            tokens that no expert serves.
         capacity: Slots of an expert. None drops nothing: the capacity becomes the largest load over
             the ranks of ``group``, which must agree on the shape of their exchange.
         group: DeepSpeed's process group of the ranks that share the experts; None for one rank.
     """
     exact = torch.promote_types(x.dtype, torch.float32)
-    absent = ~mask  # N
+    absent = kind < 0  # N
     with torch.autocast(x.device.type, enabled=False):
         # The fill comes before the product. Otherwise a NaN in an absent token would reach the
         # gradient of the gate.
@@ -62,11 +63,11 @@ def choose(
     expert = probabilities.argmax(1).masked_fill(absent, -1)  # N
     hit = expert[:, None] == torch.arange(len(weight), device=x.device)  # N E
     counts = hit.sum(0)  # E
-    place = ((hit.cumsum(0) - 1) * hit).sum(1)  # N
+    value = probabilities.gather(1, expert.clamp(min=0)[:, None])[:, 0]  # N
+    place = _places(expert, value, kind=kind, counts=counts)  # N
     if capacity is None:
         capacity = _largest(counts, group)
-    kept = mask & (place < capacity)  # N
-    value = probabilities.gather(1, expert.clamp(min=0)[:, None])[:, 0]  # N
+    kept = ~absent & (place < capacity)  # N
     return Choice(
         probabilities=probabilities,
         expert=expert,
@@ -76,6 +77,37 @@ def choose(
         kept=kept,
         weight=value.masked_fill(~kept, 0),
     )
+
+
+@torch.no_grad()
+def _places(expert: Tensor, value: Tensor, *, kind: Tensor, counts: Tensor) -> Tensor:
+    """Turn of each token among those of its expert.
+
+    The largest gate values come first ("batch prioritized routing", Riquelme et al., NeurIPS 2021,
+    the supplement's reference 28), but each kind by itself, and the kinds take turns in proportion
+    to their tokens. So a full expert drops the same share of every kind, wherever its tokens lie on
+    the packed axis and however sure the gate is of them. Equal turns keep the packed order. Nothing
+    is drawn: a block that is computed again drops the same tokens.
+
+    Args:
+        expert: (N,) int64, -1 for masked tokens, whose turns mean nothing.
+        value: (N,).
+        kind: (N,) int64, negative for masked tokens.
+        counts: (E,) int64, tokens of each expert.
+    """
+    number = torch.arange(len(expert), device=expert.device)  # N
+    # values are at most one, so float64 sorts by kind and expert first
+    key = kind * len(counts) + expert  # N
+    order = (key - value.double()).argsort(stable=True)  # N
+    key = key[order].contiguous()  # N, ascending
+    begin = torch.searchsorted(key, key)  # N
+    end = torch.searchsorted(key, key, right=True)  # N
+    relative = (number - begin + 0.5).double() / (end - begin)  # N, between 0 and 1
+    # likewise by expert first; masked tokens come before all others
+    order = order[(expert[order] + relative).argsort(stable=True)]  # N
+    begins = len(expert) - counts.sum() + counts.cumsum(0) - counts  # E
+    place = number - begins.gather(0, expert[order].clamp(min=0))  # N, in that order
+    return torch.empty_like(place).scatter_(0, order, place)
 
 
 def gate_matrix(gate: nn.Linear, spec: MoESpec) -> Tensor:

@@ -8,8 +8,8 @@ Parameter names and routing are the same, whoever does the work (supplement, F.5
   ``implementation`` is "grouped": then ``models.moe.experts`` does that here too.
 
 DeepSpeed's gates draw random numbers, count absent tokens and balance each rank for itself. This
-one serves first come first served in packed order, ignores masked tokens and balances the global
-batch.
+one serves the tokens of all sensors and view sizes alike, ignores masked tokens and balances the
+global batch.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from models.moe.deepspeed_layer import deepspeed_layer, rank_in_group
 from models.moe.experts import ExpertFFN, run_experts, sort_by_expert
 from models.moe.gate import Choice, capacity_limit, choose, gate_matrix
 from models.moe.names import canonical_name, expert_parameters
-from models.packing import Layout
+from models.packing import Layout, group_numbers
 from models.reducer import Reducer
 from models.spec import GROUPED, TUTEL, MoESpec
 
@@ -33,7 +33,7 @@ class Routing:
 
     balance: Tensor  # () auxiliary loss of the global batch, equal on all ranks; 0 in eval mode
     expert: Tensor  # N int64, the expert chosen (also for dropped tokens), -1 for masked tokens
-    dropped: Tensor  # () int64, valid tokens of this rank that found their expert full
+    dropped: Tensor  # N bool, valid tokens that found their expert full
     layout: Layout  # the table of the N tokens: which image and modality each belongs to
 
 
@@ -134,15 +134,16 @@ class MoE(nn.Module):
 
         Args:
             x: Packed tokens (N, D).
-            layout: Their table; it only goes into the routing.
+            layout: Their table. A full expert drops the same share of each of its groups.
             mask: (N,) bool, True where the token counts.
 
         Returns:
             Packed (N, D), and the routing.
         """
         inner: Any = self.layer.deepspeed_moe  # a LocalLayer, or DeepSpeed's MOELayer
+        kind = group_numbers(layout, x.device).masked_fill(~mask, -1)  # N
         if self.exchanges:
-            y = inner(x, mask)  # N D
+            y = inner(x, kind)  # N D
             choice = inner.exp_counts
             # kept on the module it would hold the graph until the next call
             inner.exp_counts = None
@@ -150,16 +151,16 @@ class MoE(nn.Module):
             # use it again for the next call.
             inner.__dict__.pop("_tutel_dispatcher", None)
         else:
-            y, choice = self._run_here(inner, x, mask)  # N D
+            y, choice = self._run_here(inner, x, kind)  # N D
         routing = Routing(
             balance=self._balance(choice),
             expert=choice.expert,
-            dropped=(mask & ~choice.kept).sum(),
+            dropped=mask & ~choice.kept,
             layout=layout,
         )
         return y, routing
 
-    def _run_here(self, inner: Any, x: Tensor, mask: Tensor) -> tuple[Tensor, Choice]:
+    def _run_here(self, inner: Any, x: Tensor, kind: Tensor) -> tuple[Tensor, Choice]:
         """The output (N, D) where all experts are in this process.
 
         Each expert runs on exactly its own tokens, without padding.
@@ -169,7 +170,7 @@ class MoE(nn.Module):
         capacity = len(x)
         if inner.training and spec.capacity_factor > 0:
             capacity = capacity_limit(len(x), spec)
-        choice = choose(x, gate_matrix(inner.gate.wg, spec), mask, capacity=capacity)
+        choice = choose(x, gate_matrix(inner.gate.wg, spec), kind, capacity=capacity)
         sizes = choice.counts.clamp(max=capacity)  # E
         order = sort_by_expert(choice.expert, choice.place, kept=choice.kept, sizes=sizes)
         experts = inner.experts.deepspeed_experts

@@ -112,7 +112,7 @@ def one_setting(factor, ep_size, implementation):
             "balance": routing.balance.detach(),
             "grads": grads,
             "teacher": teacher,
-            "dropped": routing.dropped,
+            "dropped": routing.dropped.sum(),
         }
     return results
 

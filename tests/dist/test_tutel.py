@@ -63,7 +63,7 @@ def one_call(implementation, factor, ep_size, dtype, case):
         "y": y.detach(),
         "x": x.grad,
         "teacher": run_moe(moe.eval(), x, mask)[0].detach(),
-        "dropped": routing.dropped,
+        "dropped": routing.dropped.sum(),
     }
     return found | {name: p.grad for name, p in moe.named_parameters()}
 

@@ -288,7 +288,7 @@ def test_the_moe_layer_is_the_same_with_and_without(device, monkeypatch, ep_size
         y, routing = run_moe(moe, x, mask)
         loss = (y * y.detach().roll(1)).sum() + routing.balance
         results.append([y, routing.balance, *torch.autograd.grad(loss, [x, *moe.parameters()])])
-        assert (routing.dropped > 0) == (factor > 0)
+        assert routing.dropped.any() == (factor > 0)
     assert len(used) == 1 and "Triton" in active()["experts"]
     for found, expected in zip(*results, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)

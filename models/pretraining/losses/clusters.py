@@ -11,6 +11,8 @@ from models.fusion.grids import resize_matrix
 from models.fusion.sinkhorn import sinkhorn_many
 
 ROUNDS = 3  # times that the seeds of the clusters move to the cells assigned to them
+# Deviations shorter than this share of a feature are rounding: the cells are one kind of ground.
+FLAT = 1e-4
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,9 @@ def cluster_count(clusters: int, cells: int) -> int:
 def cluster(features: Tensor, mask: Tensor, *, grid: tuple[int, int], spec: ClusterSpec) -> Tensor:
     """Cluster the cells of many maps. No gradient flows through the assignment.
 
+    Cells are compared by their deviations from the mean of the map. The cells of a fused map share
+    a long vector: by their features as they are, all would be alike and every cluster the mean.
+
     Args:
         features: (..., n, D), zero where masked.
         mask: (..., n) bool.
@@ -48,19 +53,57 @@ def cluster(features: Tensor, mask: Tensor, *, grid: tuple[int, int], spec: Clus
 
 
 @torch.no_grad()
+def spread(features: Tensor, mask: Tensor, clusters: Tensor, counted: Tensor) -> Tensor:
+    """Share of the variance of a map's cells that lies between its clusters.
+
+    Near 0 all clusters of a map are its mean, and tell no more than the whole map.
+
+    Args:
+        features: (..., n, D), zero where masked.
+        mask: (..., n) bool.
+        clusters: (..., C, D), means of the cells by the weights of ``cluster``.
+        counted: (...) bool. Maps with one cluster or without variance do not count either.
+
+    Returns:
+        (2,): sum over the maps that count, and their number.
+    """
+    cells = mask.sum(dim=-1).clamp(min=1)  # ...
+    squares = _deviations(features, mask).square().sum(dim=-1)  # ... n
+    total = squares.sum(dim=-1) / cells  # ...
+    between = clusters.var(dim=-2, correction=0).sum(dim=-1)  # ...
+    counted = counted & (total > 0) & (clusters.shape[-2] > 1)
+    shares = (between / total.where(counted, 1.0)).where(counted, 0.0)  # ...
+    return torch.stack([shares.sum(), counted.sum()])
+
+
+@torch.no_grad()
 def _assign(features: Tensor, mask: Tensor, seed_matrix: Tensor, spec: ClusterSpec) -> Tensor:
     """Shares (..., n, C) of the cells in the clusters; features are zero where masked."""
-    directions = F.normalize(features, dim=-1)  # ... n D
-    seeds = F.normalize(seed_matrix @ features, dim=-1)  # ... C D
-    shares = sinkhorn_many(
-        directions @ seeds.mT, mask, epsilon=spec.epsilon, iterations=spec.iterations
-    )  # ... n C
-    for _ in range(ROUNDS):
-        seeds = F.normalize(shares.mT @ features, dim=-1)  # ... C D
+    deviations = _deviations(features, mask)  # ... n D
+    length = _lengths(deviations, features)  # ... n 1
+    weights = seed_matrix  # C n
+    for _ in range(1 + ROUNDS):
+        seeds = F.normalize(weights @ deviations, dim=-1)  # ... C D
+        cosines = deviations @ seeds.mT / length  # ... n C
         shares = sinkhorn_many(
-            directions @ seeds.mT, mask, epsilon=spec.epsilon, iterations=spec.iterations
-        )
+            cosines, mask, epsilon=spec.epsilon, iterations=spec.iterations
+        )  # ... n C
+        weights = shares.mT  # ... C n
     return shares
+
+
+def _deviations(features: Tensor, mask: Tensor) -> Tensor:
+    """Cells (..., n, D) less the mean of the valid cells of their map, zero where masked."""
+    count = mask.sum(dim=-1).clamp(min=1)[..., None, None]  # ... 1 1
+    mean = features.sum(dim=-2, keepdim=True) / count  # ... 1 D
+    return (features - mean).where(mask[..., None], 0.0)  # ... n D
+
+
+def _lengths(deviations: Tensor, features: Tensor) -> Tensor:
+    """Lengths (..., n, 1) to divide cosines by; so long that those of a flat map are near zero."""
+    longest = features.norm(dim=-1).amax(dim=-1)[..., None, None]  # ... 1 1
+    least = (FLAT * longest).clamp(min=torch.finfo(features.dtype).tiny)  # ... 1 1
+    return deviations.norm(dim=-1, keepdim=True).maximum(least)  # ... n 1
 
 
 def _seed_matrix(height: int, width: int, *, clusters: int, device: torch.device) -> Tensor:

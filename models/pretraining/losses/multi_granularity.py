@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from models.pretraining.losses.clusters import ClusterSpec, cluster
+from models.pretraining.losses.clusters import ClusterSpec, cluster, spread
 from models.pretraining.losses.correspondence import match, sample
 from models.pretraining.losses.dino import Centre, DinoSpec, Statistics
 from models.pretraining.losses.head_loss import Head, Partners, compact, mean_loss, paired_rows
@@ -56,6 +56,7 @@ class Granularity:
     statistics: dict[str, Statistics]
     # For ``Centre.update`` after an applied step; empty with Sinkhorn-Knopp.
     centres: dict[str, Tensor]
+    object_spread: Tensor  # () mean ``clusters.spread`` over the global batch
 
     @property
     def total(self) -> Tensor:
@@ -151,12 +152,11 @@ def multi_granularity(
     matched = {}
     for size, views in student.items():
         matched[size] = _match_views(views, teacher, same=size == teacher_size)
-    levels = {
-        "pixel": _pixel(contrast, matched.values()),
-        "object": _object(contrast, matched.values()),
-        "image": _image(contrast, student, teacher, matched),
-    }
-    result = Granularity({}, {}, {})
+    pixel = _pixel(contrast, matched.values())
+    object_loss, object_targets, object_spread = _object(contrast, matched.values())
+    image = _image(contrast, student, teacher, matched)
+    levels = {"pixel": pixel, "object": (object_loss, object_targets), "image": image}
+    result = Granularity({}, {}, {}, object_spread)
     for level, (loss, targets) in levels.items():
         result.losses[level] = loss
         result.statistics[level] = targets.statistics
@@ -230,13 +230,20 @@ def _pixel(contrast: _Contrast, matched: Iterable[Matched]) -> tuple[Tensor, Hea
     return contrast.loss("pixel", student_rows, targets=targets, partners=partners), targets
 
 
-def _object(contrast: _Contrast, matched: Iterable[Matched]) -> tuple[Tensor, HeadTargets]:
-    """Equation 3 with one loss for each object of each pair and frame."""
+def _object(contrast: _Contrast, matched: Iterable[Matched]) -> tuple[Tensor, HeadTargets, Tensor]:
+    """Equation 3 with one loss for each object of each pair and frame.
+
+    Returns:
+        The loss, the targets, and the mean ``spread`` of the objects over the global batch.
+    """
     student_rows = []
     teacher_rows = []
     weights = []
+    spreads = []
     for cells in matched:
         student_objects, teacher_objects, mask = objects(cells, contrast.spec)
+        teacher_cells = cells.teacher.flatten(-3, -2)  # B Vs Vt T n D
+        spreads.append(spread(teacher_cells, cells.mask.flatten(-2), teacher_objects, mask))
         present = mask.nonzero(as_tuple=True)  # images each
         student_rows.append(student_objects[present].flatten(0, 1))  # rows D
         teacher_rows.append(teacher_objects[present].flatten(0, 1))  # rows D
@@ -248,7 +255,9 @@ def _object(contrast: _Contrast, matched: Iterable[Matched]) -> tuple[Tensor, He
     targets = contrast.targets("object", paired, torch.ones_like(own, dtype=torch.bool))
     partners = Partners(own[:, None], torch.cat(weights)[:, None])  # rows 1
     rows = [torch.cat(student_rows)]
-    return contrast.loss("object", rows, targets=targets, partners=[partners]), targets
+    loss = contrast.loss("object", rows, targets=targets, partners=[partners])
+    total, count = contrast.reducer.sum(torch.stack(spreads).sum(0))
+    return loss, targets, total / count.clamp(min=1)
 
 
 def _image(

@@ -2,7 +2,7 @@
 
 import torch
 
-from models.packing import Group, Layout, pack, token_mask
+from models.packing import Group, Layout, group_numbers, pack, token_mask
 
 LAYOUT = Layout(
     (
@@ -43,3 +43,8 @@ def test_token_mask_repeats_presence_for_every_token():
         for flag in row.tolist():
             expected += [flag] * (group.prefix + group.height * group.width)
     assert token_mask(LAYOUT, present).tolist() == expected
+
+
+def test_tokens_know_their_group():
+    numbers = group_numbers(LAYOUT, torch.device("cpu"))
+    assert numbers.tolist() == 24 * [0] + 25 * [1]

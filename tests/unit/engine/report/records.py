@@ -31,6 +31,9 @@ def record(step: int, **changes) -> dict:
         "loss/moe_balance": 3.0,
         "expert_load": np.full((3, 3, 8), 10 + step).tolist(),
     }
+    for sensor in ("hr", "ms", "sar"):
+        line[f"dropped/{sensor}/global"] = 0.05
+        line[f"dropped/{sensor}/local"] = 0.08
     for head in HEADS:
         line[f"loss/mgcl/{head}"] = loss
     for head in [*HEADS, "queries"]:

@@ -7,6 +7,7 @@ import torch
 
 from engine.config.settings import GuardSettings
 from engine.resilience.guard import Guard, all_finite
+from models.moe.loads import TokenKind
 from models.reducer import Reducer
 from tests.unit.engine.resilience.ranks import Ranks
 
@@ -77,6 +78,15 @@ def test_spikes_are_measured_in_deviations_of_the_recent_loss():
         assert not watch.check(10 + value.item(), {}).warnings
     assert not watch.check(10 + 4.0, {}).warnings
     assert watch.check(10 + 9.0, {}).warnings
+
+
+def test_tokens_dropped_for_long_are_reported_and_never_stop_the_run():
+    watch = guard(action="stop", dropped=0.2)
+    hungry, served = TokenKind("sar", "local"), TokenKind("hr", "global")
+    verdicts = [watch.check(1.0, {}, dropped={hungry: 0.25, served: 0.1}) for _ in range(5)]
+    assert [len(verdict.warnings) for verdict in verdicts] == [0, 0, 1, 0, 0]
+    assert "20% of the tokens of sar in local views for 3 steps, now 25%" in verdicts[2].warnings[0]
+    assert not any(verdict.stop for verdict in verdicts)
 
 
 def test_skipped_updates_in_a_row():

@@ -5,6 +5,7 @@ import math
 from engine.training.records import loss_note, metrics_record
 from engine.training.schedules import StepSchedule
 from engine.training.step import StepReport
+from models.moe.loads import TokenKind
 
 SCHEDULE = StepSchedule(
     lr=1e-3, last_layer_lr=0.0, weight_decay=0.1, momentum=0.9, teacher_temperature=0.07
@@ -34,6 +35,7 @@ def report(hr: float, ms: float, ita: float) -> StepReport:
         statistics=statistics,
         gradient_norm=1.5,
         expert_load=None,
+        dropped={TokenKind("sar", "local"): 0.25},
     )
 
 
@@ -58,6 +60,7 @@ def test_the_metrics_have_their_names():
         "teacher/ms/image/used": 1.0,
         "teacher/queries/entropy": 0.5,
         "teacher/queries/used": 1.0,
+        "dropped/sar/local": 0.25,
     }
 
 

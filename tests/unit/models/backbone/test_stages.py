@@ -6,10 +6,10 @@ from functools import partial
 import pytest
 import torch
 
-from models.backbone.stages import Backbone, expert_load
+from models.backbone.stages import Backbone
 from models.errors import ModelError
 from models.initialise import initialise
-from models.moe.layer import MoE, Routing
+from models.moe.layer import MoE
 from models.packing import Group, Layout, pack
 from models.recompute import BLOCKS, NONE
 from models.spec import ModelSpec, MoESpec
@@ -216,14 +216,6 @@ def test_runs_on_the_meta_device():
     tokens = torch.empty(LAYOUT.tokens, SMALL.widths[0], device="meta")
     stages, _ = backbone(tokens, LAYOUT, [p.to("meta") for p in ALL_PRESENT])
     assert stages[-1][0].shape == (stages[-1][1].tokens, SMALL.widths[-1])
-
-
-def test_expert_load_counts_by_modality():
-    layout = Layout((Group("ms", "global", 2, 1, 2), Group("hr", "global", 1, 1, 3)))
-    chosen = torch.tensor([0, 2, -1, 2, 1, -1, 1])
-    routing = Routing(torch.zeros(()), chosen, torch.zeros((), dtype=torch.int64), layout)
-    load = expert_load([routing, routing], experts=3, modalities=("hr", "ms", "sar"))
-    assert load.tolist() == [[[0, 2, 0], [1, 0, 2], [0, 0, 0]]] * 2
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models import recompute
 from models.backbone.feed_forward import FeedForward
-from models.backbone.stages import Backbone, expert_load
+from models.backbone.stages import Backbone
 from models.backbone.stochastic_depth import Draw, _Move, choose, images_kept, run_on_some, subset
 from models.backbone.swin_v2 import SwinBlock
 from models.backbone.transformer import TransformerBlock
 from models.errors import ModelError
 from models.initialise import initialise
 from models.moe.layer import MoE
+from models.moe.loads import expert_load
 from models.packing import Group, Layout
 from models.spec import ModalitySpec, ModelSpec, MoESpec
 

@@ -116,6 +116,7 @@ def unit(x):
 def cluster_by_loops(cells, side, clusters):
     """Shares (cells, C) of one pair and frame, columns summing to one; cells [(i, j, feature)]."""
     features = np.stack([x for _, _, x in cells])
+    features = features - features.mean(0)
     directions = np.stack([unit(x) for x in features])
     rows = max(d for d in range(1, clusters + 1) if clusters % d == 0 and d * d <= clusters)
     columns = clusters // rows
@@ -125,7 +126,7 @@ def cluster_by_loops(cells, side, clusters):
         """Of cell k with the c-th of n equal parts of a side."""
         return max(0, min(k + 1, (c + 1) * side / n) - max(k, c * side / n))
 
-    for i, j, x in cells:
+    for (i, j, _), x in zip(cells, features):
         for a, b in np.ndindex(rows, columns):
             seeds[a, b] += overlap(i, rows, a) * overlap(j, columns, b) * x
     seeds = np.stack([unit(x) for x in seeds.reshape(clusters, -1)])
@@ -371,6 +372,9 @@ def test_ranks_average_to_the_whole(cuts):
         return found, {size: views.maps.grad / reducer.world_size for size, views in own.items()}
 
     ranks = run_ranks(len(cuts), work)
+    assert 0.2 < expected.object_spread < 1
+    for found, _ in ranks:
+        torch.testing.assert_close(found.object_spread, expected.object_spread)
     for level in expected.losses:
         mean = sum(found.losses[level] for found, _ in ranks) / len(cuts)
         torch.testing.assert_close(mean, expected.losses[level], rtol=1e-4, atol=1e-6)
