@@ -91,9 +91,7 @@ def assemble(
     lines = describe(pair.student)
     if not resumes:
         lines += together(lambda: take_trained(settings, pair.student, dataset.regions))
-    warning = few_rows(settings, config.batch_size)
-    if warning is not None:
-        lines.append(warning)
+    lines += few_rows(settings, config.batch_size)
     lines.append(f"class embeddings: {classes.description}")
     lines.append(f"data: {len(dataset)} samples of {dataset.path}, run folder {settings.run_dir}")
     _print_on_first_rank(lines)

@@ -1,5 +1,7 @@
 """Few rows: a warning at the start, and terms that weigh less."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -18,25 +20,36 @@ from tests.unit.objectives import build_objective
 BATCH = 4
 
 
-def warning(name: str, *overrides: str) -> str | None:
-    config = load(CONFIGS / f"{name}.json", overrides)
+def lines(path: Path, *overrides: str) -> list[str]:
+    config = load(path, overrides)
     return few_rows(config.settings, config.batch_size)
+
+
+def warnings(name: str, *overrides: str) -> list[str]:
+    found = lines(CONFIGS / f"{name}.json", *overrides)
+    return [line for line in found if line.startswith("warning: ")]
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.json")), ids=lambda path: path.stem)
 def test_shipped_configurations_have_rows_for_their_prototypes(path):
-    config = load(path)
-    assert few_rows(config.settings, config.batch_size) is None
+    assert not any(line.startswith("warning: ") for line in lines(path))
 
 
 def test_too_many_prototypes_are_named_with_what_to_do():
-    line = warning("one_gpu", "skysense.model.head.prototypes=65536")
+    (line,) = warnings("one_gpu", "skysense.model.head.prototypes=65536")
     assert line.startswith("warning: 65536 prototypes are too many for the 16 rows")
     assert "prototypes to at most 512, or train_batch_size to at least 1024" in line
-    assert warning("one_gpu", "skysense.model.head.prototypes=1023") is None
-    assert warning("one_gpu", "skysense.model.head.prototypes=1024") is not None
+    assert not warnings("one_gpu", "skysense.model.head.prototypes=1023")
+    assert warnings("one_gpu", "skysense.model.head.prototypes=1024")
     mean = ("skysense.model.head.prototypes=65536", "skysense.loss.centring=mean")
-    assert warning("one_gpu", *mean) is None
+    assert lines(CONFIGS / "one_gpu.json", *mean) == []
+
+
+def test_the_log_says_how_much_an_image_level_weighs():
+    (line,) = lines(CONFIGS / "one_gpu.json")
+    assert "at most 16 for an image level, whose term weighs 0.12 of" in line
+    assert lines(CONFIGS / "one_gpu.json", "skysense.loss.full_weight_rows=16") == []
+    assert lines(CONFIGS / "paper_128gpu.json") == []
 
 
 @pytest.fixture(scope="module")
