@@ -8,7 +8,7 @@ from launch.output import check_json, show
 
 EXAMPLES = """\
   skysense flops --preset paper
-  skysense flops --config ds_configs/one_gpu.json --set skysense.data.views.global_cells=12"""
+  skysense flops --config ds_configs/one_gpu.json --set skysense.data.views.global_pixels.ms=32"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

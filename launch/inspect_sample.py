@@ -1,9 +1,12 @@
 """Draw one sample of a dataset as training sees it: rasters, series with dates, views and crops."""
 
 import argparse
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from data.audit.page.inspection import draw_sample
+from data.errors import InputError
 from data.stream.settings import DataSettings, ViewSettings
 from data.tiles.splits import ALL
 
@@ -23,12 +26,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(without); default 0",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the run (0)")
-    parser.add_argument(
-        "--global_cells", type=int, default=8, help="side of a global view in 10 m cells (8)"
-    )
-    parser.add_argument(
-        "--local_cells", type=int, default=4, help="side of a local view in 10 m cells (4)"
-    )
+    for name in ("global", "local"):
+        parser.add_argument(
+            f"--{name}_pixels",
+            nargs="+",
+            default=[],
+            metavar="SENSOR=PIXELS",
+            help=f"pixels along a side of a {name} view, such as hr=256 ms=32 (as the defaults of "
+            f"skysense.data.views.{name}_pixels)",
+        )
     parser.add_argument(
         "--out", required=True, type=Path, metavar="FILE", help="picture to write (.png)"
     )
@@ -36,9 +42,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Draw the sample and write the picture."""
-    views = ViewSettings(global_cells=options.global_cells, local_cells=options.local_cells)
+    views = ViewSettings()
+    views = replace(
+        views,
+        global_pixels={**views.global_pixels, **_sides("--global_pixels", options.global_pixels)},
+        local_pixels={**views.local_pixels, **_sides("--local_pixels", options.local_pixels)},
+    )
     settings = DataSettings(shards=options.shards, split=ALL, views=views)
     drawn = draw_sample(
         settings, options.out, key=options.key, step=options.step, seed=options.seed
     )
     print(f"{options.out}: {drawn}")
+
+
+def _sides(option: str, pairs: Iterable[str]) -> dict[str, int]:
+    """Pixels by sensor, as an option names them.
+
+    Raises:
+        InputError: one is no name and number.
+    """
+    sides = {}
+    for pair in pairs:
+        sensor, _, pixels = pair.partition("=")
+        if not pixels.isdecimal():
+            raise InputError(f"{option}: expected SENSOR=PIXELS, such as ms=32, found {pair!r}")
+        sides[sensor] = int(pixels)
+    return sides

@@ -38,12 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--split", choices=SPLITS, default="", help="pack the tiles of this split only (all)"
     )
     parser.add_argument(
-        "--global_cells",
+        "--native_cells",
         type=int,
-        default=ViewSettings().global_cells,
+        default=ViewSettings().native_cells,
         metavar="N",
-        help="side of the global views of the run, in 10 m cells: tells which tiles are too large "
-        "for them (%(default)s)",
+        help="side of the ground, in 10 m cells, that a global view of the run shows pixel by "
+        "pixel: its pixels of ms or sar, or those of hr / 32; tells which tiles are too large "
+        "(%(default)s)",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="remove a dataset that is there, first"
@@ -64,8 +65,8 @@ def run(options: argparse.Namespace) -> int:
         quality=options.quality,
         split=options.split,
     )
-    if options.global_cells < 1:
-        raise InputError(f"--global_cells: expected 1 or more, found {options.global_cells}")
+    if options.native_cells < 1:
+        raise InputError(f"--native_cells: expected 1 or more, found {options.native_cells}")
 
     def work() -> None:
         manifest = pack(
@@ -76,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
             workers=options.workers,
             place=place_of(options),
             restart=options.restart,
-            global_cells=options.global_cells,
+            native_cells=options.native_cells,
             say=lambda line: print(line, flush=True),
         )
         print(f"{options.out}: {describe(manifest)}")

@@ -20,13 +20,13 @@ class Views:
 
     # modality -> B V T C H W, normalised. Values in invalid pixels have no influence.
     images: dict[str, Tensor]
-    # modality -> B V T n n bool, on the view's 10 m grid or any other that divides the image
+    # modality -> B V T n n bool, a flag a pixel, or on any coarser grid that divides the image
     valid: dict[str, Tensor]
     # modality -> B V T int64, day of the year - 1
     days: dict[str, Tensor]
     # B int64, index of the sample's region; -1: no context
     region: Tensor
-    # rows and columns of the fusion grid; None: as many as the cells of ``valid`` give
+    # rows and columns of the fusion grid; None: ``FusionSpec.cells_per_token`` says
     grid: tuple[int, int] | None = None
 
 

@@ -17,7 +17,7 @@ from models.moe.layer import MoE, Routing
 from models.packing import Group, Layout, pack
 from models.recompute import NONE
 from models.reducer import Reducer
-from models.spec import CELL_METRES, ModelSpec
+from models.spec import ModelSpec
 
 
 class SkySense(nn.Module):
@@ -147,7 +147,7 @@ class SkySense(nn.Module):
         grids = {}
         series = {}
         for size, inputs in views.items():
-            grids[size] = fusion_grid(inputs, self.spec.fusion.cell_metres)
+            grids[size] = fusion_grid(inputs, features[size], self.spec.fusion.cells_per_token)
             series[size] = cell_series(inputs, features[size], grids[size])
         fused = self.fusion(list(series.values()))  # by size: BV G D
         for size, cells in zip(views, fused):
@@ -181,19 +181,19 @@ class SkySense(nn.Module):
         features.valid[FUSED] = valid.reshape(shape).unsqueeze(2)  # B V 1 g g
 
 
-def fusion_grid(inputs: Views, cell_metres: float) -> tuple[int, int]:
+def fusion_grid(inputs: Views, features: Features, cells_per_token: int) -> tuple[int, int]:
     """Rows and columns of the fusion grid of some views.
 
     Args:
-        inputs: Their ``grid`` is taken if they have one; otherwise their valid cells of 10 m count.
-        cell_metres: Side of a fusion cell.
+        inputs: Their ``grid`` is taken if they have one.
+        features: Otherwise the coarsest of their maps counts.
+        cells_per_token: Fusion cells along a side of a token of that map.
     """
     if inputs.grid is not None:
         return inputs.grid
-    valid = next(iter(inputs.valid.values()))  # B V T n n
-    rows = max(1, round(valid.shape[-2] * CELL_METRES / cell_metres))
-    columns = max(1, round(valid.shape[-1] * CELL_METRES / cell_metres))
-    return rows, columns
+    rows = min(maps.shape[-3] for maps in features.maps.values())
+    columns = min(maps.shape[-2] for maps in features.maps.values())
+    return cells_per_token * rows, cells_per_token * columns
 
 
 def cell_series(inputs: Views, features: Features, grid: tuple[int, int]) -> CellSeries:

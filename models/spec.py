@@ -9,8 +9,6 @@ from dataclasses import dataclass, field, replace
 
 from models.errors import ModelError
 
-CELL_METRES = 10.0  # the ground grid every view is cut on; one multispectral or SAR pixel
-FUSION_METRES = (10.0, 20.0, 40.0)  # sides of a fusion cell
 STAGES = 4
 
 # Who moves the tokens to their experts and back.
@@ -27,8 +25,6 @@ class ModalitySpec:
     bands: int
     # drawn from the series of a sample (supplement, section C)
     frames: int
-    # pixels along one 10 m cell: 32 for optical images of 0.3125 m, 1 for Sentinel
-    pixels_per_cell: int
     # adaptive patch merging after stages 1 to 3: True halves the grid (table 8)
     merge: tuple[bool, bool, bool]
     # native side of the position tables at the entry of stages 3 and 4
@@ -55,7 +51,9 @@ class FusionSpec:
     width: int = 1024
     layers: int = 24
     heads: int = 16
-    cell_metres: float = 20.0  # side of a fusion cell, one of FUSION_METRES
+    # Fusion cells along a side of a token of the coarsest map among the modalities of a view. With
+    # 1 that map needs no resizing, and the finer ones are averaged.
+    cells_per_token: int = 1
 
 
 @dataclass(frozen=True)
@@ -86,21 +84,18 @@ def _paper_modalities() -> dict[str, ModalitySpec]:
         "hr": ModalitySpec(
             bands=3,
             frames=1,
-            pixels_per_cell=32,
             merge=(True, True, True),
             position_grids=(14, 7),
         ),
         "ms": ModalitySpec(
             bands=10,
             frames=20,
-            pixels_per_cell=1,
             merge=(False, False, False),
             position_grids=(16, 16),
         ),
         "sar": ModalitySpec(
             bands=2,
             frames=10,
-            pixels_per_cell=1,
             merge=(False, False, False),
             position_grids=(16, 16),
         ),
@@ -172,8 +167,11 @@ class ModelSpec:
             )
         if fusion.width % fusion.heads:
             return f"model.fusion: width {fusion.width} is not a multiple of heads {fusion.heads}"
-        if fusion.cell_metres not in FUSION_METRES:
-            return f"model.fusion.cell_metres: {fusion.cell_metres} is not one of 10, 20, 40"
+        if fusion.cells_per_token < 1:
+            return (
+                "model.fusion.cells_per_token: expected 1 or more fusion cells along a side of a "
+                f"token, found {fusion.cells_per_token}"
+            )
         return None
 
     def _moe_problem(self) -> str | None:

@@ -17,7 +17,7 @@ def draw_sample_views(rng: np.random.Generator, cells: int) -> list[tuple[View, 
         Each view with the pixels a side of its output.
     """
     settings = ViewSettings()
-    sides = {name: HR_PIXELS * size.cells for name, size in settings.sizes.items()}
+    sides = {name: size.pixels["hr"] for name, size in settings.sizes.items()}
     views = []
     for name, group in draw_views(rng, cells, settings).items():
         for view in group:

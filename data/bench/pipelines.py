@@ -127,17 +127,15 @@ def _windows(folder: Path, settings: DataSettings, kind: str) -> Iterator[Batch]
 def _read_views(folder: Path, name: str, chosen: SampleDraw, batch: Batch) -> None:
     """The windows of all views of one sensor's drawn files."""
     sensor = MODALITIES[name]
-    middle = slice(sensor.pixels // 2, None, sensor.pixels)  # the pixel in the middle of a cell
     with ExitStack() as stack:
         dates = _open_dates(folder, name, chosen, stack)
         for size, views in chosen.views.items():
             target = batch.views[size]
-            side = sensor.pixels * target.valid[name].shape[-1]
+            side = target.images[name].shape[-1]
             for v, view in enumerate(views):
                 target.affine[0, v] = torch.from_numpy(affine(view))
                 images = np.stack([_read_date(files, view, side) for files in dates])  # T C H W
-                valid = np.ascontiguousarray(observed(images, sensor)[:, middle, middle])  # T n n
-                mask = orient(torch.from_numpy(valid), view)  # T n n
+                mask = orient(torch.from_numpy(observed(images, sensor)), view)  # T H W
                 image = torch.from_numpy(np.nan_to_num(images.astype(np.float32)))  # T C H W
                 if name == "hr":
                     colour = chosen.colours[size][v]

@@ -89,7 +89,7 @@ def pack(
     workers: int | None = None,
     place: Place = None,
     restart: bool = False,
-    global_cells: int | None = None,
+    native_cells: int | None = None,
     say: Callable[[str], None] = print,
 ) -> Manifest:
     """Pack the tiles of an archive into a folder.
@@ -102,7 +102,8 @@ def pack(
         workers: processes; None leaves it to the place, 0 is to work in this process.
         place: where the processes are; None for this machine, with one a core.
         restart: throw away what an unfinished run has written; without it that run is continued.
-        global_cells: side of the global views for which tiles may be too large; None: not told.
+        native_cells: side of a tile that a global view of the run shows pixel by pixel; says which
+            tiles are too large. None: not told.
         say: takes lines of progress.
 
     Raises:
@@ -119,7 +120,7 @@ def pack(
     job = Job(archive, out, options)
     stamps = _chosen(_stamps(archive, keys), options.split, archive)
     tasks = _tasks(stamps, options)
-    _tell_too_large(archive, stamps, global_cells, say)
+    _tell_too_large(archive, stamps, native_cells, say)
     if not out.is_dir():
         claim(out, overwrite=overwrite)
     with Journal(out / JOURNAL, _plan(stamps, options, sensors), restart=restart) as journal:
@@ -201,13 +202,13 @@ def _chosen(stamps: dict[str, Stamp], split: str, archive: Path) -> dict[str, St
 def _tell_too_large(
     archive: Path,
     stamps: dict[str, Stamp],
-    global_cells: int | None,
+    native_cells: int | None,
     say: Callable[[str], None],
 ) -> None:
     """Say which tiles are too large for global views, if their side is known."""
-    if global_cells is None:
+    if native_cells is None:
         return
-    advice = shrink_advice(Counter(stamp.cells for stamp in stamps.values()), global_cells)
+    advice = shrink_advice(Counter(stamp.cells for stamp in stamps.values()), native_cells)
     if advice is not None:
         say(f"{archive}: {advice}")
 

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from data.stream import colour
 from data.stream.settings import GLOBAL, LOCAL, AugmentSettings
-from data.tiles.modalities import HR_PIXELS
 
 
 @dataclass(frozen=True)
@@ -83,13 +82,13 @@ def recolour(image: Tensor, mask: Tensor, colours: Colours, *, whole: bool | Non
     docs/performance.md.
 
     Args:
-        image: 3 x 32n x 32n uint8.
-        mask: n x n bool, the valid cells.
+        image: 3 H W uint8.
+        mask: H W bool, the valid pixels.
         colours: changes to apply.
         whole: whether the mask is True everywhere. None: look at the mask, which waits for a GPU.
 
     Returns:
-        3 x 32n x 32n float32 in [0, 1]. Invalid pixels hold no information of the image and
+        3 H W float32 in [0, 1]. Invalid pixels hold no information of the image and
         influence no valid one.
     """
     x = image.float().div_(255)  # 3 H W, changed in place from here on
@@ -97,8 +96,7 @@ def recolour(image: Tensor, mask: Tensor, colours: Colours, *, whole: bool | Non
         whole = bool(mask.all())
     valid = None
     if not whole:
-        pixels = mask.repeat_interleave(HR_PIXELS, 0).repeat_interleave(HR_PIXELS, 1)  # H W
-        valid = pixels[None].float()  # 1 H W
+        valid = mask[None].float()  # 1 H W
         _fill(x, valid)
     for name, amount in colours.jitter:
         _CHANGES[name](x, amount)

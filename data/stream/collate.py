@@ -10,9 +10,8 @@ from data.stream.augment import Colours, recolour
 from data.stream.frames import ViewFrames
 from data.stream.sample import Batch, CutSample, CutView, ViewSet
 from data.stream.settings import DataSettings, ViewSize
-from data.stream.views import by_pixel
-from data.tiles.modalities import HR_PIXELS, MODALITIES, UNMEASURED
-from data.tiles.tile import LABEL_PIXELS, UNLABELLED
+from data.tiles.modalities import MODALITIES, UNMEASURED
+from data.tiles.tile import UNLABELLED
 
 
 def empty_batch(step: int, size: int, settings: DataSettings) -> Batch:
@@ -34,7 +33,6 @@ def empty_batch(step: int, size: int, settings: DataSettings) -> Batch:
 
 def _empty_views(batch_size: int, size: ViewSize, settings: DataSettings) -> ViewSet:
     """The views of one size of an empty batch."""
-    n = size.cells
     lead = (batch_size, size.count)  # B V
     images = {}
     valid = {}
@@ -42,14 +40,14 @@ def _empty_views(batch_size: int, size: ViewSize, settings: DataSettings) -> Vie
     seen = {}
     for modality, frames in settings.frames.items():
         sensor = MODALITIES[modality]
-        side = n * sensor.pixels
+        side = size.pixels[modality]
         dtype = torch.float32
         if modality == "hr" and settings.augment.on_device:
             dtype = torch.uint8
         images[modality] = torch.zeros(
             *lead, frames, len(sensor.bands), side, side, dtype=dtype
         )  # B V T C H W
-        valid[modality] = torch.zeros(*lead, frames, n, n, dtype=torch.bool)  # B V T n n
+        valid[modality] = torch.zeros(*lead, frames, side, side, dtype=torch.bool)  # B V T H W
         days[modality] = torch.zeros(*lead, frames, dtype=torch.int64)  # B V T
         seen[modality] = torch.zeros(*lead, frames, dtype=torch.bool)  # B V T
     colours = None
@@ -60,7 +58,7 @@ def _empty_views(batch_size: int, size: ViewSize, settings: DataSettings) -> Vie
         valid=valid,
         days=days,
         seen=seen,
-        labels=torch.full((*lead, LABEL_PIXELS * n, LABEL_PIXELS * n), -1),  # B V 8n 8n
+        labels=torch.full((*lead, size.label_pixels, size.label_pixels), -1),  # B V L L
         affine=torch.zeros(*lead, 2, 3, dtype=torch.float64),  # B V 2 3
         colours=colours,
     )
@@ -120,7 +118,7 @@ def place_image(
         target: views of one size.
         modality: sensor.
         image: T C H W, stored numbers divided by the sensor's scale.
-        mask: T n n bool; pixels of invalid cells become exactly zero.
+        mask: T H W bool; invalid pixels become exactly zero.
         slot: sample of the batch.
         number: view of the sample.
     """
@@ -129,14 +127,13 @@ def place_image(
     mean, std = _statistics(modality, image.device)  # C 1 1
     torch.sub(image, mean, out=out).div_(std)
     if not mask.all():
-        pixels = by_pixel(mask, MODALITIES[modality].pixels)  # T H W
-        out.masked_fill_(~pixels[:, None], 0.0)
+        out.masked_fill_(~mask[:, None], 0.0)
     target.valid[modality][slot, number, :frames] = mask
 
 
 def place_labels(target: ViewSet, labels: Tensor, *, slot: int, number: int) -> None:
-    """Store the labels of one view, 8n 8n uint8; 255 becomes -1."""
-    classes = labels.long()  # 8n 8n
+    """Store the labels of one view, L L uint8; 255 becomes -1."""
+    classes = labels.long()  # L L
     target.labels[slot, number] = classes.masked_fill_(classes == UNLABELLED, -1)
 
 
@@ -166,7 +163,7 @@ def apply_colours(views: ViewSet, images: Tensor, valid: Tensor) -> Tensor:
     Args:
         views: with ``colours``; its masks on the host say which images are valid everywhere.
         images: B V 1 3 H W uint8, high resolution.
-        valid: B V 1 n n bool, on the same device.
+        valid: B V 1 H W bool, on the same device.
 
     Returns:
         B V 1 3 H W float32 as ``place`` stores it: normalised, zero where invalid.
@@ -176,9 +173,8 @@ def apply_colours(views: ViewSet, images: Tensor, valid: Tensor) -> Tensor:
     out = torch.zeros(images.shape, device=images.device)  # B V 1 3 H W
     mean, std = _statistics("hr", images.device)  # 3 1 1
     whole = views.valid["hr"].flatten(2).all(2).tolist()  # B V
-    pixels = by_pixel(valid, HR_PIXELS)  # B V 1 H W
     for b, row in enumerate(views.colours):
         for v, colours in enumerate(row):
             image = recolour(images[b, v, 0], valid[b, v, 0], colours, whole=whole[b][v])  # 3 H W
             out[b, v, 0] = (image - mean) / std
-    return out.masked_fill_(~pixels[:, :, :, None], 0.0)
+    return out.masked_fill_(~valid[:, :, :, None], 0.0)

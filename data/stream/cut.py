@@ -7,7 +7,7 @@ from data.stream.decode import Decoded, Source, read_raw, unpack
 from data.stream.draw import SampleDraw, draw_sample
 from data.stream.frames import ViewFrames
 from data.stream.sample import CutSample, CutView
-from data.stream.settings import DataSettings, ViewSettings
+from data.stream.settings import DataSettings, ViewSettings, ViewSize
 from data.stream.views import View, cut_hr, cut_labels, cut_series
 
 
@@ -37,23 +37,25 @@ def cut(draw: SampleDraw, tile: Decoded, settings: ViewSettings) -> CutSample:
     for name, size in settings.sizes.items():
         views[name] = []
         for view, frames, colours in zip(draw.views[name], draw.shown[name], draw.colours[name]):
-            views[name].append(_cut_view(tile, view, size.cells, frames=frames, colours=colours))
+            views[name].append(_cut_view(tile, view, size, frames=frames, colours=colours))
     return CutSample(draw, tile, views)
 
 
 def _cut_view(
-    tile: Decoded, view: View, cells: int, *, frames: ViewFrames, colours: Colours
+    tile: Decoded, view: View, size: ViewSize, *, frames: ViewFrames, colours: Colours
 ) -> CutView:
-    """One view, ``cells`` 10 m cells a side, of everything that the tile has."""
+    """One view of everything that the tile has."""
     images: dict[str, Tensor] = {}
     valid: dict[str, Tensor] = {}
     if tile.hr is not None:
-        image, mask = cut_hr(tile.hr, tile.valid["hr"][0], view, cells)  # 3 H W, n n
+        image, mask = cut_hr(tile.hr, tile.valid["hr"][0], view, size.pixels["hr"])  # 3 H W, H W
         images["hr"] = image[None]  # 1 3 H W
-        valid["hr"] = mask[None]  # 1 n n
+        valid["hr"] = mask[None]  # 1 H W
     for modality, series in tile.series.items():
-        images[modality], valid[modality] = cut_series(series, tile.valid[modality], view, cells)
+        images[modality], valid[modality] = cut_series(
+            series, tile.valid[modality], view, size.pixels[modality]
+        )
     labels = None
     if tile.labels is not None:
-        labels = cut_labels(tile.labels, view, cells)  # 8n 8n
+        labels = cut_labels(tile.labels, view, size.label_pixels)  # L L
     return CutView(view, images, valid, frames, labels, colours)

@@ -51,6 +51,9 @@ def draw_sample(
         if len(frames[modality]) > 0:
             dates[modality] = [entry.dates[modality][frame] for frame in frames[modality]]
     views = draw_views(random("views"), entry.cells, settings.views)
+    level = 0
+    if "hr" in settings.frames:
+        level = hr_level(views, settings.views, hr_levels(entry.members))
     shown: dict[str, list[ViewFrames]] = {}
     colours: dict[str, list[Colours]] = {}
     for size, group in views.items():
@@ -72,7 +75,7 @@ def draw_sample(
         views=views,
         shown=shown,
         colours=colours,
-        level=hr_level(views, settings.views, hr_levels(entry.members)),
+        level=level,
     )
 
 

@@ -16,15 +16,15 @@ from data.tiles.modalities import MODALITIES
 
 @dataclass(frozen=True)
 class CutView:
-    """One view of a sample, n 10 m cells a side. A sensor that the sample lacks is absent."""
+    """One view of a sample. A sensor that the sample lacks is absent."""
 
     view: View  # the rectangle on the tile, and how it is mirrored and turned
     # modality -> T C H W in the archive's unit, drawn frames, 0 where invalid; "hr" is uint8
     # without its colour changes, the others are float32
     images: dict[str, Tensor]
-    valid: dict[str, Tensor]  # modality -> T n n bool
+    valid: dict[str, Tensor]  # modality -> T H W bool
     frames: ViewFrames  # their days, and which of them the student sees
-    labels: Tensor | None  # 8n 8n uint8, 255 = unlabelled; None: the sample has no labels
+    labels: Tensor | None  # L L uint8, 255 = unlabelled; None: the sample has no labels
     colours: Colours  # changes of the high-resolution image
 
     @property
@@ -83,7 +83,7 @@ class ViewSet:
     """
 
     images: dict[str, Tensor]  # modality -> B V T C H W float32, normalised, zero where invalid
-    valid: dict[str, Tensor]  # modality -> B V T n n bool on the view's 10 m grid
+    valid: dict[str, Tensor]  # modality -> B V T H W bool
     days: dict[str, Tensor]  # modality -> B V T int64, day of year - 1 with jitter, 0 without frame
     seen: dict[str, Tensor]  # modality -> B V T bool, frames that the student sees
     labels: Tensor  # B V L L int64, class index, -1 = no label

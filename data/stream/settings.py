@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from data.storage.settings import StoreSettings
 from data.tiles.modalities import MODALITIES
 from data.tiles.splits import ALL, SPLITS, TRAIN
+from data.tiles.tile import LABEL_PIXELS
 
 # Names of the two view sizes, in batches, features and losses.
 GLOBAL = "global"
@@ -16,18 +17,36 @@ class ViewSize:
     """The views of one size."""
 
     count: int  # views a sample
-    cells: int  # side in 10 m cells
+    pixels: dict[str, int]  # along a side, by sensor
     scale: tuple[float, float]  # share of the tile's area
+
+    @property
+    def label_pixels(self) -> int:
+        """Pixels of the labels along a side of a view.
+
+        Where the finest sensor shows its pixels at their own size, the labels do so too. They have
+        no more pixels than a sensor.
+        """
+        sides = []
+        for modality, side in self.pixels.items():
+            finest = max(LABEL_PIXELS, MODALITIES[modality].pixels)  # pixels a cell
+            sides.append(side * LABEL_PIXELS // finest)
+        return max([1, *sides])
 
 
 @dataclass(frozen=True)
 class ViewSettings:
-    """Geometry of the views (2 global and 6 local; supplement, section C)."""
+    """Geometry of the views (2 global and 6 local; supplement, section C).
+
+    All sensors and the labels of a view show one rectangle of the ground, each with its own number
+    of pixels. Sensors that are not read may have sizes too.
+    """
 
     global_views: int = 2
     local_views: int = 6
-    global_cells: int = 16  # side of a global view in 10 m cells; multiple of 4
-    local_cells: int = 4
+    # pixels along a side of a view, by sensor
+    global_pixels: dict[str, int] = field(default_factory=lambda: {"hr": 384, "ms": 24, "sar": 24})
+    local_pixels: dict[str, int] = field(default_factory=lambda: {"hr": 128, "ms": 8, "sar": 8})
     global_scale: tuple[float, float] = (0.32, 1.0)  # share of the tile's area
     local_scale: tuple[float, float] = (0.05, 0.32)
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
@@ -38,15 +57,30 @@ class ViewSettings:
     def sizes(self) -> dict[str, ViewSize]:
         """Number, side and area share of the global and the local views, in this order."""
         return {
-            GLOBAL: ViewSize(self.global_views, self.global_cells, self.global_scale),
-            LOCAL: ViewSize(self.local_views, self.local_cells, self.local_scale),
+            GLOBAL: ViewSize(self.global_views, self.global_pixels, self.global_scale),
+            LOCAL: ViewSize(self.local_views, self.local_pixels, self.local_scale),
         }
+
+    @property
+    def native_cells(self) -> int:
+        """Side of the largest ground, in 10 m cells, of which a global view loses no pixel.
+
+        It is that of the sensor which keeps most: no other one shows more cells pixel by pixel.
+        """
+        sides = []
+        for modality, side in self.global_pixels.items():
+            sides.append(side // MODALITIES[modality].pixels)
+        return max([1, *sides])
 
     def problem(self) -> str | None:
         """One line saying what is impossible, or None."""
         for name, size in self.sizes.items():
-            if size.cells < 4 or size.cells % 4:
-                return f"views.{name}_cells: expected a positive multiple of 4, found {size.cells}"
+            for modality, side in size.pixels.items():
+                place = f"views.{name}_pixels.{modality}"
+                if modality not in MODALITIES:
+                    return f"{place}: no known sensor, expected some of {sorted(MODALITIES)}"
+                if side < 1:
+                    return f"{place}: expected at least 1 pixel along a side, found {side}"
         for name, size in self.sizes.items():
             low, high = size.scale
             if not 0 < low <= high <= 1:
@@ -124,7 +158,18 @@ class DataSettings:
             return "data.mixture: expected data.shards or data.mixture, found both; leave one empty"
         if self.split not in (*SPLITS, ALL):
             return f"data.split: expected one of {[*SPLITS, ALL]}, found {self.split!r}"
-        return self.views.problem()
+        return self._missing_size()
+
+    def _missing_size(self) -> str | None:
+        """One line naming a sensor that is read but whose views have no size, or None."""
+        for name, size in self.views.sizes.items():
+            for modality in self.frames:
+                if modality not in size.pixels:
+                    return (
+                        f"data.views.{name}_pixels.{modality}: expected the pixels along a side "
+                        f"of a {name} view of {modality}, found nothing; set it"
+                    )
+        return None
 
     def stream_problem(self) -> str | None:
         """One line saying what makes a stream of batches impossible, or None."""
@@ -143,7 +188,4 @@ class DataSettings:
                 f"found workers {self.workers}, read_ahead {self.read_ahead}, "
                 f"prefetch {self.prefetch}"
             )
-        view_problem = self.views.problem()
-        if view_problem is not None:
-            return view_problem
-        return self.augment.problem()
+        return self._missing_size() or self.views.problem() or self.augment.problem()

@@ -1,7 +1,7 @@
 """Geometry of the views: one rectangle on the 10 m grid, cut from every sensor and the labels.
 
-A view is cut, resized to its fixed size, mirrored (left-right), then turned by quarter turns
-(counter-clockwise).
+A view is cut, resized to the sensor's own number of pixels, mirrored (left-right), then turned by
+quarter turns (counter-clockwise).
 """
 
 import math
@@ -118,62 +118,55 @@ def hr_level(views: dict[str, list[View]], settings: ViewSettings, levels: int) 
     sides as its view shows. All views use one: to read and decode several costs more than it saves
     (docs/codecs.md).
     """
-    sizes = settings.sizes
-    shrinking = []  # whole cells of the tile a cell of the view
-    for name, group in views.items():
-        for view in group:
-            shrinking.append(min(view.w, view.h) // sizes[name].cells)
+    shrinking = []  # whole pixels of the tile a pixel of the view
+    for name, size in settings.sizes.items():
+        for view in views[name]:
+            shrinking.append(min(view.w, view.h) * HR_PIXELS // size.pixels["hr"])
     return max(0, min(levels, min(shrinking).bit_length()) - 1)
 
 
-def cut_hr(image: Tensor, mask: Tensor, view: View, cells: int) -> tuple[Tensor, Tensor]:
+def cut_hr(image: Tensor, mask: Tensor, view: View, side: int) -> tuple[Tensor, Tensor]:
     """The high-resolution view, before colour changes.
 
     Args:
         image: 3 x pN x pN uint8 of the tile, p = 32 / 2^level pixels a cell (see ``hr_level``).
         mask: N x N bool.
         view: rectangle to cut.
-        cells: n, side of the result in cells.
+        side: of the result in pixels.
 
     Returns:
-        3 x 32n x 32n uint8, 0 where invalid, and n x n bool: a cell is valid if all its pixels are.
+        3 x side x side uint8, 0 where invalid, and side x side bool as of ``masked_bicubic``.
     """
     p = image.shape[-1] // mask.shape[-1]  # pixels a cell
-    side = HR_PIXELS * cells
     rows, columns = view.window(p)
     crop = image[:, rows, columns]  # 3 ph pw
     mask = mask[view.window(1)]  # h w
     if mask.all():  # the common case; torch has a fast uint8 kernel for it
-        out = bicubic(crop[None], side)[0]  # 3 32n 32n
-        return orient(out, view), torch.ones(cells, cells, dtype=torch.bool)
+        out = bicubic(crop[None], side)[0]  # 3 side side
+        return orient(out, view), mask.new_ones(side, side)
     pixels = by_pixel(mask, p)  # ph pw
-    resized, pixel_valid = masked_bicubic((crop * pixels)[None].float(), pixels[None], side)
-    valid = by_cell(pixel_valid, HR_PIXELS)[0]  # n n
-    pixels = by_pixel(valid, HR_PIXELS)  # 32n 32n
-    out = (resized[0].round().clamp(0, 255) * pixels).to(torch.uint8)  # 3 32n 32n
-    return orient(out, view), orient(valid, view)
+    resized, valid = masked_bicubic((crop * pixels)[None].float(), pixels[None], side)
+    out = resized[0].round().clamp(0, 255).to(torch.uint8)  # 3 side side
+    return orient(out, view), orient(valid[0], view)
 
 
-def cut_series(series: Tensor, mask: Tensor, view: View, cells: int) -> tuple[Tensor, Tensor]:
+def cut_series(series: Tensor, mask: Tensor, view: View, side: int) -> tuple[Tensor, Tensor]:
     """A view of a series.
 
     Args:
         series: T C pN pN float32, p pixels a cell, 0 where invalid.
         mask: T N N bool.
         view: rectangle to cut.
-        cells: n, side of the result in cells.
+        side: of the result in pixels.
 
     Returns:
-        T C pn pn, 0 where invalid, and T n n bool: a cell is valid if all its pixels are.
+        T C side side, 0 where invalid, and T side side bool as of ``masked_bicubic``.
     """
     p = series.shape[-1] // mask.shape[-1]  # pixels a cell
     rows, columns = view.window(p)
     cell_rows, cell_columns = view.window(1)
     pixels = by_pixel(mask[:, cell_rows, cell_columns], p)  # T ph pw
-    out, pixel_valid = masked_bicubic(series[:, :, rows, columns], pixels, p * cells)
-    valid = by_cell(pixel_valid, p)  # T n n
-    if p > 1:
-        out = out.masked_fill_(~by_pixel(valid, p)[:, None], 0.0)  # T C pn pn
+    out, valid = masked_bicubic(series[:, :, rows, columns], pixels, side)
     return orient(out, view), orient(valid, view)
 
 
@@ -184,20 +177,10 @@ def by_pixel(mask: Tensor, pixels: int) -> Tensor:
     return mask.repeat_interleave(pixels, -2).repeat_interleave(pixels, -1)
 
 
-def by_cell(mask: Tensor, pixels: int) -> Tensor:
-    """A mask of pixels, T pn pn, as one of cells, T n n: a cell is valid if all its pixels are."""
-    if pixels == 1:
-        return mask
-    frames, side = mask.shape[:2]
-    n = side // pixels
-    return mask.view(frames, n, pixels, n, pixels).all(4).all(2)  # T n n
-
-
-def cut_labels(labels: Tensor, view: View, cells: int) -> Tensor:
-    """Nearest-neighbour view of the labels: 8N x 8N uint8 -> 8n x 8n uint8."""
+def cut_labels(labels: Tensor, view: View, side: int) -> Tensor:
+    """Nearest-neighbour view of the labels: 8N x 8N uint8 -> side x side uint8."""
     crop = labels[view.window(LABEL_PIXELS)]  # 8h 8w
-    side = LABEL_PIXELS * cells
-    out = interpolate(crop[None, None], size=(side, side), mode="nearest-exact")[0, 0]  # 8n 8n
+    out = interpolate(crop[None, None], size=(side, side), mode="nearest-exact")[0, 0]  # side side
     return orient(out, view)
 
 

@@ -131,7 +131,7 @@ def main() -> None:
     cut = cut_sample(run.dataset, settings.data, seed=settings.seed, sample=sample, use=0)
     batch = collate(0, [cut], settings.data)
     model = load_pretraining(run.checkpoint)
-    maps = feature_maps(model, run.dataset, settings.data, sample=sample, cells=16)
+    maps = feature_maps(model, run.dataset, settings.data, sample=sample, zoom=2)
 
     figure = Figure(figsize=(16, 3.9))
     panels = figure.subfigures(1, 5, width_ratios=(3.2, 2.6, 3.6, 2.9, 2.9))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from data.errors import InputError
+from data.stream.settings import ViewSettings
 from engine.bench.timing import interleaved, spread, times_faster
 from models.features import FUSED, Features, Views
 from models.initialise import initialise
@@ -16,7 +17,6 @@ from models.spec import ModelSpec
 from models.variants import named
 
 Forward = Callable[[SkySense, Mapping[str, Views]], dict[str, Features]]
-SIZES = {"global": (2, 16), "local": (6, 4)}  # views, 10 m cells a side: the paper preset
 Say = Callable[[str], None]
 
 
@@ -89,18 +89,19 @@ def random_views(spec: ModelSpec, batch: int, device: torch.device) -> dict[str,
     """Views of the paper preset with random values, everything valid."""
     generator = torch.Generator().manual_seed(0)
     views = {}
-    for size, (count, cells) in SIZES.items():
+    for size, kind in ViewSettings().sizes.items():
         images = {}
         valid = {}
         days = {}
         for name, sensor in spec.modalities.items():
             frames = sensor.frames
-            side = cells * sensor.pixels_per_cell
-            shape = (batch, count, frames, sensor.bands, side, side)
-            images[name] = torch.randn(shape, generator=generator).to(device)  # B V T C H W
-            mask = torch.ones(batch, count, frames, cells, cells, dtype=torch.bool)
-            valid[name] = mask.to(device)  # B V T h w
-            days[name] = torch.zeros(shape[:3], dtype=torch.int64, device=device)  # B V T
+            side = kind.pixels[name]
+            lead = (batch, kind.count, frames)
+            pixels = torch.randn(*lead, sensor.bands, side, side, generator=generator)
+            images[name] = pixels.to(device)  # B V T C H W
+            mask = torch.ones(*lead, side, side, dtype=torch.bool)
+            valid[name] = mask.to(device)  # B V T H W
+            days[name] = torch.zeros(lead, dtype=torch.int64, device=device)  # B V T
         regions = torch.zeros(batch, dtype=torch.int64, device=device)  # B
         views[size] = Views(images, valid, days, regions)
     return views

@@ -14,6 +14,7 @@ from typing import Any
 from data.suggest import suggest
 from engine.config.deepspeed_keys import ACCEPTED, REFUSED
 from engine.config.merge import lay_over, merged_file
+from engine.config.renamed import refuse_renamed
 from engine.config.rules import problems
 from engine.config.sensors import learn_sensors
 from engine.config.settings import OptimizerSettings, Settings
@@ -21,12 +22,13 @@ from engine.config.typed import expected, found, has_type, parse
 from engine.errors import ConfigError
 
 # Dictionaries of named entries in the skysense object. An entry of null is taken away.
-_NAMED_ENTRIES = (("data", "frames"), ("data", "mixture"), ("model", "modalities"))
-# Keys of the skysense object that earlier releases had.
-_RENAMED = {
-    "activation_checkpointing": 'it is now skysense.recompute: write "blocks" instead of true, '
-    '"none" instead of false',
-}
+_NAMED_ENTRIES = (
+    ("data", "frames"),
+    ("data", "mixture"),
+    ("data", "views", "global_pixels"),
+    ("data", "views", "local_pixels"),
+    ("model", "modalities"),
+)
 
 
 @dataclass(frozen=True)
@@ -86,21 +88,24 @@ def _settings(section: Any) -> Settings:
     away.
     """
     if isinstance(section, dict):
-        for key, advice in _RENAMED.items():
-            if key in section:
-                raise ConfigError(f"skysense.{key}: {advice}")
+        refuse_renamed(section, "skysense")
         defaults = json.loads(json.dumps(asdict(Settings())))
         section = lay_over(defaults, section)
-        for above, name in _NAMED_ENTRIES:
-            _drop_null_entries(section[above], name)
+        for place in _NAMED_ENTRIES:
+            _drop_null_entries(section, place)
     return parse(Settings, section, "skysense")
 
 
-def _drop_null_entries(section: Any, name: str) -> None:
-    """Take the entries that are null out of the dictionary ``section[name]``."""
-    if not isinstance(section, dict) or not isinstance(section[name], dict):
-        return  # of a wrong type, as the parser will say
-    section[name] = {key: entry for key, entry in section[name].items() if entry is not None}
+def _drop_null_entries(section: Any, place: Sequence[str]) -> None:
+    """Take the entries that are null out of the dictionary at ``place`` below ``section``."""
+    for name in place:
+        if not isinstance(section, dict):
+            return  # of a wrong type, as the parser will say
+        section = section[name]
+    if not isinstance(section, dict):
+        return
+    for key in [key for key, entry in section.items() if entry is None]:
+        del section[key]
 
 
 def _check_keys(content: dict, known: dict, above: str) -> None:

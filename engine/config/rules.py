@@ -12,7 +12,7 @@ from data.suggest import suggest
 from data.tiles.modalities import MODALITIES, UNMEASURED
 from engine.config.settings import Settings
 from models.recompute import NONE, POINTWISE
-from models.spec import CELL_METRES, ModalitySpec
+from models.spec import ModalitySpec
 
 
 def problems(settings: Settings, deepspeed: dict, world_size: int | None) -> Iterator[str]:
@@ -68,7 +68,7 @@ def _ranges(settings: Settings) -> Iterator[str]:
 
 
 def _modalities(settings: Settings) -> Iterator[str]:
-    """The loader must deliver exactly the sensors, bands, pixels and frames of the model."""
+    """The loader must deliver exactly the sensors, bands and frames of the model."""
     modalities = settings.model.modalities
     if not modalities:
         yield (
@@ -98,11 +98,6 @@ def _modality(name: str, spec: ModalitySpec) -> Iterator[str]:
     bands = len(sensor.bands)
     if spec.bands != bands:
         yield f"{place}.bands: expected {bands} ({', '.join(sensor.bands)}), found {spec.bands}"
-    if spec.pixels_per_cell != sensor.pixels:
-        yield (
-            f"{place}.pixels_per_cell: expected {sensor.pixels} (pixels of {sensor.gsd:g} m), "
-            f"found {spec.pixels_per_cell}"
-        )
     if hasattr(ModuleDict, name):
         yield f"{place}: torch keeps the name {name!r} for itself; give the sensor another key"
     if not sensor.is_measured:
@@ -110,30 +105,27 @@ def _modality(name: str, spec: ModalitySpec) -> Iterator[str]:
 
 
 def _geometry(settings: Settings) -> Iterator[str]:
-    """Every view must come out of patching, merging and fusion as whole cells."""
-    fusion = settings.model.fusion
-    if fusion is None:
+    """Every view must come out of patching and merging as whole tokens."""
+    if settings.model.fusion is None:
         yield (
             "skysense.model.fusion: expected a fusion transformer, whose output most losses read, "
             "found null; set it"
         )
         return
-    views = settings.data.views
-    for name, cells in (("global_cells", views.global_cells), ("local_cells", views.local_cells)):
+    patch = settings.model.patch
+    for name, size in settings.data.views.sizes.items():
         for modality, spec in settings.model.modalities.items():
-            unit = settings.model.patch * 2 ** sum(spec.merge)
-            pixels = cells * spec.pixels_per_cell
-            if pixels % unit:
+            merges = sum(spec.merge)
+            unit = patch * 2**merges
+            side = size.pixels[modality]
+            if side % unit:
+                lower = max(unit, side // unit * unit)
+                upper = (side // unit + 1) * unit
                 yield (
-                    f"skysense.data.views.{name}: {cells} cells are {pixels} pixels of {modality}, "
-                    f"expected a multiple of {unit} (patch and merges); change the cells"
+                    f"skysense.data.views.{name}_pixels.{modality}: expected a multiple of {unit} "
+                    f"(patches of {patch} pixels, {merges} merges), found {side}; the nearest are "
+                    f"{lower} and {upper}"
                 )
-        metres = cells * CELL_METRES
-        if metres % fusion.cell_metres:
-            yield (
-                f"skysense.model.fusion.cell_metres: expected a divisor of the {metres:g} m of "
-                f"data.views.{name}, found {fusion.cell_metres:g}; change one of them"
-            )
 
 
 def _experts(settings: Settings, world_size: int | None) -> Iterator[str]:

@@ -12,7 +12,6 @@ class ViewBasis:
     """The views of one size."""
 
     views: int
-    cells: int  # 10 m cells along a side
     pixels: dict[str, int]  # along a side, by modality
     fusion_grid: int  # cells along a side
 
@@ -46,7 +45,6 @@ class Basis:
     )
     views: dict[str, ViewBasis]
     frames: dict[str, int]  # by modality
-    fusion_cell_metres: float
     rows_of_heads: RowBasis
     text_classes: int
     recompute: str
@@ -65,13 +63,13 @@ class Basis:
         for size, view in self.views.items():
             pixels = ", ".join(f"{name} {side} x {side}" for name, side in view.pixels.items())
             lines.append(
-                f"  {size:12} {view.views} views of {view.cells} x {view.cells} cells: {pixels}; "
+                f"  {size:12} {view.views} views, in pixels {pixels}; "
                 f"fusion grid {view.fusion_grid} x {view.fusion_grid}"
             )
         frames = ", ".join(f"{count} of {name}" for name, count in self.frames.items())
         rows = self.rows_of_heads
         lines += [
-            f"  frames       {frames}; fusion cells of {self.fusion_cell_metres:g} m",
+            f"  frames       {frames}",
             f"  head rows    mean of {rows.samples_drawn} samples, views drawn with seed "
             f"{rows.seed} on tiles of {rows.tile_cells} cells",
             f"  text         {self.text_classes} classes",
@@ -89,15 +87,12 @@ def basis(settings: Settings) -> Basis:
     for name, modality in settings.model.modalities.items():
         frames[name] = modality.frames
     views = {}
-    for size, (count, cells) in work.sizes.items():
-        pixels = {}
-        for name, modality in settings.model.modalities.items():
-            pixels[name] = cells * modality.pixels_per_cell
-        views[size] = ViewBasis(count, cells, pixels, work.fusion_side(size))
+    for size, (count, sides) in work.sizes.items():
+        pixels = {name: sides[name] for name in settings.model.modalities}
+        views[size] = ViewBasis(count, pixels, work.fusion_side(size))
     return Basis(
         views=views,
         frames=frames,
-        fusion_cell_metres=work.fusion.cell_metres,
         rows_of_heads=RowBasis(SAMPLES, TILE_CELLS, settings.seed),
         text_classes=len(NAMES),
         recompute=settings.recompute,

@@ -108,8 +108,8 @@ def workload(settings: Settings) -> Workload:
 
 
 def view_sizes(views: ViewSettings) -> dict[str, ViewSize]:
-    """Number and side of the views by size."""
-    return {name: ViewSize(size.count, size.cells) for name, size in views.sizes.items()}
+    """Number and sides of the views by size."""
+    return {name: ViewSize(size.count, size.pixels) for name, size in views.sizes.items()}
 
 
 def expected_rows(settings: Settings, samples: int = SAMPLES) -> dict[str, dict[str, Rows]]:
@@ -124,9 +124,9 @@ def expected_rows(settings: Settings, samples: int = SAMPLES) -> dict[str, dict[
     for name, modality in settings.model.modalities.items():
         frames[name] = modality.frames
     rows: dict[str, dict[str, Rows]] = {}
-    for size, (count, cells) in sizes.items():
+    for size, (count, pixels) in sizes.items():
         pairs = partner_views(count, sizes[TEACHER].views, same=size == TEACHER)  # Vs Vt
-        for feature, side in map_sides(settings.model, cells).items():
+        for feature, side in map_sides(settings.model, pixels).items():
             places = match(affines[size], affines[TEACHER], (side, side))
             inside = places.inside & pairs[:, :, None, None]  # samples Vs Vt h w
             objects = cluster_count(settings.loss.clusters, side**2)

@@ -59,18 +59,15 @@ def picture(name: str, settings: Settings, costs: StepCosts) -> Figure:
 def _forward_bars(axis: Axes, settings: Settings, costs: StepCosts) -> None:
     """One bar for each view size and modality."""
     names = [*settings.model.modalities, FUSED]
-    for group, (size, (views, cells)) in enumerate(view_sizes(settings.data.views).items()):
+    for group, (size, (views, pixels)) in enumerate(view_sizes(settings.data.views).items()):
         first = group * (len(names) + 0.8)
         for number, modality in enumerate(names):
             entries = of_images(costs.forward, size, modality)
             _forward_bar(axis, first + number, modality, entries)
-        _below(
-            axis,
-            f"{size}: {views} views of {cells} x {cells} cells",
-            first + (len(names) - 1) / 2,
-            offset=-25,
-            weight="bold",
-        )
+            if modality in pixels:
+                _below(axis, f"{pixels[modality]} px", first + number, offset=-23)
+        middle = first + (len(names) - 1) / 2
+        _below(axis, f"{size}: {views} views", middle, offset=-37, weight="bold")
     axis.set(xticks=[], ylabel="GFLOPs", title="Forward of one model")
     axis.yaxis.set_major_formatter("{x:,g}")
     axis.margins(y=0.08)

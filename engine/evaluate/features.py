@@ -27,21 +27,20 @@ class Extracted:
     labels: Tensor
 
 
-def undistorted(settings: DataSettings, cells: int | None = None) -> DataSettings:
+def undistorted(settings: DataSettings, zoom: int = 1) -> DataSettings:
     """The same input with whole tiles as views, upright, without changes of colour or date.
 
     Args:
         settings: of the run.
-        cells: side of the views in 10 m cells; None: as the run's global views.
+        zoom: how many times as many pixels along a side as the run's global views the views have.
 
     Returns:
         Settings without worker processes, as there are few samples.
     """
-    if cells is None:
-        cells = settings.views.global_cells
+    pixels = {name: zoom * side for name, side in settings.views.global_pixels.items()}
     views = replace(
         settings.views,
-        global_cells=cells,
+        global_pixels=pixels,
         global_views=2,
         local_views=1,
         global_scale=(1.0, 1.0),
@@ -70,7 +69,7 @@ def whole_tiles(batch: Batch) -> Views:
     days = {}
     for modality in views.images:
         images[modality] = views.images[modality][:, :1]  # B 1 T C H W
-        valid[modality] = views.valid[modality][:, :1]  # B 1 T n n
+        valid[modality] = views.valid[modality][:, :1]  # B 1 T H W
         days[modality] = views.days[modality][:, :1]  # B 1 T
     return replace(views, images=images, valid=valid, days=days)
 

@@ -22,6 +22,7 @@ from engine.checkpoint.files import (
     newest,
     verify,
 )
+from engine.config.renamed import refuse_renamed
 from engine.config.typed import parse
 from engine.errors import ConfigError
 from engine.pretrained.sensors import sensor_facts
@@ -44,7 +45,12 @@ class Source:
 
     @property
     def spec(self) -> ModelSpec:
-        """The specification of the trained model."""
+        """The specification of the trained model.
+
+        Raises:
+            ConfigError: It has settings of an earlier release.
+        """
+        refuse_renamed({"model": self.description["model"]}, "checkpoint")
         return parse(ModelSpec, self.description["model"], "model")
 
 

@@ -20,6 +20,7 @@ from engine.report.training_views import clearest_view_frame
 from models.features import FUSED
 from models.pretraining.model import Pretraining
 
+ZOOM = 2  # how many times as many pixels as a global view the tiles are shown with
 STAGES = (3, 4)  # of the backbone, whose maps are drawn
 SAME = 1e-6  # spread of features, relative to their size, that counts as none
 LOW = 0.02  # quantile that becomes dark
@@ -38,7 +39,7 @@ class Maps:
 
 @torch.no_grad()
 def feature_maps(
-    model: Pretraining, dataset: Mixture, settings: DataSettings, *, sample: int, cells: int
+    model: Pretraining, dataset: Mixture, settings: DataSettings, *, sample: int, zoom: int
 ) -> Maps:
     """Maps of one sample: of each sensor at the last two stages, and the fused one.
 
@@ -47,9 +48,10 @@ def feature_maps(
         dataset: where the sample lies.
         settings: of the run's input.
         sample: number in the dataset.
-        cells: the whole tile is resampled to so many cells a side. Series are averaged over dates.
+        zoom: how many times as many pixels as the run's global views the whole tile is shown with.
+            Series are averaged over dates.
     """
-    settings = undistorted(settings, cells)
+    settings = undistorted(settings, zoom)
     cut = cut_sample(dataset, settings, seed=0, sample=sample, use=0)
     views = {GLOBAL: whole_tiles(collate(0, [cut], settings))}
     stages = model.trunk.encode(views)[0]

@@ -14,7 +14,7 @@ from engine.evaluate.features import extract
 from engine.evaluate.probes import evaluate
 from engine.pretrained.weights import load_pretraining
 from engine.report.evaluation import Evaluation
-from engine.report.feature_maps import Maps, feature_maps
+from engine.report.feature_maps import ZOOM, Maps, feature_maps
 from engine.report.run_files import RunFiles, read
 from engine.report.sections import KINDS, TEMPLATES, Findings, sections
 from engine.report.training_views import pick
@@ -148,8 +148,7 @@ def _examine_model(
     classes = len(run.dataset.classes)
     extracted = extract(model, run.dataset, settings, classes=classes, limit=samples)
     figures = evaluate(extracted, classes)
-    cells = 2 * settings.views.global_cells
     maps = []
     for sample in chosen:
-        maps.append(feature_maps(model, run.dataset, settings, sample=sample, cells=cells))
+        maps.append(feature_maps(model, run.dataset, settings, sample=sample, zoom=ZOOM))
     return figures, maps

@@ -11,7 +11,7 @@ from data.pages.page import Section, Templates
 from data.pages.region_map import region_map
 from engine.report import curves, expert_maps
 from engine.report.evaluation import Evaluation
-from engine.report.feature_maps import Column, Maps, draw_features
+from engine.report.feature_maps import ZOOM, Column, Maps, draw_features
 from engine.report.history import History
 from engine.report.run_files import RunFiles
 from engine.report.training_views import Kind, draw_views, pick
@@ -201,12 +201,16 @@ def _features(findings: Findings) -> Section:
     maps += [f"{name}, stage 4" for name in modalities]
     maps.append(FUSED)
     columns = [Column(name, trained, name) for name in maps]
+    sides = []
+    for name in modalities:
+        sides.append(f"{name} {ZOOM * settings.data.views.global_pixels[name]}")
     columns.append(Column("fused, untrained", findings.untrained_maps, FUSED))
     return TEMPLATES.section(
         "Features as colours",
         "features.html",
         figure=draw_features(trained, columns),
-        cells=2 * settings.data.views.global_cells,
+        zoom=ZOOM,
+        pixels=", ".join(sides),
     )
 
 

@@ -18,9 +18,11 @@ from data.stream.mixture import Mixture
 from data.stream.order import Order
 from data.stream.sample import CutSample, CutView, ViewName
 from data.stream.settings import GLOBAL, LOCAL, DataSettings
+from models.count.cost import map_sides
+from models.features import FUSED
 from models.fusion.grids import cell_validity
 from models.pretraining.losses.correspondence import match, sample
-from models.spec import CELL_METRES, ModelSpec
+from models.spec import ModelSpec
 
 SEARCHED = 4096  # samples looked through for the kinds to draw
 MOST_VIEWS = {GLOBAL: 2, LOCAL: 6}  # drawn at most, as many as there are colours
@@ -107,11 +109,17 @@ def draw_views(
     for gap in axes[2::3]:
         gap.set_axis_off()
     images = next(iter(crops.values()))
+    sides = {}
+    for size, view_size in settings.views.sizes.items():
+        sides[size] = map_sides(spec, view_size.pixels)[FUSED]
     for number, (student, teacher) in enumerate(pairs):
         student_axis, teacher_axis = axes[3 * number : 3 * number + 2]
         _draw_view(student_axis, images[student], f"student: {student}", colours[student])
         _draw_view(teacher_axis, images[teacher], f"teacher: {teacher}", colours[teacher])
-        matches = correspondence(cut.view(student), cut.view(teacher), spec)
+        matches = correspondence(
+            seen(cut.view(student), sides[student.size]),
+            seen(cut.view(teacher), sides[teacher.size]),
+        )
         _join(student_axis, teacher_axis, matches)
     return figure
 
@@ -131,14 +139,14 @@ def _paint_crops(
 
 
 def clearest_view_frame(cut: CutSample, modality: str) -> int | None:
-    """The frame of a sensor with most valid cells in the global views, None without any."""
+    """The frame of a sensor with most valid pixels in the global views, None without any."""
     if modality not in cut.tile.valid:
         return None
-    masks = torch.stack([view.valid[modality] for view in cut.views[GLOBAL]])  # V T n n
-    cells = masks.sum((0, 2, 3))  # T
-    if not cells.any():
+    masks = torch.stack([view.valid[modality] for view in cut.views[GLOBAL]])  # V T H W
+    pixels = masks.sum((0, 2, 3))  # T
+    if not pixels.any():
         return None
-    return int(cells.argmax())
+    return int(pixels.argmax())
 
 
 def _draw_crops(
@@ -172,19 +180,32 @@ class Correspondence:
     meets: np.ndarray  # n bool, whether the two meet in the pixel loss
 
 
-def correspondence(student: CutView, teacher: CutView, spec: ModelSpec) -> Correspondence:
+@dataclass(frozen=True)
+class SeenView:
+    """A view and the cells of its fusion grid with anything valid."""
+
+    affine: Tensor  # 2 3 float64
+    cells: Tensor  # h w bool
+
+
+def seen(view: CutView, side: int) -> SeenView:
+    """The fusion cells of a view, ``side`` along a side, with anything valid.
+
+    As the fused map has it, except for the grids that a sensor's features pass on the way.
+    """
+    cells = torch.zeros(side, side, dtype=torch.bool)
+    for valid in view.valid.values():
+        cells |= cell_validity(valid, (side, side)).any(0)
+    return SeenView(torch.from_numpy(view.affine), cells)
+
+
+def correspondence(student: SeenView, teacher: SeenView) -> Correspondence:
     """Match the fusion cells of two views of a sample, as the pixel loss does it."""
-    student_seen = _seen(student, spec)  # h w
-    teacher_seen = _seen(teacher, spec)  # h w
-    side = len(student_seen)
-    places = match(
-        torch.from_numpy(student.affine)[None, None],
-        torch.from_numpy(teacher.affine)[None, None],
-        (side, side),
-    )
-    maps = teacher_seen[None, None, None, ..., None].float()  # 1 1 1 h w 1
-    _, seen_there = sample(maps, teacher_seen[None, None, None], places)  # 1 1 1 1 h w
-    meets = seen_there[0, 0, 0, 0] & student_seen  # h w
+    side = len(student.cells)
+    places = match(student.affine[None, None], teacher.affine[None, None], (side, side))
+    maps = teacher.cells[None, None, None, ..., None].float()  # 1 1 1 h w 1
+    _, seen_there = sample(maps, teacher.cells[None, None, None], places)  # 1 1 1 1 h w
+    meets = seen_there[0, 0, 0, 0] & student.cells  # h w
     u, v = np.meshgrid(np.arange(side), np.arange(side))
     centres = (np.stack([u, v], -1) + 0.5) / side  # h w 2
     return Correspondence(
@@ -192,22 +213,6 @@ def correspondence(student: CutView, teacher: CutView, spec: ModelSpec) -> Corre
         places=(places.coords.numpy().reshape(-1, 2) + 1) / 2,
         meets=meets.numpy().ravel(),
     )
-
-
-def _seen(view: CutView, spec: ModelSpec) -> Tensor:
-    """Fusion cells of a view with anything valid: (h, w) bool.
-
-    As the fused map has it, except for the grids that a sensor's features pass on the way.
-    """
-    cell_metres = CELL_METRES
-    if spec.fusion is not None:
-        cell_metres = spec.fusion.cell_metres
-    cells = next(iter(view.valid.values())).shape[-1]
-    side = max(1, round(cells * CELL_METRES / cell_metres))
-    seen = torch.zeros(side, side, dtype=torch.bool)
-    for valid in view.valid.values():
-        seen |= cell_validity(valid, (side, side)).any(0)
-    return seen
 
 
 def _join(student: Axes, teacher: Axes, matches: Correspondence) -> None:

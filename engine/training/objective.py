@@ -57,7 +57,7 @@ def hide_frames(views: dict[str, Views], batch: Batch) -> dict[str, Views]:
         seen = _on_device(batch.views[size].seen, inputs.region.device)
         valid = {}
         for name, mask in inputs.valid.items():
-            valid[name] = mask & seen[name][..., None, None]  # B V T n n
+            valid[name] = mask & seen[name][..., None, None]  # B V T H W
         by_size[size] = replace(inputs, valid=valid)
     return by_size
 

@@ -16,7 +16,7 @@ from models.errors import ModelError
 from models.features import FUSED
 from models.packing import Group
 from models.recompute import BLOCKS, WINDOWS
-from models.spec import CELL_METRES, FusionSpec, ModelSpec
+from models.spec import FusionSpec, ModelSpec
 
 SHARED = "shared"  # modality or view of what is computed once for all
 TEACHER = "global"  # size of the views that the teacher of the multi-granularity losses sees
@@ -27,7 +27,7 @@ class ViewSize(NamedTuple):
     """The views of one size."""
 
     views: int
-    cells: int  # 10 m cells along a side
+    pixels: Mapping[str, int]  # along a side, by modality
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Workload:
 
     def fusion_side(self, size: str) -> int:
         """Cells along a side of the fusion grid of the views of a size."""
-        return fusion_side(self.fusion, self.sizes[size].cells)
+        return map_sides(self.spec, self.sizes[size].pixels)[FUSED]
 
 
 @dataclass(frozen=True)
@@ -132,25 +132,20 @@ def merged(spec: ModelSpec, index: int, group: Group) -> Group:
     return replace(group, height=(group.height + 1) // 2, width=(group.width + 1) // 2)
 
 
-def map_sides(spec: ModelSpec, cells: int) -> dict[str, int]:
+def map_sides(spec: ModelSpec, pixels: Mapping[str, int]) -> dict[str, int]:
     """Cells along a side of the last map of each feature.
 
     Args:
         spec: of the model.
-        cells: 10 m cells along a side of the view.
+        pixels: along a side of the view, by modality.
     """
     sides = {}
-    for name, modality in spec.modalities.items():
-        side = cells * modality.pixels_per_cell // spec.patch
+    for name in spec.modalities:
+        side = pixels[name] // spec.patch
         group = Group(name, view="", images=1, height=side, width=side)
         for index in range(3):
             group = merged(spec, index, group)
         sides[name] = group.height
     if spec.fusion is not None:
-        sides[FUSED] = fusion_side(spec.fusion, cells)
+        sides[FUSED] = spec.fusion.cells_per_token * min(sides.values())
     return sides
-
-
-def fusion_side(fusion: FusionSpec, cells: int) -> int:
-    """Cells along a side of the fusion grid, for a view of ``cells`` 10 m cells a side."""
-    return max(1, round(cells * CELL_METRES / fusion.cell_metres))

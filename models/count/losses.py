@@ -69,7 +69,7 @@ def granularity(
     costs = []
     for size, found in rows.items():
         views = work.sizes[size].views
-        cells = map_sides(spec, work.sizes[size].cells)[feature] ** 2
+        cells = map_sides(spec, work.sizes[size].pixels)[feature] ** 2
         images = work.batch * frames * views
         teacher_images = 0
         most = teacher_views  # teacher views that a student view is paired with

@@ -56,7 +56,8 @@ def trunk(work: Workload) -> list[Cost]:
         costs += _stage(spec, index, groups, first_block=first_block)
         first_block += depth
     for group in groups:
-        costs.append(_validity(group, source=work.sizes[group.view].cells, target=group.height))
+        pixels = work.sizes[group.view].pixels[group.modality]
+        costs.append(_validity(group, source=pixels, target=group.height))
     if spec.fusion is not None:
         costs += _grid(work, groups)
         costs += _fusion(work)
@@ -67,15 +68,14 @@ def _groups(work: Workload) -> list[Group]:
     """Images and patches of every view size and modality."""
     spec = work.spec
     groups = []
-    for size, (views, cells) in work.sizes.items():
+    for size, (views, pixels) in work.sizes.items():
         for name, modality in spec.modalities.items():
-            pixels = cells * modality.pixels_per_cell
-            if pixels % spec.patch:
+            if pixels[name] % spec.patch:
                 raise ModelError(
                     f"flops: expected views of whole patches of {spec.patch} pixels, found "
-                    f"{cells} cells of {pixels} pixels of {name} in {size!r}; change the cells"
+                    f"{pixels[name]} pixels of {name} in {size!r}; change them"
                 )
-            side = pixels // spec.patch
+            side = pixels[name] // spec.patch
             images = work.batch * views * modality.frames
             groups.append(Group(name, size, images, height=side, width=side))
     return groups

@@ -19,23 +19,17 @@ class Sensor:
     It takes over the tokenizer, prompts, merges and fusion projection of the sensor ``like``.
 
     Raises:
-        ModelError: the bands or the pixels cannot be those of a sensor.
+        ModelError: the bands cannot be those of a sensor.
     """
 
     like: str
     bands: tuple[str, ...] | None = None  # in the order of the images; None: those of ``like``
-    pixels_per_cell: int | None = None  # pixels along 10 m; None: those of ``like``
 
     def __post_init__(self):
         if self.bands is not None and (isinstance(self.bands, str) or not self.bands):
             raise ModelError(
                 f"bands of a sensor like {self.like}: expected names such as ('R', 'G', 'B'), "
                 f"found {self.bands!r}; leave bands out to keep those of {self.like}"
-            )
-        if self.pixels_per_cell is not None and self.pixels_per_cell < 1:
-            raise ModelError(
-                f"pixels_per_cell of a sensor like {self.like}: expected at least 1, "
-                f"found {self.pixels_per_cell}"
             )
 
     def modality(self, like: ModalitySpec, merge: tuple[bool, bool, bool]) -> ModalitySpec:
@@ -48,10 +42,7 @@ class Sensor:
         bands = like.bands
         if self.bands is not None:
             bands = len(self.bands)
-        pixels_per_cell = like.pixels_per_cell
-        if self.pixels_per_cell is not None:
-            pixels_per_cell = self.pixels_per_cell
-        return replace(like, bands=bands, pixels_per_cell=pixels_per_cell, merge=merge)
+        return replace(like, bands=bands, merge=merge)
 
 
 @dataclass(frozen=True)

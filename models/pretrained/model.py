@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from models.errors import ModelError
 from models.features import FUSED, Features, Views, pooled
 from models.skysense import SkySense
-from models.spec import CELL_METRES, ModelSpec
+from models.spec import ModelSpec
 
 PARTS = ("tokenizers", "backbone", "fusion", "context")
 _SIZE = "input"  # the one view size of a call
@@ -92,13 +92,15 @@ class Pretrained(nn.Module):
                 pixel is valid if all its bands are finite.
             region: (B,) int64, rows of the region table (``engine.pretrained.weights.regions``), -1
                 for none. None: no context.
-            grid: rows and columns of the fused map. None: from ``fusion.cell_metres`` of the
-                specification and the ground that the images cover.
+            grid: rows and columns of the fused map. None: ``fusion.cells_per_token`` of the
+                specification times those of the coarsest map.
 
         Raises:
             ModelError: the images, masks or days do not fit the model or each other.
         """
         self._check_images(images)
+        if self.trunk.fusion is not None and grid is None:
+            _check_proportions(images)
         _check_masks(images, valid or {})
         views = self._views(images, days or {}, valid or {}, region=region, grid=grid)
         stages = []
@@ -131,8 +133,6 @@ class Pretrained(nn.Module):
             first = next(iter(images.values()))
             region = torch.full((first.shape[0],), -1, device=first.device)  # B
         fused = self.trunk.fusion is not None
-        if fused and grid is None:
-            grid = self._grid(images)
         views = Views(images={}, valid={}, days={}, region=region, grid=grid)
         for name, x in images.items():
             frames = x if _is_series(x) else x[:, None]  # B T C H W
@@ -164,31 +164,23 @@ class Pretrained(nn.Module):
                     f"that are multiples of {patch}, found {tuple(x.shape)}; crop or pad the image"
                 )
 
-    def _grid(self, images: Mapping[str, Tensor]) -> tuple[int, int]:
-        """Rows and columns of the fusion grid, from the ground that the images cover."""
-        assert self.spec.fusion is not None  # only called with fusion
-        sides = {}
-        for name, x in images.items():
-            pixels_per_cell = self.spec.modalities[name].pixels_per_cell
-            height = x.shape[-2] / pixels_per_cell * CELL_METRES
-            width = x.shape[-1] / pixels_per_cell * CELL_METRES
-            sides[name] = (height, width)
-        first_height, first_width = next(iter(sides.values()))
-        for height, width in sides.values():
-            apart = max(abs(height - first_height), abs(width - first_width))
-            if apart > CELL_METRES:
-                raise ModelError(
-                    f"images: expected the same ground in all modalities, found {sides} in metres; "
-                    "crop them, or give the rows and columns of the fused map as grid"
-                )
-        rows = max(1, round(first_height / self.spec.fusion.cell_metres))
-        columns = max(1, round(first_width / self.spec.fusion.cell_metres))
-        return rows, columns
-
 
 def _is_series(images: Tensor) -> bool:
     """Whether the images of a modality have a time axis."""
     return images.dim() == 5
+
+
+def _check_proportions(images: Mapping[str, Tensor]) -> None:
+    """Raise ModelError for images that cannot show the same ground."""
+    sides = {name: tuple(x.shape[-2:]) for name, x in images.items()}
+    first_height, first_width = next(iter(sides.values()))
+    for height, width in sides.values():
+        zoom = height / first_height
+        if abs(width - zoom * first_width) > max(1.0, zoom):  # pixels: a rounded side
+            raise ModelError(
+                f"images: expected the same ground in all modalities, found sides of {sides}; crop "
+                "them, or give the rows and columns of the fused map as grid"
+            )
 
 
 def _check_masks(images: Mapping[str, Tensor], valid: Mapping[str, Tensor]) -> None:

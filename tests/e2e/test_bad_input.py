@@ -27,7 +27,7 @@ def refused(done) -> str:
         ("zero_optimization.reduce_scater=true", ["reduce_scater", "reduce_scatter"]),
         ('skysense.schedule.steps="many"', ["expected int", "many", "skysense.schedule.steps"]),
         ("skysense.ep_size=3", ["ep_size", "3"]),
-        ("skysense.data.views.global_cells=6", ["global_cells", "multiple of 4", "6"]),
+        ("skysense.data.views.global_pixels.ms=6", ["global_pixels.ms", "multiple of 4", "6"]),
         ("skysense.needs_gpu=true", ["needs_gpu", "torch sees none", "demo_one_process.json"]),
     ],
 )

@@ -173,10 +173,10 @@ def settings(work: Path) -> dict:
         modalities[name] = {
             "bands": len(known["bands"]),
             "frames": frames,
-            "pixels_per_cell": PIXELS[name],
             "merge": [False, False, False],
             "position_grids": [2, 2],
         }
+    sides = {name: 4 * PIXELS[name] for name in FRAMES}
     return {
         "base": str(TINY),
         "ep_size": 1,
@@ -184,6 +184,7 @@ def settings(work: Path) -> dict:
         "data": {
             "shards": str(work / "shards"),
             "frames": {**dict.fromkeys(("hr", "ms", "sar")), **FRAMES},
+            "views": {"global_pixels": sides, "local_pixels": sides},
         },
         "model": {"modalities": modalities},
         "schedule": {"steps": 2},

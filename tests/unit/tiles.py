@@ -7,12 +7,13 @@ from data.storage.settings import StoreSettings
 from data.stream.settings import DataSettings, ViewSettings
 from data.tiles.tile import UNLABELLED, Tile
 
+SIDES = {"hr": 128, "ms": 4, "sar": 4}  # pixels of 4 cells along a side of a view
 SETTINGS = DataSettings(
     shards="unused",
     workers=0,
     prefetch=1,
     frames={"hr": 1, "ms": 3, "sar": 2},
-    views=ViewSettings(global_cells=4, local_cells=4, local_views=2),
+    views=ViewSettings(global_pixels=SIDES, local_pixels=SIDES, local_views=2),
     store=StoreSettings(attempts=1),
 )
 

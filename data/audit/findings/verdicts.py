@@ -265,19 +265,19 @@ def classes(found: ClassFindings) -> Verdict:
 
 def sizes(cells: Mapping[int, int]) -> Verdict:
     """Views of whole tiles do not shrink the ground too far; see ``data/tiles/shrink.py``."""
-    global_cells = ViewSettings().global_cells
-    large = too_large(cells, global_cells)
+    native_cells = ViewSettings().native_cells
+    large = too_large(cells, native_cells)
     numbers = "no tiles"
     if cells:
         numbers = (
             f"{number_of(large, 'tile')} of {sum(cells.values())} shrunk further, by up to "
-            f"{max(cells) / global_cells:.3g}, in a global view of {global_cells} cells"
+            f"{max(cells) / native_cells:.3g}, in a global view of {native_cells} cells' pixels"
         )
     return Verdict(
         "Do global views keep the details of the ground?",
         _look_if(large > 0),
         numbers,
-        f"shrunk by {MOST_SHRINK}, tiles of {MOST_SHRINK * global_cells} cells",
+        f"shrunk by {MOST_SHRINK}, tiles of {MOST_SHRINK * native_cells} cells",
     )
 
 

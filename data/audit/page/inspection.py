@@ -65,14 +65,38 @@ def draw_sample(
     if step < 0:
         raise InputError(f"--step: expected 0 or more, found {step}")
     dataset = Mixture.open(settings)
-    own = {sensor.key: OWN_FRAMES for sensor in MODALITIES.own()}
-    settings = replace(settings, frames={**own, **settings.frames})
+    settings = with_own_sensors(settings)
+    problem = settings.views.problem()
+    if problem is not None:
+        raise InputError(problem)
     sample, use = choose(dataset, key, step=step, seed=seed)
     cut = cut_sample(dataset, settings, seed=seed, sample=sample, use=use)
     figure = draw(cut, dataset.classes)
     figure.suptitle(f"{title(dataset.entry(sample))}   use {use}", fontsize=12)
     figure.savefig(out, dpi=90)
     return f"{cut.draw.key}, use {use}"
+
+
+def with_own_sensors(settings: DataSettings) -> DataSettings:
+    """The settings with some frames of each sensor that is not built in.
+
+    Where nobody has said it, such a sensor has as many pixels along a cell as ``ms``, times its
+    own.
+    """
+    frames = {}
+    global_pixels = {}
+    local_pixels = {}
+    views = settings.views
+    for sensor in MODALITIES.own():
+        frames[sensor.key] = OWN_FRAMES
+        global_pixels[sensor.key] = views.global_pixels["ms"] * sensor.pixels
+        local_pixels[sensor.key] = views.local_pixels["ms"] * sensor.pixels
+    views = replace(
+        views,
+        global_pixels={**global_pixels, **views.global_pixels},
+        local_pixels={**local_pixels, **views.local_pixels},
+    )
+    return replace(settings, frames={**frames, **settings.frames}, views=views)
 
 
 def choose(dataset: Mixture, key: str | None, *, step: int, seed: int) -> SampleUse:

@@ -13,6 +13,7 @@ from data.pages.class_colours import Colour
 from data.stream.decode import Decoded
 from data.stream.sample import CutSample, CutView, ViewName
 from data.stream.settings import GLOBAL
+from data.stream.views import by_pixel
 from data.tiles.modalities import MODALITIES, Modality
 from data.tiles.tile import UNLABELLED
 
@@ -42,19 +43,14 @@ class Picture:
 def view_picture(view: CutView, modality: str, frame: int) -> Picture:
     """One frame of a view, with the colour changes of training."""
     pixels = view.coloured(modality)[frame].numpy()  # C H W
-    return _picture(pixels, view.valid[modality][frame])
+    return Picture(pixels, view.valid[modality][frame].numpy())
 
 
 def tile_picture(tile: Decoded, modality: str, frame: int) -> Picture:
     """One frame of a whole tile."""
     pixels = tile.images(modality)[frame].numpy() / MODALITIES[modality].scale  # C H W
-    return _picture(pixels, tile.valid[modality][frame])
-
-
-def _picture(pixels: np.ndarray, valid: Tensor) -> Picture:
-    """Pixels C H W with the mask n n of their cells."""
-    scale = pixels.shape[-1] // len(valid)  # pixels a cell
-    return Picture(pixels, np.kron(valid.numpy(), np.ones((scale, scale), bool)))
+    valid = tile.valid[modality][frame]  # N N
+    return Picture(pixels, by_pixel(valid, pixels.shape[-1] // len(valid)).numpy())
 
 
 def paint(modality: str, pictures: Sequence[Picture]) -> list[np.ndarray]:

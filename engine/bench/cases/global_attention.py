@@ -57,8 +57,8 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    # 4 samples of the paper preset, two global and six local views: HR, then 20 + 10 frames of the
-    # Sentinel sensors
+    # 4 samples, two global and six local views: 512 and 128 pixels of HR, then 64 and 16 pixels of
+    # 20 + 10 frames of the Sentinel sensors
     "paper": [
         Size(((8, 32), (24, 8), (240, 16), (720, 4)), 44),
         Size(((8, 16), (24, 4), (240, 16), (720, 4)), 88),

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from data.stream.settings import ViewSettings
 from models.errors import ModelError
 from models.features import FUSED, Views
 from models.initialise import initialise
@@ -21,10 +22,11 @@ from models.recompute import POLICIES
 from models.skysense import SkySense
 from models.spec import ContextSpec, FusionSpec, ModalitySpec, ModelSpec, MoESpec
 
+SIDES = {"hr": 32, "ms": 8}  # pixels along a side of a view
 SMALL = ModelSpec(
     modalities={
-        "hr": ModalitySpec(2, 1, 4, (True, True, False), (2, 1)),
-        "ms": ModalitySpec(3, 2, 1, (False,) * 3, (2, 2)),
+        "hr": ModalitySpec(2, 1, (True, True, False), (2, 1)),
+        "ms": ModalitySpec(3, 2, (False,) * 3, (2, 2)),
     },
     patch=2,
     widths=(8, 16, 32, 64),
@@ -32,19 +34,19 @@ SMALL = ModelSpec(
     head_dim=8,
     window=2,
     moe=MoESpec(blocks=(5, 6), experts=2, capacity_factor=1.25),
-    fusion=FusionSpec(width=16, layers=2, heads=2),
+    fusion=FusionSpec(width=16, layers=2, heads=2, cells_per_token=2),
     context=ContextSpec(regions=2, prototypes=3, width=8),
 )
 
 
 def views(
-    spec: ModelSpec, cells: int, count: int, device: str = "cpu", dtype=torch.float32
+    spec: ModelSpec, pixels: dict[str, int], count: int, device: str = "cpu", dtype=torch.float32
 ) -> Views:
     """One sample's views of one size."""
     images, valid, days = {}, {}, {}
     generator = torch.Generator().manual_seed(0)
     for name, m in spec.modalities.items():
-        side = cells * m.pixels_per_cell
+        side = pixels[name]
         shape = (1, count, m.frames, m.bands, side, side)
         image = (
             torch.empty(shape, device="meta")
@@ -52,7 +54,7 @@ def views(
             else torch.randn(shape, generator=generator)
         )
         images[name] = image.to(dtype)
-        valid[name] = torch.ones(1, count, m.frames, cells, cells, dtype=torch.bool, device=device)
+        valid[name] = torch.ones(1, count, m.frames, side, side, dtype=torch.bool, device=device)
         days[name] = torch.zeros(shape[:3], dtype=torch.int64, device=device)
     return Views(images, valid, days, torch.zeros(1, dtype=torch.int64, device=device))
 
@@ -81,7 +83,7 @@ def gradients(policy) -> list[torch.Tensor]:
     initialise(model, 2)
     for norm in (m for m in model.modules() if type(m).__name__ == "BlockNorm"):
         torch.nn.init.constant_(norm.weight, 0.5)
-    features, routings = model({"global": views(SMALL, 8, 2)})
+    features, routings = model({"global": views(SMALL, SIDES, 2)})
     loss = features["global"].maps[FUSED].square().mean() + sum(r.balance for r in routings)
     loss.backward()
     return [loss.detach(), *(p.grad for p in model.parameters() if p.grad is not None)]
@@ -104,7 +106,7 @@ def attention(q, k, v, attn_mask=None, scale=None):
     )[0]
 
 
-def cost(spec: ModelSpec, sizes: dict[str, tuple[int, int]], policy) -> tuple[int, int]:
+def cost(spec: ModelSpec, sizes: dict[str, tuple[int, dict]], policy) -> tuple[int, int]:
     """Bytes alive after the forward pass of one sample in bf16, and FLOPs computed again in the
     backward pass."""
     with (
@@ -113,8 +115,8 @@ def cost(spec: ModelSpec, sizes: dict[str, tuple[int, int]], policy) -> tuple[in
     ):
         model = SkySense(spec, recompute=policy).bfloat16()
         inputs = {
-            size: views(spec, cells, count, "meta", torch.bfloat16)
-            for size, (count, cells) in sizes.items()
+            size: views(spec, pixels, count, "meta", torch.bfloat16)
+            for size, (count, pixels) in sizes.items()
         }
         with Storages() as storages, FlopCounterMode(display=False) as forward:
             features, _ = model(inputs)
@@ -125,13 +127,13 @@ def cost(spec: ModelSpec, sizes: dict[str, tuple[int, int]], policy) -> tuple[in
     return kept, backward.get_total_flops() - 2 * forward.get_total_flops()
 
 
-def table(spec: ModelSpec, sizes: dict[str, tuple[int, int]]) -> dict:
+def table(spec: ModelSpec, sizes: dict[str, tuple[int, dict]]) -> dict:
     found = {policy: cost(spec, sizes, policy) for policy in POLICIES}
     return {policy: (kept, again - found["none"][1]) for policy, (kept, again) in found.items()}
 
 
 def test_what_is_kept_and_what_is_computed_again():
-    found = table(SMALL.variant(moe=None), {"global": (2, 8)})
+    found = table(SMALL.variant(moe=None), {"global": (2, SIDES)})
     kept, again = ({policy: row[i] for policy, row in found.items()} for i in (0, 1))
     assert (
         kept["none"] > kept["pointwise"] > kept["blocks"]
@@ -142,7 +144,8 @@ def test_what_is_kept_and_what_is_computed_again():
 
 def test_the_table_of_the_papers_model():
     spec = ModelSpec.skysense_v2().variant(moe=None)
-    found = table(spec, {"global": (2, 16), "local": (6, 4)})
+    sizes = {name: (size.count, size.pixels) for name, size in ViewSettings().sizes.items()}
+    found = table(spec, sizes)
     for policy, (kept, again) in found.items():
         memory = f"{kept / 2**30:8.2f} GiB a sample"
         print(f"{policy:>10} {memory} {again / 1e12:8.3f} TFLOP computed again")

@@ -89,9 +89,10 @@ def test_our_own_sizes_say_so_and_lack_no_mechanism(name):
     assert {width % spec.head_dim for width in spec.widths} == {0}
 
 
-@pytest.mark.parametrize("cells", [16, 8])
+@pytest.mark.parametrize("sides", [(512, 16, 16), (320, 32, 32), (224, 8, 24)])
 @pytest.mark.parametrize("name", VARIANTS)
-def test_a_configuration_takes_it_with_views_of_16_or_8_and_of_4_cells(tmp_path, name, cells):
+def test_a_configuration_takes_it_with_views_of_any_sizes(tmp_path, name, sides):
+    pixels = dict(zip(("hr", "ms", "sar"), sides))
     model = json.loads(json.dumps(asdict(named(name))))
     content = {
         "train_batch_size": 8,
@@ -99,12 +100,12 @@ def test_a_configuration_takes_it_with_views_of_16_or_8_and_of_4_cells(tmp_path,
             "base": str(PAPER),
             "ep_size": 1,
             "model": model,
-            "data": {"views": {"global_cells": cells, "local_cells": 4}},
+            "data": {"views": {"global_pixels": pixels}},
         },
     }
     (tmp_path / "run.json").write_text(json.dumps(content))
     found = load(tmp_path / "run.json", world_size=8).settings
-    assert found.model == named(name) and found.data.views.global_cells == cells
+    assert found.model == named(name) and found.data.views.global_pixels == pixels
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -118,7 +119,7 @@ def test_small_trains_every_weight():
     """A real step without optimizer. What starts at zero is opened: behind it nothing would get a
     gradient."""
     views = [
-        "skysense.data.views.global_cells=8",
+        'skysense.data.views.global_pixels={"hr":256,"ms":16,"sar":8}',
         "skysense.data.views.local_views=1",
         "skysense.ep_size=1",
     ]

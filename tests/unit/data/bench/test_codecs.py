@@ -67,7 +67,7 @@ def test_views_of_a_stored_tile_look_like_those_of_the_original(codec, image):
         torch.ones(CELLS, CELLS, dtype=torch.bool),
     )
     for found, (view, out) in zip(views, VIEWS):
-        expected, _ = cut_hr(whole, mask, view, out // 32)
+        expected, _ = cut_hr(whole, mask, view, out)
         assert found.dtype == torch.uint8 and found.shape == expected.shape == (3, out, out)
         error = (found.double() - expected.double()).square().mean().item()
         if codec.lossless:

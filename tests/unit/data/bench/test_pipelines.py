@@ -14,12 +14,12 @@ from data.shards.encode import ShardOptions
 from data.shards.writer import write_shards
 from data.stream.settings import DataSettings, ViewSettings
 from tests.commands import skysense
-from tests.unit.tiles import make_tile
+from tests.unit.tiles import SIDES, make_tile
 
 SETTINGS = plain(
     DataSettings(
         frames={"hr": 1, "ms": 3, "sar": 2},
-        views=ViewSettings(global_cells=4, local_cells=4, local_views=2),
+        views=ViewSettings(global_pixels=SIDES, local_pixels=SIDES, local_views=2),
     )
 )
 

@@ -130,7 +130,7 @@ def test_tiles_that_views_shrink_too_far_are_told_at_packing(tmp_path):
     for key, cells in (("a", 8), ("b", 9), ("c", 12)):
         write_tile(folder, small(key, "", cells))
     said = []
-    pack(folder, tmp_path / "s", OPTIONS, workers=0, global_cells=4, say=said.append)
+    pack(folder, tmp_path / "s", OPTIONS, workers=0, native_cells=4, say=said.append)
     assert "2 of 3 tiles are larger than 8 cells" in said[0] and "by up to 3;" in said[0]
     assert "cut tiles of 6 to 8 cells" in said[0]
     assert shrink_advice({8: 1, 5: 3}, 4) is None and shrink_advice({}, 4) is None

@@ -11,11 +11,12 @@ from torchvision.transforms.v2 import functional as F
 from data.seeded import generator
 from data.stream.augment import Colours, draw_colours, recolour
 from data.stream.settings import GLOBAL, LOCAL, AugmentSettings
+from data.stream.views import by_pixel
 
 NOTHING = AugmentSettings(
     jitter_probability=0, grey_probability=0, blur_probability=(0, 0, 0), solarise_probability=0
 )
-MASK = torch.ones(2, 2, dtype=torch.bool)
+MASK = torch.ones(64, 64, dtype=torch.bool)
 
 
 def image(seed=0):
@@ -85,7 +86,7 @@ def test_jitter_has_its_probability():
     small = image()[:, :32, :32]
     count = 0
     for seed in range(400):
-        x = changed(settings, LOCAL, 0, seed=seed, stored=small, mask=MASK[:1, :1])
+        x = changed(settings, LOCAL, 0, seed=seed, stored=small, mask=MASK[:32, :32])
         count += not torch.equal(x, small / 255)
     assert 290 <= count <= 350  # 320 +- 3.75 deviations
 
@@ -95,7 +96,7 @@ def test_brightness_stays_in_its_range():
     grey = torch.full((3, 32, 32), 100, dtype=torch.uint8)
     factors = []
     for seed in range(200):
-        x = changed(settings, LOCAL, 0, seed=seed, stored=grey, mask=MASK[:1, :1])
+        x = changed(settings, LOCAL, 0, seed=seed, stored=grey, mask=MASK[:32, :32])
         factors.append(float(x.mean()) * 2.55)
     assert 0.6 <= min(factors) < 0.63 and 1.37 < max(factors) <= 1.4
 
@@ -139,13 +140,13 @@ def test_all_changes_beat_torchvision_in_time():
     images = {side: torch.zeros(3, side, side, dtype=torch.uint8) for side in (512, 128)}
     for stored in images.values():
         stored.random_()
-    mask = torch.ones(16, 16, dtype=torch.bool)
+    mask = torch.ones(512, 512, dtype=torch.bool)
     drawn = []
     for seed in range(6):
         for size, number, side in views:
             rng = generator(seed, size, number)
             colours = draw_colours(rng, AugmentSettings(), size=size, number=number)
-            drawn.append((images[side], mask[: side // 32, : side // 32], colours))
+            drawn.append((images[side], mask[:side, :side], colours))
     seconds = {"ours": [], "torchvision": []}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -170,8 +171,8 @@ def test_all_changes_beat_torchvision_in_time():
 
 
 def test_beside_invalid_cells_the_blur_is_a_mean_of_valid_pixels():
-    mask = torch.tensor([[True, False], [True, True]])
-    valid = mask.repeat_interleave(32, 0).repeat_interleave(32, 1)[None].double()
+    mask = by_pixel(torch.tensor([[True, False], [True, True]]), 32)
+    valid = mask[None].double()
     x = recolour(image(), mask, Colours(blur=1.5))
     weighted = F.gaussian_blur(image().double() / 255 * valid, [9, 9], [1.5])
     weight = F.gaussian_blur(valid, [9, 9], [1.5])
@@ -189,27 +190,25 @@ def test_without_a_valid_cell_nothing_of_the_image_is_left():
 
 
 def test_invalid_cells_change_no_valid_pixel():
-    mask = torch.tensor([[True, False], [True, True]])
-    pixels = mask.repeat_interleave(32, 0).repeat_interleave(32, 1)
+    pixels = by_pixel(torch.tensor([[True, False], [True, True]]), 32)
     settings = AugmentSettings(
         jitter_probability=1, blur_probability=(1, 1, 1), blur_sigma=(2.0, 2.0)
     )
     for seed in range(10):
         black = image().masked_fill(~pixels, 0)
         white = image().masked_fill(~pixels, 255)
-        one = changed(settings, GLOBAL, 1, seed=seed, stored=black, mask=mask)
-        other = changed(settings, GLOBAL, 1, seed=seed, stored=white, mask=mask)
+        one = changed(settings, GLOBAL, 1, seed=seed, stored=black, mask=pixels)
+        other = changed(settings, GLOBAL, 1, seed=seed, stored=white, mask=pixels)
         assert torch.equal(one[:, pixels], other[:, pixels]) and one.isfinite().all()
 
 
 def test_a_constant_image_stays_constant_beside_invalid_cells():
-    mask = torch.tensor([[True, False], [True, True]])
-    pixels = mask.repeat_interleave(32, 0).repeat_interleave(32, 1)
+    pixels = by_pixel(torch.tensor([[True, False], [True, True]]), 32)
     flat = torch.full((3, 64, 64), 90, dtype=torch.uint8).masked_fill(~pixels, 0)
     settings = replace(
         NOTHING, blur_probability=(1, 1, 1), jitter_probability=1, jitter=(0.0, 0.4, 0.0, 0.0)
     )
-    x = changed(settings, GLOBAL, 0, seed=1, stored=flat, mask=mask)
+    x = changed(settings, GLOBAL, 0, seed=1, stored=flat, mask=pixels)
     torch.testing.assert_close(
         x[:, pixels], torch.full((3, int(pixels.sum())), 90 / 255), atol=1e-5, rtol=0
     )

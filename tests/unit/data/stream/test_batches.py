@@ -11,8 +11,16 @@ from data.shards.dataset import ShardDataset
 from data.shards.writer import ShardOptions, write_shards
 from data.stream.batches import open_stream
 from data.stream.settings import GLOBAL, LOCAL
-from tests.unit.tiles import SETTINGS, make_tile
+from tests.unit import tiles
+from tests.unit.tiles import make_tile
 
+# Each sensor and view size has pixels of its own, none of them those of the tile.
+UNLIKE = replace(
+    tiles.SETTINGS.views,
+    global_pixels={"hr": 96, "ms": 8, "sar": 12},
+    local_pixels={"hr": 64, "ms": 5, "sar": 3},
+)
+SETTINGS = replace(tiles.SETTINGS, views=UNLIKE)
 TILES = [
     make_tile(
         f"t{i}",
@@ -81,7 +89,7 @@ def test_workers_change_nothing(dataset, workers):
 
 def test_threads_of_the_main_process_change_nothing(dataset):
     views = replace(
-        SETTINGS.views, global_cells=16
+        SETTINGS.views, global_pixels={"hr": 512, "ms": 16, "sar": 16}
     )  # large enough for torch to split a mean over threads
     expected = batches(dataset, stop=2, views=views)
     threads = torch.get_num_threads()
@@ -133,6 +141,7 @@ def test_all_views_show_the_same_frames(dataset):
     views = {
         "global_scale": (1.0, 1.0),
         "local_scale": (1.0, 1.0),
+        "local_pixels": UNLIKE.global_pixels,
         "flips": False,
         "quarter_turns": False,
     }

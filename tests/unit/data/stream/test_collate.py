@@ -72,7 +72,7 @@ def test_an_empty_batch_has_all_shapes_and_nothing_valid():
             "sar": (2, 2, 2, 2, 4, 4),
         }
         assert {name: tuple(x.shape) for name, x in views.valid.items()} == {
-            "hr": (2, 2, 1, 4, 4),
+            "hr": (2, 2, 1, 128, 128),
             "ms": (2, 2, 3, 4, 4),
             "sar": (2, 2, 2, 4, 4),
         }
@@ -97,9 +97,8 @@ def test_values_are_normalised_by_band_and_zero_where_invalid():
         expected = np.where(mask[:, None], expected, 0)[..., : 4 * p, p : 5 * p]  # View(1, 0, 4, 4)
         found = batch.views[GLOBAL].images[name][1, 0]
         np.testing.assert_allclose(found.numpy(), expected, atol=2e-5)
-        assert (
-            batch.views[GLOBAL].valid[name][1, 0].numpy() == tile.valid[name][frames][:, :4, 1:5]
-        ).all()
+        shown = batch.views[GLOBAL].valid[name][1, 0].numpy()
+        assert (shown == mask[:, : 4 * p, p : 5 * p]).all()
 
 
 def test_other_slots_stay_empty_and_the_record_is_kept():

@@ -1,9 +1,9 @@
 """Where a pixel of a view lies on the ground, by its affine, is where its content comes from: in
-every modality."""
+every modality, whatever its size."""
 
 import numpy as np
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.stream.augment import Colours
@@ -57,9 +57,11 @@ def places(affine: np.ndarray, side: int) -> np.ndarray:
 
 @st.composite
 def cases(draw):
-    """Tile, size of the view, rectangle, mirror and turns, level of the image."""
+    """Tile, sides of the view, rectangle, mirror and turns, level of the image."""
     cells = draw(st.integers(4, 24))
-    n = draw(st.sampled_from([4, 8]))
+    sides = {"hr": draw(st.sampled_from([96, 160, 256]))}
+    for name in ("ms", "sar"):
+        sides[name] = draw(st.sampled_from([4, 8, 12, 32]))
     w = draw(st.integers(4, cells))
     h = draw(st.integers(4, cells))
     x0 = draw(st.integers(0, cells - w))
@@ -67,18 +69,15 @@ def cases(draw):
     flip = draw(st.booleans())
     turns = draw(st.integers(0, 3))
     level = draw(st.integers(0, 2))
-    return cells, n, View(x0, y0, w, h, flip=flip, turns=turns), level
+    return cells, sides, View(x0, y0, w, h, flip=flip, turns=turns), level
 
 
-@settings(max_examples=60, deadline=None)
-@given(cases())
-def test_every_modality_shows_the_ground_that_the_affine_names(case):
-    cells, n, view, level = case
-    assume(min(view.w, view.h) >= n >> 1)
+def shown(cells: int, sides: dict, view: View, level: int):
+    """The ramp's batch with the one rectangle in every view, and its settings."""
     chosen = DataSettings(
         shards="unused",
         frames={"hr": 1, "ms": 1, "sar": 1},
-        views=ViewSettings(global_cells=n, local_cells=n, global_views=2, local_views=1),
+        views=ViewSettings(global_pixels=sides, local_pixels=sides, global_views=2, local_views=1),
     )
     views = {GLOBAL: [view, view], LOCAL: [view]}
     draw = SampleDraw(
@@ -93,30 +92,36 @@ def test_every_modality_shows_the_ground_that_the_affine_names(case):
         colours={name: [Colours()] * len(group) for name, group in views.items()},
         level=level,
     )
-    batch = collate(0, [cut(draw, tile(cells, level), chosen.views)], chosen)
-    found = batch.views[GLOBAL]
-    for name in ("hr", "ms", "sar"):
+    return collate(0, [cut(draw, tile(cells, level), chosen.views)], chosen).views[GLOBAL]
+
+
+@settings(max_examples=60, deadline=None)
+@given(cases())
+def test_every_modality_shows_the_ground_that_the_affine_names(case):
+    cells, sides, view, level = case
+    views = shown(cells, sides, view, level)
+    affine = views.affine[0, 0].numpy()
+    for name, side in sides.items():
         sensor = MODALITIES[name]
-        image = found.images[name][0, 0, 0].numpy()  # C H W
+        image = views.images[name][0, 0, 0].numpy()  # C H W
+        assert image.shape[1:] == (side, side) and views.valid[name].all()
         stored = image * np.array(sensor.std)[:, None, None] + np.array(sensor.mean)[:, None, None]
-        shown = stored[:2] * (cells if name == "hr" else 1.0)  # in cells
-        expected = places(found.affine[0, 0].numpy(), image.shape[-1])
+        values = stored[:2] * (cells if name == "hr" else 1.0)  # in cells
+        expected = places(affine, side)
         source = (HR_PIXELS >> level) if name == "hr" else 1  # pixels a cell
-        inner = slice(*_inner(image.shape[-1], view, source))
-        wide = (
-            np.array([view.w, view.h]) / n / sensor.pixels
-        )  # cells a pixel of the view, along x and y
+        inner = slice(*_inner(side, view, source))
+        wide = np.array([view.w, view.h]) / side  # cells a pixel of the view, along x and y
         coarser = np.maximum(wide, 1 / source)
         rounding = cells / 255 if name == "hr" else 0.0  # of the ramp to bytes
         for axis in (0, 1):
-            off = np.abs(shown[axis] - expected[..., axis])[inner, inner]
+            off = np.abs(values[axis] - expected[..., axis])[inner, inner]
             assert off.max(initial=0) <= HALF * coarser[axis] + rounding
-    labels = found.labels[0, 0].numpy()
-    expected = places(found.affine[0, 0].numpy(), labels.shape[-1])[..., 0]
-    off = np.maximum(
-        labels - expected, expected - labels - 1
-    )  # outside the cell that the label names
-    assert off.max() <= HALF * max(1 / LABEL_PIXELS, view.w / n / LABEL_PIXELS)
+    labels = views.labels[0, 0].numpy()
+    assert len(labels) == max(sides["hr"] // 4, sides["ms"], sides["sar"])
+    expected = places(affine, len(labels))[..., 0]
+    # outside the cell that the label names
+    off = np.maximum(labels - expected, expected - labels - 1)
+    assert off.max() <= HALF * max(1 / LABEL_PIXELS, view.w / len(labels))
 
 
 def _inner(side: int, view: View, source: int) -> tuple[int, int]:

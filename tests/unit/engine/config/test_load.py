@@ -138,21 +138,46 @@ WRONG = [
     ("skysense.model.modalities.sar=null", "skysense.data.frames"),
     ("skysense.model.modalities.ms.bands=4", "modalities.ms.bands: expected 10", "found 4"),
     (
-        'skysense.model.modalities.hsi={"bands":9,"frames":1,"pixels_per_cell":1,"merge":[false,false,false],'
+        'skysense.model.modalities.hsi={"bands":9,"frames":1,"merge":[false,false,false],'
         '"position_grids":[2,2]}',
         "modalities.hsi: the program has no such sensor, and the dataset, which may describe it",
     ),
     (
-        "skysense.data.views.local_cells=6",
-        "data.views.local_cells: expected a positive multiple of 4, found 6",
+        "skysense.data.views.local_pixels.ms=6",
+        "data.views.local_pixels.ms: expected a multiple of 4 (patches of 4 pixels, 0 merges), "
+        "found 6; the nearest are 4 and 8",
     ),
     (
-        "skysense.model.patch=8",
-        "data.views.local_cells: 4 cells are 4 pixels of ms, expected a multiple of 8",
+        "skysense.data.views.global_pixels.hr=200",
+        "data.views.global_pixels.hr: expected a multiple of 32 (patches of 4 pixels, 3 merges), "
+        "found 200; the nearest are 192 and 224",
+    ),
+    ("skysense.data.views.local_pixels.sar=0", "local_pixels.sar: expected at least 1 pixel"),
+    ("skysense.data.views.local_pixels.sra=8", "no known sensor, expected some of ['hr', "),
+    (
+        "skysense.data.views.local_pixels.hr=null",
+        "skysense.data.views.local_pixels.hr: expected the pixels along a side of a local view of",
+    ),
+    ("skysense.model.patch=8", "views.global_pixels.ms: expected a multiple of 8"),
+    (
+        "skysense.model.fusion.cells_per_token=0",
+        "skysense.model.fusion.cells_per_token: expected 1 or more",
     ),
     (
-        "skysense.model.fusion.cell_metres=15",
-        "skysense.model.fusion.cell_metres: 15.0 is not one of 10, 20, 40",
+        "skysense.data.views.global_cells=16",
+        "skysense.data.views.global_cells: it is now skysense.data.views.global_pixels",
+    ),
+    (
+        "skysense.data.views.local_cells=4",
+        "skysense.data.views.local_cells: it is now skysense.data.views.local_pixels",
+    ),
+    (
+        "skysense.model.fusion.cell_metres=20",
+        "skysense.model.fusion.cell_metres: it is now skysense.model.fusion.cells_per_token",
+    ),
+    (
+        "skysense.model.modalities.ms.pixels_per_cell=1",
+        "skysense.model.modalities.ms.pixels_per_cell: the model knows no metres",
     ),
     (
         "skysense.schedule.warmup=60",

@@ -20,9 +20,9 @@ from tests.unit.tiles import SETTINGS, make_tile
 
 SPEC = ModelSpec(
     modalities={
-        "hr": ModalitySpec(3, 1, 32, (True,) * 3, (8, 4)),
-        "ms": ModalitySpec(10, 3, 1, (False,) * 3, (1, 1)),
-        "sar": ModalitySpec(2, 2, 1, (False,) * 3, (1, 1)),
+        "hr": ModalitySpec(3, 1, (True,) * 3, (8, 4)),
+        "ms": ModalitySpec(10, 3, (False,) * 3, (1, 1)),
+        "sar": ModalitySpec(2, 2, (False,) * 3, (1, 1)),
     },
     widths=(8, 16, 32, 64),
     depths=(1, 1, 1, 1),
@@ -30,7 +30,7 @@ SPEC = ModelSpec(
     window=4,
     prompts=(0, 0, 1, 1),
     moe=MoESpec(blocks=(2,), experts=2),
-    fusion=FusionSpec(width=16, layers=1, heads=2),
+    fusion=FusionSpec(width=16, layers=1, heads=2, cells_per_token=2),
     context=ContextSpec(regions=8, prototypes=2, width=8),
     head=HeadSpec(2, 16, 8, 16),
     queries=2,
@@ -88,7 +88,7 @@ def test_undistorted_views_are_whole_upright_tiles(folder):
     settings = replace(
         SETTINGS, augment=AugmentSettings(grey_probability=1.0, solarise_probability=1.0), workers=2
     )
-    still = undistorted(settings, cells=8)
+    still = undistorted(settings, zoom=2)
     assert still.workers == 0
     for batch in open_stream(dataset, still, seed=5, batch_size=1, steps=range(len(dataset))):
         cells = dataset.entry(dataset.keys().index(batch.keys[0])).cells

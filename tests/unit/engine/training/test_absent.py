@@ -57,12 +57,6 @@ def outcome(objective, batch):
     return {**losses.terms, TOTAL: losses.total}, gradients, moved.detach()
 
 
-def pixels(valid, image):
-    """(B, V, T, n, n) -> the mask of the image's pixels (B, V, T, 1, H, W)."""
-    scale = image.shape[-1] // valid.shape[-1]
-    return valid.repeat_interleave(scale, -1).repeat_interleave(scale, -2).unsqueeze(3)
-
-
 @pytest.mark.parametrize("fill", [1e3, float("nan")])
 def test_what_stands_in_absent_pixels_moves_nothing(parts, fill):
     objective, batch = parts
@@ -72,7 +66,7 @@ def test_what_stands_in_absent_pixels_moves_nothing(parts, fill):
     try:
         for views in batch.views.values():
             for name, image in views.images.items():
-                absent = ~pixels(views.valid[name], image)
+                absent = ~views.valid[name].unsqueeze(3)  # B V T 1 H W
                 changed += int(absent.sum())
                 views.images[name] = image.masked_fill(absent, fill)
         other_terms, other_gradients, other_moved = outcome(objective, batch)
@@ -93,7 +87,7 @@ def test_present_pixels_do_move_the_losses(parts):
     terms, _, _ = outcome(objective, batch)
     for modality in ("hr", "ms", "sar"):
         image = batch.views["global"].images[modality]
-        present = pixels(batch.views["global"].valid[modality], image)
+        present = batch.views["global"].valid[modality].unsqueeze(3)  # B V T 1 H W
         batch.views["global"].images[modality] = torch.where(present, image.flip(-1), image)
         other, _, _ = outcome(objective, batch)
         batch.views["global"].images[modality] = image

@@ -42,7 +42,8 @@ def case():
         }
         inputs.valid["ms"][0] = False  # a sample without a sensor
         inputs.valid["sar"][1, :, 2] = False  # a series with a frame less
-        inputs.valid["hr"][:, 0, :, :3] = False  # clouds
+        clouds = inputs.valid["hr"].shape[-2] // 4  # rows of pixels
+        inputs.valid["hr"][:, 0, :, :clouds] = False
     return model.double(), views
 
 

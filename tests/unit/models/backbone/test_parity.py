@@ -15,8 +15,8 @@ from tests.unit.models.backbone.test_transformer import torch_layer
 IMAGES, SIDE, WINDOW = 2, 16, 4
 SPEC = ModelSpec(
     modalities={
-        "hr": ModalitySpec(3, 1, 32, (True, True, True), (4, 2)),
-        "ms": ModalitySpec(10, 4, 1, (False, False, False), (3, 3)),
+        "hr": ModalitySpec(3, 1, (True, True, True), (4, 2)),
+        "ms": ModalitySpec(10, 4, (False, False, False), (3, 3)),
     },
     widths=(16, 32, 64, 128),
     depths=(2, 2, 3, 2),

@@ -139,7 +139,7 @@ def test_the_way_of_the_gradient():
 
 
 SPEC = ModelSpec(
-    modalities={name: ModalitySpec(2, 1, 1, (True,) * 3, (2, 2)) for name in ("hr", "ms")},
+    modalities={name: ModalitySpec(2, 1, (True,) * 3, (2, 2)) for name in ("hr", "ms")},
     widths=(8, 16, 32, 64),
     depths=(2, 2, 2, 2),
     head_dim=8,

@@ -11,16 +11,13 @@ from models.pretraining.model import Pretraining
 from models.spec import ContextSpec, FusionSpec, HeadSpec, ModalitySpec, ModelSpec
 
 BATCH = 2
-SIZES = {"global": ViewSize(2, 8), "local": ViewSize(3, 4)}
-HR = ModalitySpec(
-    bands=3, frames=1, pixels_per_cell=8, merge=(True, True, True), position_grids=(3, 2)
-)
-MS = ModalitySpec(
-    bands=5, frames=3, pixels_per_cell=4, merge=(False, False, False), position_grids=(4, 4)
-)
-SAR = ModalitySpec(
-    bands=2, frames=2, pixels_per_cell=4, merge=(False, False, False), position_grids=(4, 4)
-)
+SIZES = {
+    "global": ViewSize(2, {"hr": 64, "ms": 32, "sar": 24}),
+    "local": ViewSize(3, {"hr": 32, "ms": 16, "sar": 8}),
+}
+HR = ModalitySpec(bands=3, frames=1, merge=(True, True, True), position_grids=(3, 2))
+MS = ModalitySpec(bands=5, frames=3, merge=(False, False, False), position_grids=(4, 4))
+SAR = ModalitySpec(bands=2, frames=2, merge=(False, False, False), position_grids=(4, 4))
 DENSE = ModelSpec(
     modalities={"hr": HR, "ms": MS, "sar": SAR},
     widths=(8, 16, 32, 64),
@@ -30,7 +27,7 @@ DENSE = ModelSpec(
     window=4,
     prompts=(0, 0, 2, 3),
     moe=None,
-    fusion=FusionSpec(width=16, layers=3, heads=2, cell_metres=20.0),
+    fusion=FusionSpec(width=16, layers=3, heads=2, cells_per_token=2),
     context=ContextSpec(regions=3, prototypes=5, width=6),
     head=HeadSpec(3, 20, 10, 30),
     queries=4,
@@ -41,15 +38,15 @@ DENSE = ModelSpec(
 def inputs(spec: ModelSpec, sizes: dict[str, ViewSize], batch: int = BATCH) -> dict[str, Views]:
     """Views with every modality and frame present."""
     views = {}
-    for size, (count, cells) in sizes.items():
+    for size, (count, pixels) in sizes.items():
         shapes = {
-            name: (batch, count, m.frames, m.bands, *(cells * m.pixels_per_cell,) * 2)
+            name: (batch, count, m.frames, m.bands, pixels[name], pixels[name])
             for name, m in spec.modalities.items()
         }
         views[size] = Views(
             images={name: torch.randn(shape) for name, shape in shapes.items()},
             valid={
-                name: torch.ones(*shape[:3], cells, cells, dtype=torch.bool)
+                name: torch.ones(*shape[:3], *shape[4:], dtype=torch.bool)
                 for name, shape in shapes.items()
             },
             days={

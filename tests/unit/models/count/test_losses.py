@@ -68,9 +68,9 @@ class Overlap:
         }
         self.rows = {}
         frames = {name: m.frames for name, m in spec.modalities.items()} | {FUSED: 1}
-        for size, (views, cells) in sizes.items():
+        for size, (views, pixels) in sizes.items():
             partners = partner_views(views, sizes["global"].views, same=size == "global")
-            for feature, side in map_sides(spec, cells).items():
+            for feature, side in map_sides(spec, pixels).items():
                 places = match(self.affine[size], self.affine["global"], (side, side))
                 inside = places.inside & partners[:, :, None, None]  # B Vs Vt h w
                 objects = cluster_count(CLUSTERS, side**2)
@@ -102,7 +102,7 @@ def test_multi_granularity(feature, centred):
     frames = 1 if feature == FUSED else spec.modalities[feature].frames
 
     def maps(size: str, trained: bool) -> ViewMaps:
-        side = map_sides(spec, sizes[size].cells)[feature]
+        side = map_sides(spec, sizes[size].pixels)[feature]
         shape = (BATCH, sizes[size].views, frames, side, side)
         return ViewMaps(
             torch.randn(*shape, width, requires_grad=trained),
@@ -171,8 +171,8 @@ def test_image_text_and_its_projection():
 
     def loss():
         views = {}
-        for size, (count, cells) in sizes.items():
-            side = map_sides(spec, cells)[FUSED]
+        for size, (count, pixels) in sizes.items():
+            side = map_sides(spec, pixels)[FUSED]
             fused = torch.randn(BATCH, count, side, side, spec.fused_width, requires_grad=True)
             views[size] = LabelledViews(
                 projection(fused),

@@ -10,6 +10,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from data.stream.settings import ViewSettings
+from engine.cost.count import view_sizes
 from models.count.cost import MLP_RATIO, ViewSize, Workload
 from models.count.trunk import pretraining, trunk
 from models.errors import ModelError
@@ -31,15 +33,25 @@ from tests.unit.models.count.counter import (
     total,
 )
 
+PAPER_SIZES = view_sizes(ViewSettings())
 EXPERTS = MoESpec(blocks=(1, 4, 5, 7), experts=3, capacity_factor=0.0)
 CASES = {
     "dense": (DENSE, SIZES),
     "experts": (DENSE.variant(moe=EXPERTS), SIZES),
     "odd grids": (
         DENSE,
-        {"global": ViewSize(1, 5), "local": ViewSize(2, 3)},
+        {
+            "global": ViewSize(1, {"hr": 40, "ms": 20, "sar": 12}),
+            "local": ViewSize(2, {"hr": 24, "ms": 12, "sar": 20}),
+        },
     ),  # hr: 10 and 6, windows of 4 padded
-    "one cell": (DENSE, {"global": ViewSize(2, 2), "local": ViewSize(1, 1)}),
+    "one token": (
+        DENSE,
+        {
+            "global": ViewSize(2, {"hr": 16, "ms": 8, "sar": 8}),
+            "local": ViewSize(1, {"hr": 8, "ms": 4, "sar": 4}),
+        },
+    ),
     "merges off": (
         DENSE.variant(modalities={"hr": replace(HR, merge=(True, False, False)), "ms": MS}),
         SIZES,
@@ -51,7 +63,7 @@ CASES = {
     "one modality": (DENSE.variant(modalities={"sar": SAR}), SIZES),
     "no context, no prompts": (DENSE.variant(context=None, prompts=(0, 0, 0, 0)), SIZES),
     "an empty stage": (DENSE.variant(depths=(3, 0, 1, 1), window=8), SIZES),
-    "coarse fusion, one layer": (DENSE.variant(fusion=FusionSpec(16, 1, 2, 40.0)), SIZES),
+    "coarse fusion, one layer": (DENSE.variant(fusion=FusionSpec(16, 1, 2, 1)), SIZES),
 }
 
 
@@ -177,7 +189,8 @@ def test_the_full_size_on_the_meta_device():
     spec = ModelSpec(moe=None)
     with torch.device("meta"):
         model = Pretraining(spec).eval().requires_grad_(False)
-        for sizes, giga in (({"global": ViewSize(2, 16)}, 6530), ({"local": ViewSize(6, 4)}, 1914)):
+        for size, giga in (("global", 5813), ("local", 2604)):
+            sizes = {size: PAPER_SIZES[size]}
             views = inputs(spec, sizes, 1)
             measured = counted(lambda views=views: model(views))
             assert measured == total(pretraining(Workload(spec, sizes)))
@@ -185,8 +198,9 @@ def test_the_full_size_on_the_meta_device():
 
 
 def test_experts_cost_their_gate_more_than_the_dense_layer():
-    sizes = {"global": ViewSize(2, 16), "local": ViewSize(6, 4)}
-    dense, experts = (pretraining(Workload(ModelSpec(moe=moe), sizes)) for moe in (None, MoESpec()))
+    dense, experts = (
+        pretraining(Workload(ModelSpec(moe=moe), PAPER_SIZES)) for moe in (None, MoESpec())
+    )
     gates = total(cost for cost in experts if cost.module.endswith("gate"))
     assert total(experts) == total(dense) + gates and gates > 0
 
@@ -205,9 +219,9 @@ def test_shared_pieces_do_not_grow_with_the_batch():
 
 def test_views_of_broken_patches_are_refused():
     with pytest.raises(
-        ModelError, match=r"whole patches of 4 pixels, found 6 cells of 6 pixels of ms in 'global'"
+        ModelError, match=r"whole patches of 4 pixels, found 6 pixels of ms in 'global'"
     ):
-        trunk(Workload(ModelSpec(), {"global": ViewSize(2, 6)}))
+        trunk(Workload(ModelSpec(), {"global": ViewSize(2, {"hr": 64, "ms": 6, "sar": 8})}))
 
 
 def test_fusion_and_decoder_have_the_ratio_that_is_counted():

@@ -16,9 +16,9 @@ from models.spec import ContextSpec, FusionSpec, HeadSpec, ModalitySpec, ModelSp
 BANDS = {"hr": ("R", "G", "B"), "ms": tuple("abcdefghij"), "sar": ("VV", "VH")}
 SPEC = ModelSpec(
     modalities={
-        "hr": ModalitySpec(3, 1, 32, (True,) * 3, (4, 2)),
-        "ms": ModalitySpec(10, 3, 1, (False,) * 3, (2, 2)),
-        "sar": ModalitySpec(2, 2, 1, (False,) * 3, (2, 2)),
+        "hr": ModalitySpec(3, 1, (True,) * 3, (4, 2)),
+        "ms": ModalitySpec(10, 3, (False,) * 3, (2, 2)),
+        "sar": ModalitySpec(2, 2, (False,) * 3, (2, 2)),
     },
     widths=(16, 32, 64, 128),
     depths=(2, 2, 2, 2),
@@ -26,7 +26,7 @@ SPEC = ModelSpec(
     window=4,
     prompts=(0, 0, 2, 3),
     moe=MoESpec(blocks=(3, 5, 6), experts=4, capacity_factor=0.0),
-    fusion=FusionSpec(width=32, layers=1, heads=2),
+    fusion=FusionSpec(width=32, layers=1, heads=2, cells_per_token=2),
     context=ContextSpec(regions=3, prototypes=4, width=8),
     head=HeadSpec(prototypes=16),
     queries=2,
@@ -67,6 +67,9 @@ def chosen(choice: Choice, model: SkySense = MODEL) -> tuple[SkySense, list[str]
     return other.eval(), found.report()
 
 
+PIXELS = {"hr": 32, "ms": 1, "sar": 1}  # along a cell
+
+
 def views(
     names=("hr", "ms", "sar"), cells: int = 4, spec: ModelSpec = SPEC, seed: int = 1
 ) -> dict[str, Views]:
@@ -78,8 +81,8 @@ def views(
             1,
             spec.modalities[name].frames,
             spec.modalities[name].bands,
-            cells * spec.modalities[name].pixels_per_cell,
-            cells * spec.modalities[name].pixels_per_cell,
+            cells * PIXELS[name],
+            cells * PIXELS[name],
         )
         for name in names
     }
@@ -153,12 +156,9 @@ def test_an_additional_band_at_its_mean_changes_nothing(bands, order):
 
 
 def test_another_sensor_starts_as_the_one_it_is_like():
-    sensors = {"landsat": Sensor("ms", ("a", "b", "c"), pixels_per_cell=2), "ms": Sensor("ms")}
+    sensors = {"landsat": Sensor("ms", ("a", "b", "c")), "ms": Sensor("ms")}
     other, _ = chosen(Choice(modalities=sensors))
-    assert (
-        other.spec.modalities["landsat"].bands == 3
-        and other.spec.modalities["landsat"].pixels_per_cell == 2
-    )
+    assert other.spec.modalities["landsat"].bands == 3
     assert_close(
         other.backbone.stages[2].prompts.tokens["landsat"],
         MODEL.backbone.stages[2].prompts.tokens["ms"],

@@ -46,7 +46,6 @@ def test_an_expert_of_a_model_without_experts_is_refused():
     [
         ({"bands": "RGB"}, "bands of a sensor like hr: .* found 'RGB'"),
         ({"bands": ()}, r"bands of a sensor like hr: .* found \(\); leave bands out"),
-        ({"pixels_per_cell": 0}, "pixels_per_cell of a sensor like hr: .* found 0"),
     ],
 )
 def test_a_wrong_sensor_is_refused_in_one_line(options, message):

@@ -84,7 +84,7 @@ def test_shifts_are_judged_alone_and_together():
 
 
 def test_tiles_that_views_shrink_too_far_are_worth_a_look():
-    assert sizes({32: 5}).verdict == sizes({}).verdict == "good"
-    answer = sizes({16: 3, 32: 4, 64: 2, 33: 1})
+    assert sizes({48: 5}).verdict == sizes({}).verdict == "good"
+    answer = sizes({16: 3, 48: 4, 96: 2, 49: 1})
     assert answer.verdict == "look"
     assert answer.numbers.startswith("3 tiles of 10 shrunk further, by up to 4, in a global view")
