@@ -11,6 +11,7 @@ import zarr
 
 from data.errors import InputError
 from data.tiles.archive import (
+    check_archive,
     create_archive,
     discard_partial_tiles,
     discard_tile,
@@ -231,6 +232,26 @@ def test_folders_of_others_are_left_alone(tmp_path):
         create_archive(other / "thesis.txt")
     with pytest.raises(InputError, match="found none"):
         tile_keys(other)
+
+
+@pytest.mark.parametrize(
+    "metadata", ["", "{", "[]", "5", "{}", '{"attributes": 5}', '{"attributes": {"format": "x"}}']
+)
+def test_metadata_of_others_is_no_archive(tmp_path, metadata):
+    (tmp_path / "zarr.json").write_text(metadata)
+    with pytest.raises(InputError, match="expected a tile archive .* found none"):
+        check_archive(tmp_path)
+    with pytest.raises(InputError, match="not a tile archive"):
+        create_archive(tmp_path, overwrite=True)
+
+
+def test_a_chunk_without_anything_is_stored_too(tmp_path):
+    archive, tile = create_archive(tmp_path / "archive"), make_tile()
+    tile.arrays["hr"][:] = 0
+    write_tile(archive, tile)
+    stored = zarr.open_array(str(archive / "tiles/a-1/hr"), mode="r")
+    assert stored.nchunks_initialized == stored.nchunks
+    assert not read_tile(archive, "a-1").arrays["hr"].any()
 
 
 def test_overwrite_empties_an_archive_of_ours(tmp_path):
