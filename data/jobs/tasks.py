@@ -1,8 +1,7 @@
 """Independent tasks on Dask workers, so that a crash of a C library costs one task and not the run.
 
-A scheduler can do some 200 small tasks a second, so ours travel in chunks that take a while. Only a
-few chunks a worker are under way, whatever the number of tasks. What is done is for the caller to
-record: nothing here outlives the run.
+They travel in chunks (see pace.py). Only a few chunks a worker are under way, whatever the number
+of tasks. What is done is for the caller to record: nothing here outlives the run.
 """
 
 import os
@@ -20,15 +19,13 @@ from data.errors import InputError
 from data.jobs.chunk import Answer, Chunk, Job, Result, Task, work
 from data.jobs.connect import Connection, connected
 from data.jobs.journal import Lease
+from data.jobs.pace import Pace
 from data.jobs.places import Place
 from data.jobs.surroundings import surroundings
 
 AHEAD = 2  # chunks a worker: one that it works on, one that waits for it at the scheduler
 MOST_EARLY = 64  # results a worker that wait for an earlier one
-MOST_TASKS = 256  # in a chunk
-SHORTEST = 0.25  # seconds that a chunk shall take at least
-CHUNKS_A_SECOND = 50  # over all workers: a quarter of what a scheduler can do
-MANY = 10**6  # tasks, where nobody knows how many there are
+MANY = 10**9  # tasks, where nobody knows how many there are
 SOON = 0.5  # seconds without a result, after which more workers are worth their start
 LOOK = 5.0  # seconds without a result, after which it is checked that there are still workers
 MOST_DEATHS = 2
@@ -92,7 +89,7 @@ def on_workers(
         return
     job = Job(function, lease, os.getcwd(), expected)
     with connected(place, workers=workers, module=job.module, tasks=count) as connection:
-        run = _Run(connection, job, tasks, ordered=ordered)
+        run = _Run(connection, job, tasks, count=count, ordered=ordered)
         yield from run.results()
 
 
@@ -105,28 +102,6 @@ class _Item(Generic[Task]):
     deaths: int = 0  # of processes that had this task alone
 
 
-class _Pace:
-    """How many tasks make a chunk.
-
-    The first chunks have one task each, later ones as many as fill the time that a chunk shall
-    take, by the mean of all tasks so far.
-    """
-
-    def __init__(self, workers: int):
-        self.tasks = 1
-        self._goal = max(SHORTEST, workers / CHUNKS_A_SECOND)
-        self._done = 0
-        self._seconds = 0.0
-
-    def note(self, tasks: int, seconds: float) -> None:
-        """Take in what a chunk took."""
-        self._done += tasks
-        self._seconds += seconds
-        if self._done:
-            mean = self._seconds / self._done
-            self.tasks = max(1, min(MOST_TASKS, 2 * self.tasks, int(self._goal / mean)))
-
-
 class _Run(Generic[Task, Result]):
     """All chunks of one run."""
 
@@ -136,6 +111,7 @@ class _Run(Generic[Task, Result]):
         job: Job[Task, Result],
         tasks: Iterable[Task],
         *,
+        count: int,
         ordered: bool,
     ):
         self.connection = connection
@@ -143,7 +119,7 @@ class _Run(Generic[Task, Result]):
         self.ordered = ordered
         self.name = f"skysense-{uuid.uuid4().hex}"
         self.tasks = enumerate(tasks)
-        self.pace = _Pace(connection.workers)
+        self.pace = Pace(connection.most, count)
         self.chunks = 0  # sent so far
         self.under_way: dict[Any, list[_Item]] = {}  # by the chunk's future
         self.ended: SimpleQueue[Any] = SimpleQueue()  # futures
@@ -183,9 +159,8 @@ class _Run(Generic[Task, Result]):
                 items = [self.lost.popleft()]
                 self.is_alone = self.connection.local is not None
             else:
-                items = [
-                    _Item(number, task) for number, task in islice(self.tasks, self.pace.tasks)
-                ]
+                chosen = islice(self.tasks, self.pace.next())
+                items = [_Item(number, task) for number, task in chosen]
             if not items:
                 return
             self._send(items)

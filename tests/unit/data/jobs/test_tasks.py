@@ -12,7 +12,8 @@ import pytest
 
 from data.errors import InputError
 from data.jobs.journal import Journal
-from data.jobs.tasks import AHEAD, MOST_EARLY, MOST_TASKS, Died, WorkerError, on_workers
+from data.jobs.pace import MOST_TASKS
+from data.jobs.tasks import AHEAD, MOST_EARLY, Died, WorkerError, on_workers
 from tests.paths import ROOT
 
 
