@@ -1,5 +1,6 @@
 """A running Dask cluster whose workers and scheduler are really killed changes no byte."""
 
+import json
 import os
 import random
 import signal
@@ -9,7 +10,11 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
+import zarr
+from affine import Affine
 
 from tests.commands import environment
 from tests.dist.processes import free_port
@@ -139,3 +144,37 @@ def test_a_worker_that_outlives_the_command_holds_off_the_next_run(
     os.kill(worker, signal.SIGCONT)
     finish(start(*line), SOME_REJECTED)
     assert tree(out) == peaceful
+
+
+def camera(folder: Path, bands: list[str], dtype: str) -> np.ndarray:
+    """An image of one date of a sensor ``camera`` with these bands, its sensors and manifest."""
+    sensor = {"key": "camera", "bands": bands, "gsd": 10, "unit": "x", "dtype": dtype}
+    sensor["nodata"] = None
+    (folder / "sensors.json").write_text(json.dumps({"sensors": [sensor]}))
+    image = np.random.default_rng(0).integers(1, 200, (len(bands), 12, 12)).astype(dtype)
+    profile = {"driver": "GTiff", "crs": "EPSG:32631", "dtype": dtype, "count": len(bands)}
+    place = Affine(10, 0, 5e5, 0, -10, 5.6e6)
+    with rasterio.open(
+        folder / "a.tif", "w", width=12, height=12, transform=place, **profile
+    ) as file:
+        file.write(image)
+    source = {"reader": "geotiff_image", "path": "a.tif", "modality": "camera", "bands": bands}
+    record = {"key": "t", "licence": "CC0-1.0", "attribution": "nobody"}
+    record["sources"] = [source | {"date": "2020-05-01"}]
+    (folder / "manifest.jsonl").write_text(json.dumps(record) + "\n")
+    return image
+
+
+def test_runs_whose_sensors_contradict_each_other_use_one_cluster(cluster, tmp_path):
+    for bands, dtype in ((["a", "b", "c"], "uint16"), (["a"], "uint8")):
+        folder = tmp_path / dtype
+        folder.mkdir()
+        image = camera(folder, bands, dtype)
+        archive = folder / "archive"
+        there = ("--scheduler", cluster.address)
+        own = ("--sensors", folder / "sensors.json")
+        finish(start(*command(folder / "manifest.jsonl", archive, *own, *there)))
+        finish(start("shards", "--archive", archive, "--out", folder / "shards", *there))
+        stored = zarr.open_array(str(archive / "tiles/t/camera"), mode="r")
+        assert stored.dtype == dtype
+        np.testing.assert_array_equal(stored[0], image)

@@ -1,5 +1,5 @@
-"""The SLURM templates on a real SLURM with the real training: start, signal, save, requeue,
-continue, end."""
+"""A real SLURM: the templates with the real training (start, signal, save, requeue, continue, end),
+and jobs that prepare tiles."""
 
 import shutil
 import subprocess
@@ -11,6 +11,12 @@ import pytest
 
 from engine.training.metrics import read
 from tests.commands import ROOT, TINY, environment
+from tests.e2e import kills
+from tests.e2e.test_killed_preparation import SOME_REJECTED, command, published
+
+# The sources of the other test, made again here.
+from tests.e2e.test_killed_preparation import manifest as manifest
+from tests.e2e.test_killed_preparation import peaceful as peaceful
 
 STEPS = 24
 
@@ -116,3 +122,17 @@ def test_a_wrong_folder_is_said_at_once(tmp_path):
     sent = submit("one_node", log, tasks=1, folder=tmp_path)
     wait_for(lambda: state(sent.stdout.strip()) == "FAILED", log)
     assert "call sbatch from the repository root" in log.read_text()
+
+
+def test_a_job_of_workers_that_ends_early_is_replaced(manifest, peaceful, tmp_path):
+    """One job alone: without another in its place the run would not end."""
+    out = tmp_path / "archive"
+    logs = tmp_path / "logs"
+    options = ("--slurm_memory", "1GB", "--slurm_logs", logs)
+    process = kills.start(*command(manifest, out, "--slurm", "--workers", 1, *options))
+    kills.wait_for(kills.reaches(lambda: published(out), 3), process)
+    [log] = logs.glob("*.err")
+    subprocess.run(["scancel", log.stem.rpartition("-")[2]], check=True)
+    kills.finish(process, SOME_REJECTED)
+    assert len(list(logs.glob("*.err"))) == 2
+    assert kills.tree(out) == peaceful
