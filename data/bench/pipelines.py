@@ -179,7 +179,7 @@ def _window(
 
     The tile begins ``corner`` pixels, a tag of the file, from the raster's corner.
     """
-    scale = CELL / file.res[0]  # pixels a cell
+    scale = CELL / file.res[0] / view.steps  # pixels a step
     corner = float(file.tags().get("corner", 0))
     window = Window(
         corner + view.x0 * scale, corner + view.y0 * scale, view.w * scale, view.h * scale

@@ -12,7 +12,7 @@ from data.stream.augment import Colours, draw_colours
 from data.stream.decode import Source
 from data.stream.frames import ViewFrames, draw_frames, draw_seen, jitter_days
 from data.stream.settings import AugmentSettings, DataSettings
-from data.stream.views import View, draw_views, hr_level
+from data.stream.views import View, draw_views, hr_level, steps_in_cell
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ def draw_sample(
         frames[modality] = draw_frames(random("frames", modality), usable, count)
         if len(frames[modality]) > 0:
             dates[modality] = [entry.dates[modality][frame] for frame in frames[modality]]
-    views = draw_views(random("views"), entry.cells, settings.views)
+    steps = steps_in_cell(dates)  # the sensors that this sample has
+    views = draw_views(random("views"), entry.cells, settings.views, steps=steps)
     level = 0
     if "hr" in settings.frames:
         level = hr_level(views, settings.views, hr_levels(entry.members))
