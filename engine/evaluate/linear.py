@@ -10,7 +10,7 @@ from data.seeded import generator
 
 # Of features whose mean square is one an item (see ``_Scale``): from so small that the weights
 # hardly leave zero to the edge of what converges.
-RATES = tuple(10 ** (-2 + third / 3) for third in range(13))
+RATES = tuple(10 ** (third / 3) for third in range(-5, 8))
 MOMENTUM = 0.9
 BATCH = 256
 STEPS = 1000

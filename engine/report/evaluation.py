@@ -26,7 +26,7 @@ class AccuracyRow:
 class Evaluation:
     """Figures of the teacher and of the same model with its first weights.
 
-    Both are what ``engine.evaluate.probes.evaluate`` returns.
+    Both are what ``engine.evaluate.figures.report_figures`` returns.
     """
 
     checkpoint: str

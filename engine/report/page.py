@@ -10,15 +10,17 @@ from data.files import write_whole
 from data.pages.style import STYLE
 from engine.config.load import Config
 from engine.errors import ConfigError
-from engine.evaluate.features import extract
-from engine.evaluate.probes import evaluate
+from engine.evaluate.feature_maps import ZOOM, Maps, feature_maps
+from engine.evaluate.features import STAGE_4, ModelFeatures, extract
+from engine.evaluate.figures import report_figures
+from engine.evaluate.run_input import run_tiles, view_input
 from engine.pretrained.weights import load_pretraining
 from engine.report.evaluation import Evaluation
-from engine.report.feature_maps import ZOOM, Maps, feature_maps
 from engine.report.run_files import RunFiles, read
 from engine.report.sections import KINDS, TEMPLATES, Findings, sections
 from engine.report.training_views import pick
 from engine.report.verdicts import verdicts
+from models.features import FUSED
 from models.initialise import initialise
 from models.moe.layer import canonical_names
 from models.pretraining.model import Pretraining
@@ -92,7 +94,7 @@ def examine(run: RunFiles, samples: int) -> Findings:
         run.history,
         run.config.settings.guard,
         prototypes=run.prototypes,
-        ranks=evaluation.ranks,
+        ranks=evaluation.rank_rows(),
     )
     return Findings(
         run=run,
@@ -144,11 +146,14 @@ def _examine_model(
 
     The model itself is not kept: two large ones would not fit.
     """
-    settings = run.config.settings.data
-    classes = len(run.dataset.classes)
-    extracted = extract(model, run.dataset, settings, classes=classes, limit=samples)
-    figures = evaluate(extracted, classes)
+    settings = run.config.settings
+    spec = settings.model
+    inputs = view_input(spec, settings.data.views, run.dataset.regions)
+    tiles = run_tiles(run.dataset, spec, inputs, limit=samples)
+    describe = ModelFeatures(model.trunk, (STAGE_4, FUSED), grid=tiles.grid)
+    figures = report_figures(extract(tiles, describe), [row.name for row in run.dataset.classes])
+    larger = view_input(spec, settings.data.views, run.dataset.regions, zoom=ZOOM)
     maps = []
     for sample in chosen:
-        maps.append(feature_maps(model, run.dataset, settings, sample=sample, zoom=ZOOM))
+        maps.append(feature_maps(model.trunk, run.dataset, larger, sample=sample))
     return figures, maps

@@ -9,9 +9,10 @@ import numpy as np
 from data.pages.outlines import CREDIT
 from data.pages.page import Section, Templates
 from data.pages.region_map import region_map
+from engine.evaluate.feature_maps import ZOOM, Column, Maps, draw_features
+from engine.evaluate.features import STAGE_3, STAGE_4
 from engine.report import curves, expert_maps
 from engine.report.evaluation import Evaluation
-from engine.report.feature_maps import ZOOM, Column, Maps, draw_features
 from engine.report.history import History
 from engine.report.run_files import RunFiles
 from engine.report.training_views import Kind, draw_views, pick
@@ -197,8 +198,8 @@ def _features(findings: Findings) -> Section:
     settings = findings.run.config.settings
     trained = findings.trained_maps
     modalities = list(settings.model.modalities)
-    maps = [f"{modalities[0]}, stage 3"]
-    maps += [f"{name}, stage 4" for name in modalities]
+    maps = [f"{modalities[0]}, {STAGE_3}"]
+    maps += [f"{name}, {STAGE_4}" for name in modalities]
     maps.append(FUSED)
     columns = [Column(name, trained, name) for name in maps]
     sides = []

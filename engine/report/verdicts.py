@@ -4,15 +4,20 @@ Each is answered with its numbers.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from engine.config.settings import GuardSettings
+from engine.report.evaluation import RankRow
 from engine.report.history import History
 from engine.report.panels import finite_mean
 from engine.training.loss_terms import TOTAL_KEY, dropped_key
+
+LEAST_SAMPLES = 4  # for a verdict on an effective rank, which is at most one less
+LEAST_RANK = 1.5  # of a feature that has not collapsed
+KEPT = 0.5  # share of the first weights' effective rank above 1 that training must leave
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ def verdicts(
     guard: GuardSettings,
     *,
     prototypes: int,
-    ranks: Mapping[str, float | None],
+    ranks: Sequence[RankRow],
 ) -> list[Verdict]:
     """All verdicts on a run.
 
@@ -37,7 +42,7 @@ def verdicts(
         history: the run's records.
         guard: bounds of the teacher's entropies.
         prototypes: K.
-        ranks: effective rank of each feature; None where it is not finite.
+        ranks: effective rank of each feature, trained and with the first weights.
     """
     return [
         finite(history),
@@ -139,21 +144,32 @@ def served(history: History, guard: GuardSettings) -> Verdict:
     return Verdict(question, max(shares.values()) <= guard.dropped, numbers)
 
 
-def rank(ranks: Mapping[str, float | None]) -> Verdict:
-    """Every feature varies in more than one direction."""
-    question = "Is the effective rank of every feature above 1?"
-    if not ranks:
-        return Verdict(question, None, "fewer than two samples of each modality")
+def rank(ranks: Sequence[RankRow]) -> Verdict:
+    """Every feature varies in as many directions as at the start, or nearly so.
+
+    Rounding alone can bring the rank of a collapsed feature above 1, so 1 is no bound.
+    """
+    question = "Does every feature keep the effective rank that it starts with?"
     parts = []
     good = True
-    for feature, value in ranks.items():
-        if value is None:
-            parts.append(f"{feature} not finite")
+    for row in ranks:
+        if row.samples < LEAST_SAMPLES:
+            continue
+        if row.trained is None:
+            parts.append(f"{row.feature} not finite")
             good = False
-        else:
-            parts.append(f"{feature} {value:.2f}")
-            good = good and value > 1
-    return Verdict(question, good, ", ".join(parts))
+            continue
+        start = ""
+        least = LEAST_RANK
+        if row.untrained is not None:
+            start = f" of {row.untrained:.2f}"
+            least = max(least, 1 + KEPT * (row.untrained - 1))
+        parts.append(f"{row.feature} {row.trained:.2f}{start}")
+        good = good and row.trained >= least
+    if not parts:
+        return Verdict(question, None, f"fewer than {LEAST_SAMPLES} samples of each feature")
+    numbers = f"{', '.join(parts)} at the start; wanted above {LEAST_RANK:g}, and no loss of more"
+    return Verdict(question, good, f"{numbers} than {100 * (1 - KEPT):.0f} % of what exceeds 1")
 
 
 def ends(values: np.ndarray, count: int) -> tuple[float, float]:

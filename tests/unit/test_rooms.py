@@ -98,10 +98,10 @@ ROOMS = {
     "engine/checkpoint": "engine/distributed",
     "engine/resilience": "engine/config",
     "engine/pretrained": "engine/config engine/distributed engine/checkpoint",
+    "engine/evaluate": "engine/config engine/distributed engine/pretrained",
     "engine/training": (
         "engine/config engine/distributed engine/checkpoint engine/resilience engine/pretrained"
     ),
-    "engine/evaluate": "engine/training",
     "engine/doctor": "engine/config engine/distributed engine/training",
     "engine/cost": "engine/config engine/plot_file",
     "engine/profile": (

@@ -1,19 +1,27 @@
-"""Extraction of features on small shards."""
-
-from dataclasses import replace
+"""Features of whole tiles on small shards, against the model that downstream users call."""
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
-from data.errors import InputError
 from data.shards.dataset import ShardDataset
 from data.shards.writer import write_shards
-from data.stream.batches import open_stream
-from data.stream.settings import GLOBAL, AugmentSettings
-from engine.evaluate.features import extract, majority, undistorted, whole_tiles
-from models.features import Features, pooled
+from data.storage.settings import StoreSettings
+from engine.evaluate.features import (
+    STAGE_3,
+    STAGE_4,
+    UNNORMED,
+    Extracted,
+    ModelFeatures,
+    combined,
+    extract,
+)
+from engine.evaluate.run_input import run_tiles, view_input
+from engine.evaluate.tiles import Tiles, majority
+from models.features import FUSED, Features, pooled
 from models.initialise import initialise
+from models.pretrained.model import Pretrained
 from models.pretraining.model import Pretraining
 from models.spec import ContextSpec, FusionSpec, HeadSpec, ModalitySpec, ModelSpec, MoESpec
 from tests.unit.tiles import SETTINGS, make_tile
@@ -83,53 +91,89 @@ def test_pooled_ignores_invalid_cells():
     assert seen.tolist() == [True, False] and not vector[1].any()
 
 
-def test_undistorted_views_are_whole_upright_tiles(folder):
-    dataset = ShardDataset.open(folder)
-    settings = replace(
-        SETTINGS, augment=AugmentSettings(grey_probability=1.0, solarise_probability=1.0), workers=2
+def tiles_of(dataset: ShardDataset, batch_size: int = 2) -> Tiles:
+    inputs = view_input(SPEC, SETTINGS.views, dataset.regions)
+    tiles = run_tiles(dataset, SPEC, inputs, limit=100)
+    return Tiles(
+        dataset=dataset,
+        samples=tiles.samples,
+        inputs=inputs,
+        grid=tiles.grid,
+        classes=tiles.classes,
+        batch_size=batch_size,
     )
-    still = undistorted(settings, zoom=2)
-    assert still.workers == 0
-    for batch in open_stream(dataset, still, seed=5, batch_size=1, steps=range(len(dataset))):
-        cells = dataset.entry(dataset.keys().index(batch.keys[0])).cells
-        for views in batch.views.values():
-            expected = torch.tensor([[cells, 0, 0], [0, cells, 0]], dtype=torch.float64)
-            assert (views.affine == expected).all()
-        first, second = batch.views[GLOBAL].images["hr"][0].unbind(0)
-        assert torch.equal(first, second)  # nothing random is left
-        views = whole_tiles(batch)
-        assert views.images["ms"].shape == (1, 1, 3, 10, 8, 8) and views.valid["ms"].shape == (
-            1,
-            1,
-            3,
-            8,
-            8,
+
+
+def extracted_of(model, dataset: ShardDataset, batch_size: int = 2) -> Extracted:
+    tiles = tiles_of(dataset, batch_size)
+    return extract(tiles, ModelFeatures(model.trunk, grid=tiles.grid))
+
+
+def test_every_tile_is_seen_once_and_absent_sensors_are_zero(model, folder):
+    dataset = ShardDataset.open(folder)
+    extracted = extracted_of(model, dataset)
+    assert extracted.keys == dataset.keys()
+    at = extracted.keys.index
+    stage = f"ms, {STAGE_4}"
+    assert not extracted.present[stage][at("c")]
+    assert not extracted.vectors[stage][at("c")].any()
+    assert not extracted.present[f"hr, {STAGE_3}"][at("d")]
+    assert extracted.present[FUSED].all()
+    assert extracted.vectors[FUSED].shape == (5, SPEC.fused_width)
+    assert extracted.cells[FUSED].shape == (5, 2, 2, SPEC.fused_width)
+    assert (extracted.labels[at("e")] == -1).all()
+    assert set(extracted.labels[at("b")].flatten().tolist()) <= {-1, 0, 3, 7}
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 5])
+def test_features_do_not_depend_on_the_batches(model, folder, batch_size):
+    dataset = ShardDataset.open(folder)
+    extracted = extracted_of(model, dataset)
+    other = extracted_of(model, dataset, batch_size)
+    assert other.keys == extracted.keys
+    assert torch.equal(other.labels, extracted.labels)
+    for name, vectors in extracted.vectors.items():
+        torch.testing.assert_close(other.vectors[name], vectors, atol=1e-4, rtol=1e-4)
+
+
+def test_features_are_those_of_the_downstream_model(model, folder):
+    dataset = ShardDataset.open(folder)
+    (batch,) = tiles_of(dataset, batch_size=5)
+    described = ModelFeatures(model.trunk, grid=2)(batch)
+    with torch.no_grad():
+        maps = Pretrained(model.trunk)(
+            batch.images, batch.days, valid=batch.valid, region=batch.region, grid=(2, 2)
         )
+    for name in SPEC.modalities:
+        close(described.vectors[f"{name}, {STAGE_4}"], maps.vectors[name])
+        unnormed = described_maps(model, batch)[f"{name}, {UNNORMED}"]
+        close(model.trunk.backbone.norm(unnormed).detach().movedim(-1, 2), maps.pyramid[name][3])
+    close(described.vectors[FUSED], maps.vectors[FUSED])
+    close(described.cells[FUSED].movedim(-1, 1), maps.fused)
+    stage_3 = described_maps(model, batch)[f"hr, {STAGE_3}"]
+    close(stage_3.movedim(-1, 2), maps.pyramid["hr"][2])
 
 
-def test_extract_sees_every_sample_once(model, folder):
-    dataset = ShardDataset.open(folder)
-    found = extract(model, dataset, SETTINGS, classes=len(dataset.classes))
-    assert sorted(found.keys) == ["a", "b", "c", "d", "e"]
-    at = found.keys.index
-    assert (
-        not found.present["ms"][at("c")]
-        and not found.present["hr"][at("d")]
-        and found.present["fused"].all()
-    )
-    assert found.vectors["fused"].shape == (5, SPEC.fused_width) and found.cells.shape == (
-        5,
-        4,
-        SPEC.fused_width,
-    )
-    assert (found.labels[at("e")] == -1).all() and (found.labels[at("a")] >= -1).all()
-    assert set(found.labels[at("b")].tolist()) <= {-1, 0, 3, 7}
-    assert not found.vectors["ms"][at("c")].any()  # what is missing has zeros, not noise
-    again = extract(
-        model, dataset, replace(SETTINGS, augment=AugmentSettings(date_jitter_days=9)), classes=39
-    )
-    assert torch.equal(found.cells, again.cells)
-    assert len(extract(model, dataset, SETTINGS, classes=39, limit=2).keys) == 2
+def described_maps(model, batch) -> dict[str, Tensor]:
+    """The maps of all features, B T h w D."""
+    maps = ModelFeatures(model.trunk).maps(batch)
+    return {name: feature.values for name, feature in maps.items()}
+
+
+def close(left: Tensor, right: Tensor) -> None:
+    torch.testing.assert_close(left, right, atol=1e-5, rtol=1e-5)
+
+
+def test_several_sensors_stand_side_by_side_with_equal_weight(model, folder):
+    extracted = extracted_of(model, ShardDataset.open(folder))
+    vectors, cells = combined(extracted, STAGE_4)
+    assert vectors.shape == (5, 3 * SPEC.widths[-1])
+    assert cells.shape == (5, 2, 2, 3 * SPEC.widths[-1])
+    lengths = vectors.unflatten(1, (3, -1)).norm(dim=2)
+    present = [extracted.present[f"{name}, {STAGE_4}"] for name in SPEC.modalities]
+    close(lengths, torch.stack(present, 1).float())
+    assert combined(extracted, FUSED)[0] is extracted.vectors[FUSED]
+    assert combined(extracted, "stage5") == (None, None)
 
 
 def test_labels_where_nothing_was_seen_do_not_count(model, tmp_path):
@@ -137,20 +181,26 @@ def test_labels_where_nothing_was_seen_do_not_count(model, tmp_path):
     tile.valid["hr"][0, :, :2] = False  # the left half is without data
     tile.arrays["labels"][:] = 3
     write_shards([tile], tmp_path)
-    found = extract(model, ShardDataset.open(tmp_path), SETTINGS, classes=39)
-    assert found.labels.view(2, 2).tolist() == [[-1, 3], [-1, 3]]
+    extracted = extracted_of(model, ShardDataset.open(tmp_path, StoreSettings(attempts=1)))
+    assert extracted.labels[0].tolist() == [[-1, 3], [-1, 3]]
 
 
-def test_a_bad_sample_is_left_out_not_doubled(model, folder, tmp_path):
+def test_a_tile_that_cannot_be_read_is_left_out_with_its_reason(model, folder, tmp_path):
     for file in folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     whole = ShardDataset.open(tmp_path)
-    broken = whole.entry(whole.keys().index("b"))
+    number = whole.keys().index("b")
+    broken = whole.entry(number)
     with open(tmp_path / "shard-000000.tar", "r+b") as tar:
         tar.seek(broken.members["hr"].offset)
         tar.write(bytes(64))
-    dataset = ShardDataset.open(tmp_path)
-    with pytest.raises(InputError, match="'b'"):
-        extract(model, dataset, SETTINGS, classes=39)
-    found = extract(model, dataset, replace(SETTINGS, max_bad_samples=1), classes=39)
-    assert sorted(found.keys) == ["a", "c", "d", "e"]
+    extracted = extracted_of(model, ShardDataset.open(tmp_path, StoreSettings(attempts=1)))
+    assert sorted(extracted.keys) == ["a", "c", "d", "e"]
+    assert list(extracted.problems) == [number]
+    assert "'b'" in extracted.problems[number]
+    assert len(extracted.vectors[FUSED]) == 4
+    for file in tmp_path.glob("*.tar"):
+        file.write_bytes(bytes(file.stat().st_size))
+    nothing = extracted_of(model, ShardDataset.open(tmp_path, StoreSettings(attempts=1)))
+    assert len(nothing.problems) == 5
+    assert nothing.vectors[FUSED].shape == (0, SPEC.fused_width)

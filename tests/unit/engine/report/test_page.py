@@ -126,7 +126,12 @@ def test_the_evaluation_compares_equal_models_as_equal(report):
     assert evaluation["checkpoint"] == "step-00000012"
     # The teacher was written from the first weights.
     assert evaluation["teacher"] == evaluation["untrained"]
-    assert evaluation["teacher"]["samples_of"] == {"hr": 3, "ms": 3, "sar": 3, "fused": 4}
+    assert evaluation["teacher"]["samples_of"] == {
+        "hr, stage4": 3,
+        "ms, stage4": 3,
+        "sar, stage4": 3,
+        "fused": 4,
+    }
     good = [verdict["good"] for verdict in evaluation["verdicts"]]
     assert good == [False, True, True, True, True, True]
 

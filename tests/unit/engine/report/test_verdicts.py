@@ -5,13 +5,14 @@ import math
 import pytest
 
 from engine.config.settings import GuardSettings
+from engine.report.evaluation import RankRow
 from engine.report.history import History
 from engine.report.sections import TEMPLATES
 from engine.report.verdicts import Verdict, verdicts
 from tests.pages import Page
 from tests.unit.engine.report.records import K, record, without_sar
 
-HEALTHY = {"hr": 3.0, "fused": 5.0}
+HEALTHY = [RankRow("hr", 20, 3.0, 4.0), RankRow("fused", 20, 5.0, 2.0)]
 
 
 def answers(records, ranks=HEALTHY):
@@ -27,7 +28,7 @@ def test_a_healthy_run():
     assert "mean 55.300 over the first 2 steps, 30.100 over the last" in found[1].numbers
     assert "0.600 to 0.600 over 13 heads" in found[2].numbers
     assert "sar global 5.0%, sar local 8.0%; wanted at most 20%" in found[4].numbers
-    assert "fused 5.00" in found[5].numbers
+    assert "fused 5.00 of 2.00" in found[5].numbers
 
 
 @pytest.mark.parametrize(
@@ -41,8 +42,10 @@ def test_a_healthy_run():
         ({"teacher__queries__entropy": 1e-4}, HEALTHY, [2]),
         ({"teacher__fused__pixel__mean_entropy": 1e-4}, HEALTHY, [3]),
         ({"dropped__sar__local": 0.3}, HEALTHY, [4]),
-        ({}, {"hr": 1.0, "fused": 5.0}, [5]),
-        ({}, {"hr": None, "fused": 5.0}, [5]),
+        ({}, [RankRow("hr", 20, 1.0000000000000016, 1.2)], [5]),  # rounding alone
+        ({}, [RankRow("hr", 20, 2.0, 9.0)], [5]),
+        ({}, [RankRow("hr", 20, None, 4.0)], [5]),
+        ({}, [RankRow("hr", 2, 1.0, 1.0), RankRow("fused", 20, 5.0, None)], []),
     ],
 )
 def test_each_fault_turns_its_own_verdict(changes, ranks, wrong):
@@ -62,7 +65,7 @@ def test_a_total_without_complete_steps_is_judged():
 
 
 def test_one_step_has_nothing_to_compare():
-    found = answers([record(0)], ranks={})
+    found = answers([record(0)], ranks=[])
     assert found[1] is None
     assert found[5] is None
 

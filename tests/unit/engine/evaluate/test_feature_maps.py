@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from data.audit.page.painting import INVALID
-from engine.report.feature_maps import components
+from engine.evaluate.feature_maps import components
 
 
 def test_components_find_three_directions():

@@ -5,26 +5,26 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
 
-from data.audit.page.painting import INVALID, paint, view_picture
+from data.audit.page.painting import INVALID, clearest_frame, paint, tile_picture
 from data.pages.style import WIDTH
-from data.stream.collate import collate
-from data.stream.cut import cut_sample
-from data.stream.mixture import Mixture
-from data.stream.sample import CutSample
-from data.stream.settings import GLOBAL, DataSettings
-from engine.evaluate.features import undistorted, whole_tiles
-from engine.report.training_views import clearest_view_frame
+from data.shards.files import hr_levels
+from data.stream.decode import Source, decode
+from data.stream.whole_tile import ModelInput, read_whole_tile
+from data.tiles.modalities import HR_PIXELS
+from engine.evaluate.features import STAGE_3, STAGE_4, ModelFeatures
+from engine.evaluate.tiles import collate
 from models.features import FUSED
-from models.pretraining.model import Pretraining
+from models.skysense import SkySense
 
 ZOOM = 2  # how many times as many pixels as a global view the tiles are shown with
-STAGES = (3, 4)  # of the backbone, whose maps are drawn
+DRAWN = (STAGE_3, STAGE_4, FUSED)
 SAME = 1e-6  # spread of features, relative to their size, that counts as none
 LOW = 0.02  # quantile that becomes dark
 HIGH = 0.98  # quantile that becomes bright
+SHOWN = 256  # pixels along a high-resolution picture, at least
 FeatureMap = tuple[Tensor, Tensor]  # h w D, h w bool
 
 
@@ -34,55 +34,50 @@ class Maps:
 
     key: str
     image: np.ndarray  # H W 3 in [0, 1]
-    maps: dict[str, FeatureMap]  # by name, such as "hr, stage 4"
+    maps: dict[str, FeatureMap]  # by name, such as "hr, stage4"
 
 
-@torch.no_grad()
-def feature_maps(
-    model: Pretraining, dataset: Mixture, settings: DataSettings, *, sample: int, zoom: int
-) -> Maps:
+def feature_maps(trunk: SkySense, dataset: Source, inputs: ModelInput, *, sample: int) -> Maps:
     """Maps of one sample: of each sensor at the last two stages, and the fused one.
 
     Args:
-        model: student or teacher.
+        trunk: of student or teacher.
         dataset: where the sample lies.
-        settings: of the run's input.
+        inputs: how the whole tile is shown. Series are averaged over dates.
         sample: number in the dataset.
-        zoom: how many times as many pixels as the run's global views the whole tile is shown with.
-            Series are averaged over dates.
     """
-    settings = undistorted(settings, zoom)
-    cut = cut_sample(dataset, settings, seed=0, sample=sample, use=0)
-    views = {GLOBAL: whole_tiles(collate(0, [cut], settings))}
-    stages = model.trunk.encode(views)[0]
+    tile = read_whole_tile(dataset, sample, inputs)
+    batch = collate([tile], grid=1, classes=len(dataset.classes), problems={})
     maps = {}
-    for stage in STAGES:
-        features = model.trunk.unpack(views, *stages[stage - 1])
-        for modality, frames in features[GLOBAL].maps.items():
-            valid = features[GLOBAL].valid[modality][0, 0]  # T h w
-            maps[f"{modality}, stage {stage}"] = _mean_over_dates(frames[0, 0], valid)
-    model.trunk.fuse(views, features)
-    fused = features[GLOBAL]
-    maps[FUSED] = (fused.maps[FUSED][0, 0, 0].float(), fused.valid[FUSED][0, 0, 0])
-    return Maps(cut.draw.key, _picture(cut), maps)
+    for name, feature in ModelFeatures(trunk, DRAWN).maps(batch).items():
+        values, valid = feature.still()  # 1 h w D, 1 h w
+        maps[name] = (values[0].cpu(), valid[0].cpu())
+    image = tile_colours(dataset, sample, list(inputs.shape.sides))
+    return Maps(tile.key, image, maps)
 
 
-def _mean_over_dates(frames: Tensor, valid: Tensor) -> FeatureMap:
-    """Mean of the valid frames: T h w D and T h w bool."""
-    total = frames.float().where(valid[..., None], 0.0).sum(0)  # h w D
-    mean = total / valid.sum(0).clamp(min=1)[..., None]  # h w D
-    return mean, valid.any(0)
+def tile_colours(dataset: Source, sample: int, sensors: Sequence[str]) -> np.ndarray:
+    """Colours H W 3 of a tile by the first of some sensors that sees anything: its clearest frame.
 
+    Pale where nothing was seen.
 
-def _picture(cut: CutSample) -> np.ndarray:
-    """Colours H W 3 of the first sensor that sees anything: its clearest frame."""
-    for modality in cut.tile.valid:
-        frame = clearest_view_frame(cut, modality)
-        if frame is not None:
-            picture = view_picture(cut.views[GLOBAL][0], modality, frame)
-            return paint(modality, [picture])[0]
-    side = cut.tile.cells
-    return np.broadcast_to(INVALID, (side, side, 3))
+    Raises:
+        InputError: the sample cannot be read.
+    """
+    entry = dataset.entry(sample)
+    level = 0
+    while level + 1 < hr_levels(entry.members):
+        if (HR_PIXELS * entry.cells) >> (level + 1) < SHOWN:
+            break
+        level += 1
+    for name in sensors:
+        frames = np.array(entry.usable.get(name, []), np.int64)
+        if len(frames) == 0:
+            continue
+        tile = decode(dataset, sample, {name: frames}, level=level, labels=False)
+        picture = tile_picture(tile, name, clearest_frame(tile.valid[name]))
+        return paint(name, [picture])[0]
+    return np.broadcast_to(INVALID, (entry.cells, entry.cells, 3))
 
 
 def components(maps: Sequence[FeatureMap]) -> list[np.ndarray]:
@@ -134,7 +129,15 @@ def draw_features(rows: Sequence[Maps], columns: Sequence[Column]) -> Figure:
     count = 1 + len(columns)
     height = 0.3 + (WIDTH / count - 0.1) * len(rows)
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    axes = figure.subplots(len(rows), count, squeeze=False)
+    fill_features(figure, rows, columns)
+    return figure
+
+
+def fill_features(
+    figure: Figure | SubFigure, rows: Sequence[Maps], columns: Sequence[Column]
+) -> None:
+    """Draw what ``draw_features`` draws into a figure or a part of one."""
+    axes = figure.subplots(len(rows), 1 + len(columns), squeeze=False)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
         axis.grid(False)
@@ -149,4 +152,3 @@ def draw_features(rows: Sequence[Maps], columns: Sequence[Column]) -> Figure:
         maps = [sample.maps[column.name] for sample in column.samples]
         for axis, picture in zip(axes_of_column, components(maps)):
             axis.imshow(picture)
-    return figure
