@@ -44,6 +44,7 @@ def _sections(settings: Settings) -> Iterator[str]:
         ("skysense", settings.data),
         ("skysense", settings.schedule),
         ("skysense", settings.guard),
+        ("skysense", settings.evaluate),
         ("skysense", settings.init),
     )
     for above, section in sections:

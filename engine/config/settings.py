@@ -106,6 +106,22 @@ class GuardSettings:
 
 
 @dataclass(frozen=True)
+class EvaluateSettings:
+    """Held-out tiles that the teacher's features are probed on during training."""
+
+    every: Count = 0  # steps; 0: never
+    shards: str = ""  # folder or URL
+    labels: str = ""  # CSV file of key,label[,split][,group]; "": the labels of the shards
+    samples: AtLeastTwo = 512  # tiles at most, evenly spaced
+
+    def problem(self) -> str | None:
+        """One line that says what is impossible, or None."""
+        if self.every and not self.shards:
+            return "evaluate.shards: expected held-out shards for evaluate.every, found none"
+        return None
+
+
+@dataclass(frozen=True)
 class InitSettings:
     """Where the first weights of a new run come from (tables 8, 10, 14 and 16)."""
 
@@ -147,6 +163,7 @@ class Settings:
     text: TextSettings = field(default_factory=TextSettings)
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     guard: GuardSettings = field(default_factory=GuardSettings)
+    evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
 
 
 @dataclass(frozen=True)

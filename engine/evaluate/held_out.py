@@ -1,5 +1,6 @@
 """Held-out tiles that a run looks at every so many steps: effective ranks, and k-NN if labelled."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -124,3 +125,14 @@ def not_finite(rank: float | None) -> float:
     if rank is None:
         return float("nan")
     return rank
+
+
+def summary(figures: Mapping[str, float]) -> str:
+    """The figures in one line."""
+    parts = []
+    for key, value in figures.items():
+        if key.startswith(KNN_KEY):
+            parts.append(f"{NEIGHBOURS}-NN {key.removeprefix(KNN_KEY)} {100 * value:.1f} %")
+        else:
+            parts.append(f"rank {key.removeprefix(RANK_KEY)} {value:.2f}")
+    return ", ".join(parts)

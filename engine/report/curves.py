@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from data.pages.style import FAINT, PLAIN, colour
+from engine.evaluate.held_out import KNN_KEY, NEIGHBOURS, RANK_KEY, STEPS_KEY
 from engine.report.history import History
 from engine.report.panels import (
     draw_limit,
@@ -169,3 +170,26 @@ def _set_top(axis: Axes, top: float, *, title: str) -> None:
     axis.axhline(top, color=FAINT, linewidth=1, zorder=0)
     axis.set_ylim(-0.03 * top, 1.08 * top)
     axis.set_title(title)
+
+
+def evaluations(history: History) -> Figure | None:
+    """Draw what held-out tiles said over the steps: k-NN, and effective ranks; None without any."""
+    steps = history.values(STEPS_KEY)
+    measured = np.isfinite(steps)
+    if not measured.any():
+        return None
+    figure, axes = panel_grid(1, 2, height=TEACHER_HEIGHT + 0.6)
+    panels = (
+        (axes[0, 0], KNN_KEY, f"{NEIGHBOURS}-NN on held-out tiles, %", 100),
+        (axes[0, 1], RANK_KEY, "effective rank on held-out tiles", 1),
+    )
+    for axis, prefix, title, scale in panels:
+        for key in history.keys_with(prefix):
+            name = key.removeprefix(prefix)
+            values = scale * history.values(key)[measured]
+            axis.plot(steps[measured], values, ".-", linewidth=1.3, label=name)
+        if axis.has_data():
+            axis.legend(fontsize=7.5, ncols=2)
+        axis.set_title(title)
+    finish_panels(axes)
+    return figure

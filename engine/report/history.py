@@ -73,6 +73,13 @@ class History:
                 heads.append(TeacherHead(name))
         return heads
 
+    def keys_with(self, prefix: str) -> list[str]:
+        """All keys that begin so, in the order of their first record."""
+        keys: dict[str, None] = {}
+        for record in self.records:
+            keys.update(dict.fromkeys(key for key in record if key.startswith(prefix)))
+        return list(keys)
+
     def values(self, key: str) -> np.ndarray:
         """One number of each record: (steps,) float64.
 

@@ -72,6 +72,7 @@ def sections(findings: Findings) -> list[Section]:
             "evaluation.html",
             evaluation=findings.evaluation,
             teacher=findings.evaluation.teacher,
+            held_out=curves.evaluations(run.history),
             decimals=decimals,
             percent=percent,
         ),

@@ -19,6 +19,7 @@ from engine.config.snapshot import snapshot
 from engine.distributed import zero
 from engine.distributed.collectives import on_first_rank, together
 from engine.errors import ConfigError
+from engine.evaluate.held_out import STEPS_KEY, HeldOut, summary
 from engine.pretrained.sensors import other_inputs, sensor_facts
 from engine.resilience.guard import Guard
 from engine.resilience.preempt import Preempt
@@ -150,6 +151,16 @@ def _identity(run: Run) -> dict[str, Any]:
     return {"seed": run.settings.seed, "fingerprint": run.dataset.fingerprint}
 
 
+def _held_out(run: Run) -> HeldOut:
+    """This rank's part of the held-out tiles."""
+    return HeldOut.open(
+        run.settings,
+        run.dataset.regions,
+        rank=run.rank,
+        world_size=run.reducer.world_size,
+    )
+
+
 class _Loop:
     """Steps until the end, a request to stop, a bad sample too many, or the guard's stop."""
 
@@ -172,6 +183,9 @@ class _Loop:
         )
         self.guard = Guard(settings.guard, settings.model.head.prototypes)
         self.garbage = GarbageCollection(settings.collect_garbage_every)
+        self.held_out: HeldOut | None = None
+        if settings.evaluate.every:
+            self.held_out = together(lambda: _held_out(run))
 
     def train(self) -> Ending:
         """Make the steps, and leave a checkpoint of the last one."""
@@ -202,18 +216,24 @@ class _Loop:
 
     def _make_step(self, batches: Iterator[Batch]) -> Ending | None:
         """One step with its log, its guard and its checkpoint; the reason to end after it."""
+        evaluation = {}
+        if self.done % max(1, self.run.settings.evaluate.every) == 0:
+            evaluation = self._evaluate()
         began = time.perf_counter()
         batch = self._next(batches)
         if batch is None:
             return Ending.DATA
         waited = time.perf_counter() - began
         report = self.run.step(batch)
+        seconds = time.perf_counter() - began
         self.done = batch.step + 1
+        if self.done == self.steps:
+            evaluation = self._evaluate()
         self.metrics.log(
             batch.step,
-            metrics_record(report),
+            metrics_record(report) | evaluation,
             samples=self.run.config.batch_size,
-            seconds=time.perf_counter() - began,
+            seconds=seconds,
             waited=waited,
             loss_note=loss_note(report),
         )
@@ -223,6 +243,18 @@ class _Loop:
             self._save()
         self.garbage.after(batch.step)
         return ending
+
+    def _evaluate(self) -> dict[str, float]:
+        """Figures of the teacher after the steps made so far; none without held-out tiles.
+
+        Every rank must call it.
+        """
+        if self.held_out is None:
+            return {}
+        self.run.step.ema.wait()  # the trunk alone is called, which does not wait
+        figures = self.held_out.measure(self.run.step.teacher.trunk)
+        self._say(f"held-out tiles after {self.done} steps: {summary(figures)}")
+        return {STEPS_KEY: self.done, **figures}
 
     def _next(self, batches: Iterator[Batch]) -> Batch | None:
         """The next batch, or None on all ranks if one of them has none.

@@ -21,9 +21,19 @@ class Run:
     log: str
 
 
+def held_out(shards: Path) -> list[str]:
+    """Options that evaluate the teacher every third step, here on the tiles of training."""
+    return [
+        "--set",
+        f"skysense.evaluate.shards={shards}",
+        "--set",
+        "skysense.evaluate.every=3",
+    ]
+
+
 def train(world: int, shards: Path, folder: Path, *arguments) -> Run:
-    """A training that must succeed."""
-    done = pretrain(world, shards, folder, *arguments)
+    """A training that must succeed, and looks at held-out tiles every third step."""
+    done = pretrain(world, shards, folder, *held_out(shards), *arguments)
     log = done.stdout + done.stderr
     assert done.returncode == 0, log[-8000:]
     return Run(folder, log)

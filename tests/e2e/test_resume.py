@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from engine.training.metrics import read
 from tests.commands import pretrain
+from tests.e2e.conftest import held_out
 
 STEPS = 6
 STOP = STEPS // 2
@@ -49,7 +50,7 @@ def without_timing(record: dict) -> dict:
 
 def log_of(shards, run_dir, *arguments) -> str:
     """The standard output of a training that succeeds."""
-    done = pretrain(2, shards, run_dir, *arguments)
+    done = pretrain(2, shards, run_dir, *held_out(shards), *arguments)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return done.stdout
 

@@ -4,7 +4,7 @@ import pytest
 
 from engine.training.metrics import read
 from tests.commands import trained
-from tests.e2e.conftest import STEPS_ALONE
+from tests.e2e.conftest import STEPS_ALONE, held_out
 
 ALONE = (1, 1)  # ranks, ep_size
 SPREAD = ((2, 2), (4, 2))
@@ -14,7 +14,7 @@ SPREAD = ((2, 2), (4, 2))
 def runs(shards, run_alone, run_on_two, tmp_path_factory):
     """Metrics of the first steps of the same run at 1, 2 and 4 ranks; the global batch is 4."""
     run_on_four = tmp_path_factory.mktemp("four") / "run"
-    trained(4, shards, run_on_four, "--stop_at", STEPS_ALONE)
+    trained(4, shards, run_on_four, *held_out(shards), "--stop_at", STEPS_ALONE)
     return {
         ALONE: read(run_alone.folder),
         (2, 2): read(run_on_two.folder)[:STEPS_ALONE],
@@ -52,6 +52,16 @@ def test_every_loss_term_agrees(runs):
 def test_experts_get_the_same_tokens(runs):
     for spread in SPREAD:
         assert runs[spread][0]["expert_load"] == runs[ALONE][0]["expert_load"]
+
+
+def test_held_out_tiles_say_the_same(runs):
+    names = [name for name in runs[ALONE][0] if name.startswith("evaluate/")]
+    assert {"evaluate/steps", "evaluate/effective_rank/fused", "evaluate/knn/stage4"} <= set(names)
+    for spread in SPREAD:
+        for ours, expected in zip(runs[spread], runs[ALONE], strict=True):
+            assert ("evaluate/steps" in ours) == (ours["step"] % 3 == 0)
+            for name in names:
+                assert ours.get(name) == pytest.approx(expected.get(name), rel=0.02), name
 
 
 def test_terms_are_alive(runs):

@@ -101,6 +101,7 @@ ROOMS = {
     "engine/evaluate": "engine/config engine/distributed engine/pretrained",
     "engine/training": (
         "engine/config engine/distributed engine/checkpoint engine/resilience engine/pretrained"
+        " engine/evaluate"
     ),
     "engine/doctor": "engine/config engine/distributed engine/training",
     "engine/cost": "engine/config engine/plot_file",
