@@ -120,12 +120,13 @@ class Opened:
     def input_shape(self, zoom: float) -> InputShape:
         """The size at which tiles are shown: whole cells of stage 4."""
         cells = self.labelled.cells
+        own = sensors(self.question.model)
         sides = {}
         frames = {}
         for name in self.sensors:
             modality = self.spec.modalities[name]
             unit = self._unit(name)
-            pixels = cells * modality.pixels_per_cell * zoom
+            pixels = cells * own[name].pixels * zoom
             sides[name] = unit * max(1, round(pixels / unit))
             frames[name] = modality.frames
         return InputShape(sides, frames)

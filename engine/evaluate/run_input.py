@@ -6,11 +6,13 @@ from data.stream.whole_tile import InputShape, ModelInput
 from data.tiles.modalities import MODALITIES
 from data.tiles.regions import RegionTable
 from engine.evaluate.tiles import Tiles
-from models.spec import CELL_METRES, ModelSpec
+from models.count.cost import map_sides
+from models.features import FUSED
+from models.spec import ModelSpec
 
 
 def view_input(
-    spec: ModelSpec, views: ViewSettings, regions: RegionTable, *, factor: int = 1
+    spec: ModelSpec, views: ViewSettings, regions: RegionTable, *, zoom: int = 1
 ) -> ModelInput:
     """Whole tiles shown as global views are.
 
@@ -18,13 +20,10 @@ def view_input(
         spec: of the run's model.
         views: of the run.
         regions: of the run's dataset.
-        factor: how many times a global view's pixels along each side.
+        zoom: how many times the pixels of a global view along each side.
     """
-    sides = {}
-    frames = {}
-    for name, modality in spec.modalities.items():
-        sides[name] = factor * views.global_cells * modality.pixels_per_cell
-        frames[name] = modality.frames
+    sides = {name: zoom * views.global_pixels[name] for name in spec.modalities}
+    frames = {name: modality.frames for name, modality in spec.modalities.items()}
     sensors = {name: MODALITIES[name] for name in spec.modalities}
     return ModelInput(InputShape(sides, frames), sensors, regions)
 
@@ -38,15 +37,10 @@ def run_tiles(dataset: Source, spec: ModelSpec, inputs: ModelInput, *, limit: in
         inputs: how tiles are shown.
         limit: most tiles.
     """
-    grid = 1
-    for name, modality in spec.modalities.items():
-        cells = inputs.shape.sides[name] / modality.pixels_per_cell
-        if spec.fusion is not None:
-            grid = max(grid, round(cells * CELL_METRES / spec.fusion.cell_metres))
     return Tiles(
         dataset=dataset,
         samples=range(min(len(dataset), limit)),
         inputs=inputs,
-        grid=grid,
+        grid=map_sides(spec, inputs.shape.sides)[FUSED],
         classes=len(dataset.classes),
     )
