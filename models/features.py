@@ -117,8 +117,27 @@ def check_dates(views: Mapping[str, Views]) -> None:
                 )
 
 
+def check_normalised(images: Tensor, where: str) -> None:
+    """Refuse images that hold stored integers, which normalisation has not seen.
+
+    Args:
+        images: Of one modality.
+        where: What they are, for the message.
+
+    Raises:
+        ModelError: The type is an integer's.
+    """
+    if images.is_floating_point():
+        return
+    raise ModelError(
+        f"{where}: expected normalised images of a float type, found {images.dtype}; give the "
+        "pixels to data.tiles.modalities.normalise first (docs/usage.md)"
+    )
+
+
 def _check_image_shape(images: Tensor, bands: int, patch: int, where: str) -> None:
-    """Number of axes, bands and pixels of the images of one modality."""
+    """Type, number of axes, bands and pixels of the images of one modality."""
+    check_normalised(images, where)
     shape = tuple(images.shape)
     if len(shape) != len(IMAGE_AXES.split()):
         raise ModelError(

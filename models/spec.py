@@ -5,6 +5,7 @@ channels, ``K`` prototypes or classes, ``E`` experts, ``G`` fusion cells, ``R`` 
 prototypes a region.
 """
 
+import itertools
 from dataclasses import dataclass, field, replace
 
 from models.errors import ModelError
@@ -150,6 +151,12 @@ class ModelSpec:
         for width in self.widths:
             if width % self.head_dim:
                 return f"model.widths: {width} is not a multiple of head_dim {self.head_dim}"
+        for width, next_width in itertools.pairwise(self.widths):
+            if next_width != 2 * width:
+                return (
+                    "model.widths: expected each stage to be twice as wide as the one before, "
+                    f"found {width} and then {next_width}; write {2 * width}"
+                )
         if any(self.prompts[: self.window_stages]):
             return "model.prompts: window stages take no prompts, expected 0 there"
         if not 0 <= self.drop_path < 1:

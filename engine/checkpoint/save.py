@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from data.errors import InputError
-from data.files import force_folder, publish_folder, write_durable
+from data.files import force_folder, publish_folder, share, write_durable
 from engine.checkpoint.files import (
     BUFFERS,
     FORMAT,
@@ -128,6 +128,7 @@ def _write_tensors(
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         save_file(on_cpu, file, header)
+        share(file)
     except (OSError, SafetensorError) as error:  # neither of them names the file
         raise InputError(f"{file}: cannot be written ({error})") from error
 

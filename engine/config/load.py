@@ -29,6 +29,9 @@ _NAMED_ENTRIES = (
     ("data", "views", "local_pixels"),
     ("model", "modalities"),
 )
+# Gradients are summed over the ranks in this type unless the file names another. DeepSpeed's own
+# default is that of the weights, so that bf16 would round the sum at each of the ranks.
+REDUCTION_TYPE = "fp32"
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ def load(
         optimizer = parse(OptimizerSettings, params, "optimizer.params")
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+    deepspeed.setdefault("communication_data_type", REDUCTION_TYPE)
     if world_size is not None:
         deepspeed["train_micro_batch_size_per_gpu"] = deepspeed["train_batch_size"] // world_size
         deepspeed["gradient_accumulation_steps"] = 1

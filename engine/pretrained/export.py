@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from data.files import share
 from engine.errors import ConfigError
 from engine.pretrained.source import SPEC, TEACHER, WEIGHTS, Source, locate, read
 from engine.pretrained.weights import TRUNK
@@ -86,6 +87,7 @@ def _write(out: Path, tensors: dict[str, Tensor], description: dict[str, Any]) -
     hidden.mkdir()
     try:
         save_file(tensors, hidden / WEIGHTS, {"format": "pt"})
+        share(hidden / WEIGHTS)
         (hidden / SPEC).write_text(json.dumps(description, indent=1) + "\n")
         hidden.rename(out)
     except BaseException:

@@ -93,6 +93,8 @@ def assemble(
         lines += together(lambda: take_trained(settings, pair.student, dataset.regions))
     lines += few_rows(settings, config.batch_size)
     lines.append(f"class embeddings: {classes.description}")
+    reduction = config.deepspeed["communication_data_type"]
+    lines.append(f"gradients: summed over ranks in {reduction or 'the type of the weights'}")
     lines.append(f"data: {len(dataset)} samples of {dataset.path}, run folder {settings.run_dir}")
     _print_on_first_rank(lines)
 

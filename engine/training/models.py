@@ -15,6 +15,7 @@ from models.spec import ModelSpec
 
 # Names of modules or parameters that hold rows of a table.
 TABLES = frozenset({"tokens", "tables", "queries", "day"})
+POSITION_BIAS = "bias_net"  # the network that computes a table of the position bias
 
 
 @dataclass(frozen=True)
@@ -73,11 +74,13 @@ def is_no_decay(name: str, parameter: nn.Parameter, spec: ModelSpec) -> bool:
     """Whether a parameter has no weight decay.
 
     Decay spares biases and norms, and all that is looked up rather than multiplied: tokens,
-    prompts, queries, position and day tables. A fixed gate would shrink by it.
+    prompts, queries, position and day tables. So it spares the network of the position bias, as
+    Swin V2 does, which stands for a table. A fixed gate would shrink by it.
     """
+    parts = name.split(".")
     if spec.moe is not None and spec.moe.fixed_gate and ".gate." in name:
         return True
-    return parameter.ndim < 2 or not TABLES.isdisjoint(name.split("."))
+    return parameter.ndim < 2 or POSITION_BIAS in parts or not TABLES.isdisjoint(parts)
 
 
 def is_last_layer(name: str, parameter: nn.Parameter) -> bool:

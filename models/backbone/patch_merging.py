@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.packing import Group, Layout, pack
@@ -25,13 +24,13 @@ class PatchMerging(nn.Module):
         self.norm = nn.LayerNorm(2 * width)
 
     def derive_parameters(self) -> None:
-        """Start the keep path as the average of the four sub-blocks of the merge path.
+        """Start the keep path as the sum of the four sub-blocks of the merge path.
 
-        On four equal neighbours both paths then agree, because the norm behind them removes the
-        factor of four.
+        On four equal neighbours both paths then agree. Their average would agree too, but for the
+        norm's epsilon; the norm would multiply the gradient of so short vectors by four.
         """
         with torch.no_grad():
-            self.keep.weight.copy_(self.merge.weight.unflatten(1, (4, -1)).mean(1))
+            self.keep.weight.copy_(self.merge.weight.unflatten(1, (4, -1)).sum(1))
 
     def forward(self, x: Tensor, layout: Layout, merge: Sequence[bool]) -> tuple[Tensor, Layout]:
         """Merge or keep the grid of each group.
@@ -39,8 +38,8 @@ class PatchMerging(nn.Module):
         Args:
             x: Packed tokens (N, d) without prompts.
             layout: Their table.
-            merge: For every group whether its grid halves. Odd grids are padded with zeros at the
-                bottom and right.
+            merge: For every group whether its grid halves. The last row or column of an odd grid
+                counts twice.
 
         Returns:
             Packed tokens (M, 2d) and their table.
@@ -70,11 +69,14 @@ class PatchMerging(nn.Module):
 def neighbours(x: Tensor, group: Group) -> Tensor:
     """Join the channels of 2 x 2 neighbours: (images, hw, d) -> (images, h/2 w/2, 4d).
 
-    Their order is upper left, lower left, upper right, lower right.
+    Their order is upper left, lower left, upper right, lower right. The last row or column of an
+    odd grid is repeated: zeros instead would be an input that the product never sees elsewhere.
     """
     x = x.unflatten(1, (group.height, group.width))  # images h w d
-    if group.height % 2 or group.width % 2:
-        x = F.pad(x, (0, 0, 0, group.width % 2, 0, group.height % 2))
+    if group.height % 2:
+        x = torch.cat([x, x[:, -1:]], dim=1)
+    if group.width % 2:
+        x = torch.cat([x, x[:, :, -1:]], dim=2)
     x = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # images h/2 2 w/2 2 d
     return x.permute(0, 1, 3, 4, 2, 5).flatten(3).flatten(1, 2)  # images h/2w/2 4d
 

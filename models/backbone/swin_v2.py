@@ -30,9 +30,8 @@ MAX_LOGIT_SCALE = math.log(100)  # Swin V2: the learned temperature stays above 
 FIRST_LOGIT_SCALE = math.log(10)
 BIAS_HIDDEN = 512  # hidden units of the position-bias network
 BIAS_RANGE = 16  # the bias lies in (0, 16)
-# Shortest query or key that counts as a direction; at the start they have a norm of about 0.3. A
-# blank patch may give exactly the zero vector, whose gradient is 1 / this: torch's default of 1e-12
-# would make that of q_bias 1e10.
+# Shortest query or key that counts as a direction; at the start they have a norm of about 0.3. The
+# gradient of a shorter one is 1 / this: with torch's 1e-12 that of a zero vector would be 1e12.
 MIN_NORM = 1e-2
 
 KERNEL_TYPES = (torch.bfloat16, torch.float16, torch.float32)

@@ -1,8 +1,23 @@
 """Patches of one sensor's images -> tokens of the shared backbone."""
 
+import torch
 from torch import Tensor, nn
 
 from models.errors import ModelError
+from models.initialise import truncated_normal
+
+
+class PatchProjection(nn.Linear):
+    """The linear layer of a tokenizer.
+
+    Its bias is the token of a patch without a valid pixel, and nearly that of a patch without
+    contrast at the sensor's mean. Started at zero, both would be zero vectors, for which every
+    layer norm on their way multiplies the gradient by 1 / sqrt(its epsilon) = 316.
+    """
+
+    def init_parameter(self, name: str, tensor: Tensor, generator: torch.Generator) -> None:
+        """Fill weight or bias."""
+        truncated_normal(tensor, generator)
 
 
 class Tokenizer(nn.Module):
@@ -17,7 +32,7 @@ class Tokenizer(nn.Module):
         super().__init__()
         self.bands = bands
         self.patch = patch
-        self.projection = nn.Linear(bands * patch**2, width)
+        self.projection = PatchProjection(bands * patch**2, width)
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed the patches of some images.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import ModelError
-from models.features import FUSED, Features, Views, pooled
+from models.features import FUSED, Features, Views, check_normalised, pooled
 from models.skysense import SkySense
 from models.spec import ModelSpec
 
@@ -151,11 +151,14 @@ class Pretrained(nn.Module):
         """Raise ModelError for images that the model cannot cut into patches."""
         known = self.spec.modalities
         patch = self.spec.patch
+        if isinstance(images, Tensor):
+            raise ModelError(_explain_tensor(images, self.spec))
         if not images or not set(images) <= set(known):
             raise ModelError(
                 f"images: expected some of {', '.join(known)}, found {', '.join(images) or 'none'}"
             )
         for name, x in images.items():
+            check_normalised(x, f"images {name}")
             bands = known[name].bands
             right = x.dim() in (4, 5) and x.shape[-3] == bands
             if not right or x.shape[-1] % patch or x.shape[-2] % patch:
@@ -163,6 +166,18 @@ class Pretrained(nn.Module):
                     f"images {name}: expected B C H W or B T C H W with {bands} bands and sides "
                     f"that are multiples of {patch}, found {tuple(x.shape)}; crop or pad the image"
                 )
+
+
+def _explain_tensor(images: Tensor, spec: ModelSpec) -> str:
+    """What to do with images that nobody has named the sensor of."""
+    bands = images.shape[-3] if images.dim() in (4, 5) else None
+    fitting = [name for name, modality in spec.modalities.items() if modality.bands == bands]
+    name = next(iter(fitting or spec.modalities))
+    return (
+        f"images: expected a dictionary from sensor ({', '.join(spec.modalities)}) to images, "
+        f"found a tensor of the shape {tuple(images.shape)}, with the bands of "
+        f"{' or '.join(fitting) or 'none of them'}; call model({{{name!r}: images}})"
+    )
 
 
 def _is_series(images: Tensor) -> bool:

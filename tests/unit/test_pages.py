@@ -8,6 +8,7 @@ import pytest
 
 from data.prepare.manifest.read import read_manifest
 from data.tiles.definitions import parse_sensors
+from tests.commands import skysense
 from tests.paths import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -15,6 +16,8 @@ DOCS = ROOT / "docs"
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 CODE_FILE = re.compile(r"`((?:data|engine|models|launch|tests)/[\w/]+\.(?:py|json|npz))[:`]")
+# A command, and lines of its output as comments.
+FIGURES = re.compile(r"^```\nskysense (?P<words>.*)\n(?P<lines>(?:# .*\n)+)```", re.MULTILINE)
 JSON_BLOCK = re.compile(r"^```json\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -94,3 +97,14 @@ def test_sensors_of_the_sensors_page_are_accepted():
     (described,) = [value for value in json_values(DOCS / "sensors.md") if "sensors" in value]
     keys = [sensor.key for sensor in parse_sensors(described, "sensors.md")]
     assert keys == ["landsat", "rgbn", "polsar"]
+
+
+def test_figures_of_decisions_are_those_that_the_command_prints():
+    blocks = list(FIGURES.finditer((DOCS / "decisions.md").read_text()))
+    assert blocks
+    for block in blocks:
+        done = skysense(*block["words"].split())
+        assert done.returncode == 0, done.stderr
+        printed = " ".join(done.stdout.split())
+        for line in block["lines"].splitlines():
+            assert line.removeprefix("# ") in printed, line

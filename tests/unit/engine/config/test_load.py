@@ -148,6 +148,11 @@ WRONG = [
         "found 6; the nearest are 4 and 8",
     ),
     (
+        "skysense.model.widths=[32, 64, 96, 256]",
+        "model.widths: expected each stage to be twice as wide",
+        "found 64 and then 96; write 128",
+    ),
+    (
         "skysense.data.views.global_pixels.hr=200",
         "data.views.global_pixels.hr: expected a multiple of 32 (patches of 4 pixels, 3 merges), "
         "found 200; the nearest are 192 and 224",
@@ -234,6 +239,14 @@ def test_one_process_is_told_what_to_start():
 def test_the_optimizer_is_typed():
     optimizer = load(DEMO, ["optimizer.params.weight_decay=0"]).optimizer
     assert optimizer == OptimizerSettings(lr=0.0005, weight_decay=0.0, torch_adam=True)
+
+
+def test_gradients_are_summed_in_float32_unless_the_file_says_otherwise():
+    assert "communication_data_type" not in json.loads(DEMO.read_text())
+    assert load(DEMO, ["bf16.enabled=true"]).deepspeed["communication_data_type"] == "fp32"
+    for value, expected in (("bf16", "bf16"), ("null", None)):
+        config = load(DEMO, [f"communication_data_type={value}"])
+        assert config.deepspeed["communication_data_type"] == expected
 
 
 def test_the_policies_of_recomputation_are_those_of_the_model():

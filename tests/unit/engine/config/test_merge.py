@@ -34,11 +34,11 @@ def test_a_base_is_laid_under_the_file(tmp_path):
     middle = {"train_batch_size": 8, "skysense": {"base": "base.json", "model": {"queries": 3}}}
     written(tmp_path, middle, "middle.json")
     path = written(
-        tmp_path, {"skysense": {"base": "middle.json", "model": {"widths": [32, 32, 32, 64]}}}
+        tmp_path, {"skysense": {"base": "middle.json", "model": {"widths": [64, 128, 256, 512]}}}
     )
     config = load(path, world_size=2)
     assert config.settings.model == load(DEMO).settings.model.variant(
-        queries=3, widths=(32, 32, 32, 64)
+        queries=3, widths=(64, 128, 256, 512)
     )
     assert config.deepspeed["train_batch_size"] == 8 and "base" not in config.merged["skysense"]
 

@@ -65,7 +65,7 @@ def timm_blocks(
 def test_a_stage_equals_timm_blocks_on_prompts_and_tokens_with_the_prompts_cut_off():
     """Values, and gradients of tokens, prompts, their projection and every block."""
     spec = ModelSpec(
-        widths=(8, 8, 16, 32), depths=(1, 1, 3, 1), head_dim=8, prompts=(0, 0, 4, 4), moe=None
+        widths=(4, 8, 16, 32), depths=(1, 1, 3, 1), head_dim=4, prompts=(0, 0, 4, 4), moe=None
     )
     stage = Stage(spec, 2, [FeedForward(16, 64) for _ in range(3)]).double()
     source = torch.Generator().manual_seed(1)
@@ -74,7 +74,7 @@ def test_a_stage_equals_timm_blocks_on_prompts_and_tokens_with_the_prompts_cut_o
             parameter.normal_(std=0.3, generator=source)
         for table in stage.positions.parameters():
             table.zero_()
-    blocks, theirs = timm_blocks(stage, 16, 8)
+    blocks, theirs = timm_blocks(stage, 16, 4)
     x = torch.randn(LAYOUT.tokens, 16, dtype=torch.float64, generator=source)
     ours, expected = x.clone().requires_grad_(), x.clone().requires_grad_()
     y, _ = stage(

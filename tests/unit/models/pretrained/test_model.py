@@ -187,3 +187,20 @@ def test_unknown_parts_cannot_be_frozen():
         Pretrained(MODEL, frozen=("head",))
     with pytest.raises(ModelError, match=r"frozen: .* write \('backbone',\) for one part"):
         Pretrained(MODEL, frozen="backbone")
+
+
+def test_stored_integers_are_refused_with_what_normalises_them():
+    model = part(modalities=("hr",), fusion=False)
+    pixels = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
+    with pytest.raises(
+        ModelError, match=r"images hr: .* float type, found torch.uint8; .*normalise"
+    ):
+        model({"hr": pixels})
+
+
+def test_a_tensor_alone_is_explained():
+    model = part(fusion=False)
+    with pytest.raises(ModelError, match=r"with the bands of ms; call model\({'ms': images}\)"):
+        model(torch.zeros(1, 10, 16, 16))
+    with pytest.raises(ModelError, match="with the bands of none of them"):
+        model(torch.zeros(1, 7, 16, 16))
