@@ -153,14 +153,17 @@ def dropped(history: History, limit: float) -> Figure:
     for kind in history.token_kinds():
         by_view.setdefault(kind.view, []).append(kind)
     figure, axes = panel_grid(1, len(by_view))
+    top = limit
     for axis, (view, kinds) in zip(axes.ravel(), by_view.items()):
         for kind in kinds:
-            x, y = group_means(history.steps, 100 * history.values(dropped_key(kind)))
-            axis.plot(x, y, color=colour(kind.modality), linewidth=1.3, label=kind.modality)
+            x, y = group_means(history.steps, history.values(dropped_key(kind)))
+            axis.plot(x, 100 * y, color=colour(kind.modality), linewidth=1.3, label=kind.modality)
+            top = max(top, np.nanmax(y))
         draw_limit(axis, 100 * limit)
-        axis.set_ylim(bottom=0)
         axis.set_title(f"{view} views: tokens dropped, %")
         axis.legend(fontsize=7.5, ncols=len(kinds))
+    for axis in axes.ravel():
+        axis.set_ylim(0, 110 * top)
     finish_panels(axes)
     return figure
 

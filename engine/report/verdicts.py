@@ -18,6 +18,8 @@ from engine.training.loss_terms import TOTAL_KEY, dropped_key
 LEAST_SAMPLES = 4  # for a verdict on an effective rank, which is at most one less
 LEAST_RANK = 1.5  # of a feature that has not collapsed
 KEPT = 0.5  # share of the first weights' effective rank above 1 that training must leave
+# Share of the variance between clusters of four cells, the smallest there are, drawn at random.
+CHANCE = 0.25
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ def verdicts(
         falling(history),
         entropy(history, guard, prototypes),
         spread(history, guard, prototypes),
+        objects(history),
         served(history, guard),
         rank(ranks),
     ]
@@ -127,6 +130,22 @@ def spread(history: History, guard: GuardSettings, prototypes: int) -> Verdict:
         low=guard.entropy_low,
         high=math.inf,
     )
+
+
+def objects(history: History) -> Verdict:
+    """The objects of an image differ (last tenth of the steps)."""
+    question = "Do the objects of an image differ?"
+    shares = {}
+    for head in history.teacher_heads():
+        values = history.values(head.spread)
+        _, last = ends(np.where(values > 0, values, math.nan), history.tenth)
+        if math.isfinite(last):
+            shares[head.feature] = last
+    if not shares:
+        return Verdict(question, None, "no image of the last tenth of the steps had several")
+    named = ", ".join(f"{feature} {share:.2f}" for feature, share in shares.items())
+    numbers = f"share of the cells' variance between objects: {named}; wanted above {CHANCE:g}"
+    return Verdict(question, min(shares.values()) > CHANCE, numbers)
 
 
 def served(history: History, guard: GuardSettings) -> Verdict:

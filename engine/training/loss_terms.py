@@ -67,6 +67,11 @@ class TeacherHead:
         """Key of the share of prototypes that are some row's first choice."""
         return statistic_key(self.statistic(USED))
 
+    @property
+    def spread(self) -> str:
+        """Key of the share of an image's variance that lies between its objects."""
+        return statistic_key(self.statistic(SPREAD))
+
 
 @dataclass(frozen=True)
 class LossTerm:

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.fusion.grids import resize_matrix
 from models.fusion.sinkhorn import sinkhorn_many
 
 ROUNDS = 3  # times that the seeds of the clusters move to the cells assigned to them
@@ -46,7 +45,7 @@ def cluster(features: Tensor, mask: Tensor, *, grid: tuple[int, int], spec: Clus
     """
     height, width = grid
     clusters = cluster_count(spec.clusters, height * width)
-    seeds = _seed_matrix(height, width, clusters=clusters, device=features.device)  # C n
+    seeds = _seed_weights(mask, height, width, clusters=clusters).to(features.dtype)  # ... C n
     shares = _assign(features, mask, seeds, spec)  # ... n C
     total = shares.sum(dim=-2, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)  # ... 1 C
     return (shares / total).mT  # ... C n
@@ -77,11 +76,13 @@ def spread(features: Tensor, mask: Tensor, clusters: Tensor, counted: Tensor) ->
 
 
 @torch.no_grad()
-def _assign(features: Tensor, mask: Tensor, seed_matrix: Tensor, spec: ClusterSpec) -> Tensor:
-    """Shares (..., n, C) of the cells in the clusters; features are zero where masked."""
+def _assign(features: Tensor, mask: Tensor, weights: Tensor, spec: ClusterSpec) -> Tensor:
+    """Shares (..., n, C) of the cells in the clusters; features are zero where masked.
+
+    ``weights`` (..., C, n) are those of the cells in the first seeds.
+    """
     deviations = _deviations(features, mask)  # ... n D
     length = _lengths(deviations, features)  # ... n 1
-    weights = seed_matrix  # C n
     for _ in range(1 + ROUNDS):
         seeds = F.normalize(weights @ deviations, dim=-1)  # ... C D
         cosines = deviations @ seeds.mT / length  # ... n C
@@ -106,13 +107,26 @@ def _lengths(deviations: Tensor, features: Tensor) -> Tensor:
     return deviations.norm(dim=-1, keepdim=True).maximum(least)  # ... n 1
 
 
-def _seed_matrix(height: int, width: int, *, clusters: int, device: torch.device) -> Tensor:
-    """Weights (C, n) that pool a grid to evenly spaced seeds.
+def _seed_weights(mask: Tensor, height: int, width: int, *, clusters: int) -> Tensor:
+    """Parts of a grid with equally many valid cells, one a seed: (..., C, n) bool.
 
-    The seeds form rows x columns = C, as square as C allows.
+    The grid is gone through block by block; the blocks form rows x columns = C, as square as C
+    allows. With all cells valid and sides that divide, the parts are the blocks. A block without
+    valid cells, or with all of them, would have no deviation from the mean to start from.
     """
     rows = math.isqrt(clusters)
     while clusters % rows:
         rows -= 1
     columns = clusters // rows
-    return torch.kron(resize_matrix(height, rows, device), resize_matrix(width, columns, device))
+    device = mask.device
+    # the block that a cell's centre lies in
+    row = (2 * torch.arange(height, device=device) + 1) * rows // (2 * height)  # height
+    column = (2 * torch.arange(width, device=device) + 1) * columns // (2 * width)  # width
+    block = (row[:, None] * columns + column).flatten()  # n
+    order = block.argsort(stable=True)  # n
+    valid = mask[..., order]  # ... n
+    count = valid.sum(dim=-1, keepdim=True).clamp(min=1)  # ... 1
+    part = (valid.cumsum(dim=-1) - 1) * clusters // count  # ... n
+    number = torch.arange(clusters, device=device)[:, None]  # C 1
+    members = (part[..., None, :] == number) & valid[..., None, :]  # ... C n
+    return members[..., order.argsort()]

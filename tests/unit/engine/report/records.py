@@ -31,6 +31,9 @@ def record(step: int, **changes) -> dict:
         "loss/moe_balance": 3.0,
         "expert_load": np.full((3, 3, 8), 10 + step).tolist(),
     }
+    for feature in ("hr", "ms", "sar", "fused"):
+        line[f"teacher/{feature}/object/spread"] = 0.5
+    line["teacher/ms/object/spread"] = 0.0  # small maps are one object
     for sensor in ("hr", "ms", "sar"):
         line[f"dropped/{sensor}/global"] = 0.05
         line[f"dropped/{sensor}/local"] = 0.08

@@ -27,8 +27,9 @@ def test_a_healthy_run():
     assert all(verdict.good for verdict in found)
     assert "mean 55.300 over the first 2 steps, 30.100 over the last" in found[1].numbers
     assert "0.600 to 0.600 over 13 heads" in found[2].numbers
-    assert "sar global 5.0%, sar local 8.0%; wanted at most 20%" in found[4].numbers
-    assert "fused 5.00 of 2.00" in found[5].numbers
+    assert "hr 0.50, sar 0.50, fused 0.50; wanted above 0.25" in found[4].numbers
+    assert "sar global 5.0%, sar local 8.0%; wanted at most 20%" in found[5].numbers
+    assert "fused 5.00 of 2.00" in found[6].numbers
 
 
 @pytest.mark.parametrize(
@@ -41,23 +42,24 @@ def test_a_healthy_run():
         ({"teacher__ms__image__entropy": math.log(K)}, HEALTHY, [2]),
         ({"teacher__queries__entropy": 1e-4}, HEALTHY, [2]),
         ({"teacher__fused__pixel__mean_entropy": 1e-4}, HEALTHY, [3]),
-        ({"dropped__sar__local": 0.3}, HEALTHY, [4]),
-        ({}, [RankRow("hr", 20, 1.0000000000000016, 1.2)], [5]),  # rounding alone
-        ({}, [RankRow("hr", 20, 2.0, 9.0)], [5]),
-        ({}, [RankRow("hr", 20, None, 4.0)], [5]),
+        ({"teacher__fused__object__spread": 0.05}, HEALTHY, [4]),
+        ({"dropped__sar__local": 0.3}, HEALTHY, [5]),
+        ({}, [RankRow("hr", 20, 1.0000000000000016, 1.2)], [6]),  # rounding alone
+        ({}, [RankRow("hr", 20, 2.0, 9.0)], [6]),
+        ({}, [RankRow("hr", 20, None, 4.0)], [6]),
         ({}, [RankRow("hr", 2, 1.0, 1.0), RankRow("fused", 20, 5.0, None)], []),
     ],
 )
 def test_each_fault_turns_its_own_verdict(changes, ranks, wrong):
     records = [record(step) for step in range(18)] + [record(step, **changes) for step in (18, 19)]
-    assert answers(records, ranks) == [index not in wrong for index in range(6)]
+    assert answers(records, ranks) == [index not in wrong for index in range(7)]
 
 
 def test_a_missing_modality_is_no_fault():
     records = [record(step) for step in range(20)]
     records[0] |= without_sar() | {"loss": 1.0}  # a small total, because terms are missing
     records[19] |= without_sar()
-    assert answers(records) == [True] * 6
+    assert answers(records) == [True] * 7
 
 
 def test_a_total_without_complete_steps_is_judged():
@@ -67,7 +69,7 @@ def test_a_total_without_complete_steps_is_judged():
 def test_one_step_has_nothing_to_compare():
     found = answers([record(0)], ranks=[])
     assert found[1] is None
-    assert found[5] is None
+    assert found[6] is None
 
 
 def test_runs_without_experts_have_no_dropped_tokens():
@@ -75,7 +77,12 @@ def test_runs_without_experts_have_no_dropped_tokens():
     for line in records:
         for key in [key for key in line if key.startswith("dropped/")]:
             del line[key]
-    assert answers(records)[4] is None
+    assert answers(records)[5] is None
+
+
+def test_maps_of_one_object_each_are_not_judged():
+    spreads = {f"teacher__{name}__object__spread": 0.0 for name in ("hr", "ms", "sar", "fused")}
+    assert answers([record(step, **spreads) for step in range(20)])[4] is None
 
 
 def test_a_verdict_without_an_answer_is_a_dash():

@@ -91,3 +91,18 @@ def test_masked_cells_do_not_move_the_mean():
     moved = shares_of((features + common).where(mask[..., None], 0.0), mask)
     torch.testing.assert_close(moved, plain, rtol=0, atol=5e-3)
     assert (moved.mT[~mask] == 0).all()
+
+
+@pytest.mark.parametrize("corner", [slice(0, 3), slice(5, 8), slice(0, 8)])
+def test_rounding_does_not_choose_the_clusters(corner):
+    """Views that share a corner have all their matched cells in one block of the grid."""
+    mask = torch.zeros(SIDE, SIDE, dtype=torch.bool)
+    mask[corner, corner] = True
+    mask = mask.flatten().expand(20, -1)
+    generator = torch.Generator().manual_seed(5)
+    features = (cells(maps=20) + 10).where(mask[..., None], 0.0)
+    noise = 1e-6 * torch.randn(features.shape, generator=generator)
+    shares = shares_of(features, mask)
+    torch.testing.assert_close(shares_of(features * (1 + noise), mask), shares, rtol=0, atol=1e-3)
+    total, count = spread(features, mask, shares @ features, torch.ones(20, dtype=torch.bool))
+    assert total / count > 0.3

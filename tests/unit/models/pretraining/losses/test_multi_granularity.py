@@ -120,16 +120,16 @@ def cluster_by_loops(cells, side, clusters):
     directions = np.stack([unit(x) for x in features])
     rows = max(d for d in range(1, clusters + 1) if clusters % d == 0 and d * d <= clusters)
     columns = clusters // rows
-    seeds = np.zeros((rows, columns, features.shape[1]))
 
-    def overlap(k, n, c):
-        """Of cell k with the c-th of n equal parts of a side."""
-        return max(0, min(k + 1, (c + 1) * side / n) - max(k, c * side / n))
+    def block(k):
+        i, j, _ = cells[k]
+        return int((i + 0.5) * rows / side) * columns + int((j + 0.5) * columns / side)
 
-    for (i, j, _), x in zip(cells, features):
-        for a, b in np.ndindex(rows, columns):
-            seeds[a, b] += overlap(i, rows, a) * overlap(j, columns, b) * x
-    seeds = np.stack([unit(x) for x in seeds.reshape(clusters, -1)])
+    order = sorted(range(len(cells)), key=block)
+    seeds = np.zeros((clusters, features.shape[1]))
+    for rank, k in enumerate(order):
+        seeds[rank * clusters // len(cells)] += features[k]
+    seeds = np.stack([unit(x) for x in seeds])
     for _ in range(4):
         shares = textbook(directions @ seeds.T, SPEC.cluster_epsilon, SPEC.dino.iterations)
         seeds = np.stack([unit(x) for x in shares.T @ features])
