@@ -114,6 +114,8 @@ def test_all_folders_of_a_run_mean_the_same(saved, tmp_path):
     folder, whole, _ = saved
     export(folder / "checkpoints" / "step-00000002", tmp_path / "first")
     export(tmp_path / "first", tmp_path / "second")
+    modes = {file.stat().st_mode for file in (tmp_path / "first").iterdir()}
+    assert len(modes) == 1  # the weights are no more private than the description
     for path in (folder, tmp_path / "second"):
         found = load(path).trunk.state_dict()
         assert all(

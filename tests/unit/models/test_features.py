@@ -7,7 +7,7 @@ from models.errors import ModelError
 from models.features import FUSED, Features, Views, pooled
 from models.initialise import initialise
 from models.skysense import SkySense
-from tests.unit.models.test_recompute import SMALL, views
+from tests.unit.models.test_recompute import SIDES, SMALL, views
 
 MODEL = SkySense(SMALL)
 initialise(MODEL, 0)
@@ -15,14 +15,14 @@ initialise(MODEL, 0)
 
 def changed(field: str, name: str, values: torch.Tensor) -> dict[str, Views]:
     """Valid views of one size, with one tensor replaced."""
-    inputs = views(SMALL, 8, 2)
+    inputs = views(SMALL, SIDES, 2)
     getattr(inputs, field)[name] = values
     return {"global": inputs}
 
 
 def without(field: str, name: str) -> dict[str, Views]:
     """Valid views of one size, with one tensor left out."""
-    inputs = views(SMALL, 8, 2)
+    inputs = views(SMALL, SIDES, 2)
     del getattr(inputs, field)[name]
     return {"global": inputs}
 
@@ -48,7 +48,7 @@ def test_images_instead_of_views():
 
 def test_nothing_at_all():
     refused({}, "found an empty dictionary")
-    inputs = views(SMALL, 8, 2)
+    inputs = views(SMALL, SIDES, 2)
     inputs.images = {}
     refused({"global": inputs}, "views 'global'", "some of hr, ms, found none", "add them")
 
@@ -61,6 +61,13 @@ def test_an_unknown_sensor():
 def test_a_missing_batch_axis():
     inputs = changed("images", "ms", torch.zeros(2, 2, 3, 8, 8))
     refused(inputs, "'ms'", "axes B V T C H W", "(2, 2, 3, 8, 8)", "unsqueeze")
+
+
+def test_stored_integers():
+    inputs = changed("images", "ms", torch.zeros(1, 2, 2, 3, 8, 8, dtype=torch.uint8))
+    refused(
+        inputs, "'ms'", "expected normalised images", "found torch.uint8", "modalities.normalise"
+    )
 
 
 def test_the_wrong_number_of_bands():
@@ -87,7 +94,7 @@ def test_what_is_missing():
 def test_days_and_regions_of_other_samples():
     inputs = changed("days", "ms", torch.zeros(1, 2, 5, dtype=torch.int64))
     refused(inputs, "expected days of the shape (1, 2, 2), found the shape (1, 2, 5)")
-    inputs = views(SMALL, 8, 2)
+    inputs = views(SMALL, SIDES, 2)
     inputs.region = torch.zeros(3, dtype=torch.int64)
     refused(
         {"global": inputs}, "expected region of the shape (1,), found (3,)", "-1 for no context"
