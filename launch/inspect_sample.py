@@ -42,17 +42,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Draw the sample and write the picture."""
-    views = ViewSettings()
-    views = replace(
-        views,
-        global_pixels={**views.global_pixels, **_sides("--global_pixels", options.global_pixels)},
-        local_pixels={**views.local_pixels, **_sides("--local_pixels", options.local_pixels)},
-    )
-    settings = DataSettings(shards=options.shards, split=ALL, views=views)
+    settings = DataSettings(shards=options.shards, split=ALL, views=views_of(options))
     drawn = draw_sample(
         settings, options.out, key=options.key, step=options.step, seed=options.seed
     )
     print(f"{options.out}: {drawn}")
+
+
+def views_of(options: argparse.Namespace) -> ViewSettings:
+    """The paper's views with the sizes that the options name.
+
+    Raises:
+        InputError: a size is no sensor with a number.
+    """
+    paper = ViewSettings()
+    global_pixels = _sides("--global_pixels", options.global_pixels)
+    local_pixels = _sides("--local_pixels", options.local_pixels)
+    return replace(
+        paper,
+        global_pixels={**paper.global_pixels, **global_pixels},
+        local_pixels={**paper.local_pixels, **local_pixels},
+    )
 
 
 def _sides(option: str, pairs: Iterable[str]) -> dict[str, int]:
@@ -64,7 +74,7 @@ def _sides(option: str, pairs: Iterable[str]) -> dict[str, int]:
     sides = {}
     for pair in pairs:
         sensor, _, pixels = pair.partition("=")
-        if not pixels.isdecimal():
+        if not sensor or not pixels.isdecimal():
             raise InputError(f"{option}: expected SENSOR=PIXELS, such as ms=32, found {pair!r}")
         sides[sensor] = int(pixels)
     return sides

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from data.audit.page.inspection import draw_sample, with_own_sensors
 from data.errors import InputError
 from data.seeded import generator
 from data.shards.dataset import ShardDataset
@@ -190,3 +191,18 @@ def test_a_manifest_without_own_sensors_has_the_bytes_that_it_had(tmp_path):
     content = json.loads((tmp_path / "manifest.json").read_text())
     assert "sensors" not in content
     assert ShardDataset.open(tmp_path).manifest.sensors == []
+
+
+def test_a_picture_shows_own_sensors_with_pixels_of_their_own(tmp_path):
+    dataset(tmp_path)
+    views = ViewSettings(global_pixels={"hr": 64, "ms": 12, "sar": 12})
+    shown = with_own_sensors(DataSettings(shards=str(tmp_path), views=views))
+    assert shown.views.sizes["global"].pixels == {"hr": 64, "ms": 12, "sar": 12, "fine": 48}
+    chosen = replace(views, global_pixels={**views.global_pixels, "fine": 20})
+    shown = with_own_sensors(DataSettings(shards=str(tmp_path), views=chosen))
+    assert shown.views.global_pixels["fine"] == 20 and shown.frames["fine"] > 0
+    assert draw_sample(shown, tmp_path / "t0.png", key="t0") == "t0, use 0"
+    sides = {**shown.views.local_pixels, "fin": 8}
+    wrong = replace(shown, views=replace(shown.views, local_pixels=sides))
+    with pytest.raises(InputError, match=r"local_pixels.fin: no known sensor, .*'fine'"):
+        draw_sample(wrong, tmp_path / "t0.png", key="t0")
