@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=(1.0,),
         metavar="F",
-        help="sizes to choose from: pixels that the model sees for one of the sensor (1)",
+        help="sizes to choose from; 1: the sensor's own pixels, at most 512 along a side (1)",
     )
     parser.add_argument(
         "--grid", type=int, metavar="N", help="rows of label cells of a tile (those of stage 4)"

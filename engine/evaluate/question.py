@@ -24,6 +24,9 @@ from engine.pretrained.weights import load, regions, sensors
 from models.spec import ModelSpec
 
 FOLDS = 5  # where nobody has named a test part
+MOST_PIXELS = (
+    512  # along a side at zoom 1, as the cost of global attention grows with its 4th power
+)
 PROGRESS = 10  # lines a pass over the tiles, at most
 
 
@@ -37,7 +40,7 @@ class Question:
     weights: str = TEACHER
     sensors: tuple[str, ...] = ()  # empty: all that model and data have
     features: tuple[str, ...] = FEATURES
-    zooms: tuple[float, ...] = (1.0,)  # pixels shown for one of the sensor
+    zooms: tuple[float, ...] = (1.0,)  # relative to the size of ``Opened.input_shape``
     grid: int | None = None  # rows of label cells; None: as many as stage 4 has
     seeds: int = 3
     folds: int | None = None  # None: the named test part, else FOLDS
@@ -118,7 +121,10 @@ class Opened:
         return self.spec.patch * 2 ** sum(self.spec.modalities[sensor].merge)
 
     def input_shape(self, zoom: float) -> InputShape:
-        """The size at which tiles are shown: whole cells of stage 4."""
+        """The size at which tiles are shown: whole cells of stage 4.
+
+        At zoom 1 each sensor has its own pixels, or ``MOST_PIXELS`` along a side of a large tile.
+        """
         cells = self.labelled.cells
         own = sensors(self.question.model)
         sides = {}
@@ -126,7 +132,7 @@ class Opened:
         for name in self.sensors:
             modality = self.spec.modalities[name]
             unit = self._unit(name)
-            pixels = cells * own[name].pixels * zoom
+            pixels = zoom * min(cells * own[name].pixels, MOST_PIXELS)
             sides[name] = unit * max(1, round(pixels / unit))
             frames[name] = modality.frames
         return InputShape(sides, frames)

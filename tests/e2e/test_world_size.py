@@ -59,9 +59,12 @@ def test_held_out_tiles_say_the_same(runs):
     assert {"evaluate/steps", "evaluate/effective_rank/fused", "evaluate/knn/stage4"} <= set(names)
     for spread in SPREAD:
         for ours, expected in zip(runs[spread], runs[ALONE], strict=True):
-            assert ("evaluate/steps" in ours) == (ours["step"] % 3 == 0)
-            for name in names:
-                assert ours.get(name) == pytest.approx(expected.get(name), rel=0.02), name
+            evaluated = ours["step"] % 3 == 0
+            assert ("evaluate/steps" in ours) == ("evaluate/steps" in expected) == evaluated
+            if evaluated:
+                for name in names:
+                    tolerance = pytest.approx(expected[name], rel=0.01, abs=0.01)
+                    assert ours[name] == tolerance, (spread, name)
 
 
 def test_terms_are_alive(runs):
