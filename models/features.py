@@ -28,6 +28,8 @@ class Views:
     region: Tensor
     # rows and columns of the fusion grid; None: ``FusionSpec.cells_per_token`` says
     grid: tuple[int, int] | None = None
+    # B bool, samples that read the prototypes of their region; None: all that have one
+    reads_context: Tensor | None = None
 
 
 @dataclass

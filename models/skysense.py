@@ -174,7 +174,10 @@ class SkySense(nn.Module):
         shape = (batch, count, *grid)
         if self.context is not None:
             query = self.context.query(cells)  # BV G D
-            read = self.context.read(query, inputs.region.repeat_interleave(count))  # BV G D
+            region = inputs.region  # B
+            if inputs.reads_context is not None:
+                region = region.where(inputs.reads_context, -1)
+            read = self.context.read(query, region.repeat_interleave(count))  # BV G D
             features.query = query.reshape(*shape, -1)  # B V g g D
             cells = torch.cat([cells, read.to(cells.dtype)], dim=-1)  # BV G D
         features.maps[FUSED] = cells.reshape(*shape, -1).unsqueeze(2)  # B V 1 g g D

@@ -67,6 +67,9 @@ class ContextSpec:
     momentum: float = 0.99
     epsilon: float = 0.05
     iterations: int = 3
+    # Probability that the student does not read the context of a sample. The region alone tells log
+    # R of the log K nats of a target, and most places have no region in later use.
+    drop: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,8 @@ class ModelSpec:
                 "model.context: expected a model with fusion, whose output it extends, found none; "
                 "set it to null"
             )
+        if self.context is not None and not 0 <= self.context.drop <= 1:
+            return f"model.context.drop: expected a share from 0 to 1, found {self.context.drop}"
         if fusion.width % fusion.heads:
             return f"model.fusion: width {fusion.width} is not a multiple of heads {fusion.heads}"
         if fusion.cells_per_token < 1:

@@ -13,6 +13,7 @@ from engine.config.settings import GuardSettings
 from engine.report.evaluation import RankRow
 from engine.report.history import History
 from engine.report.panels import finite_mean
+from engine.training.context import PREFIX
 from engine.training.loss_terms import TOTAL_KEY, dropped_key
 
 LEAST_SAMPLES = 4  # for a verdict on an effective rank, which is at most one less
@@ -20,6 +21,9 @@ LEAST_RANK = 1.5  # of a feature that has not collapsed
 KEPT = 0.5  # share of the first weights' effective rank above 1 that training must leave
 # Share of the variance between clusters of four cells, the smallest there are, drawn at random.
 CHANCE = 0.25
+# Variance of a region's prototypes over that of its cells. Prototypes that fell together have less
+# than 0.001, others 0.1 to 0.5 (docs/decisions.md).
+LEAST_SPREAD = 0.01
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ def verdicts(
         objects(history),
         served(history, guard),
         rank(ranks),
+        regions(history),
     ]
 
 
@@ -189,6 +194,24 @@ def rank(ranks: Sequence[RankRow]) -> Verdict:
         return Verdict(question, None, f"fewer than {LEAST_SAMPLES} samples of each feature")
     numbers = f"{', '.join(parts)} at the start; wanted above {LEAST_RANK:g}, and no loss of more"
     return Verdict(question, good, f"{numbers} than {100 * (1 - KEPT):.0f} % of what exceeds 1")
+
+
+def regions(history: History) -> Verdict:
+    """The prototypes of a region differ (last tenth of the steps)."""
+    question = "Do the prototypes of a region differ?"
+    spread_of_all = history.values(f"{PREFIX}spread")
+    first = finite_mean(spread_of_all[:1])
+    _, last = ends(spread_of_all, history.tenth)
+    if not math.isfinite(last):
+        numbers = "no sample with a region in the last tenth of the steps, or no geo context"
+        return Verdict(question, None, numbers)
+    numbers = f"variance {last:.3f} of the cells' (first step {first:.3f}; "
+    numbers += f"wanted above {LEAST_SPREAD:g})"
+    for name, what in (("rank", "effective directions"), ("cosine", "mean cosine")):
+        values = history.values(f"{PREFIX}{name}")
+        first = finite_mean(values[:1])
+        numbers += f", {what} {ends(values, history.tenth)[1]:.3f} (first step {first:.3f})"
+    return Verdict(question, last > LEAST_SPREAD, numbers)
 
 
 def ends(values: np.ndarray, count: int) -> tuple[float, float]:

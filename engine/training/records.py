@@ -1,10 +1,12 @@
 """What a run's files say about a step: the metrics, the quarantine and the faults of reading."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from data.stream.sample import Batch
+from engine.training import context
 from engine.training.loss_terms import TOTAL, TOTAL_KEY, LossTerm, dropped_key, statistic_key
 from engine.training.step import StepReport
 
@@ -30,6 +32,9 @@ def metrics_record(report: StepReport) -> dict:
         record[statistic_key(name)] = value
     for kind, share in report.dropped.items():
         record[dropped_key(kind)] = share
+    if report.context is not None:
+        for name, value in asdict(report.context).items():
+            record[context.PREFIX + name] = value
     if report.expert_load is not None:
         record["expert_load"] = report.expert_load.tolist()
     return record

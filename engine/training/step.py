@@ -11,10 +11,13 @@ from data.stream.sample import Batch
 from engine.distributed import zero
 from engine.distributed.teacher import EmaTeacher
 from engine.resilience.guard import all_finite
+from engine.training.context import ContextFigures, drop_context
 from engine.training.loss_terms import ENTROPY, TOTAL, USED, LossTerm, TeacherHead
 from engine.training.objective import Losses, Objective, hide_frames, to_views
 from engine.training.schedules import Schedules, StepSchedule
 from models.backbone.stochastic_depth import Draw
+from models.features import Views
+from models.fusion.geo_context import ContextUpdate
 from models.moe.loads import TokenKind, dropped_counts, expert_load
 from models.pretraining.model import Outputs, Pretraining
 from models.reducer import Reducer
@@ -40,6 +43,7 @@ class StepReport:
     expert_load: Tensor | None  # layers, modalities, E: tokens sent to each expert
     # Share of the tokens that found their expert full, over all layers; without absent kinds.
     dropped: dict[TokenKind, float] = field(default_factory=dict)
+    context: ContextFigures | None = None  # None if the prototypes were not moved
     # This rank's samples, if the step was not applied.
     skipped_keys: list[str] = field(default_factory=list)
 
@@ -89,6 +93,7 @@ class _Figures:
     statistics: dict[str, float] = field(default_factory=dict)
     expert_load: Tensor | None = None
     dropped: dict[TokenKind, float] = field(default_factory=dict)
+    context: ContextFigures | None = None
 
 
 class Step:
@@ -133,7 +138,8 @@ class Step:
         # The student comes first: meanwhile the ranks exchange the teacher's weights of the last
         # step.
         with part("student"):
-            outputs = self.engine(hide_frames(views, batch), Draw(self.seed, batch.step))
+            seen = self._student_views(views, batch)
+            outputs = self.engine(seen, Draw(self.seed, batch.step))
         with part("teacher"), torch.no_grad():
             targets = self.teacher(views)
         with part("losses"):
@@ -144,7 +150,7 @@ class Step:
         with part("vote"):
             finite = all_finite(losses.total, self.reducer)
         applied = False
-        lost_regions = None
+        context = None
         if finite:
             with part("backward"):
                 self.engine.backward(losses.total)
@@ -155,14 +161,14 @@ class Step:
             with part("teacher's average"):
                 self.ema.update(now.momentum)
             with part("prototypes, centres"):
-                lost_regions = self.student.update_context(outputs, self.reducer)
+                context = self.student.update_context(outputs, self.reducer)
                 self.objective.update_centres(losses)
 
         with part("report"):
-            figures = self._fetch(losses, outputs, lost_regions)
+            figures = self._fetch(losses, outputs, context)
             return self._report(batch, figures, now, finite=finite, applied=applied)
 
-    def _fetch(self, losses: Losses, outputs: Outputs, lost_regions: Tensor | None) -> _Figures:
+    def _fetch(self, losses: Losses, outputs: Outputs, context: ContextUpdate | None) -> _Figures:
         """The figures of a step, with one exchange and one transfer to the host.
 
         Terms are averaged over ranks, and tokens summed. Weights and statistics are equal on all
@@ -178,12 +184,14 @@ class Step:
             summed.append(load.flatten().double())  # integers, exact in float64
         fates = dropped_counts(outputs.routings)
         summed += [counts.double() for counts in fates.values()]
+        if context is not None:
+            summed.append(torch.stack(context.spread).double())
         pieces = [self.reducer.sum(torch.cat(summed))]
         pieces.append(torch.stack(list(losses.weights.values())).double())
         if losses.statistics:
             pieces.append(torch.stack(list(losses.statistics.values())).double())
-        if lost_regions is not None:
-            pieces.append(lost_regions[None].double())
+        if context is not None:
+            pieces.append(context.lost_regions[None].double())
         numbers = iter(torch.cat(pieces).tolist())
 
         world_size = self.reducer.world_size
@@ -196,14 +204,24 @@ class Step:
             dropped = next(numbers)
             if present > 0:
                 figures.dropped[kind] = dropped / present
+        if context is not None:
+            figures.context = ContextFigures.of(list(islice(numbers, len(context.spread))))
         figures.weights = {name: next(numbers) for name in losses.weights}
         figures.statistics = {name: next(numbers) for name in losses.statistics}
-        if lost_regions is not None and next(numbers) > 0:
+        if context is not None and next(numbers) > 0:
             raise FloatingPointError(
                 "geo context: expected finite new prototypes, found others; none were written and "
                 "the last checkpoint is sound; look at the samples of this step"
             )
         return figures
+
+    def _student_views(self, views: dict[str, Views], batch: Batch) -> dict[str, Views]:
+        """The views as the student sees them; the teacher sees all."""
+        seen = hide_frames(views, batch)
+        context = self.student.spec.context
+        if context is None:
+            return seen
+        return drop_context(seen, batch, share=context.drop, seed=self.seed)
 
     def _report(
         self, batch: Batch, figures: _Figures, now: StepSchedule, *, finite: bool, applied: bool
@@ -224,6 +242,7 @@ class Step:
             gradient_norm=gradient_norm,
             expert_load=figures.expert_load,
             dropped=figures.dropped,
+            context=figures.context,
             skipped_keys=skipped_keys,
         )
 

@@ -122,13 +122,18 @@ def alignment(work: Workload, classes: int) -> list[Cost]:
 
 
 def context_update(work: Workload) -> list[Cost]:
-    """Costs of ``GeoContext.update``: similarities with the prototypes, and means of features."""
+    """Costs of ``GeoContext.update``.
+
+    Similarities with the prototypes, means of features, and products between prototypes for their
+    spread.
+    """
     context = work.spec.context
     if context is None:
         return []
     cells = work.batch * work.sizes[TEACHER].views * work.fusion_side(TEACHER) ** 2
     similarity = 2 * cells * context.prototypes * context.width
-    return [Cost("context update", FUSED, TEACHER, 2 * similarity, gradients=0)]
+    spread = 2 * work.batch * context.prototypes**2 * context.width
+    return [Cost("context update", FUSED, TEACHER, 2 * similarity + spread, gradients=0)]
 
 
 class HeadRows(NamedTuple):

@@ -6,15 +6,28 @@ features of the student's views, grouped around the prototypes by Sinkhorn-Knopp
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.errors import ModelError
+from models.fusion.prototype_spread import PrototypeSpread, prototype_spread
+from models.fusion.region_groups import RegionGroups
 from models.fusion.sinkhorn import sinkhorn_many
 from models.reducer import Reducer
 from models.spec import ContextSpec
+
+
+@dataclass(frozen=True)
+class ContextUpdate:
+    """What an update of the prototypes says of itself."""
+
+    # () int64, equal on all ranks: regions whose new values would not be finite. Unless it is zero
+    # nothing was written.
+    lost_regions: Tensor
+    spread: PrototypeSpread  # of this rank's samples, before the update
 
 
 class GeoContext(nn.Module):
@@ -73,6 +86,11 @@ class GeoContext(nn.Module):
     def read(self, query: Tensor, region: Tensor) -> Tensor:
         """Context softmax(Q K^T / sqrt d) V with K = V = the region's prototypes.
 
+        Q is the direction in which a cell differs from the mean prototype, with the length sqrt d,
+        over the scale on which the prototypes differ among each other. Without these two steps all
+        cells of a region would read its mean: what they share is a multiple of what sets them
+        apart, and a product of short vectors over sqrt d is about zero.
+
         Args:
             query: (B, G, d).
             region: (B,) int64; -1: no context.
@@ -80,68 +98,96 @@ class GeoContext(nn.Module):
         Returns:
             (B, G, d) in the query's type, zero for region -1.
         """
-        prototypes = self._of(region).to(query.dtype)  # B P d
-        logits = query @ prototypes.mT / query.shape[-1] ** 0.5  # B G P
+        prototypes = self._of(region)  # B P d
+        mean = prototypes.mean(dim=1, keepdim=True)  # B 1 d
+        # Keys less their mean give the same softmax. Their scale is divided off here, not from Q,
+        # so that both fit any type.
+        keys = prototypes - mean  # B P d
+        scale = keys.square().mean(dim=(1, 2), keepdim=True).sqrt()  # B 1 1
+        keys = keys / scale.clamp(min=torch.finfo(keys.dtype).tiny)  # B P d
+        # Q K^T / sqrt d with |Q| = sqrt d
+        direction = F.normalize(query.float() - mean, dim=-1)  # B G d
+        logits = direction.to(query.dtype) @ keys.to(query.dtype).mT  # B G P
         # softmax of bf16 logits accumulates in float32 inside the kernel
-        context = logits.softmax(dim=-1) @ prototypes  # B G d
+        context = logits.softmax(dim=-1) @ prototypes.to(query.dtype)  # B G d
         return context.where((region >= 0)[:, None, None], context.new_zeros(()))
 
     @torch.no_grad()
-    def assignments(self, query: Tensor, mask: Tensor, region: Tensor) -> Tensor:
-        """Each sample's own values for the prototypes of its region, equations 8 and 9.
+    def update(
+        self, query: Tensor, mask: Tensor, region: Tensor, *, reducer: Reducer
+    ) -> ContextUpdate:
+        """Move the prototypes of every region of the global batch, equations 8 to 10.
 
-        Equation 9 leaves the scale of S open. Here the columns sum to one, so a value is a weighted
-        mean of the sample's features and equation 10 averages like things, however many cells a
-        sample has.
-
-        Args:
-            query: (B, G, d).
-            mask: (B, G) bool, the valid cells.
-            region: (B,) int64.
-
-        Returns:
-            (B, P, d) float32. The values of samples without a valid cell or without a region mean
-            nothing; ``update`` leaves them out.
-        """
-        zero = query.new_zeros((), dtype=torch.float32)
-        query = query.float().where(mask[..., None], zero)  # B G d
-        prototypes = self._of(region)  # B P d
-        # equation 8
-        similarity = F.normalize(query, dim=-1) @ F.normalize(prototypes, dim=-1).mT  # B G P
-        shares = sinkhorn_many(
-            similarity, mask, epsilon=self.epsilon, iterations=self.iterations
-        )  # B G P
-        shares = shares.where(mask[..., None], shares.new_zeros(()))  # B G P
-        total = shares.sum(dim=1, keepdim=True)  # B 1 P
-        shares = shares / total.clamp(min=torch.finfo(shares.dtype).tiny)  # B G P
-        return shares.mT @ query  # B P d, equation 9
-
-    @torch.no_grad()
-    def update(self, query: Tensor, mask: Tensor, region: Tensor, *, reducer: Reducer) -> Tensor:
-        """Move the prototypes of every region of the global batch, equation 10.
-
-        Samples of one region are averaged, then the region moves once. All ranks compute the same
-        from the gathered values, in the order of the global batch. Regions without a sample keep
-        their bits. The host waits for nothing here: shapes do not depend on how many regions there
-        are.
+        The cells of all samples of a region are assigned together, then the region moves once. All
+        ranks compute the same from the gathered values, in the order of the global batch. Regions
+        without a sample keep their bits. The host waits for nothing here: shapes do not depend on
+        how many regions there are.
 
         Args:
             query: (B, G, d), this rank's samples; B is equal on all ranks.
             mask: (B, G) bool, the valid cells.
             region: (B,) int64; -1: no region.
             reducer: Collectives over the ranks.
+        """
+        region = region.where(mask.any(dim=1), -1)  # B
+        groups = RegionGroups.gather(region, reducer)
+        query = query.float().where(mask[..., None], query.new_zeros((), dtype=torch.float32))
+        centred = _less_mean_of_region(query, mask, groups)  # B G d
+        prototypes = self._of(region)  # B P d
+        shares = self._shares(centred, mask, prototypes, groups)  # B G P
+        values, used = _values(query, shares, groups)
+        lost = self._move(values, used, groups)
+        distance = centred.square().sum(dim=(1, 2)) / mask.sum(dim=1).clamp(min=1)  # B
+        return ContextUpdate(lost, prototype_spread(prototypes, distance, region >= 0))
+
+    def _shares(
+        self, centred: Tensor, mask: Tensor, prototypes: Tensor, groups: RegionGroups
+    ) -> Tensor:
+        """S of equation 8 and Sinkhorn-Knopp, over all cells of a region.
+
+        Cosines are between differences to the mean, of the cells and of the prototypes. The cosines
+        of equation 8 as they stand are all alike where cells share much, and at epsilon 0.05 every
+        prototype would get the mean of all cells.
+
+        Args:
+            centred: (B, G, d), cells less the mean of their region's cells.
+            mask: (B, G) bool.
+            prototypes: (B, P, d) of each sample's region.
+            groups: The global batch by region.
 
         Returns:
-            The number of regions whose new values would not be finite, () int64, equal on all
-            ranks. Unless it is zero nothing was written.
+            (B, G, P). The rows of valid cells sum to one, the others are zero.
         """
-        values = reducer.gather(self.assignments(query, mask, region))  # B_all P d
-        region = reducer.gather(region.where(mask.any(dim=1), -1))  # B_all
-        region, mean, used = _mean_by_region(values, region)
-        old = self._of(region)  # B_all P d
-        moved = self.momentum * old + (1 - self.momentum) * mean  # B_all P d
+        keys = prototypes - prototypes.mean(dim=1, keepdim=True)  # B P d
+        similarity = F.normalize(centred, dim=-1) @ F.normalize(keys, dim=-1).mT  # B G P
+        return sinkhorn_many(
+            similarity,
+            mask,
+            epsilon=self.epsilon,
+            iterations=self.iterations,
+            column_sums=groups.log_sum,
+        )
+
+    def _move(self, values: Tensor, used: Tensor, groups: RegionGroups) -> Tensor:
+        """Equation 10 for the regions of the global batch.
+
+        Args:
+            values: (B_all, P, d) by group.
+            used: (B_all,) bool, the groups that have a region and samples.
+            groups: The global batch by region.
+
+        Returns:
+            The number of regions whose new values would not be finite, () int64. Unless it is zero
+            nothing is written.
+        """
+        # The others repeat the last region: -1 is the first in the order.
+        number = torch.arange(len(used), device=used.device)  # B_all
+        source = number.where(used, groups.group[-1])  # B_all
+        region = groups.region[source].clamp(min=0)  # B_all
+        old = self.prototypes[region]  # B_all P d
+        moved = self.momentum * old + (1 - self.momentum) * values[source]  # B_all P d
         wrong = used & ~moved.isfinite().flatten(1).all(dim=1)  # B_all
-        self.prototypes[region.clamp(min=0)] = moved.where(used.any() & ~wrong.any(), old)
+        self.prototypes[region] = moved.where(used.any() & ~wrong.any(), old)
         return wrong.sum()
 
     def _of(self, region: Tensor) -> Tensor:
@@ -149,31 +195,40 @@ class GeoContext(nn.Module):
         return self.prototypes[region.clamp(min=0)]
 
 
-def _mean_by_region(values: Tensor, region: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Average the values of each region.
-
-    There are as many rows as samples, because only the device knows the number of regions. Rows
-    that are too many repeat the last region.
+def _less_mean_of_region(query: Tensor, mask: Tensor, groups: RegionGroups) -> Tensor:
+    """Cells less the mean of all valid cells of their region in the global batch.
 
     Args:
-        values: (B, P, d) of the global batch.
-        region: (B,) int64; -1: the sample does not count.
+        query: (B, G, d) float32, zero where masked.
+        mask: (B, G) bool.
+        groups: The global batch by region.
 
     Returns:
-        The region of each row (B,), -1 everywhere if no sample has one; the means (B, P, d); and
-        which rows are the first of a region, (B,) bool.
+        (B, G, d), zero where masked.
     """
-    # A stable sort keeps the batch's order in a region. Segments need no atomics, so runs do not
-    # differ.
-    region, order = region.sort(stable=True)  # B
-    is_first = (region != region.roll(1)).index_fill(0, region.new_zeros(1), False)  # B
-    segment = is_first.cumsum(0)  # B: 0, 1, ...
-    lengths = torch.zeros_like(region).scatter_add_(0, segment, torch.ones_like(region))  # B
-    mean = torch.segment_reduce(
-        values[order], "mean", lengths=lengths, axis=0, unsafe=True
-    )  # B P d, by segment; the last ones are empty
-    region = torch.full_like(region, -1).scatter_(0, segment, region)  # B, by segment
-    used = region >= 0  # B
-    # An unused row repeats the last region: -1 is the first in the order.
-    source = torch.arange(len(region), device=region.device).where(used, segment[-1])  # B
-    return region[source], mean[source], used
+    count = mask.sum(dim=1, keepdim=True).to(query.dtype)  # B 1
+    total = groups.sum(torch.cat([query.sum(dim=1), count], dim=-1))[groups.own]  # B d+1
+    mean = total[:, :-1] / total[:, -1:].clamp(min=1)  # B d
+    return (query - mean[:, None]).where(mask[..., None], query.new_zeros(()))
+
+
+def _values(query: Tensor, shares: Tensor, groups: RegionGroups) -> tuple[Tensor, Tensor]:
+    """Equation 9 for each region of the global batch.
+
+    The equation leaves the scale of S open. Here the columns sum to one over the region's cells, so
+    a value is a weighted mean of features and equation 10 averages like things, however many cells
+    or samples a region has.
+
+    Args:
+        query: (B, G, d) float32, zero where masked.
+        shares: (B, G, P) S, zero where masked.
+        groups: The global batch by region.
+
+    Returns:
+        The values (B_all, P, d) by group, and which groups have a region and samples, (B_all,)
+        bool.
+    """
+    own = torch.cat([shares.mT @ query, shares.sum(dim=1)[..., None]], dim=-1)  # B P d+1
+    total = groups.sum(own)  # B_all P d+1
+    weight = total[..., -1:].clamp(min=torch.finfo(total.dtype).tiny)  # B_all P 1
+    return total[..., :-1] / weight, groups.region >= 0

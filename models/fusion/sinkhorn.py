@@ -24,7 +24,7 @@ from models.reducer import Reducer
 ROWS = 1024
 COLUMNS = 4096
 
-# Logarithms of local column sums -> those of the global ones.
+# Logarithms (..., K) of column sums over some of the rows -> those over all of them.
 ColumnSums = Callable[[Tensor], Tensor]
 
 
@@ -50,19 +50,28 @@ def sinkhorn(
     Raises:
         ModelError: ``epsilon`` or ``iterations`` is too small, or the mask has another shape.
     """
-    over_ranks = partial(log_sum_over_ranks, reducer=reducer)
-    return _assign(scores, mask, epsilon=epsilon, iterations=iterations, over_ranks=over_ranks)
+    column_sums = partial(log_sum_over_ranks, reducer=reducer)
+    return _assign(scores, mask, epsilon=epsilon, iterations=iterations, column_sums=column_sums)
 
 
 @torch.no_grad()
-def sinkhorn_many(scores: Tensor, mask: Tensor, *, epsilon: float, iterations: int) -> Tensor:
-    """Solve many small problems at once, each of this rank alone; no gradient.
+def sinkhorn_many(
+    scores: Tensor,
+    mask: Tensor,
+    *,
+    epsilon: float,
+    iterations: int,
+    column_sums: ColumnSums | None = None,
+) -> Tensor:
+    """Solve many small problems at once, each of this rank alone by default; no gradient.
 
     Args:
         scores: (..., N, M).
         mask: (..., N) bool, the valid rows.
         epsilon: Temperature, more than 0.
         iterations: At least 1.
+        column_sums: Joins problems that are parts of a larger one: logarithms (..., M) of the sums
+            over the rows of each part -> those over the rows of the whole.
 
     Returns:
         (..., N, M) float32, for each problem as of ``sinkhorn``.
@@ -70,7 +79,7 @@ def sinkhorn_many(scores: Tensor, mask: Tensor, *, epsilon: float, iterations: i
     Raises:
         ModelError: As of ``sinkhorn``.
     """
-    return _assign(scores, mask, epsilon=epsilon, iterations=iterations)
+    return _assign(scores, mask, epsilon=epsilon, iterations=iterations, column_sums=column_sums)
 
 
 def log_sum_over_ranks(sums: Tensor, reducer: Reducer) -> Tensor:
@@ -89,11 +98,11 @@ def _assign(
     *,
     epsilon: float,
     iterations: int,
-    over_ranks: ColumnSums | None = None,
+    column_sums: ColumnSums | None = None,
 ) -> Tensor:
     """Check the arguments, and run the kernels or the reference.
 
-    Without ``over_ranks`` each problem is this rank's alone.
+    Without ``column_sums`` each problem is this rank's alone.
     """
     if epsilon <= 0 or iterations < 1:
         raise ModelError(
@@ -114,9 +123,9 @@ def _assign(
             mask,
             epsilon=epsilon,
             iterations=iterations,
-            over_ranks=over_ranks,
+            column_sums=column_sums,
         )
-    return _reference(scores, mask, epsilon=epsilon, iterations=iterations, over_ranks=over_ranks)
+    return _reference(scores, mask, epsilon=epsilon, iterations=iterations, column_sums=column_sums)
 
 
 def _reference(
@@ -125,7 +134,7 @@ def _reference(
     *,
     epsilon: float,
     iterations: int,
-    over_ranks: ColumnSums | None = None,
+    column_sums: ColumnSums | None = None,
 ) -> Tensor:
     """What ``_assign`` gives, in PyTorch."""
     x = scores.float().where(mask[..., None], 0.0) / epsilon  # ... N K
@@ -133,8 +142,8 @@ def _reference(
     rows = torch.zeros_like(mask, dtype=x.dtype).masked_fill(~mask, -torch.inf)  # ... N
     for step in range(iterations):
         columns = _column_sums(x, rows)  # ... K
-        if over_ranks is not None:
-            columns = over_ranks(columns)  # ... K
+        if column_sums is not None:
+            columns = column_sums(columns)  # ... K
         x -= columns[..., None, :]  # ... N K, columns scaled
         if step < iterations - 1:
             rows = (-_row_sums(x)).where(mask, -torch.inf)  # ... N

@@ -40,7 +40,7 @@ def assign(
     *,
     epsilon: float,
     iterations: int,
-    over_ranks: Callable[[Tensor], Tensor] | None = None,
+    column_sums: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Assign rows to columns; no gradient.
 
@@ -50,8 +50,8 @@ def assign(
         mask: (..., N) bool, the valid rows.
         epsilon: Temperature.
         iterations: At least 1.
-        over_ranks: Turns the logarithms (..., M) of local column sums into those of the global
-            ones. None: each problem is this rank's alone.
+        column_sums: Turns the logarithms (..., M) of local column sums into those of the global
+            ones. None: each problem stands alone.
 
     Returns:
         (..., N, M) float32.
@@ -60,18 +60,18 @@ def assign(
     out = torch.empty(scores.shape, dtype=torch.float32, device=scores.device)
     if columns == 0:
         return out
-    if out.numel() == 0 and over_ranks is None:
+    if out.numel() == 0 and column_sums is None:
         return out
     problems = scores.shape[:-2].numel()
     x = scores.reshape(problems, rows, columns)
     used = mask.reshape(problems, rows)
     padded_size = triton.next_power_of_2(rows) * triton.next_power_of_2(columns)
     with torch.cuda.device_of(scores):  # triton launches on the current device
-        if over_ranks is None and padded_size <= WHOLE:
+        if column_sums is None and padded_size <= WHOLE:
             _assign_whole(x, used, out, epsilon=epsilon, iterations=iterations)
         else:
             _assign_by_passes(
-                x, used, out, epsilon=epsilon, iterations=iterations, over_ranks=over_ranks
+                x, used, out, epsilon=epsilon, iterations=iterations, column_sums=column_sums
             )
     return out
 
@@ -123,7 +123,7 @@ def _assign_by_passes(
     *,
     epsilon: float,
     iterations: int,
-    over_ranks: Callable[[Tensor], Tensor] | None,
+    column_sums: Callable[[Tensor], Tensor] | None,
 ) -> None:
     """Write the assignments of large problems, or those spread over ranks, to ``out``."""
     problems, rows, columns = x.shape
@@ -131,8 +131,8 @@ def _assign_by_passes(
     for step in range(iterations):
         sums = _sum_columns(x, scalings, epsilon)  # problems M
         sums = sums.view(*out.shape[:-2], columns)  # ... M
-        if over_ranks is not None:
-            sums = over_ranks(sums)  # ... M
+        if column_sums is not None:
+            sums = column_sums(sums)  # ... M
         total = sums.contiguous()  # ... M
         if not rows:
             continue  # this rank has nothing to write, but takes part in the collectives

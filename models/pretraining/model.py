@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from models.backbone.stochastic_depth import Draw
 from models.errors import ModelError
 from models.features import FUSED, Features, Views
+from models.fusion.geo_context import ContextUpdate
 from models.moe.layer import Routing
 from models.pretraining.projection_head import ProjectionHead
 from models.pretraining.query_decoder import QueryDecoder
@@ -84,7 +85,7 @@ class Pretraining(nn.Module):
         return self.decoder(cells, mask).unflatten(0, (batch, views))  # B V m D
 
     @torch.no_grad()
-    def update_context(self, outputs: Outputs, reducer: Reducer) -> Tensor:
+    def update_context(self, outputs: Outputs, reducer: Reducer) -> ContextUpdate | None:
         """Move the geo-context prototypes with the global views' fused features (equations 8-10).
 
         Args:
@@ -92,11 +93,10 @@ class Pretraining(nn.Module):
             reducer: collectives over the global batch.
 
         Returns:
-            () int64, the number of regions that would not be finite. Unless it is zero, nothing was
-            written.
+            What the update says of itself; None without a geo context.
         """
         if self.trunk.context is None:
-            return outputs.region.new_zeros(())
+            return None
         features = outputs.features["global"]
         assert features.query is not None  # a trunk with a context always computes it
         query = features.query.detach().flatten(1, 3)  # B G D, global views of a sample together

@@ -27,7 +27,7 @@ WAYS = {"whole": None, "passes": lambda sums: sums}
 
 @pytest.fixture(params=WAYS)
 def way(request):
-    """What ``over_ranks`` is: None takes the kernel of whole problems."""
+    """What ``column_sums`` is: None takes the kernel of whole problems."""
     return WAYS[request.param]
 
 
@@ -66,21 +66,21 @@ def test_the_formula_is_the_textbook():
 @pytest.mark.parametrize("shape", [(12, 7), (1, 1), (1, 5), (9, 1), (2, 1, 17, 33)])
 def test_values(way, device, shape):
     scores, mask = (x.to(device) for x in draw(*shape))
-    check(assign(scores, mask, epsilon=0.05, iterations=3, over_ranks=way), scores, mask, 0.05, 3)
+    check(assign(scores, mask, epsilon=0.05, iterations=3, column_sums=way), scores, mask, 0.05, 3)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_types(way, device, dtype):
     scores, mask = (x.to(device) for x in draw(12, 20))
     scores = scores.to(dtype)
-    check(assign(scores, mask, epsilon=0.05, iterations=3, over_ranks=way), scores, mask, 0.05, 3)
+    check(assign(scores, mask, epsilon=0.05, iterations=3, column_sums=way), scores, mask, 0.05, 3)
 
 
 @pytest.mark.parametrize("iterations, shape", [(1, (2, 12, 7)), (6, (24, 2)), (6, (2, 24))])
 def test_iterations(way, device, iterations, shape):
     scores, mask = (x.to(device) for x in draw(*shape))
     check(
-        assign(scores, mask, epsilon=0.1, iterations=iterations, over_ranks=way),
+        assign(scores, mask, epsilon=0.1, iterations=iterations, column_sums=way),
         scores,
         mask,
         0.1,
@@ -110,7 +110,7 @@ def test_products_and_logarithms_agree(device, scale):
 @pytest.mark.parametrize("scale", [1e2, 1e4])
 def test_large_scores(way, device, scale):
     scores, mask = (x.to(device) for x in draw(2, 32, 6, scale=scale))
-    found = assign(scores, mask, epsilon=0.05, iterations=3, over_ranks=way)
+    found = assign(scores, mask, epsilon=0.05, iterations=3, column_sums=way)
     check(found, scores, mask, 0.05, 3, atol=4 * scale / 0.05 * 2**-24)
     torch.testing.assert_close(found.sum(dim=-1), mask.float())
 
@@ -121,7 +121,7 @@ def test_a_row_far_below_the_others_and_a_column_far_below_the_others(way, devic
     scores[3] -= 1e3
     scores[:, 2] -= 1e3
     check(
-        assign(scores, mask, epsilon=0.05, iterations=3, over_ranks=way),
+        assign(scores, mask, epsilon=0.05, iterations=3, column_sums=way),
         scores,
         mask,
         0.05,
@@ -134,9 +134,9 @@ def test_a_row_far_below_the_others_and_a_column_far_below_the_others(way, devic
 def test_masked_rows_change_nothing(way, device, junk):
     scores, mask = (x.to(device) for x in draw(3, 12, 7))
     mask[1] = False
-    expected = assign(scores, mask, epsilon=0.1, iterations=2, over_ranks=way)
+    expected = assign(scores, mask, epsilon=0.1, iterations=2, column_sums=way)
     scores[~mask] = junk
-    assert torch.equal(assign(scores, mask, epsilon=0.1, iterations=2, over_ranks=way), expected)
+    assert torch.equal(assign(scores, mask, epsilon=0.1, iterations=2, column_sums=way), expected)
     assert (expected[1] == 0).all()
     check(expected[::2].contiguous(), scores[::2].where(mask[::2, :, None], 0.0), mask[::2], 0.1, 2)
 
@@ -144,9 +144,9 @@ def test_masked_rows_change_nothing(way, device, junk):
 @pytest.mark.parametrize("junk", [float("nan"), float("inf")])
 def test_a_valid_row_that_is_not_finite_is_not_hidden(way, device, junk):
     scores, mask = (x.to(device) for x in draw(2, 12, 7))
-    expected = assign(scores[:1], mask[:1], epsilon=0.1, iterations=3, over_ranks=way)
+    expected = assign(scores[:1], mask[:1], epsilon=0.1, iterations=3, column_sums=way)
     scores[1, 0, 4] = junk
-    found = assign(scores, mask, epsilon=0.1, iterations=3, over_ranks=way)
+    found = assign(scores, mask, epsilon=0.1, iterations=3, column_sums=way)
     assert found[1, 0].isnan().any()
     torch.testing.assert_close(found[:1], expected)  # and stays in its problem
 
@@ -164,10 +164,10 @@ def test_strides(way, device):
     for view, valid in views:
         assert not (view.is_contiguous() and valid.is_contiguous())
         expected = assign(
-            view.contiguous(), valid.contiguous(), epsilon=0.1, iterations=2, over_ranks=way
+            view.contiguous(), valid.contiguous(), epsilon=0.1, iterations=2, column_sums=way
         )
         assert (
-            torch.equal(assign(view, valid, epsilon=0.1, iterations=2, over_ranks=way), expected)
+            torch.equal(assign(view, valid, epsilon=0.1, iterations=2, column_sums=way), expected)
             and (expected[valid] > 0).any()
         )
 
@@ -180,7 +180,7 @@ def test_spans_and_tiles(device, monkeypatch):
     ):  # three spans and two tiles of columns; two steps along a row
         scores, mask = (x.to(device) for x in draw(*shape))
         check(
-            assign(scores, mask, epsilon=0.1, iterations=2, over_ranks=WAYS["passes"]),
+            assign(scores, mask, epsilon=0.1, iterations=2, column_sums=WAYS["passes"]),
             scores,
             mask,
             0.1,
@@ -191,7 +191,7 @@ def test_spans_and_tiles(device, monkeypatch):
 def test_a_problem_that_does_not_fit_takes_passes(device, monkeypatch):
     scores, mask = (x.to(device) for x in draw(2, 24, 10))
     monkeypatch.setattr(module, "WHOLE", 32 * 16 - 1)
-    expected = assign(scores, mask, epsilon=0.1, iterations=3, over_ranks=WAYS["passes"])
+    expected = assign(scores, mask, epsilon=0.1, iterations=3, column_sums=WAYS["passes"])
     assert torch.equal(assign(scores, mask, epsilon=0.1, iterations=3), expected)
 
 
@@ -211,17 +211,17 @@ def test_no_rows_and_no_problems(way, device):
             torch.zeros(shape, device=device),
             torch.ones(shape[:-1], dtype=torch.bool, device=device),
         )
-        assert assign(scores, mask, epsilon=0.1, iterations=3, over_ranks=way).shape == shape
+        assert assign(scores, mask, epsilon=0.1, iterations=3, column_sums=way).shape == shape
 
 
 def test_runs_repeat_and_leave_the_scores_alone(way, device):
     scores, mask = (x.to(device) for x in draw(2, 9, 20))
     scores.requires_grad_()
     before = scores.detach().clone()
-    first = assign(scores, mask, epsilon=0.05, iterations=3, over_ranks=way)
+    first = assign(scores, mask, epsilon=0.05, iterations=3, column_sums=way)
     assert not first.requires_grad
     for _ in range(2):
-        assert torch.equal(assign(scores, mask, epsilon=0.05, iterations=3, over_ranks=way), first)
+        assert torch.equal(assign(scores, mask, epsilon=0.05, iterations=3, column_sums=way), first)
     assert torch.equal(scores, before)
 
 
@@ -239,6 +239,18 @@ def test_rows_spread_over_ranks(device, cuts):
 
     found = torch.cat(run_ranks(len(cuts), work))
     check(found, scores, mask, 0.07, 3)
+
+
+def test_problems_may_be_parts_of_a_larger_one(device):
+    scores, mask = (x.to(device) for x in draw(24, 7))
+
+    def joined(sums):
+        """Logarithms of the column sums of each part -> of both together."""
+        return sums.logsumexp(dim=0, keepdim=True).expand_as(sums)
+
+    parts, masks = scores.unflatten(0, (2, 12)), mask.unflatten(0, (2, 12))
+    found = assign(parts, masks, epsilon=0.07, iterations=3, column_sums=joined)
+    check(found.flatten(0, 1), scores, mask, 0.07, 3)
 
 
 def test_the_losses_take_the_kernel(device, monkeypatch):

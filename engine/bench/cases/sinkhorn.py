@@ -92,6 +92,6 @@ def _kernel(scores: Tensor, mask: Tensor) -> Tensor:
 
     if scores.ndim == 2:
         return assign(
-            scores, mask, epsilon=EPSILON, iterations=ITERATIONS, over_ranks=lambda sums: sums
+            scores, mask, epsilon=EPSILON, iterations=ITERATIONS, column_sums=lambda sums: sums
         )
     return assign(scores, mask, epsilon=EPSILON, iterations=ITERATIONS)

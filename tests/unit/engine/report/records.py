@@ -29,6 +29,9 @@ def record(step: int, **changes) -> dict:
         "loss/qsacl": loss,
         "loss/ita": loss,
         "loss/moe_balance": 3.0,
+        "context/cosine": 0.8,
+        "context/rank": 7.0,
+        "context/spread": 0.2,
         "expert_load": np.full((3, 3, 8), 10 + step).tolist(),
     }
     for feature in ("hr", "ms", "sar", "fused"):

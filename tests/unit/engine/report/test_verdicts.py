@@ -48,6 +48,7 @@ def test_a_healthy_run():
         ({}, [RankRow("hr", 20, 2.0, 9.0)], [6]),
         ({}, [RankRow("hr", 20, None, 4.0)], [6]),
         ({}, [RankRow("hr", 2, 1.0, 1.0), RankRow("fused", 20, 5.0, None)], []),
+        ({"context__spread": 1e-4, "context__cosine": 1.0}, HEALTHY, [6]),
     ],
 )
 def test_each_fault_turns_its_own_verdict(changes, ranks, wrong):
@@ -64,6 +65,18 @@ def test_a_missing_modality_is_no_fault():
 
 def test_a_total_without_complete_steps_is_judged():
     assert answers([record(step, loss__ita=0.0) for step in range(10)])[1] is True
+
+
+def test_the_spread_of_prototypes_stands_beside_that_of_the_start():
+    records = [record(0, context__spread=9.5, context__rank=14.0)]
+    records += [record(step) for step in range(1, 20)]
+    records[19]["context/spread"] = None  # a batch without a region
+    found = verdicts(History(records), GuardSettings(), prototypes=K, ranks=HEALTHY)[6]
+    assert found.good
+    assert "variance 0.200 of the cells' (first step 9.500; wanted above 0.01)" in found.numbers
+    assert "effective directions 7.000 (first step 14.000)" in found.numbers
+    without = [{k: v for k, v in line.items() if "context" not in k} for line in records]
+    assert answers(without)[6] is None
 
 
 def test_one_step_has_nothing_to_compare():

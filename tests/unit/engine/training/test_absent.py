@@ -1,5 +1,7 @@
 """Absent pixels influence nothing: not the losses, not one gradient, whatever stands in them."""
 
+import copy
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from data.stream.batches import open_stream
 from engine.config.load import load
 from engine.training.loss_terms import TOTAL
 from engine.training.objective import hide_frames, to_views
+from models.reducer import Reducer
 from tests.commands import TINY
 from tests.unit.objectives import build_objective
 
@@ -47,14 +50,18 @@ def outcome(objective, batch):
     losses = objective(outputs, targets, batch, temperature=0.05)
     losses.total.backward()
     features = outputs.features["global"]
-    moved = student.trunk.context.assignments(
-        features.query.flatten(1, 3), features.valid["fused"].flatten(1, 4), outputs.region
+    context = copy.deepcopy(student.trunk.context)
+    context.update(
+        features.query.detach().flatten(1, 3),
+        features.valid["fused"].flatten(1, 4),
+        outputs.region,
+        reducer=Reducer(),
     )
     gradients = {}
     for name, parameter in student.named_parameters():
         if parameter.grad is not None:
             gradients[name] = parameter.grad.clone()
-    return {**losses.terms, TOTAL: losses.total}, gradients, moved.detach()
+    return {**losses.terms, TOTAL: losses.total}, gradients, context.prototypes
 
 
 @pytest.mark.parametrize("fill", [1e3, float("nan")])

@@ -2,6 +2,7 @@
 
 import math
 
+from engine.training.context import ContextFigures
 from engine.training.records import loss_note, metrics_record
 from engine.training.schedules import StepSchedule
 from engine.training.step import StepReport
@@ -62,6 +63,15 @@ def test_the_metrics_have_their_names():
         "teacher/queries/used": 1.0,
         "dropped/sar/local": 0.25,
     }
+
+
+def test_the_figures_of_the_geo_context_have_their_names():
+    step = report(hr=4.0, ms=3.0, ita=6.0)
+    step.context = ContextFigures(cosine=0.5, rank=3.0, spread=0.25)
+    record = metrics_record(step)
+    assert record["context/cosine"] == 0.5
+    assert record["context/rank"] == 3.0
+    assert record["context/spread"] == 0.25
 
 
 def test_a_full_batch_measures_every_term():

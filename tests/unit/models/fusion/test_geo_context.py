@@ -1,8 +1,6 @@
 """Geo-context prototypes against equations 8-10 written as loops, and one rank against several."""
 
 import copy
-import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,23 +11,10 @@ from models.fusion.geo_context import GeoContext
 from models.initialise import initialise
 from models.reducer import Reducer
 from models.spec import ContextSpec
+from tests.unit.models.fusion.regions import SyntheticRegions, collapse_figures
+from tests.unit.ranks import run_ranks
 
 SPEC = ContextSpec(regions=6, prototypes=4, width=8, momentum=0.9, epsilon=0.1, iterations=3)
-
-
-class ThreadReducer(Reducer):
-    """Ranks as threads of one process: gather concatenates in rank order."""
-
-    def __init__(self, rank, world_size, shared, barrier):
-        self.rank, self.world_size, self.shared, self.barrier = rank, world_size, shared, barrier
-
-    def gather(self, x):
-        """Concatenate over the threads."""
-        self.shared[self.rank] = x
-        self.barrier.wait(timeout=30)
-        gathered = torch.cat([self.shared[rank] for rank in range(self.world_size)])
-        self.barrier.wait(timeout=30)
-        return gathered
 
 
 def make(seed=0, spec=SPEC):
@@ -46,44 +31,34 @@ def draw(samples=4, cells=9, seed=1):
 
 
 def values_by_loops(query, mask, prototypes):
-    """Equations 8 and 9 for one sample in float64; columns of S sum to one."""
-    cells = [q for q, ok in zip(query.double().numpy(), mask) if ok]
+    """Equations 8 and 9 for the samples (n, G, d) of one region in float64, over all their cells;
+    cosines are of differences to the means, columns of S sum to one."""
+    cells = query[mask].double().numpy()
     own = prototypes.double().numpy()
     shares = np.empty((len(cells), len(own)))
-    for i, q in enumerate(cells):
-        for j, p in enumerate(own):
+    for i, q in enumerate(cells - cells.mean(0)):
+        for j, p in enumerate(own - own.mean(0)):
             shares[i, j] = np.exp(q @ p / (np.linalg.norm(q) * np.linalg.norm(p)) / SPEC.epsilon)
     for _ in range(SPEC.iterations):
         for j in range(len(own)):
             shares[:, j] /= shares[:, j].sum() * len(own)
         for i in range(len(cells)):
             shares[i] /= shares[i].sum() * len(cells)
-    return np.stack([shares[:, j] / shares[:, j].sum() @ np.stack(cells) for j in range(len(own))])
-
-
-def test_assignments_equal_the_equations():
-    context, (query, mask, region) = make(), draw()
-    found = context.assignments(query, mask, region)
-    assert found.shape == (4, 4, 8) and found.dtype == torch.float32
-    for b in range(4):
-        expected = values_by_loops(query[b], mask[b], context.prototypes[region[b]])
-        np.testing.assert_allclose(found[b].numpy(), expected, rtol=1e-4, atol=1e-5)
-
-
-def test_values_are_weighted_means_of_the_valid_cells():
-    context, (query, mask, region) = make(), draw()
-    query[:, :, 0] = 3.0  # a constant channel comes back as it is, whatever the number of cells
-    assert torch.allclose(context.assignments(query, mask, region)[..., 0], torch.full((4, 4), 3.0))
+    return np.stack([shares[:, j] / shares[:, j].sum() @ cells for j in range(len(own))])
 
 
 def test_read_is_attention_over_the_region():
-    context, (query, _, region) = make(), draw()
+    context, (query, _, _) = make(), draw()
     region = torch.tensor([2, -1, 0, 5])
     query.requires_grad_()
     found = context.read(query, region)
     for b in (0, 2, 3):
         own = context.prototypes[region[b]].double().numpy()
-        logits = query[b].detach().double().numpy() @ own.T / np.sqrt(SPEC.width)
+        keys = own - own.mean(0)
+        differences = query[b].detach().double().numpy() - own.mean(0)
+        length = np.linalg.norm(differences, axis=1, keepdims=True)
+        q = np.sqrt(SPEC.width) * differences / length / np.sqrt(np.mean(keys**2))
+        logits = q @ own.T / np.sqrt(SPEC.width)  # softmax(Q K^T / sqrt d) V as printed
         weights = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
         np.testing.assert_allclose(found[b].detach().numpy(), weights @ own, rtol=1e-5, atol=1e-6)
     assert (found[1] == 0).all()
@@ -92,44 +67,66 @@ def test_read_is_attention_over_the_region():
     assert torch.equal(context.query(torch.ones(3, 16)), context.projection(torch.ones(3, 16)))
 
 
-def test_update_is_an_average_per_region_then_a_moving_average():
+def test_what_all_cells_and_prototypes_share_does_not_change_what_is_read():
+    context, (query, _, region) = make(), draw()
+    expected = context.read(query, region)
+    shift, factor = 20 * torch.ones(SPEC.width), 0.01
+    context.prototypes.mul_(factor).add_(shift)
+    found = (context.read(factor * query + shift, region) - shift) / factor
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_update_is_one_assignment_of_a_region_and_a_moving_average():
     context, (query, mask, region) = make(), draw()
     before = context.prototypes.clone()
-    assert context.update(query, mask, region, reducer=Reducer()) == 0
+    assert context.update(query, mask, region, reducer=Reducer()).lost_regions == 0
     members = {2: [0, 2], 5: [1], 0: [3]}
     for r in range(SPEC.regions):
         if r not in members:
             assert torch.equal(context.prototypes[r], before[r])
             continue
-        mean = np.mean([values_by_loops(query[b], mask[b], before[r]) for b in members[r]], axis=0)
-        expected = 0.9 * before[r].double().numpy() + 0.1 * mean
+        values = values_by_loops(query[members[r]], mask[members[r]], before[r])
+        expected = 0.9 * before[r].double().numpy() + 0.1 * values
         np.testing.assert_allclose(context.prototypes[r].numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("world_size", [2, 4])
+def test_values_are_weighted_means_of_the_valid_cells():
+    context, (query, mask, region) = make(), draw()
+    query[:, :, 0] = 3.0  # a constant channel comes back as it is, whatever the number of cells
+    context.momentum = 0.0
+    context.update(query, mask, region, reducer=Reducer())
+    assert torch.allclose(context.prototypes[[0, 2, 5], :, 0], torch.full((3, 4), 3.0))
+
+
+@pytest.mark.parametrize("world_size", [2, 4, 8])
 def test_update_does_not_depend_on_the_number_of_ranks(world_size):
     query, mask, region = draw(samples=8)
     mask[3] = False  # a rank may hold a sample that says nothing
     alone = make()
-    alone.update(query, mask, region, reducer=Reducer())
-    shared, barrier = {}, threading.Barrier(world_size)
-    ranks = [make() for _ in range(world_size)]
+    figures = torch.stack(alone.update(query, mask, region, reducer=Reducer()).spread)
 
-    def work(rank):
+    def work(rank, reducer):
         own = slice(rank * 8 // world_size, (rank + 1) * 8 // world_size)
-        ranks[rank].update(
-            query[own],
-            mask[own],
-            region[own],
-            reducer=ThreadReducer(rank, world_size, shared, barrier),
-        )
+        context = make()
+        update = context.update(query[own], mask[own], region[own], reducer=reducer)
+        return context.prototypes, torch.stack(update.spread)
 
-    with ThreadPoolExecutor(world_size) as pool:
-        list(pool.map(work, range(world_size)))
-    for context in ranks:
-        assert torch.equal(context.prototypes, ranks[0].prototypes)
-        torch.testing.assert_close(context.prototypes, alone.prototypes, rtol=1e-5, atol=1e-6)
+    ranks = run_ranks(world_size, work)
+    for prototypes, _ in ranks:
+        assert torch.equal(prototypes, ranks[0][0])
+        torch.testing.assert_close(prototypes, alone.prototypes, rtol=1e-5, atol=1e-6)
+    total = torch.stack([spread for _, spread in ranks]).sum(dim=0)
+    torch.testing.assert_close(total, figures, rtol=1e-5, atol=1e-6)
     assert not torch.equal(alone.prototypes, make().prototypes)
+
+
+def test_order_of_the_samples_does_not_matter():
+    query, mask, region = draw(samples=8)
+    contexts = make(), make()
+    turned = torch.tensor([5, 2, 7, 0, 3, 1, 6, 4])
+    contexts[0].update(query, mask, region, reducer=Reducer())
+    contexts[1].update(query[turned], mask[turned], region[turned], reducer=Reducer())
+    torch.testing.assert_close(contexts[0].prototypes, contexts[1].prototypes)
 
 
 def test_masked_cells_and_samples_without_region_or_cells_have_no_influence():
@@ -141,11 +138,24 @@ def test_masked_cells_and_samples_without_region_or_cells_have_no_influence():
     region = torch.tensor([2, 5, -1, 0])
     mask[3] = False
     context = make()
-    context.update(spoilt, mask, region, reducer=Reducer())
+    spread = context.update(spoilt, mask, region, reducer=Reducer()).spread
+    assert spread.samples == 2 and torch.stack(spread).isfinite().all()
     torch.testing.assert_close(context.prototypes, expected.prototypes)
     assert torch.equal(context.prototypes[0], make().prototypes[0])
-    context.update(spoilt, mask, torch.full((4,), -1), reducer=Reducer())
+    spread = context.update(spoilt, mask, torch.full((4,), -1), reducer=Reducer()).spread
+    assert (torch.stack(spread) == 0).all()
     torch.testing.assert_close(context.prototypes, expected.prototypes)
+
+
+@pytest.mark.parametrize("cosine", [0.5, 0.75, 0.9, 0.97])
+@pytest.mark.parametrize("samples", [1, 4])
+def test_prototypes_of_a_region_differ_however_much_its_cells_share(cosine, samples):
+    """With the cosines of equation 8 uncentred, the spread is below 0.001 from 0.75 on."""
+    figures = collapse_figures(SyntheticRegions(cosine), samples=samples, updates=400)
+    assert figures.spread > 0.1
+    assert figures.rank > 4
+    assert figures.explained > 0.25  # of the cells' variance, by the nearest prototype
+    assert figures.read > 0.5 * figures.spread  # variance inside a sample, of what is read
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
@@ -153,7 +163,7 @@ def test_values_that_are_not_finite_are_refused_and_nothing_is_written(bad):
     context, (query, mask, region) = make(), draw()
     mask[1, 4] = True
     query[1, 4, 3] = bad
-    assert context.update(query, mask, region, reducer=Reducer()) == 1
+    assert context.update(query, mask, region, reducer=Reducer()).lost_regions == 1
     assert torch.equal(context.prototypes, make().prototypes)
 
 
