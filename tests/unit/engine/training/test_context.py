@@ -10,7 +10,7 @@ from engine.training.context import ContextFigures, drop_context
 from models.features import Views
 from models.initialise import initialise
 from models.skysense import SkySense
-from tests.unit.models.count.counter import DENSE, inputs
+from tests.unit.models.count.counter import DENSE, SIZES, inputs
 
 KEYS = [f"tile-{number}" for number in range(400)]
 
@@ -38,7 +38,7 @@ def test_the_share_is_left_out(share, least, most):
 def test_samples_that_do_not_read_have_no_context_and_move_the_prototypes():
     model = SkySense(DENSE)
     initialise(model, seed=0)
-    views = inputs(DENSE, {"global": (2, 4)})
+    views = inputs(DENSE, {"global": SIZES["global"]})
     whole = model(views)[0]["global"]
     width = DENSE.context.width
     batch = len(views["global"].region)
