@@ -133,7 +133,7 @@ def test_the_evaluation_compares_equal_models_as_equal(report):
         "fused": 4,
     }
     good = [verdict["good"] for verdict in evaluation["verdicts"]]
-    assert good == [False, True, True, True, True, True, True]
+    assert good == [False, True, True, True, True, True, True, True]
 
 
 def spoil(run: Path, target: Path) -> Path:

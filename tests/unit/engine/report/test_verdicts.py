@@ -48,19 +48,19 @@ def test_a_healthy_run():
         ({}, [RankRow("hr", 20, 2.0, 9.0)], [6]),
         ({}, [RankRow("hr", 20, None, 4.0)], [6]),
         ({}, [RankRow("hr", 2, 1.0, 1.0), RankRow("fused", 20, 5.0, None)], []),
-        ({"context__spread": 1e-4, "context__cosine": 1.0}, HEALTHY, [6]),
+        ({"context__spread": 1e-4, "context__cosine": 1.0}, HEALTHY, [7]),
     ],
 )
 def test_each_fault_turns_its_own_verdict(changes, ranks, wrong):
     records = [record(step) for step in range(18)] + [record(step, **changes) for step in (18, 19)]
-    assert answers(records, ranks) == [index not in wrong for index in range(7)]
+    assert answers(records, ranks) == [index not in wrong for index in range(8)]
 
 
 def test_a_missing_modality_is_no_fault():
     records = [record(step) for step in range(20)]
     records[0] |= without_sar() | {"loss": 1.0}  # a small total, because terms are missing
     records[19] |= without_sar()
-    assert answers(records) == [True] * 7
+    assert answers(records) == [True] * 8
 
 
 def test_a_total_without_complete_steps_is_judged():
@@ -71,12 +71,12 @@ def test_the_spread_of_prototypes_stands_beside_that_of_the_start():
     records = [record(0, context__spread=9.5, context__rank=14.0)]
     records += [record(step) for step in range(1, 20)]
     records[19]["context/spread"] = None  # a batch without a region
-    found = verdicts(History(records), GuardSettings(), prototypes=K, ranks=HEALTHY)[6]
+    found = verdicts(History(records), GuardSettings(), prototypes=K, ranks=HEALTHY)[7]
     assert found.good
     assert "variance 0.200 of the cells' (first step 9.500; wanted above 0.01)" in found.numbers
     assert "effective directions 7.000 (first step 14.000)" in found.numbers
     without = [{k: v for k, v in line.items() if "context" not in k} for line in records]
-    assert answers(without)[6] is None
+    assert answers(without)[7] is None
 
 
 def test_one_step_has_nothing_to_compare():
