@@ -14,7 +14,7 @@ from data.audit.measure.fault import WRONG
 from data.audit.measure.record import Record
 from data.audit.page.sections import VERDICT_WORDS
 from data.audit.report import JSON_FILE, PAGE_FILE, make_folder, write
-from data.audit.run import audit, spread
+from data.audit.run import Spread, audit
 from data.audit.statistics import write_statistics
 from data.files import check_place
 from data.jobs.progress import Progress
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     if options.write_statistics is not None:
         check_place("--write_statistics", options.write_statistics)
     place = place_of(options)
-    samples = spread(len(dataset), options.samples)
+    samples = Spread.of(len(dataset), options.samples)
     make_folder(options.out)
     progress = Progress(
         len(samples), done=0, unit="samples", say=lambda line: print(line, flush=True)

@@ -3,12 +3,11 @@
 Blocks of samples go out, records and measurements come back in their order.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import torch
 
 from data.audit.findings.tally import Tally
@@ -47,6 +46,53 @@ class Block:
         return f"samples {self.samples[0]} to {self.samples[-1]}"
 
 
+@dataclass(frozen=True)
+class Spread:
+    """Numbers of some samples of a dataset, ascending and evenly spread; packing has shuffled them.
+
+    Attributes:
+        total: samples of the dataset.
+        chosen: how many of them.
+    """
+
+    total: int
+    chosen: int
+
+    @classmethod
+    def of(cls, total: int, samples: int | None) -> "Spread":
+        """Choose some samples; None: all.
+
+        Raises:
+            InputError: fewer than one sample.
+        """
+        if samples is None:
+            return cls(total, total)
+        if samples < 1:
+            raise InputError(f"audit: expected at least 1 sample, found {samples}")
+        return cls(total, min(samples, total))
+
+    def __len__(self) -> int:
+        return self.chosen
+
+    def numbers(self, start: int, stop: int) -> tuple[int, ...]:
+        """Those from the ``start``-th to the one before the ``stop``-th."""
+        return tuple(i * self.total // self.chosen for i in range(start, stop))
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The blocks of some samples, each made when it is its turn."""
+
+    samples: Spread
+
+    def __len__(self) -> int:
+        return -(-len(self.samples) // BLOCK)
+
+    def __iter__(self) -> Iterator[Block]:
+        for start in range(0, len(self.samples), BLOCK):
+            yield Block(self.samples.numbers(start, min(start + BLOCK, len(self.samples))))
+
+
 def audit(
     dataset: ShardDataset,
     *,
@@ -67,11 +113,8 @@ def audit(
     Raises:
         InputError: fewer than one sample, fewer than zero processes, or processes that were ended.
     """
-    numbers = spread(len(dataset), samples).tolist()
+    blocks = Blocks(Spread.of(len(dataset), samples))
     source = Source(dataset.path, dataset.store.settings, dataset.manifest.hash)
-    blocks = []
-    for start in range(0, len(numbers), BLOCK):
-        blocks.append(Block(tuple(numbers[start : start + BLOCK])))
     tally = Tally()
     pixels = Pixels()
     _open[source.manifest_hash] = dataset  # for work in this process
@@ -92,26 +135,6 @@ def audit(
                     on_record(record)
     tally.suspects.compare()
     return tally, pixels
-
-
-def spread(total: int, samples: int | None) -> np.ndarray:
-    """Choose samples evenly; the packing has shuffled them.
-
-    Args:
-        total: number of samples of the dataset.
-        samples: how many to choose; None: all.
-
-    Returns:
-        Numbers of the chosen samples, ascending.
-
-    Raises:
-        InputError: fewer than one sample.
-    """
-    if samples is not None and samples < 1:
-        raise InputError(f"audit: expected at least 1 sample, found {samples}")
-    if samples is None or samples >= total:
-        return np.arange(total)
-    return np.arange(samples) * total // samples
 
 
 @MODALITIES.apart()

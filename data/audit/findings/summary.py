@@ -26,7 +26,7 @@ from data.audit.findings.records import (
     ValidShare,
 )
 from data.audit.findings.suspects import source_findings, suspect_findings
-from data.audit.findings.tally import Series, Tally, as_array
+from data.audit.findings.tally import FINEST, Series, Tally
 from data.audit.findings.verdicts import verdicts
 from data.audit.measure.pixels import Pixels
 from data.audit.measure.registration import Registration
@@ -77,7 +77,7 @@ def summarise(dataset: ShardDataset, tally: Tally, pixels: Pixels) -> Summary:
         bands=bands,
         classes=class_findings(dataset, tally, pixels),
         registration=registration_findings(tally, pixels),
-        duplicates=duplicate_findings(dataset, tally.columns),
+        duplicates=duplicate_findings(dataset, tally.rows),
         suspects=suspect_findings(dataset, tally.suspects),
         sources=source_findings(tally.suspects),
     )
@@ -115,20 +115,22 @@ def find_places(dataset: ShardDataset, tally: Tally) -> Places:
         if region == NO_REGION:
             continue
         regions.append(RegionCount(region, dataset.regions.cells[region], samples))
-    lon = as_array(tally.columns.lon)
-    lat = as_array(tally.columns.lat)
-    is_known = np.isfinite(lon)
-    lon = lon[is_known]
-    lat = lat[is_known]
+    unknown = tally.regions[NO_REGION]
+    chosen = np.linspace(0, tally.regions.total() - unknown, POINTS, endpoint=False)
+    chosen = np.unique(chosen.astype(int))
     points = []
-    if len(lon):
-        chosen = np.unique(np.linspace(0, len(lon) - 1, min(POINTS, len(lon))).astype(int))
-        points = [[round(float(lon[i]), 5), round(float(lat[i]), 5)] for i in chosen]
+    before = 0
+    for chunk in tally.rows.chunks(POINTS):
+        known = chunk[np.isfinite(chunk["lon"])]
+        here = chosen[(chosen >= before) & (chosen < before + len(known))] - before
+        for row in known[here]:
+            points.append([round(float(row["lon"]), 5), round(float(row["lat"]), 5)])
+        before += len(known)
     return Places(
         regions_in_manifest=len(dataset.regions),
         regions=regions,
         points=points,
-        unknown=tally.regions[NO_REGION],
+        unknown=unknown,
     )
 
 
@@ -254,15 +256,16 @@ def registration_findings(tally: Tally, pixels: Pixels) -> RegistrationFindings:
                     **_shift(together),
                 )
             )
-    distances = as_array(tally.distances)
+    middle = median(tally.distances)
     median_cells = None
-    if len(distances):
-        median_cells = float(np.median(distances))
+    if middle is not None:
+        median_cells = middle / FINEST
+    beyond = [number for shift, number in tally.distances.items() if shift > LARGE_SHIFT * FINEST]
     return RegistrationFindings(
-        judged=len(distances),
+        judged=tally.distances.total(),
         cannot_tell=ordered(tally.reasons),
         median_cells=median_cells,
-        beyond_limit=int((distances > LARGE_SHIFT).sum()),
+        beyond_limit=sum(beyond),
         limit_cells=LARGE_SHIFT,
         worst=worst,
         shared=shared,

@@ -1,9 +1,8 @@
 """Records of all samples -> counts that stay small.
 
-They take about 60 bytes a sample, whatever the length of its series.
+What is needed of every single sample, to find duplicates, waits on the disk.
 """
 
-from array import array
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import date
@@ -15,10 +14,12 @@ import numpy as np
 from data.audit.measure.fingerprint import text_hash
 from data.audit.measure.record import Failure, Record
 from data.audit.measure.registration import Registration
+from data.audit.rules.duplicates import NO_HASH, SAMPLE_ROW
+from data.audit.rules.spilled import SpilledRows
 from data.audit.rules.suspects import Suspects
 
 LISTED = 10  # samples kept in every list of the worst
-NO_HASH = -1  # of a sample without a picture hash
+FINEST = 1000  # steps of a cell in which shifts are counted
 
 
 @dataclass
@@ -71,42 +72,23 @@ def _distance(shifted: Shifted) -> float:
     return shifted.distance
 
 
-def _integers() -> array:
-    return array("q")
+def sample_row(record: Record, key: str) -> bytes:
+    """What the search for duplicates needs of a record whose key is ``key``."""
+    hashes = record.picture_hashes
+    row = np.zeros((), SAMPLE_ROW)
+    row["sample"] = record.sample
+    row["lon"] = record.lon
+    row["lat"] = record.lat
+    row["cells"] = record.cells
+    row["key_hash"] = text_hash(key)
+    row["content_hash"] = record.content_hash
+    row["hr_hash"] = hashes.get("hr", NO_HASH)
+    row["ms_hash"] = NO_HASH if "hr" in hashes else hashes.get("ms", NO_HASH)
+    return row.tobytes()
 
 
-def _degrees() -> array:
-    return array("d")
-
-
-@dataclass
-class Columns:
-    """One entry for each sample whose index could be read: what the search for duplicates needs."""
-
-    number: array = field(default_factory=_integers)
-    lon: array = field(default_factory=_degrees)
-    lat: array = field(default_factory=_degrees)
-    cells: array = field(default_factory=lambda: array("i"))
-    key_hash: array = field(default_factory=_integers)
-    content_hash: array = field(default_factory=_integers)
-    # Picture hashes. A sample with a hash of its high resolution has none of its Sentinel-2.
-    hr_hash: array = field(default_factory=_integers)
-    ms_hash: array = field(default_factory=_integers)
-
-    def add(self, record: Record, key: str) -> None:
-        """Append a record whose key is ``key``."""
-        self.number.append(record.sample)
-        self.lon.append(record.lon)
-        self.lat.append(record.lat)
-        self.cells.append(record.cells)
-        self.key_hash.append(text_hash(key))
-        self.content_hash.append(record.content_hash)
-        hashes = record.picture_hashes
-        self.hr_hash.append(hashes.get("hr", NO_HASH))
-        if "hr" in hashes:
-            self.ms_hash.append(NO_HASH)
-        else:
-            self.ms_hash.append(hashes.get("ms", NO_HASH))
+def _no_rows() -> SpilledRows:
+    return SpilledRows(SAMPLE_ROW)
 
 
 def _all_series() -> dict[str, Series]:
@@ -130,8 +112,8 @@ class Tally:
     classes: Counter[int] = field(default_factory=Counter)  # class -> samples that show it
     reasons: Counter[str] = field(default_factory=Counter)  # why there is no shift -> samples
     shifts: list[Shifted] = field(default_factory=list)  # the longest
-    distances: array = field(default_factory=lambda: array("f"))  # of all shifts, in cells
-    columns: Columns = field(default_factory=Columns)
+    distances: Counter[int] = field(default_factory=Counter)  # thousandths of a cell -> shifts
+    rows: SpilledRows = field(default_factory=_no_rows)  # of every sample whose index can be read
     suspects: Suspects = field(default_factory=Suspects)
 
     def add(self, record: Record) -> None:
@@ -146,7 +128,7 @@ class Tally:
         self.sides[record.cells] += 1
         self.regions[record.region] += 1
         self.combinations[tuple(record.dates)] += 1
-        self.columns.add(record, record.key)
+        self.rows.append(sample_row(record, record.key))
         for name in record.dates:
             self.series[name].add(record, name, record.key)
         if record.classes is not None:
@@ -163,13 +145,6 @@ class Tally:
         if distance is None:
             self.reasons[registration.reason] += 1
             return
-        self.distances.append(distance)
+        self.distances[round(distance * FINEST)] += 1
         shifted = Shifted(sample, key, registration, distance)
         self.shifts = nlargest(LISTED, [*self.shifts, shifted], key=_distance)
-
-
-def as_array(column: array) -> np.ndarray:
-    """A column as an array, without a copy."""
-    if not len(column):
-        return np.empty(0, column.typecode)
-    return np.frombuffer(column, column.typecode)

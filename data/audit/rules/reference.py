@@ -5,20 +5,18 @@ every source the rows whose keys have the smallest hashes: a random choice that 
 order and for any number of processes. The second pass reads the rows again, not the tiles.
 """
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from heapq import heappush, heapreplace
-from typing import IO
 
 import numpy as np
 
 from data.audit.measure.profile import Profile
+from data.audit.rules.spilled import SpilledRows
 
 OF_SOURCE = 128  # rows kept of each source and sensor
 OF_ALL = 512  # rows kept of all tiles of a sensor
 CHUNK = 1024  # rows of a file that are in memory at once
-IN_MEMORY = 1 << 24  # bytes of rows that need no file
 
 
 @dataclass(frozen=True)
@@ -78,18 +76,23 @@ class Smallest:
         return np.sort(rows, order="sample")
 
 
-def _rows_file() -> IO[bytes]:
-    return tempfile.SpooledTemporaryFile(IN_MEMORY)
-
-
 @dataclass
 class Rows:
     """All rows of one sensor."""
 
-    dtype: np.dtype
-    file: IO[bytes] = field(default_factory=_rows_file)
+    spilled: SpilledRows
     of_all: Smallest = field(default_factory=lambda: Smallest(OF_ALL))
     of_source: dict[int, Smallest] = field(default_factory=dict)
+
+    @classmethod
+    def of_bands(cls, bands: int) -> "Rows":
+        """No rows yet, of a sensor with so many bands."""
+        return cls(SpilledRows(row_type(bands)))
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The columns of a row."""
+        return self.spilled.dtype
 
     def add(self, place: Place, profile: Profile) -> None:
         """Append the row of a tile."""
@@ -102,12 +105,10 @@ class Rows:
         row["low"] = profile.low
         row["median"] = profile.median
         data = row.tobytes()
-        self.file.write(data)
+        self.spilled.append(data)
         self.of_all.add(place, data)
         self.of_source.setdefault(place.source, Smallest(OF_SOURCE)).add(place, data)
 
     def chunks(self) -> Iterator[np.ndarray]:
         """All rows from the beginning, some at a time."""
-        self.file.seek(0)
-        while data := self.file.read(CHUNK * self.dtype.itemsize):
-            yield np.frombuffer(data, self.dtype)
+        return self.spilled.chunks(CHUNK)

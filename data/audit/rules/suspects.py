@@ -9,7 +9,7 @@ from data.audit.measure.fingerprint import text_hash
 from data.audit.measure.record import Record
 from data.audit.measure.sources import Sources
 from data.audit.rules.comparison import compared_faults
-from data.audit.rules.reference import Place, Rows, row_type
+from data.audit.rules.reference import Place, Rows
 from data.audit.rules.source_rules import source_faults
 from data.tiles.modalities import MODALITIES
 
@@ -67,7 +67,7 @@ class Suspects:
         for name, profile in record.profiles.items():
             if profile.pixels and name not in wrong:
                 if name not in self.rows:
-                    self.rows[name] = Rows(row_type(len(MODALITIES[name].bands)))
+                    self.rows[name] = Rows.of_bands(len(MODALITIES[name].bands))
                 self.rows[name].add(place, profile)
 
     def note(self, suspect: Suspect) -> None:

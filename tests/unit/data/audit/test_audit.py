@@ -13,7 +13,7 @@ import pytest
 
 from data.audit.findings.records import KeyPairs, Summary
 from data.audit.findings.summary import summarise
-from data.audit.run import audit, spread
+from data.audit.run import Blocks, Spread, audit
 from data.errors import InputError
 from data.shards.dataset import ShardDataset
 from data.shards.encode import ShardOptions
@@ -178,13 +178,14 @@ def test_processes_do_not_change_a_bit(good, summary):
 
 
 def test_some_samples_are_spread():
-    assert spread(10, None).tolist() == list(range(10))
-    assert spread(10, 50).tolist() == list(range(10))
-    chosen = spread(1000, 7)
-    assert len(set(chosen.tolist())) == 7
-    assert np.ptp(np.diff(chosen)) <= 1
+    for total, samples in ((10, None), (10, 50), (1000, 7), (100, 33)):
+        blocks = Blocks(Spread.of(total, samples))
+        chosen = [number for block in blocks for number in block.samples]
+        assert len(chosen) == len(set(chosen)) == min(samples or total, total)
+        assert np.ptp(np.diff(chosen)) <= 1 and max(chosen) < total
+        assert len(blocks) == len(list(blocks))
     with pytest.raises(InputError, match="at least 1 sample"):
-        spread(10, 0)
+        Spread.of(10, 0)
 
 
 def test_the_command_on_good_shards(good, tmp_path):
@@ -269,7 +270,7 @@ def test_wrong_dates_cost_their_sample_only(good, monkeypatch, days):
     assert [(failure.key, failure.field) for failure in tally.failures] == [("t1", "index")]
     assert tally.samples == 12
     assert tally.corrupt == 1
-    assert len(tally.columns.lon) == 12
+    assert len(tally.rows) == 12
 
 
 def test_checksums_that_fit_do_not_hide_wrong_content(tmp_path, monkeypatch):

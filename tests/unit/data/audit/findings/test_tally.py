@@ -1,5 +1,7 @@
 """The tally of many records stays small."""
 
+import tracemalloc
+
 import pytest
 
 from data.audit.findings.tally import Tally
@@ -29,5 +31,21 @@ def test_memory_of_the_tally_does_not_follow_the_series():
     assert [shifted.key for shifted in tally.shifts] == [f"k{i}" for i in range(499, 489, -1)]
     assert len(tally.series["ms"].emptiest) == len(tally.series["ms"].longest) == 10
     assert tally.series["ms"].emptiest[0][0] == pytest.approx(1 - 63 / 128)
-    assert len(tally.columns.lon) == len(tally.distances) == 500
-    assert tally.columns.lon.itemsize * 500 == 4000
+    assert len(tally.rows) == tally.distances.total() == 500
+
+
+def test_what_is_kept_of_every_sample_waits_on_the_disk(monkeypatch):
+    """10,000 samples: 600 kB of rows in a file, and less than 100 kB of memory."""
+    monkeypatch.setattr("data.audit.rules.spilled.IN_MEMORY", 1 << 10)
+    tally = Tally()
+    records = [Record(i, "s", key="k", cells=8, dates={"ms": ["2020-01-01"]}) for i in range(100)]
+    for record in records:
+        tally.add(record)
+    tracemalloc.start()
+    for _ in range(100):
+        for record in records:
+            tally.add(record)
+    grown, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert grown < 100_000
+    assert [len(chunk) for chunk in tally.rows.chunks(8000)] == [8000, 2100]

@@ -47,7 +47,7 @@ def profile(median: np.ndarray) -> Profile:
 
 def rows_of(spectra: np.ndarray, sources: np.ndarray) -> Rows:
     """The rows of tiles of Sentinel-2, each of its own file."""
-    rows = Rows(row_type(10))
+    rows = Rows.of_bands(10)
     rng = np.random.default_rng(0)
     for number, (median, source) in enumerate(zip(spectra, sources)):
         place = Place(number, int(source), files=number, key_hash=int(rng.integers(1 << 62)))
@@ -89,7 +89,7 @@ def test_a_lonely_place_is_no_fault():
 
 
 def test_tiles_of_one_wrong_scene_do_not_vouch_for_each_other():
-    rows = Rows(row_type(10))
+    rows = Rows.of_bands(10)
     spectra = medians(120, 4)
     spectra[::4][:5] *= 10  # five tiles of forest, cut from one scene
     scene = set(range(0, 20, 4))

@@ -10,17 +10,41 @@ from PIL import Image
 from scipy.fft import dctn
 
 from data.audit.measure.fingerprint import content_hash, hamming_distance, picture_hash
-from data.audit.rules.duplicates import DEGREE, equal_values, near, overlapping, same_picture
+from data.audit.rules.duplicates import (
+    DEGREE,
+    NO_HASH,
+    SAMPLE_ROW,
+    equal_values,
+    near,
+    overlapping,
+    same_picture,
+)
+from data.audit.rules.spilled import SpilledRows
 from data.shards.records import Member
 from data.tiles.regions import great_circle_km
 
 
+def rows_of(count, **columns) -> SpilledRows:
+    """Rows of samples, numbered from 0; what is not given is 0, or no picture hash."""
+    table = np.zeros(count, SAMPLE_ROW)
+    table["sample"] = np.arange(count)
+    table["hr_hash"] = table["ms_hash"] = NO_HASH
+    for name, values in columns.items():
+        table[name] = values
+    rows = SpilledRows(SAMPLE_ROW)
+    for row in table:
+        rows.append(row.tobytes())
+    return rows
+
+
+@pytest.mark.parametrize("middle", [8, 180, -179.9999])
 @pytest.mark.parametrize("lat, reach", [(0, 10), (50, 400), (-75, 400), (84, 1000)])
-def test_near_pairs_are_all_pairs(lat, reach):
+def test_near_pairs_are_all_pairs(lat, reach, middle):
     rng = np.random.default_rng(lat + 100)
     side = 6 * reach / DEGREE
     lat = lat + rng.uniform(-side, side, 150)
-    lon = 8 + rng.uniform(-side, side, 150) / np.cos(np.radians(lat))
+    lon = middle + rng.uniform(-side, side, 150) / np.cos(np.radians(lat))
+    lon = (lon + 180) % 360 - 180
     pairs = []
     for block in near(lon, lat, reach):
         pairs += zip(block.first.tolist(), block.second.tolist())
@@ -34,7 +58,8 @@ def test_near_pairs_are_all_pairs(lat, reach):
     assert len(expected) > 100
     for i, j in set(pairs) ^ expected:  # they differ only in pairs that lie on the limit
         shrink = np.cos(np.radians((lat[i] + lat[j]) / 2))
-        across = abs(lon[i] - lon[j]) * DEGREE * shrink
+        turned = (lon[i] - lon[j] + 180) % 360 - 180
+        across = abs(turned) * DEGREE * shrink
         assert across == pytest.approx(reach, rel=1e-3)
 
 
@@ -43,17 +68,37 @@ def test_overlapping_footprints():
     cells = np.array([64, 64, 64, 64, 6])
     lat = 50 + metres[:, 1] / DEGREE
     lon = 3 + metres[:, 0] / DEGREE / np.cos(np.radians(lat))
-    found = overlapping(lon, lat, cells, listed=10)
+    rows = rows_of(5, lon=lon, lat=lat, cells=cells)
+    found = overlapping(rows, listed=10)
     # Two tiles of 64 cells overlap up to 640 m apart, one of 64 and one of 6 up to 350 m.
     assert found.first == [(0, 1), (3, 4)]
     assert found.count == 2
-    assert overlapping(lon, lat, cells, listed=1).first == [(0, 1)]
-    assert overlapping(lon[:0], lat[:0], cells[:0], listed=5).count == 0
+    assert overlapping(rows, listed=1).first == [(0, 1)]
+    assert overlapping(rows_of(0), listed=5).count == 0
 
 
 def test_equal_values():
-    found = equal_values(np.array([7, 3, 7, 9, 3, 7]), listed=2)
-    assert found.count == 3 and found.first == [(0, 2), (1, 4)]
+    rows = rows_of(6, key_hash=[7, 3, 7, 9, 3, 7])
+    for most in (6, 2):
+        found = equal_values(rows, "key_hash", listed=2, most=most)
+        assert found.count == 3 and found.first == [(0, 2), (1, 4)]
+    assert equal_values(rows_of(0), "key_hash", listed=2).count == 0
+
+
+@pytest.mark.parametrize("middle", [20, 180])
+def test_parts_find_what_all_at_once_find(middle):
+    rng = np.random.default_rng(middle)
+    lat = rng.normal(50, 0.01, 400)
+    lat[rng.random(400) < 0.1] = np.nan
+    lon = (middle + rng.normal(0, 0.01, 400) + 180) % 360 - 180
+    hashes = rng.choice([5, 5 ^ 0b111, 1 << 40, NO_HASH], 400)
+    rows = rows_of(400, lat=lat, lon=lon, cells=rng.integers(4, 40, 400), hr_hash=hashes)
+    whole = overlapping(rows, listed=9)
+    assert whole.count > 1000 and overlapping(rows, listed=9, most=7) == whole
+    lat = 50 + rng.integers(0, 3, 400) * 5 / DEGREE
+    rows = rows_of(400, lat=lat, lon=lon, hr_hash=hashes)
+    whole = same_picture(rows, "hr_hash", listed=9)
+    assert whole.count > 10 and same_picture(rows, "hr_hash", listed=9, most=50) == whole
 
 
 def scene(seed: int, side: int = 256) -> np.ndarray:
@@ -99,20 +144,17 @@ def test_what_has_no_picture_hash():
 
 
 def test_the_same_picture_counts_at_the_same_place_only():
-    hashes = np.array([5, 5 ^ 0b111, 5, 1 << 40, 5])
+    hashes = np.array([5, 5 ^ 0b111, 5, 1 << 40, NO_HASH])
     lat = np.array([50, 50 + 8 / DEGREE, 50 + 12 / DEGREE, 50, 50])
     lon = np.full(5, 3.0)
-    seen = np.array([True, True, True, True, False])
     # 0 and 1 lie 8 m apart and differ in 3 bits, 1 and 2 lie 4 m apart; 0 and 2 lie 12 m apart; 3
     # differs in 3 bits
-    assert same_picture(lon, lat, hashes, hashed=seen, listed=9).first == [
-        (0, 1),
-        (0, 3),
-        (1, 2),
-        (1, 3),
-    ]
+    rows = rows_of(5, lon=lon, lat=lat, hr_hash=hashes)
+    found = same_picture(rows, "hr_hash", listed=9)
+    assert found.first == [(0, 1), (0, 3), (1, 2), (1, 3)]
     hashes[3] ^= 0b11111 << 20
-    assert same_picture(lon, lat, hashes, hashed=seen, listed=9).first == [(0, 1), (1, 2)]
+    rows = rows_of(5, lon=lon, lat=lat, hr_hash=hashes)
+    assert same_picture(rows, "hr_hash", listed=9).first == [(0, 1), (1, 2)]
 
 
 def test_content_is_what_the_members_hold():
