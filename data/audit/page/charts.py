@@ -47,7 +47,7 @@ def _draw_lengths(axis: Axes, name: str, samples: Mapping[int, int]) -> None:
         color=colour(name),
     )
     axis.set(title=f"{name}: frames of a sample", xlabel="frames", ylabel="samples", xlim=(0, end))
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axis.grid(False, axis="x")
 
 
@@ -100,7 +100,7 @@ def year_charts(sources: Sequence[SourceFindings]) -> Figure:
             left = years + (place - (count - 1) / 2) * BAR / count
             axis.bar(left, frames, width=BAR / count, color=colour(name), label=name)
         axis.set(title=source.source[:TITLE], ylabel="frames")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axis.grid(False, axis="x")
         axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

@@ -28,12 +28,22 @@ RENAMED = "_nc4_non_coord_"  # netCDF's prefix of a variable that has the name o
 
 
 @dataclass(frozen=True)
+class BandLayer:
+    """One position along an axis of an array: a band of a stack."""
+
+    array: Any  # h5py.Dataset or zarr.Array
+    axis: int
+    position: int
+
+
+@dataclass(frozen=True)
 class Variable:
-    """An array of an open file."""
+    """An array of an open file, or a layer of one."""
 
     path: File
     name: str
     array: Any  # h5py.Dataset or zarr.Array
+    layer: BandLayer | None = None
 
     @property
     def where(self) -> str:
@@ -43,7 +53,7 @@ class Variable:
     @property
     def shape(self) -> tuple[int, ...]:
         """Length of each axis."""
-        return self.array.shape
+        return self._without_layer(self.array.shape)
 
     @property
     def dtype(self) -> np.dtype:
@@ -58,9 +68,9 @@ class Variable:
                 names = _hdf5_axes(self.array)
             else:
                 names = _zarr_axes(self.array)
-        if not any(names) or len(names) != len(self.shape):
+        if not any(names) or len(names) != len(self.array.shape):
             return None
-        return tuple(names)
+        return self._without_layer(tuple(names))
 
     @cached_property
     def attributes(self) -> dict[str, Any]:
@@ -118,8 +128,18 @@ class Variable:
 
     def read(self, *selection: int | slice) -> np.ndarray:
         """The stored numbers, all of them without a selection."""
+        if self.layer is not None:
+            chosen = list(selection) or [slice(None)] * len(self.shape)
+            chosen.insert(self.layer.axis, self.layer.position)
+            selection = tuple(chosen)
         with reading(self.path, f"numbers of {self.name!r}"):
             return np.asarray(self.array[selection or ...])
+
+    def _without_layer(self, axes: tuple) -> tuple:
+        """What an array has of each axis, without the one along which the layers lie."""
+        if self.layer is None:
+            return axes
+        return axes[: self.layer.axis] + axes[self.layer.axis + 1 :]
 
 
 def find_variable(path: File, group: Group, name: str) -> Variable | None:
@@ -128,6 +148,8 @@ def find_variable(path: File, group: Group, name: str) -> Variable | None:
         if name not in group:
             return None
         array = group[name]
+    if isinstance(array, BandLayer):
+        return Variable(path, name, array.array, array)
     if not hasattr(array, "shape"):
         return None
     return Variable(path, name, array)

@@ -26,7 +26,8 @@ def check_unit(unit: str | None, keys: Radiometry, sensor: Modality, *, where: s
     if sensor.unit == DECIBEL and BACKSCATTER_UNITS.get(name, keys.units) != keys.units:
         raise InputError(
             f"{where}: the file's unit is {unit!r}, the manifest's 'units' {keys.units!r}; "
-            f"give 'units': {BACKSCATTER_UNITS[name]!r}, or correct the file's unit"
+            f"give 'units': {BACKSCATTER_UNITS[name]!r} (of netcdf_cube, where netcdf_sar was "
+            "meant), or correct the file's unit"
         )
     if sensor.unit != REFLECTANCE or keys.scale is not None:
         return

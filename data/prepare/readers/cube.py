@@ -1,7 +1,8 @@
 """Series as a data cube: NetCDF-4 or zarr, a variable a band, on axes of time, y and x."""
 
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from data.errors import InputError
 from data.prepare.cf.cube import AxisKeys, Cube, cube_of
 from data.prepare.cf.packing import Packing, packing_of
+from data.prepare.cf.stacked import with_stacks
 from data.prepare.cf.times import iso_days
 from data.prepare.cf.variable import Group, Number, Variable
 from data.prepare.contract.bands import BandKeys, find_bands
@@ -73,7 +75,7 @@ class _Cube(Radiometry, ABC):
     def check(self) -> None:
         """Variables there and on the same axes, CRS, dates, numbers that fit."""
         sensor = MODALITIES[self.modality]
-        with self._open() as group:
+        with self._bands_apart() as group:
             variables = self._variables(group)
             cube = self._cube(group)
             self._times(cube)
@@ -86,14 +88,14 @@ class _Cube(Radiometry, ABC):
 
     def place(self) -> Place:
         """The cube's pixels, as if its rows ran south."""
-        with self._open() as group:
+        with self._bands_apart() as group:
             cube = self._cube(group)
         return Place(self.modality, cube.georeference, cube.shape)
 
     def read(self, grid: Grid) -> list[Frames | Remark]:
         """One series of the frames whose time is known."""
         sensor = MODALITIES[self.modality]
-        with self._open() as group:
+        with self._bands_apart() as group:
             cube = self._cube(group)
             window = Place(None, cube.georeference, cube.shape).window(grid)
             times = self._times(cube)
@@ -126,6 +128,17 @@ class _Cube(Radiometry, ABC):
     @abstractmethod
     def _open(self) -> AbstractContextManager[Group]:
         """The file's group of variables, open."""
+
+    @contextmanager
+    def _bands_apart(self) -> Iterator[Group]:
+        """The open file, with the bands of a stack as variables where the manifest means these."""
+        with self._open() as group:
+            names: list[str] = []
+            if isinstance(self.bands, dict):
+                names = [str(name) for name in self.bands.values()]
+            with reading(self.path, "a group of variables"):
+                is_plain = bool(names) and all(name in group for name in names)
+            yield group if is_plain else with_stacks(self.path, group)
 
     def _cube(self, group: Group) -> Cube:
         time = None if self.date else self.time

@@ -166,3 +166,30 @@ def test_frames_without_a_time_and_series_without_frames(tmp_path, kind):
     reader = reader_of(tmp_path / "none", kind, variables)
     reader.check()
     assert reader.read(GRID) == [NO_FRAMES]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("axes", [("time", "band", "y", "x"), ("band", "y", "time", "x")])
+def test_bands_along_an_axis_of_one_variable(tmp_path, kind, axes):
+    """As xarray writes stacks of a catalogue's items: a coordinate of texts names the bands."""
+    names = ["B8A", "SCL", *[band for band in BANDS if band != "B8A"]]
+    rng = np.random.default_rng(0)
+    stack = rng.integers(500, 5000, (2, len(names), N, N)).astype(np.float64)
+    stack[1, names.index("B05"), 2, 3] = np.nan
+    stack[:, 1] = 4
+    stack[0, 1, 5, 6] = 9  # a cloud
+    order = [("time", "band", "y", "x").index(axis) for axis in axes]
+    texts = np.array(names, "S3" if kind == "netcdf" else "<U3")
+    variables = axes_of(2, band=(("band",), texts, {}))
+    attributes = {"grid_mapping": "spatial_ref"}
+    variables["stackstac-1"] = (axes, np.ascontiguousarray(stack.transpose(order)), attributes)
+    keys = {"bands": list(BANDS), "mask": "SCL", "masked": (9,)}
+    reader = reader_of(tmp_path / "cube", kind, variables, **keys)
+    frames = frames_of(reader)
+    valid = np.ones((2, N, N), bool)
+    valid[1, 2, 3] = valid[0, 5, 6] = False
+    np.testing.assert_array_equal(frames.valid, valid)
+    expected = stack[:, [names.index(band) for band in BANDS]]
+    for frame in range(2):
+        seen = valid[frame]
+        np.testing.assert_array_equal(frames.array[frame][:, seen], expected[frame][:, seen])
