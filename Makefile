@@ -46,10 +46,11 @@ lint: install
 	$(bin)/ruff format --check .
 	$(bin)/mypy
 
-# Unit tests take one core each; the others start as many processes as they need themselves.
+# Two files at a time, as starting processes leaves cores idle; on a GPU one at a time.
 test: install
 	$(probe); env $$accelerator timeout --foreground 1800 $(bin)/python -m pytest -n 2 --dist loadfile tests/unit tests/kernels
-	$(probe); env $$accelerator timeout --foreground 1800 $(bin)/python -m pytest tests/dist tests/e2e tests/gpu
+	$(probe); env $$accelerator timeout --foreground 1800 $(bin)/python -m pytest -n 2 --dist loadfile tests/dist tests/e2e
+	$(probe); env $$accelerator timeout --foreground 1800 $(bin)/python -m pytest tests/gpu
 
 # Every command that docs/ shows, run as written. Needs 10 GB of free memory.
 test-documentation: install

@@ -1,10 +1,13 @@
-"""Linear probes against a logistic regression that scipy minimises in float64."""
+"""Linear probes against a logistic regression that scipy minimises in float64, and both probes
+against scikit-learn."""
 
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
 from scipy.special import expit, log_softmax, softmax
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
 
 from data.errors import InputError
 from engine.evaluate.knn import vote
@@ -93,16 +96,14 @@ def test_features_that_are_not_finite_are_refused():
 
 
 def test_agreement_with_scikit_learn():
-    """On the same features, to half a point; runs where scikit-learn is installed."""
-    neighbors = pytest.importorskip("sklearn.neighbors")
-    linear_model = pytest.importorskip("sklearn.linear_model")
+    """On the same features, to half a point."""
     rng = np.random.default_rng(2)
     numbers = rng.integers(0, 5, 6000)
     features = features_of(np.eye(5)[numbers], rng)
     x = (features - features.mean(0)) / features.std(0)
     truth = numbers[2000:]
 
-    theirs = neighbors.KNeighborsClassifier(
+    theirs = KNeighborsClassifier(
         20, metric="cosine", weights=lambda distance: np.exp((1 - distance) / 0.07)
     ).fit(x[:2000], numbers[:2000])
     labels = torch.from_numpy(np.eye(5)[numbers])
@@ -110,7 +111,7 @@ def test_agreement_with_scikit_learn():
     ours = (shares.argmax(1).numpy() == truth).mean()
     assert abs(theirs.score(x[2000:], truth) - ours) < 0.005
 
-    regression = linear_model.LogisticRegression(max_iter=2000).fit(x[:2000], numbers[:2000])
+    regression = LogisticRegression(max_iter=2000).fit(x[:2000], numbers[:2000])
     scores = best_scores(x[:2000], np.eye(5)[numbers[:2000]], x[2000:], several=False)
     ours = (scores.argmax(1) == truth).mean()
     assert abs(regression.score(x[2000:], truth) - ours) < 0.005
