@@ -62,7 +62,7 @@ class HeldOut:
         path = None
         if settings.evaluate.labels:
             path = Path(settings.evaluate.labels)
-        labelled = Labelled.of(dataset, path).first(settings.evaluate.samples)
+        labelled = Labelled.of(dataset, path).thinned(settings.evaluate.samples)
         spec = settings.model
         if not common_sensors(spec, labelled):
             raise InputError(

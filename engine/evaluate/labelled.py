@@ -41,7 +41,7 @@ class Labelled:
             )
         return cls(dataset, known, of_tiles)
 
-    def first(self, count: int | None) -> "Labelled":
+    def thinned(self, count: int | None) -> "Labelled":
         """Some of the samples, evenly spaced; None: all of them."""
         if count is None or count >= len(self.samples):
             return self

@@ -92,7 +92,7 @@ class Opened:
         spec = parse(ModelSpec, description["model"], "model")
         sensors(question.model)  # a damaged description ends here
         dataset = ShardDataset.open(question.data)
-        labelled = Labelled.of(dataset, question.labels).first(question.limit)
+        labelled = Labelled.of(dataset, question.labels).thinned(question.limit)
         return cls(
             question=question,
             labelled=labelled,
