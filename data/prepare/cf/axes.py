@@ -119,6 +119,9 @@ def _axis_of_role(
         axis = _named(variable, _existing(variable, group, NAMES[TIME]), role)
         if axis is not None:
             return axis
+    curved = curved_places(variable, group)
+    if curved:
+        raise InputError(f"{variable.where}: no axis {role}; {curved}")
     names = [axis.name for axis in candidates]
     remedy = ""
     if role == TIME:
@@ -127,6 +130,22 @@ def _axis_of_role(
         f"{variable.where}: no axis {role} among {list(variable.axes or names)}; give the key "
         f"{role!r}: expected a variable {role!r} or one with the attribute standard_name or axis"
         f"{remedy}"
+    )
+
+
+def curved_places(variable: Variable, group: Group) -> str:
+    """What to do about a place for each pixel in arrays, in words; empty where there is none."""
+    names = dict.fromkeys([*variable.text("coordinates").split(), *NAMES[Y], *NAMES[X]])
+    curved = []
+    for name in names:
+        array = find_variable(variable.path, group, name)
+        if array is not None and len(array.shape) == 2 and _stated_role(array) in (Y, X):
+            curved.append(array)
+    if not curved:
+        return ""
+    return (
+        f"{[array.name for array in curved]} of {curved[0].shape} are a place for each pixel, as "
+        "of a swath; resample it to even axes first (gdalwarp -geoloc, pyresample)"
     )
 
 
@@ -224,7 +243,8 @@ def spatial_axis(variable: Variable) -> Axis:
     """
     if len(variable.shape) != 1 or variable.shape[0] < 2:
         raise InputError(
-            f"{variable.where}: expected an axis of at least two numbers, found {variable.shape}"
+            f"{variable.where}: expected an axis of at least two numbers, found {variable.shape}; "
+            "a place for each pixel, as of a swath, must be resampled to even axes first"
         )
     values = packing_of(variable).unpacked(variable.read())
     length = len(values)

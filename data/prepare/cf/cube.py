@@ -20,8 +20,8 @@ from data.prepare.cf.axes import (
     Y,
     axis_name,
     find_axes,
-    spatial_axis,
 )
+from data.prepare.cf.centres import are_stated, centres_of, checked_centres
 from data.prepare.cf.grid_mapping import crs_of, geotransform_of
 from data.prepare.cf.times import times_of
 from data.prepare.cf.variable import Group, Variable, need_variable
@@ -51,6 +51,19 @@ class Cube:
     x: Axis  # in the units of the CRS, as ``y``
     y: Axis
     crs: CRS
+    has_stated_centres: bool = False  # see ``centres.are_stated``
+
+    @property
+    def may_have_corners(self) -> bool:
+        """Whether the axes have the numbers that corners of a satellite's pixels have.
+
+        Its pixels of 10 and 20 m begin at multiples of their size, so their centres do not lie
+        there.
+        """
+        if self.has_stated_centres or not self.crs.is_projected:
+            return False
+        pixels = [axis.first / axis.step for axis in (self.x, self.y)]
+        return max(abs(pixel - round(pixel)) for pixel in pixels) <= ALIGNED
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -207,8 +220,8 @@ def cube_of(path: File, group: Group, names: Sequence[str], keys: AxisKeys) -> C
     if keys.time is not None:
         wanted[TIME] = keys.time
     axes = find_axes(first, group, wanted)
-    x = spatial_axis(axes[X])
-    y = spatial_axis(axes[Y])
+    x = centres_of(axes[X], group)
+    y = centres_of(axes[Y], group)
     if keys.crs:
         crs = need_crs(path, CRS.from_user_input(keys.crs))
     else:
@@ -224,9 +237,17 @@ def cube_of(path: File, group: Group, names: Sequence[str], keys: AxisKeys) -> C
                     )
     x = _in_units_of(crs, x, path)
     y = _in_units_of(crs, y, path)
-    cube = Cube(path=path, group=group, axes=axes, x=x, y=y, crs=crs)
-    _check_geotransform(cube, geotransform_of(first, group, x=x, y=y))
-    return cube
+    geotransform = geotransform_of(first, group, x=x, y=y)
+    x, y = checked_centres(first, x, y, geotransform=geotransform)
+    return Cube(
+        path=path,
+        group=group,
+        axes=axes,
+        x=x,
+        y=y,
+        crs=crs,
+        has_stated_centres=are_stated(first, axes, geotransform),
+    )
 
 
 def _in_units_of(crs: CRS, axis: Axis, path: File) -> Axis:
@@ -248,34 +269,6 @@ def _in_units_of(crs: CRS, axis: Axis, path: File) -> Axis:
         f"{path}: {axis.name}: attribute units: {axis.units!r} does not go with the CRS "
         f"{crs.to_string()[:60]}; correct the attribute, or give the key 'crs'"
     )
-
-
-def _check_geotransform(cube: Cube, numbers: list[float] | None) -> None:
-    """Raise InputError where GDAL's numbers lie between the pixels of the axes.
-
-    A shift by whole pixels is passed over: whoever cuts a cube keeps the old attribute, and the
-    axes are right.
-    """
-    if numbers is None:
-        return
-    left, width, turn_x, top, turn_y, height = numbers
-    pixel = cube.georeference.transform
-    columns = (pixel.c - left) / pixel.a
-    rows = (pixel.f - top) / pixel.e
-    if height > 0:  # the file's rows run north: its corner is the lower one
-        rows = (cube.y.lowest_edge - top) / pixel.a
-    is_turned = turn_x or turn_y
-    is_other_size = max(
-        abs(abs(width) - pixel.a) * cube.x.length / pixel.a,
-        abs(abs(height) + pixel.e) * cube.y.length / pixel.a,
-    )
-    drift = max(abs(columns - round(columns)), abs(rows - round(rows)))
-    if is_turned or is_other_size > ALIGNED or drift > ALIGNED:
-        raise InputError(
-            f"{cube.path}: the attribute GeoTransform {numbers} and the axes {cube.x.name}, "
-            f"{cube.y.name} ({pixel.a:g} m pixels from {pixel.c:.10g}, {pixel.f:.10g}) disagree; "
-            "correct one of them, or remove the attribute"
-        )
 
 
 def _mirrored(pixels: slice, length: int) -> slice:

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pyproj
+from affine import Affine
 from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
 
 from data.errors import InputError
-from data.prepare.cf.axes import Axis
+from data.prepare.cf.axes import Axis, curved_places
 from data.prepare.cf.variable import (
     Group,
     Variable,
@@ -63,9 +64,8 @@ def crs_of(variable: Variable, group: Group, *, x: Axis, y: Axis) -> CRS:
     if not statements and x.is_degrees and y.is_degrees:
         return CRS.from_epsg(4326)
     if not statements:
-        raise InputError(
-            f"{path}: no variable says the CRS; give the key 'crs', for example EPSG:32631"
-        )
+        remedy = curved_places(variable, group) or "give the key 'crs', for example EPSG:32631"
+        raise InputError(f"{path}: no variable says the CRS; {remedy}")
     first = statements[0]
     for other in statements[1:]:
         if not _is_same(first.crs, other.crs, x=x, y=y):
@@ -76,8 +76,8 @@ def crs_of(variable: Variable, group: Group, *, x: Axis, y: Axis) -> CRS:
     return need_crs(path, _numbered(first.crs, x=x, y=y))
 
 
-def geotransform_of(variable: Variable, group: Group, *, x: Axis, y: Axis) -> list[float] | None:
-    """GDAL's six numbers in the grid mapping: left, width, 0, top, 0, -height; None for none."""
+def geotransform_of(variable: Variable, group: Group, *, x: Axis, y: Axis) -> Affine | None:
+    """The attribute GeoTransform of the grid mapping, in GDAL's order; None for none."""
     mapping = _mapping(variable, group, x=x, y=y)
     if mapping is None or not mapping.text("GeoTransform"):
         return None
@@ -91,7 +91,7 @@ def geotransform_of(variable: Variable, group: Group, *, x: Axis, y: Axis) -> li
             f"{mapping.where}: attribute GeoTransform: expected six numbers, found "
             f"{mapping.text('GeoTransform')[:60]!r}"
         )
-    return numbers
+    return Affine.from_gdal(*numbers)
 
 
 def _mapping(variable: Variable, group: Group, *, x: Axis, y: Axis) -> Variable | None:

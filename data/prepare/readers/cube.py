@@ -37,6 +37,11 @@ from data.prepare.readers.rasters import NO_CODE
 from data.tiles.modalities import IMAGE, MODALITIES, REFLECTANCE, Modality
 
 NO_FRAMES = Remark("left out, its time axis has no frames")
+CORNERS = Remark(
+    "x and y are multiples of the pixel size, as corners of this satellite's pixels are; if they "
+    "name corners (stackstac without xy_coords='center'), the tile lies half a pixel off: add half "
+    "a pixel to x, and take it from y"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +120,9 @@ class _Cube(Radiometry, ABC):
             source = self.path.name
             if not self.date:
                 source += frames_left_out(cube)
+            remarks = []
+            if cube.may_have_corners and sensor.catalogue.platforms:
+                remarks.append(CORNERS)
         series = Frames(
             modality=self.modality,
             array=array,
@@ -123,7 +131,7 @@ class _Cube(Radiometry, ABC):
             source=source,
             times=list(times.values()),
         )
-        return [series.in_time_order([time.isoformat() for time in times.values()])]
+        return [series.in_time_order([time.isoformat() for time in times.values()]), *remarks]
 
     @abstractmethod
     def _open(self) -> AbstractContextManager[Group]:

@@ -171,10 +171,21 @@ def test_axes_in_groups(tmp_path):
     np.testing.assert_array_equal(read, GROUND)
 
 
+SWATH = {
+    "lat": (("i", "j"), np.ones((N, N)), {"units": "degrees_north"}),
+    "lon": (("i", "j"), np.ones((N, N)), {"units": "degrees_east"}),
+}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "changes, words",
     [
+        (
+            {**SWATH, "B": (("time", "i", "j"), GROUND, {"coordinates": "lat lon"})},
+            r"B: no axis y; \['lat', 'lon'\] of \(8, 8\) are a place for each pixel.*resample it",
+        ),
+        ({**SWATH, "spatial_ref": ((), np.int32(0), {})}, "CRS; .* are a place for each pixel"),
         (
             {"B": (("time", "level", "y", "x"), GROUND[:, None].repeat(2, 1), {})},
             r"B: expected the axes .* others only of length 1, found .*'level': 2",
