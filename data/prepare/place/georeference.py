@@ -10,6 +10,7 @@ from rasterio.crs import CRS
 
 # Metres around the middle of an image whose place nobody knows.
 NOWHERE = CRS.from_wkt('LOCAL_CS["no place",UNIT["metre",1],AXIS["X",EAST],AXIS["Y",NORTH]]')
+NOISE = 1e-3  # pixels at the far corner, by which a turn of rounded numbers may move them
 
 
 def has_place(crs: CRS | None) -> bool:
@@ -25,6 +26,21 @@ def crs_of_text(text: object) -> CRS:
     """
     with rasterio.Env():  # without it GDAL prints what it thinks of the text
         return CRS.from_user_input(text)
+
+
+def without_noise(transform: Affine, shape: tuple[int, int]) -> Affine:
+    """A transform without a turn so small that no pixel moves by it: rounding left it there.
+
+    Args:
+        transform: of a raster.
+        shape: its rows and columns.
+    """
+    rows, columns = shape
+    sideways = abs(transform.b) * rows <= NOISE * abs(transform.a)
+    upwards = abs(transform.d) * columns <= NOISE * abs(transform.e)
+    if not sideways or not upwards:
+        return transform
+    return Affine(transform.a, 0, transform.c, 0, transform.e, transform.f)
 
 
 @dataclass(frozen=True)

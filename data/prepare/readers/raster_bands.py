@@ -55,11 +55,7 @@ def bands_of_image(
         InputError: a band is missing, ambiguous or contradicted by the file, or there is no band of
             opacity where the manifest wants one.
     """
-    if ColorInterp.palette in dataset.colorinterp:
-        raise InputError(
-            f"{path}: expected numbers, found the codes of a palette; expand it first "
-            "(gdal_translate -expand rgb)"
-        )
+    _need_brightness(dataset, path)
     names = band_names(dataset)
     named = _named_opacity(keys, names)
     marked = _marked_opacity(dataset, names)
@@ -87,6 +83,7 @@ def band_of_file(
     Raises:
         InputError: the file has other bands, or calls its band something else.
     """
+    _need_brightness(dataset, path)
     names = band_names(dataset)
     opacity = None
     if dataset.count == 2:
@@ -105,6 +102,20 @@ def band_of_file(
             _need_opacity(None, [0], path)
         return RasterBands({band: 1})
     return RasterBands({band: 1}, opacity + 1, is_sure=alpha == MASK)
+
+
+def _need_brightness(dataset: rasterio.DatasetReader, path: File) -> None:
+    """Raise InputError unless larger numbers are brighter, as far as the file says."""
+    if ColorInterp.palette in dataset.colorinterp:
+        raise InputError(
+            f"{path}: expected numbers, found the codes of a palette; expand it first "
+            "(gdal_translate -expand rgb)"
+        )
+    if dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES":
+        raise InputError(
+            f"{path}: expected larger numbers for brighter pixels, found a TIFF whose 0 is white "
+            "(MINISWHITE); turn its numbers round first (gdal_translate -scale 0 255 255 0)"
+        )
 
 
 def band_names(dataset: rasterio.DatasetReader) -> list[str | None]:

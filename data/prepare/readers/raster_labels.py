@@ -16,6 +16,7 @@ from data.prepare.readers.rasters import (
     need_one_image,
     need_transform,
     pixels_of,
+    place_of,
     stored_mask,
 )
 from data.suggest import did_you_mean
@@ -69,16 +70,16 @@ class GeoTiffLabels:
     def _place(self, mask: rasterio.DatasetReader) -> Place:
         if has_place(mask.crs) or self.like is None:
             need_transform(mask, self.path)
-            crs = need_crs(self.path, mask.crs)
-            return Place(None, Georeference(mask.transform, crs), mask.shape)
+            need_crs(self.path, mask.crs)
+            return place_of(mask, None)
         with open_raster(self.like) as image:
             if image.shape != mask.shape:
                 raise InputError(
                     f"{self.path}: its CRS is broken and {self.like.name} has other pixels "
                     f"({image.shape}, the mask {mask.shape}); georeference the mask"
                 )
-            crs = need_crs(self.like, image.crs)
-            return Place(None, Georeference(image.transform, crs), image.shape)
+            need_crs(self.like, image.crs)
+            return place_of(image, None)
 
 
 @dataclass

@@ -23,6 +23,7 @@ from data.tiles.modalities import BYTE, REFLECTANCE, Modality
 MOST_HALF_CLEAR = 0.05
 CLEAR = 0.1  # of full opacity; lossy compression moves it a little
 OPAQUE = 0.9
+ENVI_WHITE = "reflectance_scale_factor"  # of an ENVI header: the raw number of reflectance 1
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def numbers_of_band(
         InputError: tags that contradict the keys, or that cannot be honoured.
     """
     where = f"{path}: band {number}"
-    scale, offset = _tags(dataset, number, where)
+    scale, offset = _tags(dataset, number, sensor, where)
     check_unit(dataset.units[number - 1], keys, sensor, where=where)
     numbers = keys
     if (scale, offset) != (1.0, 0.0):
@@ -128,20 +129,33 @@ def numbers_of_band(
     return only_numbers(numbers)
 
 
-def _tags(dataset: rasterio.DatasetReader, number: int, where: str) -> tuple[float, float]:
-    """Scale and offset of a band by GDAL's tags, or by those that CF files leave as text."""
+def _tags(
+    dataset: rasterio.DatasetReader, number: int, sensor: Modality, where: str
+) -> tuple[float, float]:
+    """Scale and offset of a band: GDAL's tags, those that CF files leave as text, or ENVI's."""
     scale = dataset.scales[number - 1]
     offset = dataset.offsets[number - 1]
     if (scale, offset) != (1.0, 0.0):
         return scale, offset
     texts = {name.lower(): text for name, text in dataset.tags().items()}
     texts.update({name.lower(): text for name, text in dataset.tags(number).items()})
+    scale = _number_of_tag(texts, "scale_factor", default=1.0, where=where)
+    offset = _number_of_tag(texts, "add_offset", default=0.0, where=where)
+    if (scale, offset) != (1.0, 0.0) or sensor.unit != REFLECTANCE:
+        return scale, offset
+    white = _number_of_tag(dataset.tags(ns="ENVI"), ENVI_WHITE, default=1.0, where=where)
+    if white <= 0:
+        raise InputError(f"{where}: {ENVI_WHITE} {white:g}: expected a number above 0")
+    return 1 / white, 0.0
+
+
+def _number_of_tag(texts: dict[str, str], name: str, *, default: float, where: str) -> float:
+    """A tag that is text as a number; ``default`` where there is none."""
     try:
-        return float(texts.get("scale_factor", 1)), float(texts.get("add_offset", 0))
+        return float(texts.get(name, default))
     except ValueError:
         raise InputError(
-            f"{where}: the file's tags scale_factor {texts.get('scale_factor')!r} and add_offset "
-            f"{texts.get('add_offset')!r}: expected numbers; correct the tags"
+            f"{where}: the file's tag {name} {texts[name]!r}: expected a number; correct the tag"
         ) from None
 
 

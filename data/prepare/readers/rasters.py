@@ -11,7 +11,7 @@ from data.errors import InputError
 from data.prepare.contract.bands import band_number
 from data.prepare.contract.files import File, need_crs, need_upright, open_raster
 from data.prepare.contract.source import Place
-from data.prepare.place.georeference import Georeference
+from data.prepare.place.georeference import Georeference, without_noise
 from data.prepare.place.grid import Grid
 from data.prepare.place.resample import resample_labels
 from data.prepare.place.window import Window
@@ -21,7 +21,8 @@ NO_CODE = -1  # in a raster of codes: outside the source
 
 def place_of(dataset: rasterio.DatasetReader, modality: str | None) -> Place:
     """The place of an open raster."""
-    return Place(modality, Georeference(dataset.transform, dataset.crs), dataset.shape)
+    transform = without_noise(dataset.transform, dataset.shape)
+    return Place(modality, Georeference(transform, dataset.crs), dataset.shape)
 
 
 def need_one_image(dataset: rasterio.DatasetReader, path: File) -> None:
@@ -37,7 +38,7 @@ def check_place(dataset: rasterio.DatasetReader, path: File) -> None:
     """Raise InputError unless the raster has upright pixels and a CRS."""
     need_transform(dataset, path)
     need_crs(path, dataset.crs)
-    need_upright(path, dataset.transform)
+    need_upright(path, place_of(dataset, None).georeference.transform)
 
 
 def need_transform(dataset: rasterio.DatasetReader, path: File) -> None:

@@ -20,6 +20,8 @@ from tests.unit.data.prepare.readers.rasters import (
     write,
 )
 
+GAINS = "data gain values = {" + ", ".join(["0.001"] * 10) + "}"  # of an ENVI header
+
 
 def reflectance(raw, scale, offset):
     """Reflectance x 1e4 by the definition of the tags, at least 1 where something was observed."""
@@ -85,8 +87,31 @@ def test_tags_that_a_conversion_left_as_text(tmp_path):
     text = {"scale_factor": "0.0001", "add_offset": "-0.1"}
     assert (frame(write(tmp_path / "a.tif", flat(10), text=text), MS)[0] == 500).all()
     path = write(tmp_path / "b.tif", flat(10), text={"scale_factor": "1e-4 (see guide)"})
-    with pytest.raises(InputError, match="band 1: the file's tags scale_factor '1e-4 .see guide.'"):
+    with pytest.raises(InputError, match="band 1: the file's tag scale_factor '1e-4 .see guide.'"):
         image(path, MS)
+
+
+@pytest.mark.parametrize("header", ["reflectance scale factor = 1000", GAINS])
+def test_an_envi_header_says_what_reflectance_1_is(tmp_path, header):
+    raw = np.arange(1, 161, dtype="<i2").reshape(10, CELLS, CELLS)
+    path = tmp_path / "a.dat"
+    path.write_bytes(raw.tobytes())
+    place = f"UTM, 1, 1, {LEFT}, {TOP}, 10, 10, 31, North, WGS-84"
+    lines = [
+        "ENVI",
+        f"samples = {CELLS}",
+        f"lines = {CELLS}",
+        "bands = 10",
+        "data type = 2",
+        "interleave = bsq",
+        "byte order = 0",
+        f"map info = {{{place}}}",
+        header,
+    ]
+    path.with_suffix(".hdr").write_text("\n".join(lines) + "\n")
+    np.testing.assert_array_equal(frame(path, MS)[0], 10 * raw.astype(int))
+    with pytest.raises(InputError, match="the file's tags say scale 0.001 .* the manifest 0.0001"):
+        frame(path, MS, scale=1e-4)
 
 
 def test_tags_of_backscatter_and_of_pictures(tmp_path):

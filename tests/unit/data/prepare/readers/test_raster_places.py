@@ -10,8 +10,9 @@ from rasterio.enums import ColorInterp
 from rasterio.rpc import RPC
 
 from data.errors import InputError
+from data.prepare.readers.geotiff import GeoTiffBands
 from data.prepare.readers.raster_labels import GeoTiffLabels
-from tests.unit.data.prepare.readers.rasters import SAR, flat, image, write
+from tests.unit.data.prepare.readers.rasters import LEFT, SAR, TOP, flat, frame, image, write
 
 NOWHERE = {"crs": None, "transform": Affine.identity()}
 CORNERS = [(0, 0, 9.0, 48.0), (0, 4, 9.1, 48.0), (4, 0, 9.0, 47.9), (4, 4, 9.1, 47.9)]
@@ -53,6 +54,16 @@ def test_turned_pixels(tmp_path):
         image(path, SAR, "sar")
 
 
+def test_a_turn_by_rounding_is_none(tmp_path):
+    numbers = flat(2, "float32", -12) - np.arange(4, dtype="float32")
+    turned = Affine(10, 1e-7, LEFT, -1e-7, -10, TOP)
+    path = write(tmp_path / "a.tif", numbers, transform=turned)
+    np.testing.assert_array_equal(frame(path, SAR, "sar")[0], numbers)  # bit for bit
+    turned = Affine(10, 0.1, LEFT, -0.1, -10, TOP)
+    with pytest.raises(InputError, match="found the transform"):
+        image(write(tmp_path / "b.tif", numbers, transform=turned), SAR, "sar")
+
+
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_pages(tmp_path):
     pages = [Image.fromarray(np.full((8, 8), page, np.uint8)) for page in range(3)]
@@ -68,8 +79,17 @@ def test_codes_of_a_palette_are_no_picture(tmp_path):
     path = write(tmp_path / "a.tif", flat(1, "uint8", 1), photometric="palette")
     with rasterio.open(path, "r+") as file:
         file.write_colormap(1, {1: (200, 100, 50, 255)})
-    with pytest.raises(InputError, match="a.tif: expected numbers, found the codes of a palette"):
+    message = "a.tif: expected numbers, found the codes of a palette"
+    with pytest.raises(InputError, match=message):
         image(path, "RGB", "hr")
+    with pytest.raises(InputError, match=message):
+        GeoTiffBands(dict.fromkeys("RGB", path), modality="hr", date="2023-05-20").check()
+
+
+def test_a_picture_in_which_0_is_white_is_refused(tmp_path):
+    path = write(tmp_path / "a.tif", flat(1, "uint8", 30), photometric="miniswhite")
+    with pytest.raises(InputError, match="a.tif: expected larger .* whose 0 is white"):
+        GeoTiffBands(dict.fromkeys("RGB", path), modality="hr", date="2023-05-20").check()
 
 
 def test_marked_colours_must_agree(tmp_path):
