@@ -179,9 +179,18 @@ def _in_one_series(parts: list[Frames]) -> Frames:
 def _add_series(tile: Tile, frames: Frames, grid: Grid, notes: list[str]) -> None:
     """Apply the fault rules and put what is left into the tile; add a line for what is not."""
     modality = frames.modality
-    frames, joined = join_neighbours(frames)
-    if joined:
-        notes.append(f"{modality}: {joined} frames joined to others that cover another part")
+    joined = join_neighbours(frames)
+    frames = joined.frames
+    if joined.into_others:
+        notes.append(
+            f"{modality}: {joined.into_others} frames joined to others that cover another part"
+        )
+    if joined.strangers:
+        days = ", ".join(joined.strangers[:MOST_NAMED])
+        notes.append(
+            f"{modality}: parts of {days} not joined, which may be of two passes; if they are of "
+            "one, give their times ('date': '2020-05-03T17:32:00Z')"
+        )
     if modality == "sar":
         fault = scrambled_sar(frames)
         if fault:

@@ -4,6 +4,8 @@ An acquisition comes in several files where a tile lies on their border: the til
 grid, the parts of a split datatake, the slices of a pass, the sheets of an aerial survey.
 """
 
+from collections.abc import Set
+from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from itertools import pairwise
 
@@ -19,31 +21,43 @@ ONE_PASS = timedelta(minutes=15)
 SAME_SPECKLE = 1.0
 
 
-def join_neighbours(frames: Frames) -> tuple[Frames, int]:
+@dataclass(frozen=True)
+class Joined:
+    """A series whose neighbours are joined."""
+
+    frames: Frames
+    into_others: int  # frames that went into others
+    strangers: list[str]  # days with parts that may be of two passes, for nobody knows their times
+
+
+def join_neighbours(frames: Frames) -> Joined:
     """Fill the gaps of a frame with the other frames of its day, or of its year for an image.
 
     Of the frames of a day the one with the most valid pixels comes first, the first of the manifest
     among equals. Where it is valid it stays as it is; where it is not, the next one that is valid
-    fills it. SAR frames are joined only if they are of one pass: two orbits look at the ground from
-    two sides, and their pixels must not lie in one frame.
+    fills it. SAR frames are joined only if they are of one pass, by their times or the speckle that
+    they share: two orbits look at the ground from two sides, and their pixels must not lie in one
+    frame.
 
     Args:
         frames: of one sensor, from all sources of a tile.
 
     Returns:
-        The series, where a joined frame stands once and bears the date of its first frame; and how
-        many frames went into others. What ``frames`` holds is changed.
+        The series, where a joined frame stands once and bears the date of its first frame. What
+        ``frames`` holds is changed.
     """
     into_others: set[int] = set()
+    strangers: list[str] = []
     for group in _groups(frames):
         left = sorted(group, key=lambda i: -int(frames.valid[i].sum()))
         while len(left) > 1:
             first, *others = left
             used = _fill(frames, first, others)
             into_others |= used
+            strangers += _strangers(frames, first, set(others) - used)
             left = [other for other in others if other not in used]
     keep = [i for i in range(len(frames.dates)) if i not in into_others]
-    return frames.keep(keep), len(into_others)
+    return Joined(frames.keep(keep), len(into_others), sorted(set(strangers)))
 
 
 def _groups(frames: Frames) -> list[list[int]]:
@@ -95,9 +109,22 @@ def _belong_together(frames: Frames, first: int, other: int) -> bool:
         return abs(start - other_start) <= ONE_PASS
     shared = frames.valid[first] & frames.valid[other]
     if not shared.any():
-        return True  # two orbits would overlap: only the slices of a pass end at one line
+        return False  # two swaths may end inside a tile, as well as two slices of one
     difference = frames.array[first][:, shared] - frames.array[other][:, shared]
     return bool(np.median(np.abs(difference)) <= SAME_SPECKLE)
+
+
+def _strangers(frames: Frames, first: int, others: Set[int]) -> list[str]:
+    """The days of frames beside another that nothing tells to be of its pass, or not to be."""
+    days = []
+    for other in others:
+        is_timed = _time(frames, first) is not None and _time(frames, other) is not None
+        is_beside = (
+            frames.valid[other].any() and not (frames.valid[first] & frames.valid[other]).any()
+        )
+        if frames.valid[first].any() and is_beside and not is_timed:
+            days.append(frames.dates[other])
+    return days
 
 
 def _time(frames: Frames, position: int) -> datetime | None:

@@ -149,10 +149,17 @@ def sar_item(folder, name, columns, time):
     }
 
 
-@pytest.mark.parametrize("second, covered", [("05:40:25Z", 4), ("17:25:00Z", 3)])
-def test_only_slices_of_one_pass_are_joined(tmp_path, second, covered):
+@pytest.mark.parametrize(
+    "first, second, covered",
+    [
+        ("05:40:00Z", "05:40:25Z", 4),
+        ("05:40:00Z", "17:25:00Z", 3),
+        ("00:00:00Z", "00:00:00Z", 3),  # nobody knows
+    ],
+)
+def test_only_slices_of_one_pass_are_joined(tmp_path, first, second, covered):
     items = [
-        sar_item(tmp_path, "a", [0, 1, 2], "2023-05-20T05:40:00Z"),
+        sar_item(tmp_path, "a", [0, 1, 2], f"2023-05-20T{first}"),
         sar_item(tmp_path, "b", [3], f"2023-05-20T{second}"),
     ]
     lon, lat = GRID.centre
@@ -160,7 +167,9 @@ def test_only_slices_of_one_pass_are_joined(tmp_path, second, covered):
     for item in items:
         item["geometry"] = shapely.geometry.mapping(shapely.Point(lon, lat).buffer(0.1))
     path, tile_list = write_stac(tmp_path, items, tiles, skysense={"units": "power"})
-    prepare(path, tmp_path / "out", tiles=tile_list, workers=0, say=str)
+    report = prepare(path, tmp_path / "out", tiles=tile_list, workers=0, say=str)
+    notes = " ".join(report["tiles"][0]["notes"])
+    assert ("parts of 2023-05-20 not joined" in notes) == (first == "00:00:00Z")
     tile = read_tile(tmp_path / "out", "a")
     assert tile.dates["sar"] == ["2023-05-20"]
     expected = np.broadcast_to(np.arange(CELLS) < covered, (1, CELLS, CELLS))

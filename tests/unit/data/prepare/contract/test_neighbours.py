@@ -25,22 +25,28 @@ def frames_of(modality, columns, dates, *, times=None, values=None) -> Frames:
     return Frames(modality=modality, array=array, valid=valid, dates=dates, source="", times=times)
 
 
+def join(frames) -> tuple[Frames, int]:
+    """The joined series, and how many frames went into others."""
+    joined = join_neighbours(frames)
+    return joined.frames, joined.into_others
+
+
 WEST, EAST = slice(0, 3), slice(3, SIDE)
 
 
 def test_two_halves_of_a_day_are_one_frame():
-    frames, joined = join_neighbours(frames_of("ms", [WEST, EAST], ["2022-08-17"] * 2))
+    frames, joined = join(frames_of("ms", [WEST, EAST], ["2022-08-17"] * 2))
     assert joined == 1 and frames.dates == ["2022-08-17"] and frames.valid.all()
     assert (frames.array[0, :, :, :3] == 100).all() and (frames.array[0, :, :, 3:] == 101).all()
 
 
 def test_other_days_stay_apart_but_for_the_sheets_of_a_year():
     days = ["2022-05-17", "2022-08-18"]
-    frames, joined = join_neighbours(frames_of("ms", [WEST, EAST], days))
+    frames, joined = join(frames_of("ms", [WEST, EAST], days))
     assert joined == 0 and frames.dates == days
-    frames, joined = join_neighbours(frames_of("hr", [WEST, EAST], days))
+    frames, joined = join(frames_of("hr", [WEST, EAST], days))
     assert joined == 1 and frames.dates == ["2022-08-18"]  # of the larger part
-    frames, joined = join_neighbours(frames_of("hr", [WEST, EAST], ["2021-12-31", "2022-01-01"]))
+    frames, joined = join(frames_of("hr", [WEST, EAST], ["2021-12-31", "2022-01-01"]))
     assert joined == 0
 
 
@@ -61,7 +67,7 @@ def test_the_fullest_frame_wins_and_the_next_ones_fill(data):
                 if valid[i, row, column]:
                     expected[row, column] = i + 1
                     break
-    joined, _ = join_neighbours(frames)
+    joined, _ = join(frames)
     fullest = int(joined.valid.sum(axis=(1, 2)).argmax())
     np.testing.assert_array_equal(joined.valid[fullest], valid.any(axis=0))
     covered = expected > 0
@@ -77,26 +83,41 @@ def speckle(seed) -> np.ndarray:
 def test_slices_of_one_pass_are_joined_and_other_orbits_are_not():
     days, columns = ["2022-08-17"] * 2, [slice(0, 5), slice(3, SIDE)]
     one_pass = frames_of("sar", columns, days, values=[speckle(0), speckle(0)])
-    assert join_neighbours(one_pass)[1] == 1
+    assert join(one_pass)[1] == 1
     orbits = frames_of("sar", columns, days, values=[speckle(0), speckle(1)])
-    frames, joined = join_neighbours(orbits)
+    frames, joined = join(orbits)
     assert joined == 0 and len(frames.dates) == 2
+
+
+def test_parts_of_sar_side_by_side_without_times_stay_apart_and_are_told():
+    """Two passes of unknown time must not be mixed; overlap or times tell one pass."""
+    days = ["2022-08-17", "2022-08-17", "2022-08-20"]
+    midnight = [datetime(2022, 8, 17), datetime(2022, 8, 17), datetime(2022, 8, 20)]
+    for times in (None, midnight):
+        joined = join_neighbours(frames_of("sar", [WEST, EAST, WEST], days, times=times))
+        assert joined.into_others == 0 and joined.frames.dates == days
+        assert joined.strangers == ["2022-08-17"]
+    seconds = [datetime(2022, 8, 17, hour) for hour in (5, 17)]
+    apart = join_neighbours(frames_of("sar", [WEST, EAST], days[:2], times=seconds))
+    assert apart.into_others == 0 and not apart.strangers
+    nothing = join_neighbours(frames_of("sar", [WEST, slice(0, 0)], days[:2]))
+    assert not nothing.strangers
 
 
 @pytest.mark.parametrize("hour, joined", [(5, 1), (17, 0)])
 def test_times_decide_for_sar_where_they_are_known(hour, joined):
     times = [datetime(2022, 8, 17, 5, 30, 0), datetime(2022, 8, 17, hour, 30, 25)]
     frames = frames_of("sar", [WEST, EAST], ["2022-08-17"] * 2, times=times)
-    assert join_neighbours(frames)[1] == joined
+    assert join(frames)[1] == joined
 
 
 @pytest.mark.parametrize("modality", ["sar", "ms"])
 def test_a_pass_at_midnight_is_one_and_bears_the_day_of_its_larger_part(modality):
     days = ["2022-08-17", "2022-08-18"]
     seconds = [datetime(2022, 8, 17, 23, 59, 50), datetime(2022, 8, 18, 0, 0, 15)]
-    frames, joined = join_neighbours(frames_of(modality, [WEST, EAST], days, times=seconds))
+    frames, joined = join(frames_of(modality, [WEST, EAST], days, times=seconds))
     assert joined == 1 and frames.dates == ["2022-08-18"] and frames.valid.all()
     hours = [datetime(2022, 8, 17, 23, 30), datetime(2022, 8, 18, 0, 15)]
-    assert join_neighbours(frames_of(modality, [WEST, EAST], days, times=hours))[1] == 0
+    assert join(frames_of(modality, [WEST, EAST], days, times=hours))[1] == 0
     unknown = [datetime(2022, 8, 17), datetime(2022, 8, 18)]
-    assert join_neighbours(frames_of(modality, [WEST, EAST], days, times=unknown))[1] == 0
+    assert join(frames_of(modality, [WEST, EAST], days, times=unknown))[1] == 0
