@@ -15,6 +15,7 @@ from tests.commands import TINY
 from tests.unit.models.test_recompute import SMALL, views
 
 SPEC = SMALL.variant(moe=None, depths=(1, 1, 1, 1))
+# view size -> pixels along a side of a view of ms, number of views
 LAYOUTS = (
     {"global": (8, 2)},
     {"global": (8, 3), "local": (4, 4)},
@@ -30,9 +31,10 @@ def outcome(
 ) -> list[torch.Tensor]:
     """Maps of all sizes and gradients of all weights."""
     model.zero_grad()
-    features, _ = model(
-        {size: views(SPEC, cells, count, dtype=dtype) for size, (cells, count) in layout.items()}
-    )
+    inputs = {}
+    for size, (side, count) in layout.items():
+        inputs[size] = views(SPEC, {"hr": 4 * side, "ms": side}, count, dtype=dtype)
+    features, _ = model(inputs)
     sum(found.maps["fused"].square().sum() for found in features.values()).backward()
     return [found.maps["fused"].detach() for found in features.values()] + [
         p.grad for p in model.parameters() if p.grad is not None
