@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--retry_rejected",
         action="store_true",
-        help="try the tiles again that an unfinished run has rejected",
+        help="try the tiles again that an unfinished or a finished run has rejected",
     )
     parser.add_argument(
         "--restart", action="store_true", help="throw away what an unfinished run has made"

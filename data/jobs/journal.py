@@ -34,6 +34,7 @@ class Journal:
     """A locked journal. Use it as a context manager; ``remove`` it when all is done.
 
     Attributes:
+        plan: hash of everything that decides the result.
         records: what an earlier run with this plan recorded, in order.
         on_disk: how many of these records are on the disk, with the things that they describe.
     """
@@ -51,6 +52,7 @@ class Journal:
                 false, or the disk refuses.
         """
         self.path = path
+        self.plan = plan
         self.records: list[dict] = []
         self.on_disk = 0
         self._header = _line({"journal": 1, "plan": plan})
@@ -137,6 +139,20 @@ class Journal:
             os.ftruncate(self._file, 0)
             os.write(self._file, self._header)
             os.fsync(self._file)
+
+    def start_from(self, records: list[dict]) -> None:
+        """Forget all records, and take others for those of an earlier run that are on the disk.
+
+        Raises:
+            InputError: the disk refuses.
+        """
+        self.clear()
+        for record in records:
+            self._write(record)
+        self._count = len(records)
+        self.force()
+        self.records = records
+        self.on_disk = len(records)
 
     def remove(self) -> None:
         """Delete the file. The lock stays until the end of the ``with`` block."""

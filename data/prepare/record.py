@@ -6,6 +6,9 @@ from typing import ClassVar
 from data.prepare.contract.units import DOUBT
 from data.tiles.tile import UNLABELLED, Tile
 
+REPORT = "report.json"
+PLAN = "plan"  # key of the report: hash of what decides the archive
+
 
 @dataclass(frozen=True)
 class MadeTile:

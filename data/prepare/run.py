@@ -6,11 +6,9 @@ killed at any moment, and the next one goes on; the archive that comes out has t
 """
 
 import json
-import os
 import shutil
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -21,23 +19,22 @@ from data.jobs.journal import CLAIMED, Journal
 from data.jobs.places import Place
 from data.jobs.progress import Progress
 from data.jobs.tasks import Died, on_workers
+from data.prepare.earlier import earlier_work, reopen, tasks_of
 from data.prepare.groups import News, groups_json, groups_of
 from data.prepare.make import Bug, BugError, Task, make_tile
-from data.prepare.manifest.entry import Entry
 from data.prepare.manifest.expand import Tiles, expanded
 from data.prepare.manifest.read import read_manifest
 from data.prepare.record import (
-    LeftOutTile,
+    PLAN,
+    REPORT,
     MadeTile,
     RejectedTile,
     TileRecord,
-    from_json,
     to_json,
 )
 from data.tiles.archive import (
     FORMAT,
     VERSION,
-    check_archive,
     check_writable,
     create_archive,
     discard_partial_tiles,
@@ -47,7 +44,6 @@ from data.tiles.classes import class_table
 from data.tiles.definitions import Definition, read_sensors, sensors_of
 from data.tiles.modalities import MODALITIES
 
-REPORT = "report.json"
 REPORT_HASH = "report_hash"  # key of the journal's last record: only the rename is left to do
 MOST_NAMED = 20  # rejected tiles that an error names
 
@@ -79,7 +75,7 @@ def prepare(
         workers: processes; None leaves it to the place, 0 is to work in this process.
         place: where the processes are; None for this machine, with one a core.
         restart: throw away what an unfinished run has made, which is continued otherwise.
-        retry_rejected: try tiles again that an unfinished run has rejected.
+        retry_rejected: try tiles again that an unfinished run has rejected, or a finished one.
         max_rejected: stop when more tiles than this are rejected; None for no limit.
         say: takes lines of progress, and one for each rejected tile.
 
@@ -94,19 +90,21 @@ def prepare(
     out = Path(out)
     staging = _beside(out, ".partial")
     journal_path = _beside(staging, ".jsonl")
-    check_writable(out, overwrite=overwrite or journal_path.exists())
+    check_writable(out, overwrite=overwrite or retry_rejected or journal_path.exists())
     described = _described(sensors)
     wanted = expanded(read_manifest(manifest, tiles), manifest)
     with Journal(journal_path, _plan(manifest, tiles, sensors), restart=restart) as journal:
         if not _is_published(out, staging, journal):
+            if retry_rejected and not restart:
+                reopen(out, staging, journal)
             check_writable(out, overwrite=overwrite)
             _claim(staging, described, journal, restart=restart)
             keys = {entry.key for entry in wanted.entries}
-            earlier = _earlier_work(staging, journal, keys, retry_rejected=retry_rejected)
+            earlier = earlier_work(staging, journal, keys, retry_rejected=retry_rejected)
             if earlier.records or earlier.doubtful:
                 say(f"{staging}: {earlier.of(len(keys))}")
             run = _Run(staging, journal, earlier.records, max_rejected=max_rejected, say=say)
-            run.make(_tasks(wanted.entries, earlier), workers=workers, place=place)
+            run.make(tasks_of(wanted.entries, earlier), workers=workers, place=place)
             run.finish(wanted)
             publish_folder(staging, out, aside=_replaced(staging))
             journal.force()  # the new name, before the journal goes
@@ -182,71 +180,6 @@ def _check_unclaimed(staging: Path, journal: Journal, *, restart: bool) -> None:
             f"it back, or pass --restart to throw {staging.name} away"
         )
     check_writable(staging, overwrite=True)
-
-
-@dataclass
-class _EarlierWork:
-    """What an unfinished run has done, by key."""
-
-    records: dict[str, TileRecord]
-    doubtful: dict[str, MadeTile]  # it made these, but a power cut may have spoilt them
-
-    def of(self, total: int) -> str:
-        """How much of all tiles is done, in words."""
-        return (
-            f"{len(self.records)} of {total} tiles are done, {len(self.doubtful)} will be looked "
-            "at, the rest follows"
-        )
-
-
-def _earlier_work(
-    staging: Path, journal: Journal, keys: Set[str], *, retry_rejected: bool
-) -> _EarlierWork:
-    """Read the journal, and leave just the tiles that it tells of in ``staging``.
-
-    Args:
-        staging: the archive.
-        journal: what was done.
-        keys: of all tiles that shall be made. Others, of a scene whose file has changed, go.
-        retry_rejected: forget the tiles that were rejected.
-    """
-    check_archive(staging)
-    with os.scandir(staging / "tiles") as items:
-        present = {item.name for item in items if item.is_dir()}
-    earlier = _EarlierWork({}, {})
-    for number, fields in enumerate(journal.records):
-        if fields.get("key") not in keys:
-            continue
-        record = from_json(fields)
-        # A later record of a tile replaces an earlier one.
-        earlier.records.pop(record.key, None)
-        earlier.doubtful.pop(record.key, None)
-        if isinstance(record, LeftOutTile):
-            earlier.records[record.key] = record
-        elif isinstance(record, RejectedTile):
-            if not retry_rejected:
-                earlier.records[record.key] = record
-        elif record.key in present:
-            if number < journal.on_disk:
-                earlier.records[record.key] = record
-            else:
-                earlier.doubtful[record.key] = record
-    made = {key for key, record in earlier.records.items() if isinstance(record, MadeTile)}
-    for name in present - made - earlier.doubtful.keys():
-        shutil.rmtree(staging / "tiles" / name)
-    return earlier
-
-
-def _tasks(entries: list[Entry], earlier: _EarlierWork) -> list[Task]:
-    """What is still to be done: first the tiles that are missing, then the doubtful ones."""
-    missing = []
-    doubtful = []
-    for entry in entries:
-        if entry.key in earlier.doubtful:
-            doubtful.append(Task(entry, earlier.doubtful[entry.key]))
-        elif entry.key not in earlier.records:
-            missing.append(Task(entry))
-    return missing + doubtful
 
 
 class _Run:
@@ -345,7 +278,8 @@ class _Run:
             shutil.rmtree(self._staging)
             self._journal.remove()
             raise InputError(_nothing_usable(rejected))
-        report = f'{{"tiles": {_one_a_line(made)}, "rejected": {_one_a_line(rejected)}'
+        report = f'{{"{PLAN}": "{self._journal.plan}", "tiles": {_one_a_line(made)}'
+        report += f', "rejected": {_one_a_line(rejected)}'
         if groups:
             report += f', "groups": {json.dumps(groups_json(groups))}'
         report += "}\n"
