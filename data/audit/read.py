@@ -9,13 +9,14 @@ from datetime import date
 import numpy as np
 from torch import Tensor
 
-from data.audit.measure.fault import WRONG, Fault
+from data.audit.measure.fault import LOOK, WRONG, Fault
 from data.audit.measure.fingerprint import content_hash, picture_hash, text_hash
 from data.audit.measure.label_alignment import (
     Features,
     find_misfit,
     image_features,
     series_features,
+    shows_details,
 )
 from data.audit.measure.masked_image import MaskedImage, enlarge
 from data.audit.measure.pixels import LABEL_VALUES, Pixels
@@ -154,8 +155,11 @@ class Reading:
                 f"{misfit.words}: there they explain {100 * misfit.best:.0f} % of the image's"
                 f" variance, as stored {100 * misfit.stored:.0f} %"
             )
+            verdict = LOOK
+            if shows_details(self.label_image, self.features):
+                verdict = WRONG
             strength = misfit.best - misfit.stored
-            faults.append(Fault(MISPLACED, "labels", WRONG, reason, strength))
+            faults.append(Fault(MISPLACED, "labels", verdict, reason, strength))
         return faults
 
     def labels(self) -> None:

@@ -7,7 +7,7 @@ journal of the tiles that it has: so it is an unfinished one that lacks the othe
 import json
 import os
 import shutil
-from collections.abc import Set
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,17 +72,18 @@ class EarlierWork:
 
 
 def earlier_work(
-    staging: Path, journal: Journal, keys: Set[str], *, retry_rejected: bool
+    staging: Path, journal: Journal, entries: Sequence[Entry], *, retry_rejected: bool
 ) -> EarlierWork:
     """Read the journal, and leave just the tiles that it tells of in ``staging``.
 
     Args:
         staging: the archive.
         journal: what was done.
-        keys: of all tiles that shall be made. Others, of a scene whose file has changed, go.
+        entries: all tiles that shall be made. Others, of a scene whose file has changed, go.
         retry_rejected: forget the tiles that were rejected.
     """
     check_archive(staging)
+    keys = {entry.key for entry in entries}
     with os.scandir(staging / "tiles") as items:
         present = {item.name for item in items if item.is_dir()}
     earlier = EarlierWork({}, {})

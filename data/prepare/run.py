@@ -99,18 +99,15 @@ def prepare(
                 reopen(out, staging, journal)
             check_writable(out, overwrite=overwrite)
             _claim(staging, described, journal, restart=restart)
-            keys = {entry.key for entry in wanted.entries}
-            earlier = earlier_work(staging, journal, keys, retry_rejected=retry_rejected)
+            earlier = earlier_work(staging, journal, wanted.entries, retry_rejected=retry_rejected)
             if earlier.records or earlier.doubtful:
-                say(f"{staging}: {earlier.of(len(keys))}")
+                say(f"{staging}: {earlier.of(len(wanted.entries))}")
             run = _Run(staging, journal, earlier.records, max_rejected=max_rejected, say=say)
             run.make(tasks_of(wanted.entries, earlier), workers=workers, place=place)
             run.finish(wanted)
             publish_folder(staging, out, aside=_replaced(staging))
             journal.force()  # the new name, before the journal goes
-        if _replaced(staging).exists():
-            shutil.rmtree(_replaced(staging))
-        journal.remove()
+        _tidy(staging, journal)
     return json.loads((out / REPORT).read_bytes())
 
 
@@ -122,6 +119,13 @@ def _beside(out: Path, suffix: str) -> Path:
 def _replaced(staging: Path) -> Path:
     """Where an old archive waits until the new one is in its place."""
     return _beside(staging, ".old")
+
+
+def _tidy(staging: Path, journal: Journal) -> None:
+    """Remove what a published archive leaves behind: the one that it replaced, and the journal."""
+    if _replaced(staging).exists():
+        shutil.rmtree(_replaced(staging))
+    journal.remove()
 
 
 def _described(path: str | Path | None) -> list[Definition]:

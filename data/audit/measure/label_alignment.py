@@ -4,7 +4,8 @@ Where labels fit, pixels of one class look alike. So the share of the image's va
 between the classes (eta squared, the F test's measure of effect) is computed for every shift of the
 labels and for each of their eight orientations, by correlation (Lewis, Fast normalized
 cross-correlation, 1995). If another place than the stored one explains clearly more, the labels are
-displaced. A wrong answer is worse than none: without a clear peak nothing is said.
+displaced. A wrong answer is worse than none: without a clear peak nothing is said. Where labels or
+image have no details below 10 m, a few large fields may fit elsewhere by chance.
 """
 
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ COARSE_LIMIT = 20.0  # metres, over cells of 10 m: maps such as CORINE are no be
 LEAST_SHARE = 0.02  # of the pixels in a class
 LEAST_OVERLAP = 0.4  # of the labels lie on valid pixels, at a shift
 LEAST_WEIGHT = 4.0  # pixels of a class at a shift
+BLOCKY = 0.99  # of the borders between classes lie on the edges of cells
 CELL = 10.0  # metres
 ORIENTATIONS = {
     "turned by 90 degrees to the left": (1, False),
@@ -149,6 +151,26 @@ def find_misfit(labels: np.ndarray, features: Features) -> Misfit | None:
         )
         return Misfit(words, stored, best)
     return None
+
+
+def shows_details(labels: np.ndarray, features: Features) -> bool:
+    """Whether labels and image both have details below 10 m, so that a misfit is no chance.
+
+    Args:
+        labels: 8N 8N uint8 of the whole tile.
+        features: of the same ground.
+    """
+    return features.metres < CELL and not _is_of_cells(labels)
+
+
+def _is_of_cells(labels: np.ndarray) -> bool:
+    """Whether the borders of the classes lie on one grid of 10 m, wherever that begins."""
+    for across in (labels, labels.T):
+        changes = (across[1:] != across[:-1]).sum(axis=1)  # 8N - 1
+        phases = np.bincount(np.arange(len(changes)) % LABEL_PIXELS, changes, LABEL_PIXELS)
+        if phases.max() < BLOCKY * phases.sum():
+            return False
+    return True
 
 
 def is_clear(best: float, elsewhere: float) -> bool:

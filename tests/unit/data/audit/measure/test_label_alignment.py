@@ -10,6 +10,8 @@ from data.audit.measure.label_alignment import (
     explained_in_place,
     find_misfit,
     image_features,
+    series_features,
+    shows_details,
 )
 
 CELLS = 12
@@ -95,3 +97,14 @@ def test_a_single_class_is_compared_with_the_unlabelled():
     assert find_misfit(one_class, features) is None
     assert find_misfit(np.roll(one_class, 12, 0), features) is not None
     assert find_misfit(np.zeros_like(labels), features) is None
+
+
+@pytest.mark.parametrize("shift", [0, 3])
+def test_details_are_below_10_m_in_labels_and_image(shift):
+    labels, image = scene(5)
+    features = image_features(image, ALL_VALID)
+    assert shows_details(labels, features)
+    assert not shows_details(labels, series_features(image[:, ::32, ::32], ALL_VALID))
+    cells = labels[::8, ::8].repeat(8, 0).repeat(8, 1)  # a map with pixels of 10 m
+    assert not shows_details(np.roll(cells, (shift, -shift), (0, 1)), features)
+    assert not shows_details(np.zeros_like(labels), features)
