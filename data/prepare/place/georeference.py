@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pyproj
 import rasterio
 from affine import Affine
 from rasterio.coords import BoundingBox
@@ -10,6 +11,7 @@ from rasterio.crs import CRS
 
 # Metres around the middle of an image whose place nobody knows.
 NOWHERE = CRS.from_wkt('LOCAL_CS["no place",UNIT["metre",1],AXIS["X",EAST],AXIS["Y",NORTH]]')
+COMPOUND = ("COMPD_CS", "COMPOUNDCRS")  # begin the WKT of a CRS of places and heights
 NOISE = 1e-3  # pixels at the far corner, by which a turn of rounded numbers may move them
 
 
@@ -26,6 +28,20 @@ def crs_of_text(text: object) -> CRS:
     """
     with rasterio.Env():  # without it GDAL prints what it thinks of the text
         return CRS.from_user_input(text)
+
+
+def heights_of(crs: CRS | None) -> pyproj.CRS | None:
+    """The vertical part of a CRS of places and heights; None where there is none."""
+    if crs is None or not crs.to_wkt().startswith(COMPOUND):
+        return None
+    return pyproj.CRS(crs.to_wkt()).sub_crs_list[-1]
+
+
+def without_heights(crs: CRS | None) -> CRS | None:
+    """A CRS without its vertical part, which says nothing of where pixels lie."""
+    if crs is None or heights_of(crs) is None:
+        return crs
+    return CRS.from_wkt(pyproj.CRS(crs.to_wkt()).sub_crs_list[0].to_wkt())
 
 
 def without_noise(transform: Affine, shape: tuple[int, int]) -> Affine:

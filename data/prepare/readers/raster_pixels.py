@@ -11,7 +11,7 @@ from data.prepare.contract.file_units import check_unit
 from data.prepare.contract.files import File
 from data.prepare.contract.radiometry import Radiometry, observations
 from data.prepare.contract.source import Layer
-from data.prepare.place.georeference import has_place
+from data.prepare.place.georeference import has_place, heights_of
 from data.prepare.place.projection import WGS84, to_degrees
 from data.prepare.place.specks import with_ground
 from data.prepare.place.window import Window
@@ -121,12 +121,24 @@ def numbers_of_band(
     """
     where = f"{path}: band {number}"
     scale, offset = _tags(dataset, number, sensor, where)
-    check_unit(dataset.units[number - 1], keys, sensor, where=where)
+    check_unit(_unit(dataset, number), keys, sensor, where=where)
     numbers = keys
     if (scale, offset) != (1.0, 0.0):
         numbers = _with_tags(keys, sensor, scale=scale, offset=offset, where=where)
     numbers.check_numbers(where, sensor, dataset.dtypes[number - 1])
     return only_numbers(numbers)
+
+
+def _unit(dataset: rasterio.DatasetReader, number: int) -> str | None:
+    """The unit of a band's numbers; None where it is that of the heights in the file's CRS.
+
+    GDAL gives all bands the unit of the vertical CRS, if there is one, whatever they hold.
+    """
+    unit = dataset.units[number - 1]
+    heights = heights_of(dataset.crs)
+    if heights is not None and unit in {axis.unit_name for axis in heights.axis_info}:
+        return None
+    return unit
 
 
 def _tags(

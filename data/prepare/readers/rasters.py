@@ -11,7 +11,7 @@ from data.errors import InputError
 from data.prepare.contract.bands import band_number
 from data.prepare.contract.files import File, need_crs, need_upright, open_raster
 from data.prepare.contract.source import Place
-from data.prepare.place.georeference import Georeference, without_noise
+from data.prepare.place.georeference import Georeference, without_heights, without_noise
 from data.prepare.place.grid import Grid
 from data.prepare.place.resample import resample_labels
 from data.prepare.place.window import Window
@@ -22,7 +22,7 @@ NO_CODE = -1  # in a raster of codes: outside the source
 def place_of(dataset: rasterio.DatasetReader, modality: str | None) -> Place:
     """The place of an open raster."""
     transform = without_noise(dataset.transform, dataset.shape)
-    return Place(modality, Georeference(transform, dataset.crs), dataset.shape)
+    return Place(modality, Georeference(transform, without_heights(dataset.crs)), dataset.shape)
 
 
 def need_one_image(dataset: rasterio.DatasetReader, path: File) -> None:
@@ -150,7 +150,7 @@ def _codes(raw: np.ndarray, nodata: float | None) -> np.ndarray:
     A nodata of 0 stays a code: masks of 0 and 1 often carry it.
     """
     limits = np.iinfo(np.int32)
-    is_code = (raw >= limits.min) & (raw <= limits.max)  # false for NaN
+    is_code = (raw >= limits.min) & (raw <= limits.max) & (raw == np.rint(raw))  # false for NaN
     if nodata:
         is_code &= raw != nodata
     return np.where(is_code, raw, NO_CODE).astype(np.int32)

@@ -276,8 +276,11 @@ def test_codes_of_a_mask_that_are_none_hide_their_pixels(tmp_path):
     scene = write(tmp_path / "a.tif", flat(10))
     codes = np.full((1, CELLS, CELLS), 4, np.float32)
     codes[0, 0] = [np.nan, 255, 9, 0]
+    codes[0, 1] = [4, 8.6, 8.999, 5]  # an interpolated mask has no codes there
     keys = {"mask": write(tmp_path / "m.tif", codes, nodata=255), "masked": (9,)}
-    assert frame(scene, MS, **keys)[1][0].tolist() == [False, False, False, True]
+    valid = frame(scene, MS, **keys)[1]
+    assert valid[0].tolist() == [False, False, False, True]
+    assert valid[1].tolist() == [True, False, False, True]
     half = write(tmp_path / "half.tif", np.full((1, 2, CELLS), 4, np.uint8))
     assert frame(scene, MS, mask=half, masked=(9,))[1].sum() == 2 * CELLS
     with pytest.raises(InputError, match="two.tif: expected one band of codes, found 2 of uint8"):

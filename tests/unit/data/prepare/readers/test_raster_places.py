@@ -6,13 +6,25 @@ import rasterio
 from affine import Affine
 from PIL import Image
 from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.rpc import RPC
 
 from data.errors import InputError
 from data.prepare.readers.geotiff import GeoTiffBands
 from data.prepare.readers.raster_labels import GeoTiffLabels
-from tests.unit.data.prepare.readers.rasters import LEFT, SAR, TOP, flat, frame, image, write
+from tests.unit.data.prepare.readers.rasters import (
+    GRID,
+    LEFT,
+    MS,
+    SAR,
+    TOP,
+    UTM,
+    flat,
+    frame,
+    image,
+    write,
+)
 
 NOWHERE = {"crs": None, "transform": Affine.identity()}
 CORNERS = [(0, 0, 9.0, 48.0), (0, 4, 9.1, 48.0), (4, 0, 9.0, 47.9), (4, 4, 9.1, 47.9)]
@@ -52,6 +64,19 @@ def test_turned_pixels(tmp_path):
     path = write(tmp_path / "a.tif", flat(2, "float32", -12), transform=turned)
     with pytest.raises(InputError, match="a.tif: .*found the transform .*warp it first"):
         image(path, SAR, "sar")
+
+
+def test_heights_in_a_crs_are_no_unit_of_the_bands(tmp_path):
+    """GDAL says "metre" of all bands then; the pixels lie where they would without them."""
+    path = write(tmp_path / "a.tif", flat(10), crs=CRS.from_user_input("EPSG:32631+5773"))
+    with rasterio.open(path) as file:
+        assert set(file.units) == {"metre"}
+    reader = image(path, MS)
+    assert reader.place().georeference.crs == UTM
+    assert (reader.read(GRID)[0].array == 1500).all()
+    write(tmp_path / "b.tif", flat(10), units=["metre"] * 10)
+    with pytest.raises(InputError, match="the file's unit is 'metre'"):
+        image(tmp_path / "b.tif", MS)
 
 
 def test_a_turn_by_rounding_is_none(tmp_path):
