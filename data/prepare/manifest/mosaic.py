@@ -10,7 +10,7 @@ from rasterio.coords import BoundingBox
 from rasterio.crs import CRS
 
 from data.errors import InputError
-from data.prepare.contract.source import Place
+from data.prepare.contract.source import Place, main_file
 from data.prepare.manifest.entry import Entry, LeftOut
 from data.prepare.manifest.opened import Opened, opened
 from data.prepare.manifest.scene import BETWEEN, SceneKeys, splits_of
@@ -78,7 +78,8 @@ class Mosaic:
 
     def tiles(self, whole: Entry) -> Iterator[Entry | LeftOut]:
         """See ``Rule``. An item that cannot be opened is a tile with a fault, beside the others."""
-        sources = opened(item.reader for item in self.items)
+        headers = opened(item.reader for item in self.items)
+        sources = [_checked(source, item) for source, item in zip(headers, self.items)]
         modality, zones = self._zones(sources)
         for number, source in enumerate(sources):
             if source.fault:
@@ -166,6 +167,25 @@ class Mosaic:
         for tile, number in tree.query(squares, predicate="intersects").T.tolist():
             touched[tile].append(number)
         return [sorted(numbers) for numbers in touched]
+
+
+def _checked(source: Opened, item: ItemSource) -> Opened:
+    """The headers of an item; a fault if its outline lies beside its pixels.
+
+    No tile would be made of such an item, and nobody would be told.
+    """
+    place = source.place
+    if place is None or not place.georeference.crs.is_projected:
+        return source
+    pixels = shapely.box(*place.georeference.bounds(place.shape))
+    if _in_crs(item.shape, place.georeference.crs).intersects(pixels):
+        return source
+    bounds = [round(number, 4) for number in item.shape.bounds]
+    return Opened(
+        None,
+        f"{main_file(item.reader)}: the geometry of its item, {bounds}, touches none of its pixels;"
+        " are longitude and latitude exchanged?",
+    )
 
 
 def _in_crs(shape: shapely.Geometry, crs: CRS) -> shapely.Geometry:

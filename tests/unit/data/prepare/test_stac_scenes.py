@@ -156,3 +156,17 @@ def test_tiles_and_scene_together_and_neither_are_refused(search):
         prepare(manifest, folder / "out", workers=0)
     with pytest.raises(InputError, match="no item of the search has pixels of 10 m"):
         prepare(write_search(folder, items[:1]), folder / "out", workers=0, say=lambda line: None)
+
+
+def test_an_item_whose_outline_lies_beside_its_pixels_is_told(search):
+    """A catalogue that has latitudes first: its items would give no tile, without a word."""
+    folder, _, items = search
+    box = shapely.geometry.shape(items[3]["geometry"])
+    exchanged = shapely.transform(box, lambda points: points[:, ::-1])
+    items[3]["geometry"] = shapely.geometry.mapping(exchanged)
+    path = write_search(folder, items, key="s")
+    report = prepare(path, folder / "archive", workers=0, say=str)
+    assert [tile["key"] for tile in report["rejected"]] == ["s-item-3"]
+    [note] = report["rejected"][0]["notes"]
+    assert "east.tif: the geometry of its item" in note and "exchanged?" in note
+    assert report["tiles"]
