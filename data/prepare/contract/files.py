@@ -20,6 +20,7 @@ from data.prepare.contract.blame import is_of_library, words_of
 from data.prepare.contract.formats import other_format
 from data.prepare.place.georeference import has_place
 
+UPRIGHT = "1"  # EXIF orientation of a picture whose first pixel is the upper left one
 # Of these our own code alone can be the reason, even while it handles what a library has given.
 BUGS = (AssertionError, AttributeError, NameError, NotImplementedError)
 
@@ -139,7 +140,15 @@ def _picture(path: File) -> rasterio.DatasetReader:
     """The raster at ``path``, open. That it has no georeference is what is expected."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        return rasterio.open(path)
+        dataset = rasterio.open(path)
+    orientation = dataset.tags().get("EXIF_Orientation", UPRIGHT)
+    if orientation != UPRIGHT:  # GDAL passes it over, as other programs do not
+        dataset.close()
+        raise InputError(
+            f"{path}: expected an upright picture, found the EXIF orientation {orientation}; turn "
+            "it first (exiftran -a, jpegtran)"
+        )
+    return dataset
 
 
 def _hdf5_file(path: File) -> h5py.File:

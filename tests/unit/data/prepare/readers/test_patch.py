@@ -292,3 +292,17 @@ def test_files_that_cannot_be_right_are_refused_in_one_line(tmp_path, name):
 def test_keys_that_cannot_work_are_found_in_the_manifest(tmp_path, keys, message):
     with pytest.raises(InputError, match=f"m.jsonl:1: .*{message}"):
         made(tmp_path, {**HR, "path": "a.png", **keys})
+
+
+def test_a_picture_that_its_exif_turns_is_refused(tmp_path, rng):
+    """Its labels may lie on it as it is stored, or as it is shown."""
+    array = rng.integers(0, 255, (128, 128, 3)).astype(np.uint8)
+    for orientation in (1, 6):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        source = picture(tmp_path / f"{orientation}.jpg", array, exif=exif)
+        if orientation == 1:
+            made(tmp_path, source)
+            continue
+        with pytest.raises(InputError, match=r"6.jpg: expected an upright .* EXIF orientation 6"):
+            made(tmp_path, source)
