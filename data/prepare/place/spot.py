@@ -46,16 +46,13 @@ class Footprint:
         """The smallest square of whole cells around the polygon's bounds.
 
         Args:
-            lattice: where the cells lie; default: corners on multiples of 10 m, in ``own_crs``,
-                else in the local zone of the middle of the bounds.
+            lattice: where the cells lie; default: from the upper left corner of the bounds in
+                ``own_crs``, else on multiples of 10 m in the local zone of their middle.
         """
         crs = CRS.from_user_input(self.crs)
         shape = shapely.geometry.shape(self.polygon)
         if lattice is None:
-            own = self.own_crs
-            if own is None:
-                own = local_crs(*to_degrees(crs).transform(*_middle(shape)))
-            lattice = Lattice(own)
+            lattice = self._own_lattice(shape)
         target = lattice.crs
 
         def carry(points: np.ndarray) -> np.ndarray:
@@ -64,6 +61,15 @@ class Footprint:
         if crs != target:
             shape = shapely.transform(shape, carry)
         return grid_over(BoundingBox(*shape.bounds), lattice)
+
+    def _own_lattice(self, shape: shapely.Geometry) -> Lattice:
+        """Where the cells lie if no source says it."""
+        own = self.own_crs
+        if own is None:
+            crs = CRS.from_user_input(self.crs)
+            return Lattice(local_crs(*to_degrees(crs).transform(*_middle(shape))))
+        left, _, _, top = shape.bounds
+        return Lattice(own, left, top)
 
     @property
     def own_crs(self) -> CRS | None:

@@ -279,3 +279,12 @@ def test_the_point_of_a_pixel_may_be_its_middle(tmp_path):
         assert place_of(dataset, "sar").georeference == Georeference(
             Affine(10, 0, 500_000, 0, -10, 5_400_000), CRS.from_epsg(32632)
         )
+
+
+@pytest.mark.parametrize("height", [160, 150])
+def test_a_footprint_of_whole_cells_is_the_tile(height):
+    """Wherever its corner lies: no row or column is added that the footprint has not."""
+    left, top = 600085.25, 5700003.5
+    bounds = [left, top - height, left + 160, top]
+    grid = footprint({"bounds": bounds, "crs": "EPSG:32631"}, "here").grid()
+    assert (grid.cells, grid.x0, grid.y0) == (16, left, top)
