@@ -58,4 +58,6 @@ def _cut_view(
     labels = None
     if tile.labels is not None:
         labels = cut_labels(tile.labels, view, size.label_pixels)  # L L
-    return CutView(view, images, valid, frames, labels, colours)
+    return CutView(
+        view=view, images=images, valid=valid, frames=frames, labels=labels, colours=colours
+    )

@@ -68,7 +68,9 @@ def read_labels(path: Path) -> Labels:
             labels[key] = _label(row, where)
     if not labels:
         raise InputError(f"{path}: expected a line for each tile, found none")
-    classes = {name for label in labels.values() for name in label.classes}
+    classes: set[str] = set()
+    for label in labels.values():
+        classes.update(label.classes)
     several = any(len(label.classes) != 1 for label in labels.values())
     return Labels(labels, sorted(classes), several)
 

@@ -1,5 +1,6 @@
 """An answer as text: a table for each probe, the sweep over k, and the verdicts."""
 
+import itertools
 from collections.abc import Sequence
 
 from engine.evaluate.intervals import Interval
@@ -46,7 +47,8 @@ def _table(probe: str, rows: Sequence[Row]) -> list[str]:
 
 def _sweep(answer: Answer) -> list[str]:
     """k-NN by the number of neighbours; nothing is chosen by it."""
-    rows = [row for rows in answer.rows.values() for row in rows if row.sweep]
+    every_row = itertools.chain.from_iterable(answer.rows.values())
+    rows = [row for row in every_row if row.sweep]
     measure = next(iter(rows[0].figures))
     neighbours = rows[0].sweep
     head = f"{'k-NN, ' + measure:<{NAME_WIDTH}}" + "".join(f"{k:>8}" for k in neighbours)

@@ -42,7 +42,9 @@ class RegionGroups:
         lengths = torch.zeros_like(ordered).scatter_add_(0, group, torch.ones_like(ordered))
         of_group = torch.full_like(ordered, -1).scatter_(0, group, ordered)  # B_all
         own = group[torch.searchsorted(ordered, region)]  # B
-        return cls(order, group, lengths, of_group, own, reducer)
+        return cls(
+            order=order, group=group, lengths=lengths, region=of_group, own=own, reducer=reducer
+        )
 
     def sum(self, values: Tensor) -> Tensor:
         """Add up values (B, ...) of this rank's samples with all others': (B_all, ...) by group.

@@ -109,7 +109,13 @@ def near(lon: np.ndarray, lat: np.ndarray, reach: float) -> Iterator[Neighbours]
     is_again = order >= len(lat)
     places = np.concatenate([np.arange(len(lat)), again])[order]
     ordered = _Ordered(
-        known[places], lon[order], lat[places], line[order], width[places], is_again, reach
+        sample=known[places],
+        lon=lon[order],
+        lat=lat[places],
+        line=line[order],
+        width=width[places],
+        is_again=is_again,
+        reach=reach,
     )
     for begin in range(0, len(order), BLOCK):
         yield from ordered.pairs(np.arange(begin, min(begin + BLOCK, len(order))))
