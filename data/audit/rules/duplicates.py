@@ -245,7 +245,8 @@ def _edges(rows: SpilledRows, most: int) -> list[float]:
     """Latitudes between which lie about ``most`` samples each, by some evenly chosen ones."""
     parts = -(-len(rows) // most)
     step = -(-len(rows) // BLOCK)
-    latitudes = [chunk["lat"][::step] for chunk in rows.chunks(BLOCK)]
+    # copies, as a view would keep its whole chunk in memory
+    latitudes = [chunk["lat"][::step].copy() for chunk in rows.chunks(BLOCK)]
     inner: list[float] = []
     if parts > 1:
         known = np.concatenate(latitudes)

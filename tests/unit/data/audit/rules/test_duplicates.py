@@ -2,6 +2,7 @@
 changed a little."""
 
 import io
+import tracemalloc
 from itertools import combinations
 
 import numpy as np
@@ -167,3 +168,16 @@ def test_content_is_what_the_members_hold():
     assert content_hash({"meta": renamed, "hr": moved}) == one
     assert content_hash({"hr": changed}) != one
     assert content_hash({"ms": image}) != one
+
+
+def test_the_memory_of_a_search_does_not_grow_with_the_samples():
+    rng = np.random.default_rng(0)
+    peaks = []
+    for count in (200_000, 800_000):
+        lon, lat = rng.uniform(-180, 180, count), rng.uniform(-60, 75, count)
+        rows = rows_of(count, lon=lon, lat=lat, cells=1)
+        tracemalloc.start()
+        overlapping(rows, listed=1, most=100_000)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]
