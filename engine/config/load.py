@@ -48,6 +48,10 @@ class Config:
         """Samples of a step over all ranks."""
         return self.deepspeed["train_batch_size"]
 
+    def complete(self) -> dict:
+        """The configuration with every default of ours, as JSON."""
+        return json.loads(json.dumps({**self.deepspeed, "skysense": asdict(self.settings)}))
+
 
 def load(
     path: str | os.PathLike, overrides: Sequence[str] = (), *, world_size: int | None = None

@@ -6,26 +6,12 @@ import platform
 import shlex
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 
 from data.files import write_whole
+from engine.config.code import versions
 from engine.config.load import Config
 from engine.errors import ConfigError
-
-_PACKAGES = (
-    "torch",
-    "torchvision",
-    "deepspeed",
-    "timm",
-    "open_clip_torch",
-    "webdataset",
-    "zarr",
-    "rasterio",
-    "numpy",
-    "triton",
-    "tutel",
-)
 
 
 def snapshot(config: Config, run_dir: str | os.PathLike, *, resume: bool = False) -> None:
@@ -53,11 +39,13 @@ def environment() -> dict:
 
     ``git`` is None outside a checkout. A package that is not installed has the version None.
     """
+    packages = versions()
+    python = packages.pop("python")
     return {
         "command": command_line(),
         "git": _git_revision(),
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "python": python,
+        "packages": packages,
         "host": platform.node(),
     }
 
@@ -80,13 +68,6 @@ def command_line() -> str:
     if words[0] == "-m":
         words[0] = "--module"
     return shlex.join(launcher + words)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _git_revision() -> str | None:

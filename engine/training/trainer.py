@@ -17,6 +17,7 @@ from engine.config.load import Config
 from engine.config.settings import Settings
 from engine.config.snapshot import snapshot
 from engine.distributed import zero
+from engine.distributed.agreement import require_agreement
 from engine.distributed.collectives import on_first_rank, together
 from engine.errors import ConfigError
 from engine.evaluate.held_out import STEPS_KEY, HeldOut, summary
@@ -24,6 +25,7 @@ from engine.pretrained.sensors import other_inputs, sensor_facts
 from engine.resilience.guard import Guard
 from engine.resilience.preempt import Preempt
 from engine.training.assemble import Run, assemble
+from engine.training.common_facts import common_facts
 from engine.training.ending import Ending, requested
 from engine.training.housekeeping import GarbageCollection
 from engine.training.inputs import open_dataset
@@ -50,15 +52,14 @@ def train(
         stop_at: Save and stop before this step, as a stop file would.
 
     Raises:
-        ConfigError: The configuration needs a GPU and torch sees none.
         RankError: One line, the same on all ranks, before anything is trained or written.
     """
-    prepare(config.settings)
-    _check_run_dir(Path(config.settings.run_dir))
+    together(lambda: prepare(config.settings))
+    together(lambda: _check_run_dir(Path(config.settings.run_dir)))
     # Before the rest: a signal during the start must not kill the job unsaved.
     preempt = Preempt(config.settings.run_dir, zero.ranks().rank)
     try:
-        run = open_run(config, device, resume)
+        run = open_run(config, device, resume=resume, stop_at=stop_at)
         # Here, because a refusal above must leave the run folder as it was.
         on_first_rank(lambda: snapshot(config, run.run_dir, resume=resume is not None))
         return _Loop(run, preempt, stop_at).train().exit_code
@@ -93,12 +94,20 @@ def prepare(settings: Settings) -> None:
         torch.set_num_threads(settings.threads)
 
 
-def open_run(config: Config, device: torch.device, resume: str | None = None) -> Run:
+def open_run(
+    config: Config,
+    device: torch.device,
+    *,
+    resume: str | None = None,
+    stop_at: int | None = None,
+) -> Run:
     """A run at the step where it goes on. Nothing is written.
 
     Arguments and errors are those of ``train``.
     """
     dataset = together(lambda: open_dataset(config.settings))
+    facts = together(lambda: common_facts(config, dataset, device, resume=resume, stop_at=stop_at))
+    require_agreement(facts)
     checkpoint = _checkpoint_to_resume(Path(config.settings.run_dir), resume)
     run = assemble(config, dataset, device, resumes=checkpoint is not None)
     if checkpoint is not None:
