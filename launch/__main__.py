@@ -32,6 +32,7 @@ COMMANDS = {
     "pretrain": Command("launch.pretrain", "pre-train a model"),
     "report": Command("launch.report", "write the report of a run"),
     "evaluate": Command("launch.evaluate", "what a model's features are worth on labelled tiles"),
+    "learning_set": Command("launch.learning_set", "tiles and labels of a small labelled set"),
     "export": Command("launch.export", "trained weights to one file that loads without DeepSpeed"),
     "compare": Command("launch.compare", "compare the losses of several runs step by step"),
     "doctor": Command("launch.doctor", "what is active on this machine, and what a run would lack"),

@@ -45,6 +45,7 @@ ROOMS = {
     ),
     "data/shards": "data/files data/hashing data/seeded data/tiles data/jobs data/storage",
     "data/stream": "data/hashing data/seeded data/tiles data/storage data/shards",
+    "data/learning": "data/files data/tiles",
     "data/audit/measure": "data/hashing data/tiles data/shards",
     "data/audit/rules": "data/tiles data/audit/measure",
     "data/audit/findings": (

@@ -1,0 +1,1 @@
+"""Small labelled sets that show whether training learns (docs/learning.md)."""
