@@ -49,7 +49,7 @@ def feature_maps(trunk: SkySense, dataset: Source, inputs: ModelInput, *, sample
     tile = read_whole_tile(dataset, sample, inputs)
     batch = collate([tile], grid=1, classes=len(dataset.classes), problems={})
     maps = {}
-    for name, feature in ModelFeatures(trunk, DRAWN).maps(batch).items():
+    for name, (feature,) in ModelFeatures(trunk, DRAWN).maps(batch).items():
         values, valid = feature.still()  # 1 h w D, 1 h w
         maps[name] = (values[0].cpu(), valid[0].cpu())
     image = tile_colours(dataset, sample, list(inputs.shape.sides))

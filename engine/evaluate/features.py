@@ -15,8 +15,10 @@ from models.skysense import SkySense
 
 STAGE_3 = "stage3"
 STAGE_4 = "stage4"
+EACH_STAGE = ("stage1", "stage2", STAGE_3, STAGE_4)
+STAGES = "stages"  # all of them side by side
 UNNORMED = "stage4_unnormed"  # what enters the backbone's last norm
-FEATURES = (STAGE_3, STAGE_4, UNNORMED, FUSED)
+FEATURES = (STAGE_3, STAGE_4, UNNORMED, STAGES, FUSED)
 _SIZE = "tile"  # the one view size of a call
 
 
@@ -59,6 +61,17 @@ class Maps:
         features = Features({_SIZE: self.values[:, None]}, {_SIZE: self.valid[:, None]})
         return pooled(features, _SIZE)
 
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and deviation over valid cells and frames, and whether anything is valid, B bool.
+
+        Each is of length one, as their units differ: B 2D float32.
+        """
+        mean, present = self.vectors()  # B D, B
+        offset = self.values.float() - mean[:, None, None, None]  # B T h w D
+        square = Maps(offset.square(), self.valid)
+        variance, _ = square.vectors()  # B D
+        return _side_by_side([mean, variance.sqrt()]), present
+
     def still(self) -> tuple[Tensor, Tensor]:
         """Mean over the valid frames: B h w D, and B h w bool, whether there is one."""
         total = self.values.where(self.valid[..., None], 0.0).sum(1)  # B h w D
@@ -82,7 +95,12 @@ class ModelFeatures:
     """
 
     def __init__(
-        self, trunk: SkySense, features: Sequence[str] = FEATURES, *, grid: int | None = None
+        self,
+        trunk: SkySense,
+        features: Sequence[str] = FEATURES,
+        *,
+        grid: int | None = None,
+        deviation: bool = False,
     ):
         """Take a model in eval mode.
 
@@ -90,41 +108,54 @@ class ModelFeatures:
             trunk: the model.
             features: of ``FEATURES``; the fused one is left out if the model has no fusion.
             grid: g of the cells; None: vectors alone.
+            deviation: vectors are mean and deviation over the cells, not the mean alone.
         """
         self.trunk = trunk
         self.features = features
         self.grid = grid
+        self.deviation = deviation
 
     def __call__(self, batch: TileBatch) -> Described:
         """Describe the tiles of a batch."""
         described = Described()
         for name, maps in self.maps(batch).items():
+            vectors = [self._vectors(stage) for stage in maps]
             cells = None
             if self.grid is not None:
-                cells = maps.on_grid(self.grid)
-            described.add(name, *maps.vectors(), cells)
+                cells = _side_by_side([stage.on_grid(self.grid) for stage in maps])
+            vector = _side_by_side([values for values, _ in vectors])
+            described.add(name, vector, vectors[0][1], cells)
         return described
 
+    def _vectors(self, maps: Maps) -> tuple[Tensor, Tensor]:
+        """The vectors of a feature, B D, and whether anything is valid, B bool."""
+        if self.deviation:
+            return maps.moments()
+        return maps.vectors()
+
     @torch.no_grad()
-    def maps(self, batch: TileBatch) -> dict[str, Maps]:
-        """The features of a batch by name."""
+    def maps(self, batch: TileBatch) -> dict[str, list[Maps]]:
+        """The features of a batch by name; ``STAGES`` has a map for each stage, others one."""
         parameter = next(self.trunk.parameters())
         batch = batch.to(parameter.device, parameter.dtype)
         views = {_SIZE: views_of(batch)}
         with inputs_of(self.trunk.backbone.norm) as unnormed:
             stages = self.trunk.encode(views)[0]
         _, layout = stages[-1]
-        outputs = {STAGE_3: stages[-2], STAGE_4: stages[-1], UNNORMED: (unnormed[0], layout)}
-        maps = {}
-        for name, (tokens, table) in outputs.items():
-            if name in self.features:
-                by_sensor = self.trunk.unpack(views, tokens, table)[_SIZE]
-                for sensor in by_sensor.maps:
-                    maps[f"{sensor}, {name}"] = _first_view(by_sensor, sensor)
+        outputs = dict(zip(EACH_STAGE, stages, strict=True))
+        outputs[UNNORMED] = (unnormed[0], layout)
+        maps: dict[str, list[Maps]] = {}
+        for feature in self.features:
+            for name in EACH_STAGE if feature == STAGES else (feature,):
+                if name in outputs:
+                    by_sensor = self.trunk.unpack(views, *outputs[name])[_SIZE]
+                    for sensor in by_sensor.maps:
+                        of_sensor = maps.setdefault(f"{sensor}, {feature}", [])
+                        of_sensor.append(_first_view(by_sensor, sensor))
         if FUSED in self.features and self.trunk.fusion is not None:
             last = self.trunk.unpack(views, *stages[-1])
             self.trunk.fuse(views, last)
-            maps[FUSED] = _first_view(last[_SIZE], FUSED)
+            maps[FUSED] = [_first_view(last[_SIZE], FUSED)]
         return maps
 
 

@@ -196,7 +196,9 @@ class Opened:
         model = load(
             question.model, weights, device=question.device, modalities=self.sensors, seed=seed
         )
-        describe_batch = ModelFeatures(model.trunk, question.features, grid=self.cell_grid)
+        describe_batch = ModelFeatures(
+            model.trunk, question.features, grid=self.cell_grid, deviation=True
+        )
         candidates = []
         for zoom in question.zooms:
             extracted = self.extract(describe_batch, zoom, say, f"{weights} {seed}, zoom {zoom:g}")
@@ -205,7 +207,7 @@ class Opened:
                 if vectors is None:
                     continue
                 rows = items.rows(vectors, cells)  # N D
-                candidates.append(Candidate(f"{feature}, zoom {zoom:g}", partial(_given, rows)))
+                candidates.append(Candidate(f"{feature}, zoom {zoom:g}", partial(given, rows)))
         return candidates
 
     def maps(self, weights: str, samples: Sequence[int]) -> list[Maps]:
@@ -220,7 +222,7 @@ class Opened:
         return rows
 
 
-def _given(rows: Tensor, divided: Parts) -> Tensor:
+def given(rows: Tensor, divided: Parts) -> Tensor:
     """Features that do not depend on the parts."""
     return rows
 

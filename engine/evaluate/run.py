@@ -11,7 +11,7 @@ from engine.evaluate.features import Extracted
 from engine.evaluate.items import Items, Parts, parts
 from engine.evaluate.judge import TEACHER, Comparison, Drawn, Row, SeedScores, compare, judge
 from engine.evaluate.probing import PROBES, Candidate, Probed, probe
-from engine.evaluate.question import Opened, Question
+from engine.evaluate.question import Opened, Question, given
 from engine.pretrained.weights import RANDOM
 
 RANDOM_START = "random initialisation"
@@ -111,15 +111,9 @@ def _methods(
         methods[RANDOM_START].append(opened.candidates(items, RANDOM, say, seed=seed))
     statistics = items.rows(pixels.vectors[STATISTICS], pixels.cells.get(STATISTICS))  # N D
     flat = items.rows(pixels.vectors[PIXELS], pixels.cells.get(PIXELS))  # N D
-    methods[RAW] = [[Candidate(STATISTICS, partial(_standardised, statistics))] for _ in seeds]
+    methods[RAW] = [[Candidate(STATISTICS, partial(given, statistics))] for _ in seeds]
     methods[PCA] = [[Candidate(PIXELS, partial(_components, flat))] for _ in seeds]
     return methods
-
-
-def _standardised(features: Tensor, divided: Parts) -> Tensor:
-    """Features in their deviations from the mean of the train part, as their units differ: N D."""
-    known = features[divided.train]
-    return (features - known.mean(0)) / known.std(0).clamp(min=1e-6)
 
 
 def _components(features: Tensor, divided: Parts) -> Tensor:

@@ -11,6 +11,7 @@ from data.storage.settings import StoreSettings
 from engine.evaluate.features import (
     STAGE_3,
     STAGE_4,
+    STAGES,
     UNNORMED,
     Extracted,
     ModelFeatures,
@@ -156,8 +157,41 @@ def test_features_are_those_of_the_downstream_model(model, folder):
 
 def described_maps(model, batch) -> dict[str, Tensor]:
     """The maps of all features, B T h w D."""
-    maps = ModelFeatures(model.trunk).maps(batch)
-    return {name: feature.values for name, feature in maps.items()}
+    features = (STAGE_3, STAGE_4, UNNORMED, FUSED)
+    maps = ModelFeatures(model.trunk, features).maps(batch)
+    return {name: feature.values for name, (feature,) in maps.items()}
+
+
+def test_deviations_are_those_of_the_valid_cells(model, folder):
+    dataset = ShardDataset.open(folder)
+    (batch,) = tiles_of(dataset, batch_size=5)
+    name = f"ms, {STAGE_4}"
+    describe = ModelFeatures(model.trunk, (STAGE_4,), deviation=True)
+    (maps,) = describe.maps(batch)[name]
+    vectors = describe(batch).vectors[name].numpy()
+    assert 0 < maps.valid.float().mean() < 1
+    for tile, vector in enumerate(vectors):
+        cells = maps.values[tile][maps.valid[tile]].double().numpy()  # n D
+        if len(cells) == 0:
+            assert not vector.any()
+            continue
+        halves = [cells.mean(0), cells.std(0)]
+        expected = np.concatenate([half / np.linalg.norm(half) for half in halves])
+        np.testing.assert_allclose(vector, expected, atol=1e-5)
+
+
+def test_stages_stand_side_by_side(model, folder):
+    dataset = ShardDataset.open(folder)
+    (batch,) = tiles_of(dataset, batch_size=5)
+    described = ModelFeatures(model.trunk, (STAGES, STAGE_3), grid=2)(batch)
+    widths = SPEC.widths
+    together = described.vectors[f"hr, {STAGES}"].split(widths, dim=1)
+    alone = torch.nn.functional.normalize(described.vectors[f"hr, {STAGE_3}"], dim=1)
+    close(together[2], alone)
+    present = described.present[f"hr, {STAGES}"].float()
+    for part in together:
+        close(part.norm(dim=1), present)
+    assert described.cells[f"hr, {STAGES}"].shape == (5, 2, 2, sum(widths))
 
 
 def close(left: Tensor, right: Tensor) -> None:
