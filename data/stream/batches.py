@@ -1,7 +1,7 @@
 """The endless stream of batches.
 
-A step's content follows from (seed, step, dataset) alone: never from the number of ranks, the
-worker processes, or the step at which the run was started.
+A step's content follows from seed, dataset and the samples before it alone: never from the number
+of ranks, the worker processes, or the step at which the run was started.
 """
 
 from collections import deque
@@ -36,6 +36,7 @@ def open_stream(
     seed: int,
     batch_size: int,
     steps: range,
+    samples: int | None = None,
     rank: int = 0,
     world_size: int = 1,
 ) -> "Stream":
@@ -47,6 +48,7 @@ def open_stream(
         seed: of the run.
         batch_size: global samples a step; the rank gets its slice of them.
         steps: consecutive steps, ``range(start, stop)``.
+        samples: how many samples the steps before them took; None: this batch size in each.
         rank: of this process among the data-parallel ranks.
         world_size: number of data-parallel ranks.
 
@@ -65,7 +67,10 @@ def open_stream(
     mixture = dataset
     if not isinstance(mixture, Mixture):
         mixture = Mixture([mixture])
-    order = Order(seed, mixture.parts, batch_size=batch_size)
+    origin = 0
+    if samples is not None:
+        origin = samples - steps.start * batch_size
+    order = Order(seed, mixture.parts, batch_size=batch_size, origin=origin)
     return Stream(Steps(mixture, settings, order, rank=rank, world_size=world_size), steps)
 
 
@@ -215,9 +220,10 @@ class Steps(Dataset):
     ) -> tuple[CutSample, list[Failure]]:
         """The sample of a slot, or else a substitute, and the samples that failed.
 
-        Substitutes follow from (seed, step, global slot) alone.
+        Substitutes follow from the seed and the place in the order alone.
         """
-        rng = generator(self.order.seed, "substitute", step, self.first_slot + slot)
+        position = self.order.position(step) + self.first_slot + slot
+        rng = generator(self.order.seed, "substitute", position)
         candidates = self.order.substitutes(use.sample)
         sample = use.sample
         failures: list[Failure] = []

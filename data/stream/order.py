@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -38,13 +38,15 @@ class Order:
     dealt out by weight and shuffled, and each dataset goes through its own permutations.
     """
 
-    def __init__(self, seed: int, parts: Sequence[Part], batch_size: int):
+    def __init__(self, seed: int, parts: Sequence[Part], batch_size: int, *, origin: int = 0):
         """Prepare the list.
 
         Args:
             seed: of the run.
             parts: the datasets, whose samples are numbered one after the other.
             batch_size: global samples a step.
+            origin: place in the list where step 0 would begin. It is not 0 in a run that went on
+                with another batch size.
 
         Raises:
             InputError: there is nothing to order, or a weight gives no slot.
@@ -58,6 +60,7 @@ class Order:
         self.seed = seed
         self.parts = tuple(parts)
         self.batch_size = batch_size
+        self.origin = origin
         self._shares = _shares(parts)
         self._starts = list(accumulate(counts, initial=0))
         # two epochs of each, as a step may cross the border; 4 bytes a sample and epoch
@@ -65,7 +68,11 @@ class Order:
         self._cycle = lru_cache(maxsize=2)(self._deal)
 
     def __reduce__(self):  # without the caches, which a worker process fills itself
-        return Order, (self.seed, self.parts, self.batch_size)
+        return partial(Order, origin=self.origin), (self.seed, self.parts, self.batch_size)
+
+    def position(self, k: int) -> int:
+        """Place in the list of the first sample of step k: how many the steps before it took."""
+        return self.origin + k * self.batch_size
 
     def step(self, k: int) -> list[SampleUse]:
         """Global batch of step k, one entry a slot.
@@ -73,7 +80,7 @@ class Order:
         A dataset smaller than its share of a batch gives a sample several times, each time with
         its own use.
         """
-        return self._range(k * self.batch_size, (k + 1) * self.batch_size)
+        return self._range(self.position(k), self.position(k + 1))
 
     def slice(self, k: int, *, rank: int, world_size: int) -> list[SampleUse]:
         """The contiguous part of step k that belongs to ``rank`` of ``world_size``.
@@ -84,7 +91,7 @@ class Order:
             InputError: the batch does not divide by the ranks.
         """
         first, size = self.share(rank=rank, world_size=world_size)
-        start = k * self.batch_size + first
+        start = self.position(k) + first
         return self._range(start, start + size)
 
     def share(self, *, rank: int, world_size: int) -> tuple[int, int]:
@@ -111,7 +118,7 @@ class Order:
     def _range(self, start: int, stop: int) -> list[SampleUse]:
         """Positions start..stop of the endless list."""
         if start < 0:
-            raise InputError(f"step numbers start at 0, found position {start}")
+            raise InputError(f"order: expected a position from 0 on, found {start}")
         return [self._at(position) for position in range(start, stop)]
 
     def _at(self, position: int) -> SampleUse:

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -66,6 +67,16 @@ def manifest(folder: Path) -> dict[str, dict]:
             "read it with the release that wrote it"
         )
     return content["files"]
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """The JSON values of a checkpoint.
+
+    Raises:
+        InputError: There is no manifest, or the values are damaged.
+    """
+    verify(folder, manifest(folder), [STATE])
+    return json.loads((folder / STATE).read_text())
 
 
 def verify(folder: Path, files: dict[str, dict], names: list[str]) -> None:

@@ -29,6 +29,7 @@ _NAMED_ENTRIES = (
     ("data", "views", "local_pixels"),
     ("model", "modalities"),
 )
+_SHARES = ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
 # Gradients are summed over the ranks in this type unless the file names another. DeepSpeed's own
 # default is that of the weights, so that bf16 would round the sum at each of the ranks.
 REDUCTION_TYPE = "fp32"
@@ -49,8 +50,14 @@ class Config:
         return self.deepspeed["train_batch_size"]
 
     def complete(self) -> dict:
-        """The configuration with every default of ours, as JSON."""
-        return json.loads(json.dumps({**self.deepspeed, "skysense": asdict(self.settings)}))
+        """The configuration with every default of ours, as JSON.
+
+        The share of a rank in a batch is left out: it follows from the number of ranks.
+        """
+        deepspeed = {key: value for key, value in self.deepspeed.items() if key not in _SHARES}
+        optimizer = {**deepspeed["optimizer"], "params": asdict(self.optimizer)}
+        complete = {**deepspeed, "optimizer": optimizer, "skysense": asdict(self.settings)}
+        return json.loads(json.dumps(complete))
 
 
 def load(

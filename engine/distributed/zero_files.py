@@ -62,14 +62,24 @@ def _late_errors(engine: zero.DeepSpeedEngine) -> Iterator[None]:
 def load(engine: zero.DeepSpeedEngine, folder: Path) -> None:
     """Read what ``save`` wrote, with the same number of ranks and ``ep_size``.
 
+    The engine keeps its own settings, which DeepSpeed would replace by the saved ones.
+
     Raises:
         InputError: DeepSpeed's files are missing.
     """
+    optimizer = engine.optimizer
+    clip = optimizer.clip_grad
+    own = []
+    for group in optimizer.param_groups:
+        own.append({"betas": group["betas"], "eps": group["eps"]})
     path, _ = engine.load_checkpoint(str(folder), tag=_TAG)
     if path is None:
         raise InputError(
             f"{folder}: expected DeepSpeed's files in {_TAG}/, found none; use another checkpoint"
         )
+    optimizer.clip_grad = clip
+    for group, settings in zip(optimizer.param_groups, own, strict=True):
+        group.update(settings)
 
 
 def saved_partitions(folder: Path, rank: int) -> list[Tensor]:

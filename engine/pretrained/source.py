@@ -15,11 +15,11 @@ from torch import Tensor
 from data.errors import InputError
 from engine.checkpoint.files import (
     MANIFEST,
-    STATE,
     ShardReader,
     full_weights,
     manifest,
     newest,
+    read_state,
     verify,
 )
 from engine.config.renamed import refuse_renamed
@@ -107,8 +107,7 @@ def describe(path: Path) -> dict[str, Any]:
     folder = locate(path)
     if _is_export(folder):
         return json.loads((folder / SPEC).read_text())
-    verify(folder, manifest(folder), [STATE])
-    state = json.loads((folder / STATE).read_text())
+    state = read_state(folder)
     description = {name: state[name] for name in ("step", "world_size", "model", "regions")}
     sensors = state.get("sensors")
     if sensors is None:  # of an earlier release, which had built-in ones alone

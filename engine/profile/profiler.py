@@ -27,7 +27,7 @@ from engine.profile.summary import RankFigures, figures, operators, training
 from engine.profile.trace import STEP, StepTrace, read_trace
 from engine.training.assemble import Run
 from engine.training.step import StepReport, part
-from engine.training.trainer import open_run, prepare
+from engine.training.trainer import agreed_dataset, open_run, prepare
 from models.moe.layer import expert_parameters
 
 TRACED = 2  # steps with the profiler on: the first pays for its start, the second is read
@@ -62,7 +62,8 @@ def profile_step(
     total = warmup + steps + TRACED
     flops = together(lambda: _check(config, warmup=warmup, steps=steps))
     prepare(config.settings)
-    run = open_run(_without_run_folder(config), device)
+    config = _without_run_folder(config)
+    run = open_run(config, agreed_dataset(config, device), device)
     batches = iter(run.batches(total))
     for number in range(warmup):
         step = one_step(run, batches)

@@ -24,6 +24,7 @@ class Request(enum.IntEnum):
     NONE = 0
     STOP_FILE = 1
     SIGNAL = 2
+    TAKEN = 3  # another job has taken the run folder over
 
 
 class Preempt:
@@ -51,12 +52,22 @@ class Preempt:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.signalled = True
 
-    def vote(self, reducer: Reducer, device: torch.device | str = "cpu") -> Request:
+    def vote(
+        self, reducer: Reducer, device: torch.device | str = "cpu", *, taken: bool = False
+    ) -> Request:
         """Ask all ranks whether to stop.
 
         Every rank calls it at every step and gets the same answer.
+
+        Args:
+            reducer: Over all ranks.
+            device: This rank's.
+            taken: Whether this rank knows that another job has taken the run folder over.
         """
-        own = torch.tensor(float(self._own_request()), device=device)
+        request = self._own_request()
+        if taken:
+            request = Request.TAKEN
+        own = torch.tensor(float(request), device=device)
         return Request(int(reducer.max(own).item()))
 
     def _own_request(self) -> Request:

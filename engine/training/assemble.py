@@ -39,6 +39,7 @@ class Run:
     reducer: DistributedReducer
     step: Step
     start: int = 0  # first step to make
+    samples: int = 0  # that the steps before it took
 
     @property
     def settings(self) -> Settings:
@@ -55,6 +56,10 @@ class Run:
         """This process among all of the run."""
         return zero.ranks().rank
 
+    def samples_before(self, step: int) -> int:
+        """Samples that the steps before ``step`` took, which is the run's place in its data."""
+        return self.samples + (step - self.start) * self.config.batch_size
+
     def batches(self, stop: int) -> Stream:
         """This rank's batches of the steps from ``start`` to before ``stop``."""
         return open_stream(
@@ -63,6 +68,7 @@ class Run:
             seed=self.settings.seed,
             batch_size=self.config.batch_size,
             steps=range(self.start, stop),
+            samples=self.samples,
             rank=self.rank,
             world_size=self.reducer.world_size,
         )

@@ -3,15 +3,13 @@
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from data.errors import InputError
+from data.stream.mixture import Mixture
 from data.stream.sample import Batch
-from engine.checkpoint.load import latest, load
 from engine.checkpoint.save import save
 from engine.config.load import Config
 from engine.config.settings import Settings
@@ -21,17 +19,18 @@ from engine.distributed.agreement import require_agreement
 from engine.distributed.collectives import on_first_rank, together
 from engine.errors import ConfigError
 from engine.evaluate.held_out import STEPS_KEY, HeldOut, summary
-from engine.pretrained.sensors import other_inputs, sensor_facts
 from engine.resilience.guard import Guard
-from engine.resilience.preempt import Preempt
+from engine.resilience.preempt import Preempt, Request
 from engine.training.assemble import Run, assemble
 from engine.training.common_facts import common_facts
+from engine.training.continuing import checkpoint_to_resume, own_state, restore
 from engine.training.ending import Ending, requested
 from engine.training.housekeeping import GarbageCollection
 from engine.training.inputs import open_dataset
 from engine.training.loss_terms import TOTAL
 from engine.training.metrics import Metrics
 from engine.training.records import loss_note, metrics_record, write_trouble
+from engine.training.run_folder import RunFolder
 from engine.training.step import StepReport
 
 
@@ -59,10 +58,13 @@ def train(
     # Before the rest: a signal during the start must not kill the job unsaved.
     preempt = Preempt(config.settings.run_dir, zero.ranks().rank)
     try:
-        run = open_run(config, device, resume=resume, stop_at=stop_at)
-        # Here, because a refusal above must leave the run folder as it was.
-        on_first_rank(lambda: snapshot(config, run.run_dir, resume=resume is not None))
-        return _Loop(run, preempt, stop_at).train().exit_code
+        dataset = agreed_dataset(config, device, resume=resume, stop_at=stop_at)
+        with RunFolder(config.settings.run_dir) as folder:
+            run = open_run(config, dataset, device, resume=resume)
+            # Here, because a refusal above must leave the run folder as it was.
+            on_first_rank(lambda: snapshot(config, run.run_dir, resume=resume is not None))
+            folder.begin()
+            return _Loop(run, folder, preempt, stop_at).train().exit_code
     finally:
         preempt.close()
 
@@ -94,70 +96,42 @@ def prepare(settings: Settings) -> None:
         torch.set_num_threads(settings.threads)
 
 
-def open_run(
+def agreed_dataset(
     config: Config,
     device: torch.device,
     *,
     resume: str | None = None,
     stop_at: int | None = None,
-) -> Run:
-    """A run at the step where it goes on. Nothing is written.
+) -> Mixture:
+    """The dataset of a run, once all ranks have found that they are about to do the same.
 
     Arguments and errors are those of ``train``.
     """
     dataset = together(lambda: open_dataset(config.settings))
     facts = together(lambda: common_facts(config, dataset, device, resume=resume, stop_at=stop_at))
     require_agreement(facts)
-    checkpoint = _checkpoint_to_resume(Path(config.settings.run_dir), resume)
-    run = assemble(config, dataset, device, resumes=checkpoint is not None)
-    if checkpoint is not None:
-        _restore(run, checkpoint)
-    return run
+    return dataset
 
 
-def _checkpoint_to_resume(run_dir: Path, resume: str | None) -> Path | None:
-    """The checkpoint's folder to continue from; None to start anew. Raises ConfigError."""
-    newest = latest(run_dir)
-    if resume is None and newest is not None:
-        raise ConfigError(
-            f"{run_dir}: holds checkpoints of an earlier run; continue it with --resume, "
-            "or choose another --run_dir"
-        )
-    if resume is None or resume == "auto":
-        return newest
-    return Path(resume)
+def open_run(
+    config: Config, dataset: Mixture, device: torch.device, *, resume: str | None = None
+) -> Run:
+    """A run at the step where it goes on. Nothing is written.
 
-
-def _restore(run: Run, folder: Path) -> None:
-    """Load a checkpoint and set the next step."""
-    state = load(folder, run.step.engine, run.step.ema)
-    together(lambda: _restore_own(run, folder, state))
-    run.start = state["step"]
-    if run.rank == 0:
-        print(f"continuing from {folder} at step {run.start}", flush=True)
-
-
-def _restore_own(run: Run, folder: Path, state: dict[str, Any]) -> None:
-    """Restore the trainer's own part of a checkpoint.
+    Args:
+        config: As for ``train``.
+        dataset: Of ``agreed_dataset``.
+        device: As for ``train``.
+        resume: Likewise.
 
     Raises:
-        ConfigError: The checkpoint belongs to other data, other statistics of a sensor, another
-            seed or another centring.
+        RankError: As of ``train``.
     """
-    for name, value in _identity(run).items():
-        if state[name] != value:
-            raise ConfigError(
-                f"{folder}: saved with {name} {state[name]}, this run has {value}; "
-                "a run goes on with its own data and seed only"
-            )
-    for line in other_inputs(state.get("sensors", {})):
-        raise ConfigError(f"{folder}: {line}; a run goes on with its own skysense.data.sensors")
-    run.step.objective.load_state(state["centres"])
-
-
-def _identity(run: Run) -> dict[str, Any]:
-    """What a run and its checkpoints must have in common."""
-    return {"seed": run.settings.seed, "fingerprint": run.dataset.fingerprint}
+    checkpoint = checkpoint_to_resume(Path(config.settings.run_dir), resume)
+    run = assemble(config, dataset, device, resumes=checkpoint is not None)
+    if checkpoint is not None:
+        restore(run, checkpoint)
+    return run
 
 
 def _held_out(run: Run) -> HeldOut:
@@ -173,9 +147,10 @@ def _held_out(run: Run) -> HeldOut:
 class _Loop:
     """Steps until the end, a request to stop, a bad sample too many, or the guard's stop."""
 
-    def __init__(self, run: Run, preempt: Preempt, stop_at: int | None):
+    def __init__(self, run: Run, folder: RunFolder, preempt: Preempt, stop_at: int | None):
         settings = run.settings
         self.run = run
+        self.folder = folder
         self.preempt = preempt
         self.steps = settings.schedule.steps
         self.stop = self.steps
@@ -292,23 +267,27 @@ class _Loop:
             self._say(f"warning: {warning}")
         if verdict.stop:
             return Ending.GUARD
-        return requested(self.preempt.vote(self.run.reducer, self.run.step.device))
+        request = self.preempt.vote(
+            self.run.reducer, self.run.step.device, taken=self.folder.is_taken
+        )
+        if request == Request.TAKEN:
+            self.folder.check()  # raises the line that names the other job, on all ranks
+        return requested(request)
 
     def _save(self) -> None:
-        """Publish a checkpoint of the steps made so far."""
+        """Publish a checkpoint of the steps made so far.
+
+        Raises:
+            RankError: Another job has taken the run folder over, or a rank cannot write.
+        """
         run = self.run
+        self.folder.check()
         folder = save(
             run.run_dir,
             self.done,
             engine=run.step.engine,
             teacher=run.step.ema,
-            extra={
-                **_identity(run),
-                "centres": run.step.objective.state(),
-                "model": asdict(run.settings.model),
-                "regions": run.dataset.regions.to_json(),
-                "sensors": sensor_facts(run.settings.model.modalities),
-            },
+            extra=own_state(run, self.done),
             keep=run.settings.checkpoint.keep,
         )
         self.saved = self.done

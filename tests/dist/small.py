@@ -2,6 +2,7 @@
 parameter once."""
 
 import zlib
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -76,7 +77,13 @@ def batch(step: int, rank: int, world: int):
     return torch.cat(inputs), torch.cat(targets)
 
 
-def config(bf16: bool = False, clip: float = 1.0, **zero_keys) -> dict:
+def config(
+    bf16: bool = False,
+    clip: float = 1.0,
+    betas: Sequence[float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    **zero_keys,
+) -> dict:
     """DeepSpeed's keys. The small reduce bucket cuts gradients of one layer apart, as large models
     do."""
     return {
@@ -85,7 +92,7 @@ def config(bf16: bool = False, clip: float = 1.0, **zero_keys) -> dict:
         "bf16": {"enabled": bf16},
         "optimizer": {
             "type": "AdamW",
-            "params": {"lr": 1e-2, "betas": [0.9, 0.999], "torch_adam": True},
+            "params": {"lr": 1e-2, "betas": list(betas), "eps": eps, "torch_adam": True},
         },
         "zero_optimization": {"stage": 2, "reduce_bucket_size": 300, **zero_keys},
     }

@@ -1,8 +1,11 @@
 """Wrong input to the training command: one clear line, a non-zero exit, nothing half-written."""
 
+import os
+
 import pytest
 
 from data.shards.dataset import ShardDataset
+from engine.resilience.lease import Lease
 from tests.commands import TINY, copy_tree, pretrain, skysense
 
 
@@ -62,6 +65,14 @@ def test_a_file_in_the_place_of_the_run_folder(tmp_path):
     assert str(tmp_path / "run") in line
     assert "choose another --run_dir" in line
     assert (tmp_path / "run").read_text() == "not a run"
+
+
+def test_folder_that_another_job_works_in(shards, tmp_path):
+    lease = Lease(tmp_path / "run")
+    line = refused(pretrain(1, shards, tmp_path / "run", "--set", "skysense.ep_size=1"))
+    lease.close(worked=False)
+    assert f"found attempt 1 (process {os.getpid()} on " in line
+    assert not (tmp_path / "run").exists()
 
 
 def test_missing_shards(tmp_path):

@@ -44,13 +44,16 @@ def dataset(path):
     return ShardDataset.open(path)
 
 
-def batches(dataset, start=0, stop=3, rank=0, world=1, seed=1, batch_size=4, **changes):
+def batches(
+    dataset, start=0, stop=3, rank=0, world=1, seed=1, batch_size=4, samples=None, **changes
+):
     stream = open_stream(
         dataset,
         replace(SETTINGS, **changes),
         seed=seed,
         batch_size=batch_size,
         steps=range(start, stop),
+        samples=samples,
         rank=rank,
         world_size=world,
     )
@@ -104,6 +107,14 @@ def test_threads_of_the_main_process_change_nothing(dataset):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_starting_in_the_middle_continues_the_run(dataset, workers):
     assert_equal(batches(dataset)[2:], batches(dataset, start=2, workers=workers))
+
+
+def test_another_batch_size_goes_on_behind_the_samples_taken(dataset):
+    small = batches(dataset, stop=6, batch_size=2)
+    [large] = batches(dataset, start=5, stop=6, batch_size=4, samples=8)
+    assert large.keys == small[4].keys + small[5].keys
+    for name, x in flat(large).items():
+        assert torch.equal(x, torch.cat([flat(small[4])[name], flat(small[5])[name]]))
 
 
 @pytest.mark.parametrize("world", [2, 4])

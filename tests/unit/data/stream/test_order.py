@@ -114,6 +114,21 @@ def test_batch_size_only_cuts_the_same_list():
     assert drawn == large.step(0) + large.step(1)
 
 
+@pytest.mark.parametrize("later", [2, 6, 10])
+def test_a_change_of_the_batch_size_repeats_and_skips_nothing(later):
+    """Seven steps of 6, then steps of another size."""
+    first = Order(4, MIXED, batch_size=6)
+    second = Order(4, MIXED, batch_size=later, origin=first.position(7) - 7 * later)
+    drawn = []
+    for k in range(7):
+        drawn += first.step(k)
+    for k in range(7, 22):
+        drawn += second.step(k)
+    whole = Order(4, MIXED, batch_size=42 + 15 * later).step(0)
+    assert drawn == whole
+    assert pickle.loads(pickle.dumps(second)).step(9) == second.step(9)
+
+
 def test_every_sample_comes_first_equally_often():
     firsts = np.bincount(
         [Order(seed, [Part(5, "f")], batch_size=1).step(0)[0][0] for seed in range(2000)],

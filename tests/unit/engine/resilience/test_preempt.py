@@ -36,3 +36,10 @@ def test_a_signal_on_another_rank_outvotes_the_file(tmp_path):
     (tmp_path / STOP_FILE).touch()
     preempt = Preempt(tmp_path, signals=())
     assert preempt.vote(Ranks(Request.NONE, Request.SIGNAL)) == Request.SIGNAL
+
+
+def test_a_folder_that_was_taken_over_outvotes_all(tmp_path):
+    preempt = Preempt(tmp_path, signals=())
+    assert preempt.vote(Reducer(), taken=True) == Request.TAKEN
+    assert preempt.vote(Ranks(Request.SIGNAL), taken=True) == Request.TAKEN
+    assert preempt.vote(Ranks(Request.TAKEN, Request.SIGNAL)) == Request.TAKEN

@@ -7,7 +7,7 @@ import torch
 from data.stream.batches import open_stream
 from engine.config.load import load
 from engine.distributed import zero
-from engine.training.trainer import open_run
+from engine.training.trainer import agreed_dataset, open_run
 from tests.commands import TINY
 from tests.dist.processes import run_processes
 from tests.unit.host_waits import HostWaits
@@ -63,7 +63,7 @@ def one_step(shards: str, overrides: list[str], device: torch.device, recorder):
         [f"skysense.data.shards={shards}", "skysense.run_dir=/dev/null", *overrides],
         world_size=world,
     )
-    run = open_run(config, device)
+    run = open_run(config, agreed_dataset(config, device), device)
     stream = open_stream(
         run.dataset,
         run.settings.data,

@@ -1,0 +1,66 @@
+"""A run's folder as all ranks of its job hold it."""
+
+import os
+from pathlib import Path
+from types import TracebackType
+
+from engine.distributed.collectives import on_first_rank
+from engine.resilience.lease import Lease
+
+
+class RunFolder:
+    """The right of this job to write into a run folder: rank 0 holds the lease for all ranks.
+
+    A context: the folder is given back at its end.
+    """
+
+    def __init__(self, run_dir: str | os.PathLike):
+        """Take the folder. Every rank must call it.
+
+        Raises:
+            RankError: Another job works in it; raised on all ranks.
+        """
+        self.lease: Lease | None = None
+        self.began = False
+        self.attempt: int = on_first_rank(lambda: self._take(Path(run_dir)))
+
+    def _take(self, run_dir: Path) -> int:
+        """On rank 0: take the lease; the number of the attempt."""
+        self.lease = Lease(run_dir)
+        return self.lease.attempt
+
+    def begin(self) -> None:
+        """From now on the job leaves something in the folder."""
+        self.began = True
+
+    def check(self) -> None:
+        """Ask, before something is published, whether the folder is still this job's.
+
+        Every rank must call it.
+
+        Raises:
+            RankError: Another job has taken the folder over; raised on all ranks.
+        """
+        on_first_rank(self._check)
+
+    def _check(self) -> None:
+        if self.lease is not None:
+            self.lease.check()
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether another job has taken the folder over, as far as this rank knows."""
+        return self.lease is not None and self.lease.taken_by is not None
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Give the folder back."""
+        if self.lease is not None:
+            self.lease.close(worked=self.began)
