@@ -2,7 +2,7 @@
 
 run folder/
     lease.json               who holds the folder, and a beat that the holder counts up
-    attempts/00000001.json   who held it in this attempt; the files are never changed
+    attempts/00000001.json   who held it in this attempt, and the checkpoint that it continued from
 
 It needs no lock of the file system and no clock that machines share, so it works on network file
 systems. An attempt is a number: its file is created exclusively, so one job alone gets it. A job
@@ -16,7 +16,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from data.files import whole_file
+from data.files import whole_file, write_whole
 from engine.errors import ConfigError
 from engine.resilience.holder import Holder
 
@@ -34,6 +34,15 @@ class Record:
     holder: Holder
     beat: int = 0
     ended: bool = False
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """The content of an attempt's file."""
+
+    holder: Holder
+    began: bool = False  # whether it came to its first step
+    origin: str | None = None  # the checkpoint's folder that it continued from
 
 
 class Lease:
@@ -81,6 +90,18 @@ class Lease:
                 "this job ends without saving"
             )
 
+    def begin(self, origin: Path | None) -> None:
+        """Write down where this attempt begins to work.
+
+        Args:
+            origin: The checkpoint that it continues from; None for a new run.
+        """
+        words = None
+        if origin is not None:
+            words = str(origin.resolve())
+        attempt = Attempt(self.record.holder, began=True, origin=words)
+        write_whole(_attempt_file(self.run_dir, self.attempt), _json(attempt))
+
     def close(self, *, worked: bool) -> None:
         """Give the folder back, so that the next job starts at once.
 
@@ -127,7 +148,7 @@ class Lease:
         file = self.run_dir / FILE
         scratch = file.with_name(f".{FILE}.{record.holder.attempt}")
         with whole_file(file, scratch=scratch):
-            scratch.write_text(json.dumps(asdict(record), indent=2))
+            scratch.write_text(_json(record))
 
 
 def read(run_dir: Path) -> Record | None:
@@ -136,17 +157,44 @@ def read(run_dir: Path) -> Record | None:
     Raises:
         ConfigError: The file holds something else.
     """
-    file = run_dir / FILE
     try:
-        content = json.loads(file.read_text())
-        return Record(**{**content, "holder": Holder(**content["holder"])})
+        content = _content(run_dir / FILE)
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, KeyError) as error:
+    return Record(**{**content, "holder": Holder(**content["holder"])})
+
+
+def last_origin(run_dir: Path) -> Path | None:
+    """The checkpoint that the last attempt which came to its first step continued from.
+
+    Returns:
+        None without such an attempt, or if it began a new run.
+
+    Raises:
+        ConfigError: A file of an attempt holds something else.
+    """
+    for file in sorted((run_dir / ATTEMPTS).glob("*.json"), reverse=True):
+        content = _content(file)
+        if content.get("began"):
+            if content["origin"] is None:
+                return None
+            return Path(content["origin"])
+    return None
+
+
+def _content(file: Path) -> dict:
+    """The object in a file. Raises ConfigError if it holds something else."""
+    try:
+        return dict(json.loads(file.read_text()))
+    except (ValueError, TypeError) as error:
         raise ConfigError(
-            f"{file}: expected a lease of this program, found something else; delete it when no "
-            "job works in this folder"
+            f"{file}: expected a file of this program, found something else; delete it when no job "
+            "works in this folder"
         ) from error
+
+
+def _json(content: Record | Attempt) -> str:
+    return json.dumps(asdict(content), indent=2)
 
 
 def _next_attempt(run_dir: Path, lease: float) -> int:
@@ -166,7 +214,7 @@ def _create(run_dir: Path, number: int) -> bool:
     """Create the file of an attempt; False if another job was faster, or died in between."""
     try:
         with open(_attempt_file(run_dir, number), "x", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(Holder.of_this_process(number)), indent=2))
+            file.write(_json(Attempt(Holder.of_this_process(number))))
     except FileExistsError:
         return False
     return True

@@ -40,6 +40,7 @@ class Run:
     step: Step
     start: int = 0  # first step to make
     samples: int = 0  # that the steps before it took
+    parent: Path | None = None  # the last checkpoint before the steps to come
 
     @property
     def settings(self) -> Settings:

@@ -12,20 +12,27 @@ from engine.config.continued import changes, refusal
 from engine.distributed.collectives import on_first_rank, together
 from engine.errors import ConfigError
 from engine.pretrained.sensors import other_inputs, sensor_facts
+from engine.resilience.lease import last_origin
 from engine.training.assemble import Run
 
 _SAME_CLASSES = 1e-3  # largest difference between class embeddings of two machines
 
 
-def own_state(run: Run, done: int) -> dict[str, Any]:
+def own_state(run: Run, done: int, *, attempt: int) -> dict[str, Any]:
     """JSON values and dictionaries of tensors, by name, for ``engine.checkpoint.save.save``.
 
     Args:
         run: The run.
         done: Steps made.
+        attempt: Number of the attempt that made the last of them.
     """
     objective = run.step.objective
+    parent = None
+    if run.parent is not None:
+        parent = str(run.parent)
     return {
+        "attempt": attempt,
+        "parent": parent,
         "config": run.config.complete(),
         "fingerprint": run.dataset.fingerprint,
         "samples": run.samples_before(done),
@@ -40,6 +47,9 @@ def own_state(run: Run, done: int) -> dict[str, Any]:
 def checkpoint_to_resume(run_dir: Path, resume: str | None) -> Path | None:
     """The checkpoint's folder to continue from; None to start anew.
 
+    With "auto" it is the last one that was written. A run that has saved nothing since it continued
+    from a checkpoint of another folder goes back to that one.
+
     Raises:
         ConfigError: A new run would start in the folder of another.
     """
@@ -49,8 +59,10 @@ def checkpoint_to_resume(run_dir: Path, resume: str | None) -> Path | None:
             f"{run_dir}: holds checkpoints of an earlier run; continue it with --resume, "
             "or choose another --run_dir"
         )
-    if resume is None or resume == "auto":
-        return newest
+    if resume is None:
+        return None
+    if resume == "auto":
+        return newest or on_first_rank(lambda: last_origin(run_dir))
     return Path(resume)
 
 
@@ -68,6 +80,7 @@ def restore(run: Run, folder: Path) -> None:
     run.step.objective.load_state(state["centres"])
     run.start = state["step"]
     run.samples = state["samples"]
+    run.parent = folder
     if run.rank == 0:
         print(f"continuing from {folder} at step {run.start}", flush=True)
         for place, change in changes(saved["config"], run.config.complete()).items():

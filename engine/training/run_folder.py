@@ -1,11 +1,14 @@
 """A run's folder as all ranks of its job hold it."""
 
 import os
+import shutil
 from pathlib import Path
 from types import TracebackType
 
+from engine.checkpoint.branches import leave_branch
 from engine.distributed.collectives import on_first_rank
 from engine.resilience.lease import Lease
+from engine.training.metrics import FILE
 
 
 class RunFolder:
@@ -29,9 +32,35 @@ class RunFolder:
         self.lease = Lease(run_dir)
         return self.lease.attempt
 
-    def begin(self) -> None:
-        """From now on the job leaves something in the folder."""
+    def begin(self, origin: Path | None) -> None:
+        """From now on the job leaves something in the folder. Every rank must call it.
+
+        Checkpoints of a branch that the run leaves step aside, and with them the metrics.
+
+        Args:
+            origin: The checkpoint that the run continues from; None for a new run.
+
+        Raises:
+            RankError: Rank 0 cannot write; raised on all ranks.
+        """
         self.began = True
+        on_first_rank(lambda: self._begin(origin))
+
+    def _begin(self, origin: Path | None) -> None:
+        if self.lease is None:
+            return
+        run_dir = self.lease.run_dir
+        aside = leave_branch(run_dir, origin, self.attempt)
+        if aside is not None:
+            left = sorted(folder.name for folder in aside.iterdir())
+            if (run_dir / FILE).exists():
+                shutil.copy(run_dir / FILE, aside / FILE)
+            print(
+                f"the run goes back: {', '.join(left)} and the metrics now lie in {aside}; "
+                "--resume CHECKPOINT continues from there",
+                flush=True,
+            )
+        self.lease.begin(origin)
 
     def check(self) -> None:
         """Ask, before something is published, whether the folder is still this job's.

@@ -63,7 +63,7 @@ def train(
             run = open_run(config, dataset, device, resume=resume)
             # Here, because a refusal above must leave the run folder as it was.
             on_first_rank(lambda: snapshot(config, run.run_dir, resume=resume is not None))
-            folder.begin()
+            folder.begin(run.parent)
             return _Loop(run, folder, preempt, stop_at).train().exit_code
     finally:
         preempt.close()
@@ -287,10 +287,11 @@ class _Loop:
             self.done,
             engine=run.step.engine,
             teacher=run.step.ema,
-            extra=own_state(run, self.done),
+            extra=own_state(run, self.done, attempt=self.folder.attempt),
             keep=run.settings.checkpoint.keep,
         )
         self.saved = self.done
+        run.parent = folder
         self._say(f"checkpoint of step {self.done}: {folder}")
 
     def _say(self, line: str) -> None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from engine.errors import ConfigError
-from engine.resilience.lease import ATTEMPTS, FILE, Lease, read
+from engine.resilience.lease import ATTEMPTS, FILE, Lease, last_origin, read
 from tests.paths import ROOT
 
 BEAT = 0.05
@@ -162,5 +162,15 @@ def test_a_folder_that_was_made_for_nothing_goes_again(tmp_path):
 
 def test_a_damaged_lease_is_named(tmp_path):
     (tmp_path / FILE).write_text("{")
-    with pytest.raises(ConfigError, match=f"{FILE}: expected a lease of this program"):
+    with pytest.raises(ConfigError, match=f"{FILE}: expected a file of this program"):
         take(tmp_path)
+
+
+def test_the_last_attempt_that_began_says_where(tmp_path):
+    assert last_origin(tmp_path) is None
+    for origin, expected in ((tmp_path / "x/step-1", tmp_path / "x/step-1"), (None, None)):
+        lease = take(tmp_path)
+        lease.begin(origin)
+        lease.close(worked=True)
+        take(tmp_path).close(worked=False)  # refused before its first step
+        assert last_origin(tmp_path) == expected
