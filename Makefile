@@ -1,4 +1,4 @@
-# make demo | make lint | make test | make test-documentation | make test-kills | make install     VENV=path of the virtual environment (made if absent), RUN=output folder, STEPS=n
+# make demo | make lint | make test | make test-documentation | make test-kills | make learn | make install     VENV=path of the virtual environment (made if absent), RUN=output folder, STEPS=n
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 VENV ?= .venv
@@ -28,7 +28,7 @@ endef
 export machine
 probe = read -r ranks port accelerator <<< "$$($(bin)/python -c "$$machine")"
 
-.PHONY: install lint test test-documentation test-kills demo
+.PHONY: install lint test test-documentation test-kills demo learn learn-ucmerced learn-bigearthnet
 install: $(stamp)
 
 # torch comes first: DeepSpeed's build imports it. The stamp spares later calls the check.
@@ -70,3 +70,32 @@ demo: install
 	  --deepspeed_config $(CONFIG) --run_dir $(RUN)/pretrain --set skysense.ep_size=$$ranks \
 	  --set skysense.data.shards=$(RUN)/shards $(if $(STEPS),--set skysense.schedule.steps=$(STEPS))
 	$(bin)/python -m launch report $(RUN)/pretrain
+
+# Small models that learn from two labelled sets, and what their features are worth (docs/learning.md). DATA: the folder
+# that holds ucmerced_hr and ben_s1s2_dense.
+DATA ?=
+learn: learn-ucmerced learn-bigearthnet
+
+learn-ucmerced: install
+	$(call prepare_set,ucmerced,ucmerced_hr,,--hr_codec png)
+	$(call learn_set,ucmerced)
+
+learn-bigearthnet: install
+	$(call prepare_set,bigearthnet,ben_s1s2_dense,--sensors runs/learn/bigearthnet/sensors.json,)
+	$(call learn_set,bigearthnet)
+
+# name, folder in DATA, options of prepare, options of shards
+define prepare_set
+@[ -n "$(DATA)" ] || { echo "error: expected DATA=FOLDER, which holds $(2); see docs/learning.md" >&2; exit 2; }
+$(bin)/python -m launch learning_set $(1) --root "$(DATA)/$(2)" --out runs/learn/$(1)
+$(bin)/python -m launch prepare --manifest runs/learn/$(1)/manifest.jsonl --out runs/learn/$(1)/archive --overwrite $(3)
+$(bin)/python -m launch shards --archive runs/learn/$(1)/archive --out runs/learn/$(1)/shards --overwrite $(4)
+endef
+
+define learn_set
+rm -rf runs/learn/$(1)/pretrain
+$(probe); env $$accelerator $(bin)/deepspeed --num_gpus $$ranks --master_port $$port launch/pretrain.py \
+  --deepspeed_config ds_configs/learn_$(1).json $(if $(STEPS),--set skysense.schedule.steps=$(STEPS))
+$(bin)/python -m launch evaluate --model runs/learn/$(1)/pretrain --data runs/learn/$(1)/shards \
+  --labels runs/learn/$(1)/labels.csv --json runs/learn/$(1)/evaluation.json --plot runs/learn/$(1)/evaluation.png
+endef

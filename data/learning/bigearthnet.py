@@ -35,8 +35,7 @@ CLASSES = {
     "313": "mixed forest",
     "32": "shrub and grassland",
     "4": "wetland",
-    "51": "inland water",
-    "52": "sea",
+    "5": "water",  # of 240 m of it nobody can say whether it is a lake or the sea
 }
 # Names of the project's table of classes, for the alignment with text.
 LEGEND = {
@@ -91,15 +90,29 @@ def write(root: Path, folder: Path) -> None:
     windows = folder / "windows"
     windows.mkdir(parents=True, exist_ok=True)
     tiles = []
+    trained = []
     for path in paths:
         tiles += _tiles(path, windows)
-    write_whole(folder / SENSORS, json.dumps({"sensors": [TEN_METRES]}, indent=1))
+        if tiles[-1].split == TRAIN:
+            trained.append(path)
+    sensor = {**TEN_METRES, **_statistics(trained)}
+    write_whole(folder / SENSORS, json.dumps({"sensors": [sensor]}, indent=1))
     write_tiles(
         tiles,
         folder,
         licence="CDLA-Permissive-1.0",
         attribution="BigEarthNet v2.0; contains modified Copernicus Sentinel data 2017-2018",
     )
+
+
+def _statistics(paths: list[Path]) -> dict[str, list[float]]:
+    """Mean and deviation of the bands of Sentinel-2 over some patches."""
+    bands = []
+    for path in paths:
+        with np.load(path) as arrays:
+            bands.append(arrays["s2"].reshape(len(S2_BANDS), -1).astype(np.float64))  # 4 HW
+    pixels = np.concatenate(bands, 1)  # 4 n
+    return {"mean": pixels.mean(1).round(3).tolist(), "std": pixels.std(1).round(3).tolist()}
 
 
 def _tiles(path: Path, windows: Path) -> list[LabelledTile]:

@@ -2,7 +2,9 @@
 
 ``root/labels.csv`` has the columns ``file``, ``class``, ``number``, ``split`` and
 ``overlap_group``: pictures that show common ground form a group. Neighbours in the numbering are
-cut from one image, so the parts are ranges of numbers.
+cut from one image, so the parts are ranges of numbers, and the last pictures of the train part have
+no label: a probe would find the first of the validation part by their images. The validation part
+lies between train and test part.
 """
 
 import csv
@@ -14,6 +16,7 @@ from data.tiles.splits import TEST, TRAIN, VALIDATION
 
 GSD = 0.3  # metres a pixel
 COLUMNS = {"file", "class", "number", "split", "overlap_group"}
+FIRST_WITHOUT_LABEL = 65
 FIRST_OF_VALIDATION = 70
 
 
@@ -59,10 +62,13 @@ def _tile(root: Path, row: dict[str, str], trained: set[str]) -> LabelledTile:
         "gsd": GSD,
         "pixels": "keep",
     }
+    label: str | None = row["class"]
+    if FIRST_WITHOUT_LABEL <= int(row["number"]) < FIRST_OF_VALIDATION:
+        label = None
     return LabelledTile(
         key=path.stem,
         split=_split(row, trained),
-        label=row["class"],
+        label=label,
         group=row["overlap_group"] or path.stem,
         sources=[source],
     )

@@ -1,4 +1,4 @@
-"""Random changes of colour of the high-resolution image.
+"""Random changes of colour of the high-resolution image, and of the levels of the other sensors.
 
 All of them follow from the generator that is handed in; see ``data.seeded.generator``.
 """
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from data.stream import colour
 from data.stream.settings import GLOBAL, LOCAL, AugmentSettings
+from data.tiles.modalities import Modality
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,32 @@ def _blur_probability(settings: AugmentSettings, size: str, number: int) -> floa
     if number == 0:
         return first_global
     return other_global
+
+
+@dataclass(frozen=True)
+class Levels:
+    """The drawn changes of the bands of one sensor in one view."""
+
+    gain: np.ndarray  # C, around the sensor's mean
+    offset: np.ndarray  # C, in the sensor's deviations
+
+
+def draw_levels(rng: np.random.Generator, bands: int, strength: float) -> Levels:
+    """Draw the levels of one view of a sensor, the same for all of its frames."""
+    gain = 1 + rng.uniform(-strength, strength, bands)
+    return Levels(gain, rng.uniform(-strength, strength, bands))
+
+
+def shift_levels(image: Tensor, sensor: Modality, levels: Levels) -> Tensor:
+    """Apply drawn levels to the frames T C H W of a sensor, divided by its scale."""
+    mean = np.array(sensor.mean)  # C
+    added = mean * (1 - levels.gain) + np.array(sensor.std) * levels.offset  # C
+    return image * _by_band(levels.gain) + _by_band(added)
+
+
+def _by_band(numbers: np.ndarray) -> Tensor:
+    """A number for each band: C 1 1 float32."""
+    return torch.from_numpy(numbers).float()[:, None, None]
 
 
 def recolour(image: Tensor, mask: Tensor, colours: Colours, *, whole: bool | None = None) -> Tensor:

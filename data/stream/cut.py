@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from data.stream.augment import Colours
+from data.stream.augment import Colours, Levels
 from data.stream.decode import Decoded, Source, read_raw, unpack
 from data.stream.draw import SampleDraw, draw_sample
 from data.stream.frames import ViewFrames
@@ -36,13 +36,22 @@ def cut(draw: SampleDraw, tile: Decoded, settings: ViewSettings) -> CutSample:
     views: dict[str, list[CutView]] = {}
     for name, size in settings.sizes.items():
         views[name] = []
-        for view, frames, colours in zip(draw.views[name], draw.shown[name], draw.colours[name]):
-            views[name].append(_cut_view(tile, view, size, frames=frames, colours=colours))
+        drawn = zip(draw.views[name], draw.shown[name], draw.colours[name], draw.levels[name])
+        for view, frames, colours, levels in drawn:
+            views[name].append(
+                _cut_view(tile, view, size, frames=frames, colours=colours, levels=levels)
+            )
     return CutSample(draw, tile, views)
 
 
 def _cut_view(
-    tile: Decoded, view: View, size: ViewSize, *, frames: ViewFrames, colours: Colours
+    tile: Decoded,
+    view: View,
+    size: ViewSize,
+    *,
+    frames: ViewFrames,
+    colours: Colours,
+    levels: dict[str, Levels],
 ) -> CutView:
     """One view of everything that the tile has."""
     images: dict[str, Tensor] = {}
@@ -59,5 +68,11 @@ def _cut_view(
     if tile.labels is not None:
         labels = cut_labels(tile.labels, view, size.label_pixels)  # L L
     return CutView(
-        view=view, images=images, valid=valid, frames=frames, labels=labels, colours=colours
+        view=view,
+        images=images,
+        valid=valid,
+        frames=frames,
+        labels=labels,
+        colours=colours,
+        levels=levels,
     )

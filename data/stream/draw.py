@@ -1,6 +1,6 @@
-"""All random choices for one use of a sample: frames, dates, rectangles and colours."""
+"""All random choices for one use of a sample: frames, dates, rectangles, colours and levels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -8,11 +8,12 @@ import numpy as np
 
 from data.seeded import generator
 from data.shards.files import hr_levels
-from data.stream.augment import Colours, draw_colours
+from data.stream.augment import Colours, Levels, draw_colours, draw_levels
 from data.stream.decode import Source
 from data.stream.frames import ViewFrames, draw_frames, draw_seen, jitter_days
 from data.stream.settings import AugmentSettings, DataSettings
 from data.stream.views import View, draw_views, hr_level, steps_in_cell
+from data.tiles.modalities import MODALITIES
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class SampleDraw:
     views: dict[str, list[View]]  # view size -> rectangles
     shown: dict[str, list[ViewFrames]]  # view size -> the drawn frames as its views show them
     colours: dict[str, list[Colours]]  # view size -> changes of the high-resolution views
+    levels: dict[str, list[dict[str, Levels]]]  # view size -> changes of the other sensors
     level: int  # reduction of the high-resolution image that the views are cut from
 
 
@@ -57,15 +59,20 @@ def draw_sample(
         level = hr_level(views, settings.views, hr_levels(entry.members))
     shown: dict[str, list[ViewFrames]] = {}
     colours: dict[str, list[Colours]] = {}
+    levels: dict[str, list[dict[str, Levels]]] = {}
     for size, group in views.items():
         shown[size] = []
         colours[size] = []
+        levels[size] = []
         for number in range(len(group)):
             shown[size].append(
                 _show_frames(random, dates, settings.augment, size=size, number=number)
             )
             rng = random("colour", size, number)
             colours[size].append(draw_colours(rng, settings.augment, size=size, number=number))
+            levels[size].append(
+                _draw_levels(random, list(dates), settings.augment, size=size, number=number)
+            )
     return SampleDraw(
         sample=sample,
         use=use,
@@ -76,6 +83,7 @@ def draw_sample(
         views=views,
         shown=shown,
         colours=colours,
+        levels=levels,
         level=level,
     )
 
@@ -99,3 +107,23 @@ def _show_frames(
         days[modality] = jitter_days(rng, of_sensor, settings.date_jitter_days)
         counts[modality] = len(of_sensor)
     return ViewFrames(days, draw_seen(random("seen", size, number), counts, settings))
+
+
+def _draw_levels(
+    random: Callable[..., np.random.Generator],
+    modalities: Sequence[str],
+    settings: AugmentSettings,
+    *,
+    size: str,
+    number: int,
+) -> dict[str, Levels]:
+    """The levels of the sensors of one view; none for the image, which has colours."""
+    levels: dict[str, Levels] = {}
+    if settings.levels == 0:
+        return levels
+    for modality in modalities:
+        if modality != "hr":
+            rng = random("levels", modality, size, number)
+            bands = len(MODALITIES[modality].bands)
+            levels[modality] = draw_levels(rng, bands, settings.levels)
+    return levels

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from data.stream.augment import Colours, recolour
+from data.stream.augment import Colours, Levels, recolour, shift_levels
 from data.stream.decode import Decoded
 from data.stream.draw import SampleDraw
 from data.stream.frames import ViewFrames
@@ -26,6 +26,7 @@ class CutView:
     frames: ViewFrames  # their days, and which of them the student sees
     labels: Tensor | None  # L L uint8, 255 = unlabelled; None: the sample has no labels
     colours: Colours  # changes of the high-resolution image
+    levels: dict[str, Levels]  # changes of the other sensors; a sensor without is left as it is
 
     @property
     def affine(self) -> np.ndarray:
@@ -33,14 +34,18 @@ class CutView:
         return affine(self.view)
 
     def coloured(self, modality: str) -> Tensor:
-        """The frames T C H W of a sensor as float32, divided by its scale.
+        """The frames T C H W of a sensor as float32, divided by its scale, with drawn changes.
 
-        "hr" has its colour changes, and is in [0, 1].
+        "hr" is in [0, 1].
         """
         image = self.images[modality]  # T C H W
         if modality != "hr":
-            scale = MODALITIES[modality].scale
-            return image if scale == 1 else image / scale
+            sensor = MODALITIES[modality]
+            if sensor.scale != 1:
+                image = image / sensor.scale
+            if modality not in self.levels:
+                return image
+            return shift_levels(image, sensor, self.levels[modality])
         return recolour(image[0], self.valid["hr"][0], self.colours)[None]  # 1 3 H W
 
 

@@ -94,8 +94,8 @@ class ViewSettings:
 
 @dataclass(frozen=True)
 class AugmentSettings:
-    """Augmentation of values: colours of the high-resolution image alone (DINOv2's values), dates
-    and absence of all sensors."""
+    """Augmentation of values: colours of the high-resolution image (DINOv2's values), levels of the
+    other sensors, dates and absence of all."""
 
     # strengths of brightness, contrast, saturation and hue
     jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
@@ -105,6 +105,9 @@ class AugmentSettings:
     blur_probability: tuple[float, float, float] = (1.0, 0.1, 0.5)
     blur_sigma: tuple[float, float] = (0.1, 2.0)  # pixels
     solarise_probability: float = 0.2  # second global view only
+    # In each view every band of the other sensors is stretched around its mean by a factor of up to
+    # 1 +- levels, and moved by up to +- levels deviations.
+    levels: float = 0.0
     date_jitter_days: int = 5  # acquisition dates move by at most this many days, in each view
     # How often the student lacks a sensor in a view, and a frame of a sensor that it sees. One
     # frame always stays. The teacher sees all.
@@ -117,6 +120,8 @@ class AugmentSettings:
         low, high = self.blur_sigma
         if not 0 < low <= high:
             return f"augment.blur_sigma: expected 0 < low <= high, found {list(self.blur_sigma)}"
+        if not 0 <= self.levels < 1:
+            return f"augment.levels: expected a share from 0 to below 1, found {self.levels}"
         if self.date_jitter_days < 0:
             return (
                 f"augment.date_jitter_days: expected 0 or more days, found {self.date_jitter_days}"

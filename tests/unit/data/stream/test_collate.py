@@ -54,6 +54,7 @@ def batch_of(tile, frames):
         views=VIEWS,
         shown={name: [ViewFrames(days, seen)] * len(group) for name, group in VIEWS.items()},
         colours={name: [Colours()] * len(group) for name, group in VIEWS.items()},
+        levels={name: [{}] * len(group) for name, group in VIEWS.items()},
         level=0,
     )
     place(batch, 1, cut(draw, decoded(tile, frames), SETTINGS.views))

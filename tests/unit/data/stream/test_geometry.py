@@ -96,6 +96,7 @@ def shown(cells: int, sides: dict, view: View, level: int):
         views=views,
         shown={name: [ViewFrames({}, {})] * len(group) for name, group in views.items()},
         colours={name: [Colours()] * len(group) for name, group in views.items()},
+        levels={name: [{}] * len(group) for name, group in views.items()},
         level=level,
     )
     ground = tile(cells, level, list(sides))
