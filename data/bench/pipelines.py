@@ -59,7 +59,7 @@ def ours(folder: Path, settings: DataSettings) -> Iterator[Batch]:
     steps = Steps(dataset, settings, order, rank=0, world_size=1)
     step = 0
     while True:
-        batch = steps[step]
+        batch = steps.result(step)
         if isinstance(batch, Exception):
             raise batch
         yield batch

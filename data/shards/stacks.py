@@ -20,6 +20,7 @@ from data.tiles.modalities import MODALITIES
 LEVEL = 9  # of both codecs: written once, read every epoch
 SERIES = "blosc"  # suffix of a series
 MASKS = "zst"  # suffix of a stack of masks
+_UNWRITTEN = 255  # no pixel of a mask
 
 blosc.use_threads = False  # worker processes are the parallelism
 
@@ -79,15 +80,36 @@ def _in_steps(array: np.ndarray, usable: np.ndarray, modality: str, step: float)
 
 
 def decode_series(layout: SeriesLayout, chunks: Sequence[bytes]) -> np.ndarray:
-    """Decompress some frames of a series: T C pN pN float32, in the archive's unit."""
-    frames = np.empty((len(chunks), *layout.shape), dtype=layout.dtype)
+    """Decompress some frames of a series: T C pN pN float32, in the archive's unit.
+
+    Raises:
+        InputError: a frame is not what the layout says.
+    """
+    dtype = np.dtype(layout.dtype)
+    if dtype.kind not in "iuf":
+        raise InputError(f"expected a series of numbers, found the type {layout.dtype!r}")
+    frames = np.empty((len(chunks), *layout.shape), dtype=dtype)
     codec = Blosc()
     for frame, chunk in zip(frames, chunks):
+        _check_frame(chunk, frame.nbytes)
         codec.decode(chunk, out=frame)
     series = frames.astype(np.float32, copy=False)
     if layout.step is None:
         return series
     return series * np.float32(layout.step)
+
+
+def _check_frame(chunk: bytes, size: int) -> None:
+    """Raise InputError if a Blosc frame is cut short, or does not hold ``size`` bytes.
+
+    The decoder would read behind its end, or leave the rest of its output as it was.
+    """
+    holds = int.from_bytes(chunk[4:8], "little")
+    length = int.from_bytes(chunk[12:16], "little")
+    if (holds, length) != (size, len(chunk)):
+        raise InputError(
+            f"expected a frame of {size} bytes in {len(chunk)}, found {holds} in {length}"
+        )
 
 
 def by_pixel(valid: np.ndarray, pixels: int) -> np.ndarray:
@@ -104,7 +126,14 @@ def encode_masks(valid: np.ndarray) -> tuple[bytes, MaskLayout]:
 
 
 def decode_masks(layout: MaskLayout, data: bytes) -> np.ndarray:
-    """Decompress a whole stack of masks: T N N bool."""
-    masks = np.empty(layout.shape, dtype=layout.dtype)
+    """Decompress a whole stack of masks: T N N bool.
+
+    Raises:
+        InputError: it holds fewer pixels than the layout says, or other values than 0 and 1.
+    """
+    # What the decoder does not write stays as it was.
+    masks = np.full(layout.shape, _UNWRITTEN, np.uint8)
     Zstd().decode(data, out=masks)
-    return masks
+    if masks.max(initial=0) > 1:
+        raise InputError(f"expected {masks.size} pixels of 0 and 1, found fewer or others")
+    return masks.view(bool)

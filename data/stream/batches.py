@@ -9,10 +9,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
 
 from data.errors import InputError
 from data.seeded import generator
@@ -24,6 +22,7 @@ from data.stream.mixture import Mixture
 from data.stream.order import Order, SampleUse
 from data.stream.sample import Batch, CutSample
 from data.stream.settings import DataSettings
+from data.stream.workers import on_workers
 
 # Tries to replace one bad sample. More bad samples in a row mean that the dataset is lost.
 SUBSTITUTES = 32
@@ -77,8 +76,8 @@ def open_stream(
 class Stream:
     """Iterable of ``Batch``; each ``iter`` starts at the first step again.
 
-    ``len`` is the number of steps. In memory are at most ``workers * prefetch`` batches, and the
-    bytes of ``read_ahead`` samples a worker.
+    ``len`` is the number of steps. In memory are at most ``workers * prefetch`` batches (two a
+    worker at least), and the bytes of ``read_ahead`` samples a worker.
     """
 
     def __init__(self, dataset: "Steps", steps: range):
@@ -96,7 +95,14 @@ class Stream:
         """
         settings = self.dataset.settings
         reasons: dict[str, str] = {}  # key of a bad sample -> why it is bad
-        for result in self._loader():
+        results = on_workers(
+            self.dataset.result,
+            self.steps,
+            count=settings.workers,
+            ahead=settings.prefetch,
+            patience=settings.loader_patience,
+        )
+        for result in results:
             # An error comes as a value: raised in a worker, it would bring the worker's traceback.
             if isinstance(result, InputError):
                 raise result
@@ -105,27 +111,6 @@ class Stream:
                 if len(reasons) > settings.max_bad_samples:
                     raise InputError(_too_many_bad(reasons, settings.max_bad_samples))
             yield result
-
-    def _loader(self) -> DataLoader:
-        """A loader whose items are whole batches."""
-        settings = self.dataset.settings
-        prefetch = None
-        if settings.workers > 0:
-            prefetch = settings.prefetch
-        return DataLoader(
-            self.dataset,
-            sampler=self.steps,
-            batch_size=None,
-            collate_fn=_unchanged,
-            num_workers=settings.workers,
-            prefetch_factor=prefetch,
-            generator=torch.Generator(),  # its own, so that the global generator is left alone
-        )
-
-
-def _unchanged(batch: Any) -> Any:
-    """Batches are collated already."""
-    return batch
 
 
 def _too_many_bad(reasons: dict[str, str], allowed: int) -> str:
@@ -149,11 +134,8 @@ class Failure:
 Reading = Callable[[], tuple[SampleDraw, Raw]]  # waits for the bytes; raises InputError
 
 
-class Steps(Dataset):
-    """Map-style dataset of whole steps: step number -> this rank's batch.
-
-    In place of a batch that cannot be made stands the InputError that says why.
-    """
+class Steps:
+    """Whole steps: step number -> this rank's batch."""
 
     def __init__(
         self, dataset: Mixture, settings: DataSettings, order: Order, *, rank: int, world_size: int
@@ -165,7 +147,8 @@ class Steps(Dataset):
         self.world_size = world_size
         self.first_slot, self.size = order.share(rank=rank, world_size=world_size)
 
-    def __getitem__(self, step: int) -> Batch | InputError:
+    def result(self, step: int) -> Batch | InputError:
+        """This rank's batch of a step, or the InputError that says why it cannot be made."""
         threads = torch.get_num_threads()
         # As in a worker process: sums split over threads would differ in the last bit.
         torch.set_num_threads(1)

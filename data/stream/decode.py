@@ -1,5 +1,7 @@
 """From bytes of a shard to pixels: only the drawn parts are read and decoded."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +14,7 @@ from data.shards.dataset import ShardDataset, Want
 from data.shards.files import hr_field
 from data.shards.records import IndexEntry
 from data.shards.stacks import decode_masks, decode_series
+from data.stream.image_size import image_size
 from data.stream.mixture import Mixture
 from data.stream.views import by_pixel
 from data.tiles.modalities import HR_PIXELS, MODALITIES
@@ -119,43 +122,66 @@ def unpack(raw: Raw) -> Decoded:
             pixels = by_pixel(decoded.valid[modality], MODALITIES[modality].pixels)  # T pN pN
             decoded.series[modality] = series.masked_fill_(~pixels[:, None], 0.0)
     if ("labels", None) in raw.data:
-        labels = _image(raw.data["labels", None], ImageReadMode.GRAY)[0]  # 8N 8N
         side = LABEL_PIXELS * cells
-        _check_shape(raw, "labels", "rows x columns", expected=(side, side), actual=labels.shape)
-        decoded.labels = labels
+        decoded.labels = _image(raw, "labels", side, ImageReadMode.GRAY)[0]  # 8N 8N
     return decoded
 
 
 def _masks(raw: Raw, modality: str) -> np.ndarray:
     """Masks of all stored frames of a sensor: T N N bool."""
     name = f"{modality}_valid"
-    masks = decode_masks(raw.entry.masks(name), raw.data[name, None])
+    layout = raw.entry.masks(name)
     cells = raw.entry.cells
     expected = (len(raw.entry.dates[modality]), cells, cells)
-    _check_shape(raw, name, "frames x rows x columns", expected=expected, actual=masks.shape)
-    return masks
+    _check_shape(raw, name, "frames x rows x columns", expected=expected, actual=layout.shape)
+    with _naming(raw, name):
+        return decode_masks(layout, raw.data[name, None])
 
 
 def _hr_image(raw: Raw) -> Tensor:
     """The high-resolution image at the level that was read: 3 pN pN uint8."""
-    name = hr_field(raw.level)
-    image = _image(raw.data[name, None], ImageReadMode.RGB)
     side = (HR_PIXELS * raw.entry.cells) >> raw.level
-    expected = (3, side, side)
-    _check_shape(raw, name, "bands x rows x columns", expected=expected, actual=image.shape)
-    return image
+    return _image(raw, hr_field(raw.level), side, ImageReadMode.RGB)
 
 
 def _series(raw: Raw, modality: str, frames: np.ndarray) -> Tensor:
     """Some frames of a series: T C pN pN float32."""
-    chunks = [raw.data[modality, int(frame)] for frame in frames]
-    series = decode_series(raw.entry.series(modality), chunks)
+    layout = raw.entry.series(modality)
     sensor = MODALITIES[modality]
     side = sensor.pixels * raw.entry.cells
-    expected = (len(frames), len(sensor.bands), side, side)
-    axes = "frames x bands x rows x columns"
-    _check_shape(raw, modality, axes, expected=expected, actual=series.shape)
-    return torch.from_numpy(series)
+    expected = (len(sensor.bands), side, side)
+    axes = "bands x rows x columns"
+    _check_shape(raw, modality, axes, expected=expected, actual=layout.shape)
+    chunks = [raw.data[modality, int(frame)] for frame in frames]
+    with _naming(raw, modality):
+        return torch.from_numpy(decode_series(layout, chunks))
+
+
+def _image(raw: Raw, member: str, side: int, mode: ImageReadMode) -> Tensor:
+    """A JPEG or PNG of a sample that must have so many pixels along a side: C H W uint8."""
+    data = raw.data[member, None]
+    with _naming(raw, member):
+        size = image_size(data)
+    _check_shape(raw, member, "rows x columns", expected=(side, side), actual=size)
+    with _naming(raw, member):
+        return decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode)
+
+
+@contextmanager
+def _naming(raw: Raw, member: str) -> Iterator[None]:
+    """Give the error of a decoder the name of the sample and the member.
+
+    Raises:
+        InputError: the decoder failed.
+    """
+    try:
+        yield
+    except (InputError, RuntimeError, TypeError, ValueError) as error:
+        line = " ".join(str(error).split())
+        raise InputError(
+            f"sample {raw.entry.key!r}, field {member!r}: cannot be decoded ({line}); "
+            "build the shards again"
+        ) from error
 
 
 def _check_shape(
@@ -170,8 +196,3 @@ def _check_shape(
         f"sample {raw.entry.key!r}, field {member!r}: expected {axes} of {expected_sides}, "
         f"found {actual_sides}; build the shards again"
     )
-
-
-def _image(data: bytes, mode: ImageReadMode) -> Tensor:
-    """JPEG or PNG bytes -> C H W uint8."""
-    return decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode)

@@ -148,6 +148,8 @@ class DataSettings:
     store: StoreSettings = field(default_factory=StoreSettings)
     workers: int = 2
     prefetch: int = 2  # batches ready ahead, a worker
+    # Seconds without a batch from a worker that is waited for; then another one takes its place.
+    loader_patience: float = 600.0
     read_ahead: int = 2  # samples whose bytes are read while one is decoded, a worker; 0: none
     frames: dict[str, int] = field(default_factory=lambda: {"hr": 1, "ms": 20, "sar": 10})
     views: ViewSettings = field(default_factory=ViewSettings)
@@ -193,4 +195,6 @@ class DataSettings:
                 f"found workers {self.workers}, read_ahead {self.read_ahead}, "
                 f"prefetch {self.prefetch}"
             )
+        if not self.loader_patience > 0:
+            return f"data.loader_patience: expected seconds above 0, found {self.loader_patience}"
         return self._missing_size() or self.views.problem() or self.augment.problem()

@@ -2,16 +2,12 @@
 
 from pathlib import Path
 
-from torch import Tensor
-
 from data.errors import InputError
 from data.storage.local import OPEN_FILES
-from data.stream.collate import empty_batch
 from data.stream.mixture import Mixture
-from data.stream.sample import Batch
 from engine.config.load import Config
 from engine.doctor.fact import MISSING, Fact, active, check, missing, off
-from engine.doctor.machine import GIB, RANK_SHARED, bf16, device, has_gpu, open_files, shared_memory
+from engine.doctor.machine import RANK_SHARED, bf16, device, has_gpu, open_files, shared_memory
 from engine.doctor.packages import GUIDE, INSTALL, op_obstacle, tutel_obstacle, version
 from engine.errors import ConfigError
 from engine.training.inputs import check_regions, text_problem
@@ -56,7 +52,7 @@ def needs(config: Config, *, ranks: int, local_ranks: int) -> list[Fact]:
         facts.append(fused_adam)
     facts.append(_text(config))
     facts.append(_data(config))
-    facts += _loader(config, ranks=ranks, local_ranks=local_ranks)
+    facts += _limits(local_ranks=local_ranks)
     return facts
 
 
@@ -173,35 +169,10 @@ def _data(config: Config) -> Fact:
     return active("shards", f"{len(dataset)} samples of {dataset.path}")
 
 
-def _loader(config: Config, *, ranks: int, local_ranks: int) -> list[Fact]:
-    """Shared memory and open files that the ranks here and their loaders need.
-
-    Batches that are loaded ahead wait in shared memory.
-    """
-    data = config.settings.data
-    tensors = _tensors(empty_batch(0, 1, data))
-    samples = config.batch_size // ranks
-    waiting = data.workers * data.prefetch  # batches of a rank
-    sample_size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    rank_size = sample_size * samples * waiting
-    here = "1 rank"
-    if local_ranks > 1:
-        here = f"{local_ranks} ranks"
-    purpose = f"needed by {here} here: {waiting} batches of {samples} samples each"
+def _limits(*, local_ranks: int) -> list[Fact]:
+    """Shared memory and open files that the ranks here need."""
+    facts = [open_files(OPEN_FILES + SPARE_FILES)]
     if not has_gpu():
-        rank_size += RANK_SHARED
-        purpose += f", and {RANK_SHARED / GIB:.2f} GiB of DeepSpeed a rank"
-    return [
-        shared_memory(local_ranks * rank_size, purpose),
-        open_files(len(tensors) * waiting + OPEN_FILES + SPARE_FILES),
-    ]
-
-
-def _tensors(batch: Batch) -> list[Tensor]:
-    """Every tensor of a batch."""
-    tensors = [batch.region]
-    for views in batch.views.values():
-        for by_sensor in (views.images, views.valid, views.days, views.seen):
-            tensors += by_sensor.values()
-        tensors += [views.labels, views.affine]
-    return tensors
+        need = local_ranks * RANK_SHARED
+        facts.insert(0, shared_memory(need, f"needed by DeepSpeed for {local_ranks} CPU ranks"))
+    return facts

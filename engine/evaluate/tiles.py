@@ -2,16 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from data.errors import InputError
 from data.stream.decode import Source
+from data.stream.settings import DataSettings
 from data.stream.whole_tile import ModelInput, WholeTile, empty_tile, read_whole_tile
+from data.stream.workers import on_workers
 
 BATCH = 16
 NO_LABEL = -1
@@ -61,46 +61,28 @@ class Tiles:
     batches: int = 0  # at least so many, of which the last ones may be empty
 
     def __iter__(self) -> Iterator[TileBatch]:
-        batches = _Batches(self)
-        loader = DataLoader(
-            batches,
-            sampler=range(len(batches)),
-            batch_size=None,
-            collate_fn=_unchanged,
-            num_workers=self.workers,
-            generator=torch.Generator(),  # its own, so that the global generator is left alone
+        needed = -(-len(self.samples) // self.batch_size)
+        return on_workers(
+            self.batch,
+            range(max(needed, self.batches)),
+            count=self.workers,
+            ahead=DataSettings.prefetch,
+            patience=DataSettings.loader_patience,
         )
-        yield from loader
 
-
-class _Batches(Dataset):
-    """Number of a batch -> the batch."""
-
-    def __init__(self, tiles: Tiles):
-        self.tiles = tiles
-
-    def __len__(self) -> int:
-        needed = -(-len(self.tiles.samples) // self.tiles.batch_size)
-        return max(needed, self.tiles.batches)
-
-    def __getitem__(self, number: int) -> TileBatch:
-        tiles = self.tiles
-        first = number * tiles.batch_size
+    def batch(self, number: int) -> TileBatch:
+        """One batch by its number."""
+        first = number * self.batch_size
         read = []
         problems = {}
-        for sample in tiles.samples[first : first + tiles.batch_size]:
+        for sample in self.samples[first : first + self.batch_size]:
             try:
-                read.append(read_whole_tile(tiles.dataset, sample, tiles.inputs))
+                read.append(read_whole_tile(self.dataset, sample, self.inputs))
             except InputError as error:
                 problems[sample] = str(error)
-        while len(read) < tiles.batch_size:
-            read.append(empty_tile(tiles.inputs.shape))
-        return collate(read, grid=tiles.grid, classes=tiles.classes, problems=problems)
-
-
-def _unchanged(batch: Any) -> Any:
-    """Batches are collated already."""
-    return batch
+        while len(read) < self.batch_size:
+            read.append(empty_tile(self.inputs.shape))
+        return collate(read, grid=self.grid, classes=self.classes, problems=problems)
 
 
 def collate(

@@ -85,7 +85,6 @@ def assert_equal(left, right):
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_workers_change_nothing(dataset, workers):
     assert_equal(batches(dataset, workers=0), batches(dataset, workers=workers))
 

@@ -1,14 +1,21 @@
 """Decoded members must have the bands and sides that the sensor and the sample's cells say."""
 
+import io
+import resource
+
 import numpy as np
 import pytest
 import torch
-from torchvision.io import encode_png
+from numcodecs.blosc import Blosc
+from numcodecs.zstd import Zstd
+from PIL import Image
+from torchvision.io import encode_jpeg, encode_png
 
 from data.errors import InputError
 from data.shards.records import IndexEntry, Member
 from data.shards.stacks import encode_masks, encode_series
 from data.stream.decode import Raw, unpack
+from data.stream.image_size import image_size
 
 CELLS = 3
 FRAMES = {"hr": np.array([0]), "ms": np.array([0, 1])}
@@ -66,20 +73,73 @@ def test_the_right_shapes_are_decoded():
     [
         (
             {"bands": 4},
-            "field 'ms': expected frames x bands x rows x columns of 2 x 10 x 3 x 3, "
-            "found 2 x 4 x 3 x 3",
+            "field 'ms': expected bands x rows x columns of 10 x 3 x 3, found 4 x 3 x 3",
         ),
-        ({"side": 5}, "of 2 x 10 x 3 x 3, found 2 x 10 x 5 x 5"),
+        ({"side": 5}, "of 10 x 3 x 3, found 10 x 5 x 5"),
         (
             {"masks": 1},
             "'ms_valid': expected frames x rows x columns of 2 x 3 x 3, found 1 x 3 x 3",
         ),
-        ({"hr": 64}, "'hr': expected bands x rows x columns of 3 x 96 x 96, found 3 x 64 x 64"),
+        ({"hr": 64}, "'hr': expected rows x columns of 96 x 96, found 64 x 64"),
         ({"labels": 8}, "'labels': expected rows x columns of 24 x 24, found 8 x 8"),
     ],
 )
 def test_other_bands_and_sides_are_refused_in_one_line(wrong, line):
     with pytest.raises(InputError) as error:
         unpack(raw(**wrong))
+    assert line in str(error.value) and "sample 'tile'" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_picture_of_a_thousand_times_the_pixels_is_refused_before_it_is_decoded():
+    bomb = raw()
+    bomb.data["labels", None] = png(1, 20_000, 20_000)
+    assert len(bomb.data["labels", None]) < 1_000_000
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match="expected rows x columns of 24 x 24, found 20000 x 20000"):
+        unpack(bomb)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before  # KiB
+    assert grown < 100_000
+
+
+@pytest.mark.parametrize("quality", [50, 95])
+def test_sides_of_a_jpeg_are_read_from_its_header(quality):
+    image = torch.zeros(3, 37, 91, dtype=torch.uint8)
+    assert image_size(encode_jpeg(image, quality).numpy().tobytes()) == (37, 91)
+    progressive = io.BytesIO()
+    Image.new("RGB", (91, 37)).save(progressive, "JPEG", progressive=True, exif=b"Exif  text")
+    assert image_size(progressive.getvalue()) == (37, 91)
+
+
+DAMAGE = {
+    "a frame of fewer pixels": (
+        ("ms", 0),
+        Blosc("zstd").encode(np.zeros(10, np.uint16)),
+        "'ms': cannot be decoded (expected a frame of 180 bytes",
+    ),
+    "a frame that is cut short": (("ms", 0), slice(-3), "'ms': cannot be decoded (expected a fr"),
+    "masks of fewer pixels": (
+        ("ms_valid", None),
+        Zstd().encode(np.ones(5, bool)),
+        "'ms_valid': cannot be decoded (expected 18 pixels of 0 and 1",
+    ),
+    "masks of more pixels": (
+        ("ms_valid", None),
+        Zstd().encode(np.ones(50, bool)),
+        "'ms_valid': cannot be decoded (destination buffer too small",
+    ),
+    "no image": (("hr", None), b"GIF89a", "'hr': cannot be decoded (expected a PNG or a JPEG"),
+    "an image that is cut short": (("hr", None), slice(40), "'hr': cannot be decoded"),
+}
+
+
+@pytest.mark.parametrize("want, damage, line", DAMAGE.values(), ids=DAMAGE)
+def test_what_a_decoder_refuses_or_would_leave_unwritten_is_a_bad_sample(want, damage, line):
+    damaged = raw()
+    if isinstance(damage, slice):
+        damage = damaged.data[want][: damage.stop]
+    damaged.data[want] = damage
+    with pytest.raises(InputError) as error:
+        unpack(damaged)
     assert line in str(error.value) and "sample 'tile'" in str(error.value)
     assert "\n" not in str(error.value)

@@ -1,6 +1,5 @@
 """What the doctor says, against the libraries themselves, and how it leaves."""
 
-import dataclasses
 import importlib.metadata
 import json
 import sys
@@ -12,11 +11,10 @@ import torch.utils.cpp_extension
 from deepspeed.ops.op_builder.all_ops import ALL_OPS
 from deepspeed.runtime.engine import DeepSpeedEngine
 
-from data.stream.collate import empty_batch
 from engine.config.load import load
 from engine.doctor import machine, packages
 from engine.doctor.fact import ACTIVE, MISSING, OFF
-from engine.doctor.needs import _tensors, choices, needs
+from engine.doctor.needs import choices, needs
 from engine.doctor.report import banner, doctor_command
 from models.kernels.dispatch import KERNELS
 from tests.commands import TINY, skysense
@@ -164,27 +162,12 @@ def test_limits_are_compared_with_the_need():
     )
 
 
-def test_a_loaders_need_counts_every_tensor_of_a_batch():
-    def reachable(value):
-        if isinstance(value, torch.Tensor):
-            return [value]
-        if dataclasses.is_dataclass(value):
-            value = vars(value)
-        inside = (
-            value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-        )
-        return [tensor for part in inside for tensor in reachable(part)]
-
-    batch = empty_batch(0, 1, configured().settings.data)
-    assert sorted(map(id, _tensors(batch))) == sorted(map(id, reachable(batch)))
-    one, four = (
-        named(needs(configured(f"skysense.data.workers={n}"), ranks=2, local_ranks=2))[
-            "open files"
-        ].reason
-        for n in (1, 4)
-    )
-    need = [int(reason.split()[-3]) for reason in (one, four)]
-    assert need[1] - need[0] == 3 * configured().settings.data.prefetch * len(_tensors(batch))
+def test_shared_memory_grows_with_the_cpu_ranks_of_a_machine():
+    needed = []
+    for ranks in (1, 4):
+        facts = named(needs(configured(), ranks=4, local_ranks=ranks))
+        needed.append(float(facts["/dev/shm"].reason.split(", ")[1].split()[0]))
+    assert needed == pytest.approx([0.06, 0.26])
 
 
 def test_a_training_says_it_in_two_lines():
