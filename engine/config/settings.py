@@ -106,6 +106,16 @@ class GuardSettings:
 
 
 @dataclass(frozen=True)
+class WatchdogSettings:
+    """When a rank counts as hanging or lost, which ends the run."""
+
+    steps: Annotated[float, Field(ge=0)] = 20.0  # usual steps that a part of one may take; 0: any
+    least: Positive = 120.0  # seconds that it may take in any case
+    other: Positive = 1800.0  # seconds for the start, waiting for data, saving and evaluating
+    silence: Positive = 60.0  # seconds without a heartbeat
+
+
+@dataclass(frozen=True)
 class EvaluateSettings:
     """Held-out tiles that the teacher's features are probed on during training."""
 
@@ -163,6 +173,7 @@ class Settings:
     text: TextSettings = field(default_factory=TextSettings)
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     guard: GuardSettings = field(default_factory=GuardSettings)
+    watchdog: WatchdogSettings = field(default_factory=WatchdogSettings)
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
 
 

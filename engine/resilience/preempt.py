@@ -1,18 +1,15 @@
 """Leaving in good order: signal or stop file -> flag -> vote over ranks -> last checkpoint.
 
 SLURM sends SIGUSR1 before the time limit (``--signal=USR1@120``) and SIGTERM at preemption. A file
-``STOP`` in the run folder does the same by hand, where no signal reaches the ranks (the deepspeed
-launcher passes none on).
+``STOP`` in the run folder does the same by hand.
 """
 
 import enum
-import signal
-from collections.abc import Iterable
 from pathlib import Path
-from types import FrameType
 
 import torch
 
+from engine.resilience.signals import Signals
 from models.reducer import Reducer
 
 STOP_FILE = "STOP"
@@ -30,27 +27,18 @@ class Request(enum.IntEnum):
 class Preempt:
     """Collects requests to stop; the ranks agree on them by vote."""
 
-    def __init__(
-        self,
-        run_dir: str | Path,
-        rank: int = 0,
-        signals: Iterable[signal.Signals] = (signal.SIGTERM, signal.SIGUSR1),
-    ):
-        """Listen to signals. Their handlers only set a flag: the step in progress ends first.
+    def __init__(self, run_dir: str | Path, signals: Signals, rank: int = 0):
+        """Take what is asked.
 
         Args:
             run_dir: The folder that the stop file would be in.
+            signals: Of this process.
             rank: Only rank 0 looks for the file, so that a shared disk is asked once a step.
-            signals: What to listen to.
         """
         self.file: Path | None = None
         if rank == 0:
             self.file = Path(run_dir) / STOP_FILE
-        self.signalled = False
-        self.handlers = {number: signal.signal(number, self._receive) for number in signals}
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        self.signalled = True
+        self.signals = signals
 
     def vote(
         self, reducer: Reducer, device: torch.device | str = "cpu", *, taken: bool = False
@@ -71,18 +59,13 @@ class Preempt:
         return Request(int(reducer.max(own).item()))
 
     def _own_request(self) -> Request:
-        if self.signalled:
+        if self.signals.asked:
             return Request.SIGNAL
-        if self.file is not None and self.file.exists():
+        if self.file is not None and self.file.is_file():
             return Request.STOP_FILE
         return Request.NONE
 
     def close(self) -> None:
-        """Restore the earlier signal handlers, and delete the stop file.
-
-        Otherwise the next start would stop at once.
-        """
-        for number, handler in self.handlers.items():
-            signal.signal(number, handler)
-        if self.file is not None:
-            self.file.unlink(missing_ok=True)
+        """Delete the stop file. Otherwise the next start would stop at once."""
+        if self.file is not None and self.file.is_file():
+            self.file.unlink()

@@ -3,6 +3,7 @@
 from enum import Enum
 
 from engine.resilience.preempt import Request
+from engine.resilience.signals import EXIT_CONTINUE
 
 
 class Ending(Enum):
@@ -11,12 +12,12 @@ class Ending(Enum):
     DONE = 0, "all steps are made"
     STOP_AT = 0, "the step of --stop_at is reached; --resume continues"
     STOP_FILE = 0, "a stop file asked for it; --resume continues"
-    SIGNAL = 75, "a signal asked for it; the same command with --resume continues"
+    SIGNAL = EXIT_CONTINUE, "a signal asked for it; the same command with --resume continues"
     GUARD = 3, "the guard stopped it; see its warnings above"
     DATA = 2, "the data cannot be read; see the error above"
 
     def __init__(self, exit_code: int, reason: str):
-        self.exit_code = exit_code  # 75 is EX_TEMPFAIL, 2 is that of every wrong input
+        self.exit_code = exit_code  # 2 is that of every wrong input
         self.reason = reason
 
 

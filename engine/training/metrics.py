@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from data.files import write_whole
 from engine.errors import ConfigError
+from engine.training.console import say
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -121,7 +122,7 @@ class Metrics:
             if name not in ("step", "time") and isinstance(value, (int, float)):
                 self.board.add_scalar(name, value, step)
         if step % self.every == 0 or step == self.steps - 1:
-            print(_line(record, self.steps, self.seconds_a_step, loss_note), flush=True)
+            say(_line(record, self.steps, self.seconds_a_step, loss_note))
 
     def close(self) -> None:
         """End both files."""

@@ -54,6 +54,17 @@ def loss_note(report: StepReport) -> str:
     return f"{share}, mean {report.mean_loss():.4f}"
 
 
+def replaced(batch: Batch) -> list[str]:
+    """A line for each sample of this rank that another one stands for."""
+    lines = []
+    for record in batch.quarantined:
+        lines.append(
+            f"warning: step {record['step'] + 1}: sample {record['key']} is replaced by "
+            f"{record['substitute']}: {record['reason']}"
+        )
+    return lines
+
+
 def write_trouble(run_dir: Path, rank: int, batch: Batch, report: StepReport) -> None:
     """Write what went wrong in a step into this rank's files.
 

@@ -11,6 +11,7 @@ from data.stream.sample import Batch
 from engine.distributed import zero
 from engine.distributed.teacher import EmaTeacher
 from engine.resilience.guard import all_finite
+from engine.resilience.progress import PROGRESS
 from engine.training.context import ContextFigures, drop_context
 from engine.training.loss_terms import ENTROPY, TOTAL, USED, LossTerm, TeacherHead
 from engine.training.objective import Losses, Objective, hide_frames, to_views
@@ -26,7 +27,8 @@ SPAN = "step/"  # how the names of a step's parts begin in a profiler's trace
 
 
 def part(name: str) -> record_function:
-    """A span that torch's profiler shows under this name; without a profiler it does nothing."""
+    """A span that torch's profiler shows under this name. Heartbeats and errors name it too."""
+    PROGRESS.enter(name)
     return record_function(SPAN + name)
 
 

@@ -14,22 +14,25 @@ from engine.checkpoint.save import save
 from engine.config.load import Config
 from engine.config.settings import Settings
 from engine.config.snapshot import snapshot
-from engine.distributed import zero
 from engine.distributed.agreement import require_agreement
 from engine.distributed.collectives import on_first_rank, together
 from engine.errors import ConfigError
 from engine.evaluate.held_out import STEPS_KEY, HeldOut, summary
 from engine.resilience.guard import Guard
 from engine.resilience.preempt import Preempt, Request
+from engine.resilience.progress import DATA, EVALUATE, PROGRESS, SAVE
+from engine.resilience.signals import Signals
+from engine.resilience.supervise import Supervision, begin
 from engine.training.assemble import Run, assemble
 from engine.training.common_facts import common_facts
+from engine.training.console import say
 from engine.training.continuing import checkpoint_to_resume, own_state, restore
 from engine.training.ending import Ending, requested
 from engine.training.housekeeping import GarbageCollection
 from engine.training.inputs import open_dataset
 from engine.training.loss_terms import TOTAL
 from engine.training.metrics import Metrics
-from engine.training.records import loss_note, metrics_record, write_trouble
+from engine.training.records import loss_note, metrics_record, replaced, write_trouble
 from engine.training.run_folder import RunFolder
 from engine.training.step import StepReport
 
@@ -37,6 +40,7 @@ from engine.training.step import StepReport
 def train(
     config: Config,
     device: torch.device,
+    signals: Signals,
     *,
     resume: str | None = None,
     stop_at: int | None = None,
@@ -46,6 +50,7 @@ def train(
     Args:
         config: Of ``engine.config.load.load``, checked against the world size.
         device: This rank's, of ``zero.init_distributed``.
+        signals: Of this process. They end it at once until the first step begins.
         resume: None for a new run, "auto" for the newest complete checkpoint if there is one, or a
             checkpoint's folder.
         stop_at: Save and stop before this step, as a stop file would.
@@ -55,18 +60,33 @@ def train(
     """
     together(lambda: prepare(config.settings))
     together(lambda: _check_run_dir(Path(config.settings.run_dir)))
-    # Before the rest: a signal during the start must not kill the job unsaved.
-    preempt = Preempt(config.settings.run_dir, zero.ranks().rank)
-    try:
-        dataset = agreed_dataset(config, device, resume=resume, stop_at=stop_at)
-        with RunFolder(config.settings.run_dir) as folder:
-            run = open_run(config, dataset, device, resume=resume)
-            # Here, because a refusal above must leave the run folder as it was.
-            on_first_rank(lambda: snapshot(config, run.run_dir, resume=resume is not None))
-            folder.begin(run.parent)
-            return _Loop(run, folder, preempt, stop_at).train().exit_code
-    finally:
-        preempt.close()
+    dataset = agreed_dataset(config, device, resume=resume, stop_at=stop_at)
+    with RunFolder(config.settings.run_dir) as folder:
+        run = open_run(config, dataset, device, resume=resume)
+        # Here, because a refusal above must leave the run folder as it was.
+        on_first_rank(lambda: snapshot(config, run.run_dir, resume=resume is not None))
+        folder.begin(run.parent)
+        with supervised(run, folder.attempt):
+            preempt = Preempt(run.run_dir, signals, run.rank)
+            try:
+                loop = _Loop(run, folder, preempt, stop_at)
+                signals.hold()
+                return loop.train().exit_code
+            finally:
+                preempt.close()
+
+
+def supervised(run: Run, attempt: int) -> Supervision:
+    """The watch over this rank while it trains. Every rank must call it."""
+    on_first_rank(lambda: begin(run.run_dir))
+    PROGRESS.step = run.start
+    return Supervision(
+        run.run_dir,
+        run.settings.watchdog,
+        attempt=attempt,
+        rank=run.rank,
+        world_size=run.reducer.world_size,
+    )
 
 
 def _check_run_dir(run_dir: Path) -> None:
@@ -203,6 +223,7 @@ class _Loop:
         evaluation = {}
         if self.done % max(1, self.run.settings.evaluate.every) == 0:
             evaluation = self._evaluate()
+        PROGRESS.enter(DATA)
         began = time.perf_counter()
         batch = self._next(batches)
         if batch is None:
@@ -211,8 +232,10 @@ class _Loop:
         report = self.run.step(batch)
         seconds = time.perf_counter() - began
         self.done = batch.step + 1
+        PROGRESS.made_step(seconds - waited)
         if self.done == self.steps:
             evaluation = self._evaluate()
+        PROGRESS.enter("writing the log")
         self.metrics.log(
             batch.step,
             metrics_record(report) | evaluation,
@@ -221,12 +244,17 @@ class _Loop:
             waited=waited,
             loss_note=loss_note(report),
         )
+        for line in replaced(batch):
+            say(line)
         write_trouble(self.run.run_dir, self.run.rank, batch, report)
-        ending = self._reason_to_end(report)
+        guard_stops = self._guard_stops(report)
         if self.done % self.run.settings.checkpoint.every == 0:
             self._save()
         self.garbage.after(batch.step)
-        return ending
+        if guard_stops:
+            return Ending.GUARD
+        # Behind the save: a request that comes meanwhile does not make the run save twice.
+        return self._request()
 
     def _evaluate(self) -> dict[str, float]:
         """Figures of the teacher after the steps made so far; none without held-out tiles.
@@ -235,6 +263,7 @@ class _Loop:
         """
         if self.held_out is None:
             return {}
+        PROGRESS.enter(EVALUATE)
         self.run.step.ema.wait()  # the trunk alone is called, which does not wait
         figures = self.held_out.measure(self.run.step.teacher.trunk)
         self._say(f"held-out tiles after {self.done} steps: {summary(figures)}")
@@ -255,8 +284,8 @@ class _Loop:
             return None
         return batch
 
-    def _reason_to_end(self, report: StepReport) -> Ending | None:
-        """Ask the guard, and then all ranks for requests to stop."""
+    def _guard_stops(self, report: StepReport) -> bool:
+        """Ask the guard; whether the run shall end."""
         verdict = self.guard.check(
             report.terms[TOTAL],
             report.entropies(),
@@ -265,8 +294,15 @@ class _Loop:
         )
         for warning in verdict.warnings:
             self._say(f"warning: {warning}")
-        if verdict.stop:
-            return Ending.GUARD
+        return verdict.stop
+
+    def _request(self) -> Ending | None:
+        """Ask all ranks for requests to stop.
+
+        Raises:
+            RankError: Another job has taken the run folder over.
+        """
+        PROGRESS.enter("voting on requests to stop")
         request = self.preempt.vote(
             self.run.reducer, self.run.step.device, taken=self.folder.is_taken
         )
@@ -280,6 +316,7 @@ class _Loop:
         Raises:
             RankError: Another job has taken the run folder over, or a rank cannot write.
         """
+        PROGRESS.enter(SAVE)
         run = self.run
         self.folder.check()
         folder = save(
@@ -297,4 +334,4 @@ class _Loop:
     def _say(self, line: str) -> None:
         """A line of the log, on rank 0 alone."""
         if self.run.rank == 0:
-            print(line, flush=True)
+            say(line)

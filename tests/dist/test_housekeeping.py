@@ -4,6 +4,7 @@ import gc
 
 from engine.config.load import load
 from engine.distributed import zero
+from engine.resilience.signals import Signals
 from engine.training.step import Step
 from engine.training.trainer import train
 from tests.commands import TINY
@@ -38,7 +39,7 @@ def worker(shards, run_dir):
 
     Step.__call__ = noted
     gc.callbacks.append(began)
-    code = train(config, device)
+    code = train(config, device, Signals())
     gc.callbacks.remove(began)
     return code, made, collected, gc.isenabled(), gc.get_freeze_count()
 
