@@ -9,6 +9,10 @@ MANIFEST ?= data/samples/manifest.jsonl
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
+# Recipes read these from the environment, in quotes: a path may hold blanks, and must not be empty where it is deleted.
+export RUN CONFIG MANIFEST
+$(if $(filter 1,$(words $(VENV))),,$(error VENV: expected a path without blanks, found "$(VENV)"))
+
 bin := $(abspath $(VENV))/bin
 stamp := $(VENV)/.skysense-installed
 pin = $(shell sed -n 's/^ *\($(1)==[^ ]*\) *$$/\1/p' setup.cfg)
@@ -28,7 +32,7 @@ endef
 export machine
 probe = read -r ranks port accelerator <<< "$$($(bin)/python -c "$$machine")"
 
-.PHONY: install lint test test-documentation test-kills demo learn learn-ucmerced learn-bigearthnet
+.PHONY: install lint test test-documentation test-kills run-folder demo learn learn-ucmerced learn-bigearthnet
 install: $(stamp)
 
 # torch comes first: DeepSpeed's build imports it. The stamp spares later calls the check.
@@ -61,15 +65,18 @@ test-kills: install
 	$(bin)/python -m pytest -m long tests/e2e/test_killed_preparation.py tests/e2e/test_killed_packing.py \
 	  tests/e2e/test_dask_cluster.py
 
+run-folder:
+	@[ -n "$$RUN" ] || { echo "error: RUN: expected a folder, found nothing" >&2; exit 2; }
+
 # A new run each time: only what an earlier demo wrote is replaced.
-demo: install
-	rm -rf $(RUN)/pretrain
-	$(bin)/python -m launch prepare --manifest $(MANIFEST) --out $(RUN)/archive --overwrite
-	$(bin)/python -m launch shards --archive $(RUN)/archive --out $(RUN)/shards --overwrite
+demo: run-folder install
+	rm -rf -- "$$RUN/pretrain"
+	$(bin)/python -m launch prepare --manifest "$$MANIFEST" --out "$$RUN/archive" --overwrite
+	$(bin)/python -m launch shards --archive "$$RUN/archive" --out "$$RUN/shards" --overwrite
 	$(probe); env $$accelerator $(bin)/deepspeed --num_gpus $$ranks --master_port $$port launch/pretrain.py \
-	  --deepspeed_config $(CONFIG) --run_dir $(RUN)/pretrain --set skysense.ep_size=$$ranks \
-	  --set skysense.data.shards=$(RUN)/shards $(if $(STEPS),--set skysense.schedule.steps=$(STEPS))
-	$(bin)/python -m launch report $(RUN)/pretrain
+	  --deepspeed_config "$$CONFIG" --run_dir "$$RUN/pretrain" --set skysense.ep_size=$$ranks \
+	  --set "skysense.data.shards=$$RUN/shards" $(if $(STEPS),--set skysense.schedule.steps=$(STEPS))
+	$(bin)/python -m launch report "$$RUN/pretrain"
 
 # Small models that learn from two labelled sets, and what their features are worth (docs/learning.md). DATA: the folder
 # that holds ucmerced_hr and ben_s1s2_dense.
