@@ -1,0 +1,47 @@
+# What a job does when its tasks have ended; the batch files source it. Reads RUN_DIR, RETRIES and SLURM's variables.
+
+# The newest complete checkpoint: progress that a further start cannot lose.
+newest_checkpoint() {
+  find "$RUN_DIR/checkpoints" -mindepth 2 -maxdepth 2 -path '*/step-*/manifest.json' 2>/dev/null | sort | tail -n 1 || true
+}
+
+# Keep the node away from the job that the last verdict names as lost or stuck, if there are others.
+exclude_bad_node() {
+  local verdict host
+  ((SLURM_NNODES > 1)) || return 0
+  verdict=$(find "$RUN_DIR/failures" -name verdict.json -newermt "@$STARTED" 2>/dev/null | sort | tail -n 1) || true
+  [[ -n $verdict ]] || return 0
+  host=$(python -c 'import json, sys
+verdict = json.load(open(sys.argv[1]))
+print(verdict["host"].split(".")[0] if verdict["kind"] in ("lost", "stuck") else "")' "$verdict")
+  [[ -n $host ]] || return 0
+  echo "node $host is excluded from the next start"
+  scontrol update "JobId=$SLURM_JOB_ID" "ExcNodeList=$host"
+}
+
+# leave CODE: exit with it, and put the job back into the queue first if another start can help.
+leave() {
+  local code=$1 newest failures=0 before=""
+  case $code in
+  0 | 2 | 3) exit "$code" ;; # done; wrong configuration or data; stopped by the guard
+  75)
+    echo "saved after a signal: back into the queue"
+    scontrol requeue "$SLURM_JOB_ID"
+    exit "$code"
+    ;;
+  esac
+  newest=$(newest_checkpoint)
+  mkdir -p "$RUN_DIR"
+  if [[ -f $RUN_DIR/retries ]]; then read -r failures before <"$RUN_DIR/retries" || true; fi
+  [[ $newest == "$before" ]] || failures=0 # the start that failed had saved something
+  failures=$((failures + 1))
+  echo "$failures $newest" >"$RUN_DIR/retries"
+  if ((failures > RETRIES)); then
+    echo "error: failed $failures times without a new checkpoint (exit code $code): not started again" >&2
+    exit "$code"
+  fi
+  echo "failed (exit code $code), $failures of at most $RETRIES times without a new checkpoint: back into the queue"
+  scontrol requeue "$SLURM_JOB_ID"
+  exclude_bad_node
+  exit "$code"
+}
