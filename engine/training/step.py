@@ -16,6 +16,7 @@ from engine.training.context import ContextFigures, drop_context
 from engine.training.loss_terms import ENTROPY, TOTAL, USED, LossTerm, TeacherHead
 from engine.training.objective import Losses, Objective, hide_frames, to_views
 from engine.training.schedules import Schedules, StepSchedule
+from engine.training.trouble import Trouble, find_trouble, guilty, own_keys
 from models.backbone.stochastic_depth import Draw
 from models.features import Views
 from models.fusion.geo_context import ContextUpdate
@@ -46,7 +47,9 @@ class StepReport:
     # Share of the tokens that found their expert full, over all layers; without absent kinds.
     dropped: dict[TokenKind, float] = field(default_factory=dict)
     context: ContextFigures | None = None  # None if the prototypes were not moved
-    # This rank's samples, if the step was not applied.
+    # Where the loss was not finite first; empty if it was finite.
+    trouble: list[Trouble] = field(default_factory=list)
+    # This rank's samples, if the step was not applied. Where trouble began elsewhere: none.
     skipped_keys: list[str] = field(default_factory=list)
 
     @property
@@ -151,6 +154,10 @@ class Step:
         # teacher or prototypes.
         with part("vote"):
             finite = all_finite(losses.total, self.reducer)
+        trouble: list[Trouble] = []
+        if not finite:
+            with part("search for the cause"):
+                trouble = self._find_trouble(seen, batch, losses)
         applied = False
         context = None
         if finite:
@@ -168,7 +175,20 @@ class Step:
 
         with part("report"):
             figures = self._fetch(losses, outputs, context)
-            return self._report(batch, figures, now, finite=finite, applied=applied)
+            report = self._report(batch, figures, now, finite=finite, applied=applied)
+        report.trouble = trouble
+        if trouble:
+            report.skipped_keys = own_keys(trouble, zero.ranks().rank)
+        return report
+
+    def _find_trouble(self, seen: dict[str, Views], batch: Batch, losses: Losses) -> list[Trouble]:
+        """The ranks on which the first value that is not finite arose."""
+
+        def forward() -> Outputs:
+            return self.student(seen, Draw(self.seed, batch.step))
+
+        rank = zero.ranks().rank
+        return guilty(find_trouble(self.student, forward, batch, losses.terms, rank=rank))
 
     def _fetch(self, losses: Losses, outputs: Outputs, context: ContextUpdate | None) -> _Figures:
         """The figures of a step, with one exchange and one transfer to the host.

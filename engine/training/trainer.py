@@ -35,6 +35,7 @@ from engine.training.metrics import Metrics
 from engine.training.records import loss_note, metrics_record, replaced, write_trouble
 from engine.training.run_folder import RunFolder
 from engine.training.step import StepReport
+from engine.training.trouble import describe
 
 
 def train(
@@ -246,6 +247,8 @@ class _Loop:
         )
         for line in replaced(batch):
             say(line)
+        for line in describe(batch.step, report.trouble):
+            self._say(f"warning: {line}")
         write_trouble(self.run.run_dir, self.run.rank, batch, report)
         guard_stops = self._guard_stops(report)
         if self.done % self.run.settings.checkpoint.every == 0:
