@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from engine.distributed import zero
-from tests.paths import ROOT
+from tests.paths import PATIENCE, ROOT
 
 
 class ProcessesFailed(RuntimeError):
@@ -53,7 +53,7 @@ def environment(rank: int, world: int, port: int) -> dict[str, str]:
     return {**os.environ, **{key: str(value) for key, value in ours.items()}}
 
 
-def run_processes(world: int, target: str, args: Sequence = (), timeout: float = 180.0) -> list:
+def run_processes(world: int, target: str, args: Sequence = (), timeout: float = PATIENCE) -> list:
     """Run ``target`` in ``world`` processes; results by rank.
 
     ``target`` is "module:function" (arguments and results travel by torch.save), a path that ends

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.commands import environment
-from tests.dist.processes import ROOT
+from tests.paths import PATIENCE, ROOT
 
 
 def start(*words) -> subprocess.Popen:
@@ -28,7 +28,7 @@ def start(*words) -> subprocess.Popen:
 
 def finish(process: subprocess.Popen, status: int = 0) -> tuple[str, str]:
     """Wait for the end; returns (stdout, stderr)."""
-    output = process.communicate(timeout=120)
+    output = process.communicate(timeout=PATIENCE)
     assert process.returncode == status, output
     return output
 
@@ -38,7 +38,7 @@ def kill_group(process: subprocess.Popen) -> bool:
     running = process.poll() is None
     if running:
         os.killpg(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE)
     return running
 
 
@@ -82,10 +82,10 @@ def kill_at_the_end(
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen) -> None:
     """Wait until something holds that the running command brings about."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while not condition():
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end, "not within a minute"
+        assert time.monotonic() < end, "the command hangs"
         time.sleep(0.002)
 
 

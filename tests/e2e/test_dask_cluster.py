@@ -32,6 +32,7 @@ from tests.e2e.kills import (
 from tests.e2e.test_killed_preparation import SOME_REJECTED, command, published
 from tests.e2e.test_killed_preparation import manifest as manifest
 from tests.e2e.test_killed_preparation import peaceful as peaceful
+from tests.paths import PATIENCE
 
 LOST = "the connection to the scheduler is lost"
 
@@ -50,9 +51,9 @@ class Cluster:
         if self.scheduler is None:
             self.scheduler = self._run("scheduler", "--host", "127.0.0.1", "--port", self.port)
         if self.nanny is None:
-            options = ("--nthreads", 1, "--nworkers", 2, "--death-timeout", 60)
+            options = ("--nthreads", 1, "--nworkers", 2, "--death-timeout", PATIENCE)
             self.nanny = self._run("worker", self.address, *options)
-        end = time.monotonic() + 60
+        end = time.monotonic() + PATIENCE
         while len(self.workers()) < 2 or b"Registered to" not in self.log("worker"):
             assert time.monotonic() < end, self.log("worker")
             time.sleep(0.05)

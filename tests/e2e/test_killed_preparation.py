@@ -22,6 +22,7 @@ from tests.e2e.kills import (
     tree,
     wait_for,
 )
+from tests.paths import PATIENCE
 
 TILES = 200
 KILLS = [6, pytest.param(20, marks=pytest.mark.long)]
@@ -174,7 +175,7 @@ def test_a_worker_that_stands_still_does_not_outlive_the_command(manifest, peace
     wait_for(lambda: published(out) >= 20, process)
     stop_in_a_task(children(process)[0], out.with_name(out.name + ".partial.jsonl"))
     os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)  # its pipes end when the workers do
+    process.communicate(timeout=PATIENCE)  # its pipes end when the workers do
     finish(start(*line), SOME_REJECTED)
     assert tree(out) == peaceful
 

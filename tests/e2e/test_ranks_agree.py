@@ -10,6 +10,7 @@ import pytest
 
 from tests.commands import TINY, copy_tree, skysense
 from tests.dist.processes import ROOT, environment, free_port
+from tests.paths import PATIENCE
 
 HOST = platform.node()
 
@@ -41,7 +42,7 @@ def refusal(run: Path, *starts: Start) -> str:
     """The one line of two ranks, which both leave with exit code 2 and write nothing."""
     port = free_port()
     ranks = [start.process(rank, port, run) for rank, start in enumerate(starts)]
-    errors = [rank.communicate(timeout=120)[1] for rank in ranks]
+    errors = [rank.communicate(timeout=PATIENCE)[1] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [2, 2], errors
     lines = "".join(errors).splitlines()
     [line] = [line for line in lines if line.startswith("error:")]

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 from models.reducer import Reducer
+from tests.paths import PATIENCE
 
 
 class ThreadReducer(Reducer):
@@ -16,9 +17,9 @@ class ThreadReducer(Reducer):
 
     def _exchange(self, x):
         self.shared[self.rank] = x.detach().clone()
-        self.barrier.wait(timeout=30)
+        self.barrier.wait(timeout=PATIENCE)
         parts = [self.shared[rank] for rank in range(self.world_size)]
-        self.barrier.wait(timeout=30)
+        self.barrier.wait(timeout=PATIENCE)
         return parts
 
     def sum(self, x):

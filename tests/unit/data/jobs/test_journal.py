@@ -11,7 +11,7 @@ import pytest
 from data.errors import InputError
 from data.jobs import journal as journal_module
 from data.jobs.journal import Journal
-from tests.paths import ROOT
+from tests.paths import PATIENCE, ROOT
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_a_killed_process_leaves_no_lock(path):
         "journal.append(dict(number=3))\n"
         "os.kill(os.getpid(), 9)\n"
     )
-    assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == -9
+    assert subprocess.run([sys.executable, "-c", script], timeout=PATIENCE).returncode == -9
     assert [record["number"] for record in records(path)] == [0, 1, 2, 3]
 
 

@@ -14,7 +14,7 @@ from data.errors import InputError
 from data.jobs.journal import Journal
 from data.jobs.pace import MOST_TASKS
 from data.jobs.tasks import AHEAD, MOST_EARLY, Died, WorkerError, on_workers
-from tests.paths import ROOT
+from tests.paths import PATIENCE, ROOT
 
 
 def square(task):
@@ -123,9 +123,9 @@ def process_of(task):
 
 
 def wait_for_company(folder, task):
-    """Take until a second process is at work, half a minute at most."""
+    """Take until a second process is at work, ``PATIENCE`` at most."""
     (folder / str(os.getpid())).touch()
-    end = time.monotonic() + 30
+    end = time.monotonic() + PATIENCE
     while len(list(folder.iterdir())) < 2 and time.monotonic() < end:
         time.sleep(0.01)
     return os.getpid()
@@ -218,7 +218,7 @@ def test_nothing_is_left_behind(tmp_path):
         time.sleep(0.01)
     assert set(os.listdir("/dev/shm")) <= semaphores
     process.kill()
-    _, stderr = process.communicate(timeout=30)  # its pipe ends when the workers do
+    _, stderr = process.communicate(timeout=PATIENCE)  # its pipe ends when the workers do
     assert stderr == b""
     assert list(scratch.iterdir()) == []
 

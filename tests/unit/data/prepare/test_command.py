@@ -19,6 +19,7 @@ from data.prepare.run import prepare
 from data.tiles.archive import read_tile, tile_keys
 from tests.commands import environment
 from tests.e2e.kills import tree
+from tests.paths import PATIENCE
 
 IMAGE = {
     "reader": "geotiff_image",
@@ -65,7 +66,7 @@ def command(folder: Path, *lines, out="out", extra=()):
         text=True,
         cwd=folder,
         env=environment(),
-        timeout=60,
+        timeout=PATIENCE,
     )
 
 

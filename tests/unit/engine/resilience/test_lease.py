@@ -24,6 +24,7 @@ import sys
 from pathlib import Path
 from engine.errors import ConfigError
 from engine.resilience.lease import Lease
+from tests.paths import PATIENCE
 try:
     lease = Lease(Path(sys.argv[1]), beat={BEAT}, lease={LONG})
     print(lease.attempt, flush=True)
@@ -141,7 +142,7 @@ def test_the_thread_notices_without_being_asked(tmp_path):
     content = json.loads((tmp_path / FILE).read_text())
     content["holder"] |= {"attempt": 9}
     (tmp_path / FILE).write_text(json.dumps(content))
-    end = time.monotonic() + 5
+    end = time.monotonic() + PATIENCE
     while lease.taken_by is None and time.monotonic() < end:
         time.sleep(BEAT)
     assert lease.taken_by.attempt == 9

@@ -12,6 +12,7 @@ import torch
 from models.errors import ModelError
 from models.kernels import dispatch
 from models.kernels.dispatch import KERNELS, active, kernel_path, survey
+from tests.paths import PATIENCE
 
 MODELS = Path(dispatch.__file__).parents[1]
 
@@ -117,4 +118,4 @@ def test_the_losses_need_no_triton():
         "import sys; sys.modules['triton'] = None; "
         "import models.pretraining.losses.multi_granularity, models.kernels.dispatch"
     )
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=PATIENCE)

@@ -18,6 +18,7 @@ from data.prepare.contract.files import Remote
 from data.prepare.manifest.entry import Entry
 from data.prepare.place.grid import Grid
 from data.prepare.readers.geotiff import GeoTiffBands, GeoTiffImage
+from tests.paths import PATIENCE
 
 
 def write_big(path: Path, driver: str, side: int, **options) -> Affine:
@@ -90,7 +91,7 @@ def test_a_tile_of_a_big_scene_takes_the_memory_of_a_tile(tmp_path, driver, name
     results = context.Queue()
     process = context.Process(target=_read_far_corner, args=(tmp_path / name, 64, results))
     process.start()
-    tile, whole, array = results.get(timeout=120)
+    tile, whole, array = results.get(timeout=PATIENCE)
     process.join()
     assert whole > 2 * side * side and tile < whole / 3  # the rest is what the decoder itself takes
     rows, columns = side - 73 + np.arange(64)[:, None], side - 71 + np.arange(64)[None]
@@ -148,7 +149,7 @@ def test_only_the_window_of_a_remote_scene_is_fetched(tmp_path, prefix):
     server = context.Process(target=_serve, args=(tmp_path, sent, port), daemon=True)
     server.start()
     try:
-        url = Remote(f"{prefix}http://127.0.0.1:{port.get(timeout=60)}/scene.tif")
+        url = Remote(f"{prefix}http://127.0.0.1:{port.get(timeout=PATIENCE)}/scene.tif")
         reader = GeoTiffBands({"VV": url, "VH": url}, modality="sar", date="2020-01-01")
         reader.check()
         place = reader.place()
