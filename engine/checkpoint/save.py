@@ -33,6 +33,7 @@ from engine.checkpoint.files import (
     shard_file,
     stamp,
 )
+from engine.checkpoint.health import last_healthy
 from engine.distributed import zero, zero_files
 from engine.distributed.collectives import collect, on_first_rank, together
 from engine.distributed.shard_names import SHARD
@@ -162,14 +163,19 @@ def _publish(hidden: Path, folder: Path, stamps: list[dict[str, dict]]) -> None:
 def _prune(folder: Path, keep: int) -> None:
     """Delete what is older than the ``keep`` newest checkpoints up to ``folder``.
 
+    The last healthy one stays, however many a diverged run has saved since.
+
     The manifest goes first, so that a half-deleted checkpoint does not count as one. Later ones, of
     a run that was resumed from an earlier step, stay. A failure costs only space, so it is a
     warning.
     """
     root = folder.parent
     older = [other for other in complete(root) if other.name < folder.name]
-    surplus = max(len(older) - keep + 1, 0)
-    for old in [*older[:surplus], *root.glob(".unfinished-*")]:
+    surplus = older[: max(len(older) - keep + 1, 0)]
+    healthy = last_healthy([*older, folder])
+    if healthy in surplus:
+        surplus.remove(healthy)
+    for old in [*surplus, *root.glob(".unfinished-*")]:
         try:
             (old / MANIFEST).unlink(missing_ok=True)
             shutil.rmtree(old)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from data.files import share
 from engine.errors import ConfigError
-from engine.pretrained.source import SPEC, TEACHER, WEIGHTS, Source, locate, read
+from engine.pretrained.source import SPEC, TEACHER, WEIGHTS, Source, divergence, locate, read
 from engine.pretrained.weights import TRUNK
 
 FORMAT = 1
@@ -53,7 +53,11 @@ def export(
         **source.description,
     }
     _write(out, tensors, description)
-    return [_summary(out, tensors, source, dtype=dtype, heads=heads)]
+    lines = [_summary(out, tensors, source, dtype=dtype, heads=heads)]
+    warning = divergence(path)
+    if warning is not None:
+        lines.append(warning)
+    return lines
 
 
 def _check(out: Path, dtype: str) -> None:

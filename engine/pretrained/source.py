@@ -22,6 +22,7 @@ from engine.checkpoint.files import (
     read_state,
     verify,
 )
+from engine.checkpoint.health import health_warning
 from engine.config.renamed import refuse_renamed
 from engine.config.typed import parse
 from engine.errors import ConfigError
@@ -115,6 +116,18 @@ def describe(path: Path) -> dict[str, Any]:
     description["sensors"] = sensors
     description["bands"] = {name: facts["bands"] for name, facts in sensors.items()}
     return description
+
+
+def divergence(path: Path) -> str | None:
+    """A warning if a path's weights are of a run that has diverged, None otherwise.
+
+    Raises:
+        InputError: It holds no weights.
+    """
+    folder = locate(path)
+    if _is_export(folder):
+        return None
+    return health_warning(folder)
 
 
 def locate(path: Path) -> Path:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,6 +55,31 @@ class Guard:
         self.skipped = 0  # updates in a row
         # head or kind of tokens -> steps in a row outside the healthy range
         self.unhealthy: dict[str | TokenKind, int] = {}
+
+    def state(self) -> dict[str, Any]:
+        """What the guard remembers, as JSON, for a checkpoint."""
+        unhealthy = []
+        for name, steps in self.unhealthy.items():
+            unhealthy.append([name, steps])
+        return {
+            "mean": self.mean,
+            "variance": self.variance,
+            "steps": self.steps,
+            "skipped": self.skipped,
+            "unhealthy": unhealthy,
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take back what ``state`` gave."""
+        self.mean = state["mean"]
+        self.variance = state["variance"]
+        self.steps = state["steps"]
+        self.skipped = state["skipped"]
+        self.unhealthy = {}
+        for name, steps in state["unhealthy"]:
+            if isinstance(name, list):  # JSON has no tuples
+                name = TokenKind(*name)
+            self.unhealthy[name] = steps
 
     def check(
         self,

@@ -41,6 +41,7 @@ class Run:
     start: int = 0  # first step to make
     samples: int = 0  # that the steps before it took
     parent: Path | None = None  # the last checkpoint before the steps to come
+    guard: dict | None = None  # what the guard remembers of the steps before
 
     @property
     def settings(self) -> Settings:

@@ -81,6 +81,7 @@ def restore(run: Run, folder: Path) -> None:
     run.start = state["step"]
     run.samples = state["samples"]
     run.parent = folder
+    run.guard = state["guard"]
     if run.rank == 0:
         print(f"continuing from {folder} at step {run.start}", flush=True)
         for place, change in changes(saved["config"], run.config.complete()).items():

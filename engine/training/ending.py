@@ -10,6 +10,7 @@ class Ending(Enum):
     """A reason to end the loop. In each case the state is saved first."""
 
     DONE = 0, "all steps are made"
+    DIVERGED = 3, "all steps are made, but the last ones were skipped; see the warnings above"
     STOP_AT = 0, "the step of --stop_at is reached; --resume continues"
     STOP_FILE = 0, "a stop file asked for it; --resume continues"
     SIGNAL = EXIT_CONTINUE, "a signal asked for it; the same command with --resume continues"

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ import torch
 from data.errors import InputError
 from data.stream.mixture import Mixture
 from data.stream.sample import Batch
+from engine.checkpoint.health import KEY, Health
 from engine.checkpoint.save import save
 from engine.config.load import Config
 from engine.config.settings import Settings
@@ -186,7 +188,10 @@ class _Loop:
             rank=run.rank,
             every=settings.log_every,
         )
+        self.applied = 0  # steps since the newest checkpoint that changed the weights
         self.guard = Guard(settings.guard, settings.model.head.prototypes)
+        if run.guard is not None:
+            self.guard.load_state(run.guard)
         self.garbage = GarbageCollection(settings.collect_garbage_every)
         self.held_out: HeldOut | None = None
         if settings.evaluate.every:
@@ -217,6 +222,8 @@ class _Loop:
                 return ending
         if self.done < self.steps:
             return Ending.STOP_AT
+        if self.guard.skipped >= self.run.settings.guard.patience:
+            return Ending.DIVERGED
         return Ending.DONE
 
     def _make_step(self, batches: Iterator[Batch]) -> Ending | None:
@@ -234,6 +241,7 @@ class _Loop:
         seconds = time.perf_counter() - began
         self.done = batch.step + 1
         PROGRESS.made_step(seconds - waited)
+        self.applied += report.applied
         if self.done == self.steps:
             evaluation = self._evaluate()
         PROGRESS.enter("writing the log")
@@ -322,15 +330,23 @@ class _Loop:
         PROGRESS.enter(SAVE)
         run = self.run
         self.folder.check()
+        health = Health(
+            steps=self.done - self.saved, applied=self.applied, skipped_last=self.guard.skipped
+        )
         folder = save(
             run.run_dir,
             self.done,
             engine=run.step.engine,
             teacher=run.step.ema,
-            extra=own_state(run, self.done, attempt=self.folder.attempt),
+            extra={
+                **own_state(run, self.done, attempt=self.folder.attempt),
+                "guard": self.guard.state(),
+                KEY: asdict(health),
+            },
             keep=run.settings.checkpoint.keep,
         )
         self.saved = self.done
+        self.applied = 0
         run.parent = folder
         self._say(f"checkpoint of step {self.done}: {folder}")
 

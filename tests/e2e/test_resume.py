@@ -12,6 +12,7 @@ from tests.e2e.conftest import held_out
 
 STEPS = 6
 STOP = STEPS // 2
+HISTORY = ("attempt", "parent", "config", "health")  # in state.json: how the run came here
 TIMING = {"time", "seconds", "samples_per_second", "data_wait"}
 STEP_LINE = re.compile(r"step \d/6  loss \d+\.\d{4} \((\d+ of )?\d+ terms, mean \d+\.\d{4}\)  ")
 
@@ -41,6 +42,8 @@ def contents(folder):
         else:
             state[name] = torch.load(path, weights_only=False)
     del state["manifest.json"]
+    for name in HISTORY:
+        del state["state.json"][name]
     return state
 
 

@@ -1,5 +1,6 @@
 """The guard: what raises a warning, what does not, and when it ends the run."""
 
+import json
 import math
 
 import pytest
@@ -95,3 +96,29 @@ def test_skipped_updates_in_a_row():
     assert [len(messages) for messages in warnings] == [0, 0, 1]
     assert "skipped" in warnings[2][0]
     assert not watch.check(1.0, {}, applied=True).warnings
+
+
+@pytest.mark.parametrize("stop", [2, 55, 61])
+def test_a_guard_that_is_saved_and_goes_on_says_what_one_without_a_stop_says(stop):
+    """Skips, a collapse, dropped tokens and a spike, each around one of the stops."""
+    events = []
+    for step in range(70):
+        loss = 5 + 0.1 * math.cos(step)
+        if step == 62:
+            loss = 50.0
+        entropies = {"fused": LOG_K / 2}
+        if 53 < step < 60:
+            entropies = {"fused": 0.0}
+        dropped = {TokenKind("hr", "global"): float(step > 60)}
+        events.append({"loss": loss, "entropies": entropies, "dropped": dropped})
+    applied = [step not in (0, 1, 2) for step in range(70)]
+    whole = guard()
+    expected = [whole.check(**event, applied=a) for event, a in zip(events, applied)]
+    assert len([verdict for verdict in expected if verdict.warnings]) == 4
+
+    first = guard()
+    found = [first.check(**event, applied=a) for event, a in zip(events[:stop], applied)]
+    second = guard()
+    second.load_state(json.loads(json.dumps(first.state())))
+    found += [second.check(**event, applied=a) for event, a in zip(events[stop:], applied[stop:])]
+    assert found == expected

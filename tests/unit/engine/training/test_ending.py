@@ -8,6 +8,7 @@ def test_exit_codes():
     codes = {ending.name: ending.exit_code for ending in Ending}
     assert codes == {
         "DONE": 0,
+        "DIVERGED": 3,
         "STOP_AT": 0,
         "STOP_FILE": 0,
         "SIGNAL": 75,
