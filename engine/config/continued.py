@@ -57,6 +57,7 @@ TAKEN = (
     "skysense.layer_norm",
     "skysense.needs_gpu",
     "skysense.threads",
+    "skysense.watchdog",
     "skysense.log_every",
     "skysense.collect_garbage_every",
     "skysense.data",  # other samples or statistics are refused where the dataset is opened
