@@ -108,8 +108,12 @@ class Supervision:
                 self._end(verdict)
 
     def _beat(self) -> None:
+        """Write a heartbeat. On a full disk the next one may succeed; if none does, others act."""
         self._number += 1
-        write_beat(self.beats, Beat.now(PROGRESS, rank=self.rank, number=self._number))
+        try:
+            write_beat(self.beats, Beat.now(PROGRESS, rank=self.rank, number=self._number))
+        except OSError as error:
+            print(f"warning: {self.beats}: no heartbeat can be written ({error})", flush=True)
 
     def _all_beats(self) -> list[Beat]:
         """The last beat of each rank that has one."""

@@ -12,8 +12,6 @@ from engine.training.metrics import read
 from tests.commands import environment, pretrain_command
 from tests.dist.processes import ROOT
 
-SCRIPT = "launch/pretrain.py"
-
 
 @dataclass
 class Training:
