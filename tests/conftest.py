@@ -1,6 +1,8 @@
 """Data that many tests share: the bundled real samples as shards, built once a session by the real
 commands."""
 
+import signal
+
 import pytest
 
 from data.tiles.modalities import MODALITIES
@@ -8,6 +10,12 @@ from tests.commands import build_dataset
 
 SENSORS = MODALITIES._sensors
 AUTHORITY = MODALITIES._authority
+
+
+def pytest_configure():
+    """Heed what nohup and a start in the background ignore, which processes here would inherit."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

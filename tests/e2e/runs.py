@@ -10,7 +10,7 @@ from pathlib import Path
 
 from engine.training.metrics import read
 from tests.commands import environment, pretrain_command
-from tests.dist.processes import ROOT
+from tests.paths import PATIENCE, ROOT
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Training:
         """Steps in its log."""
         return len(read(self.run_dir))
 
-    def wait_for(self, condition: Callable[[], bool], seconds: float = 120) -> None:
+    def wait_for(self, condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
         """Wait until something holds that the run brings about."""
         end = time.monotonic() + seconds
         while not condition():

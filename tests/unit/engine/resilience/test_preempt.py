@@ -9,6 +9,7 @@ import pytest
 from engine.resilience.preempt import STOP_FILE, Preempt, Request
 from engine.resilience.signals import SIGNALS, Signals
 from models.reducer import Reducer
+from tests.paths import PATIENCE
 from tests.unit.engine.resilience.ranks import Ranks
 
 
@@ -23,7 +24,7 @@ def signals():
 
 def wait_until_asked(signals: Signals) -> None:
     """The signal is heard in a thread of its own."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + PATIENCE
     while not signals.asked:
         assert time.monotonic() < end, "the signal was not heard"
         time.sleep(0.01)

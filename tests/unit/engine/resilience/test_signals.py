@@ -9,7 +9,7 @@ import pytest
 
 from engine.resilience.signals import EXIT_CONTINUE, SIGNALS
 from tests.commands import environment
-from tests.paths import ROOT
+from tests.paths import PATIENCE, ROOT
 
 # A process that says when it listens, then is held up in one call of the C library.
 BLOCKED = """
@@ -42,7 +42,7 @@ def start(code: str, **options) -> subprocess.Popen:
 def test_before_the_first_step_a_signal_ends_the_process_at_once(number):
     process = start(BLOCKED.format(before=""))
     process.send_signal(number)
-    _, said = process.communicate(timeout=10)
+    _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == EXIT_CONTINUE
     assert said == (
         f"{signal.Signals(number).name} before the first step: ended, nothing to save "
@@ -60,7 +60,7 @@ def test_the_same_signal_again_ends_a_process_that_blocks():
         time.sleep(3.0)
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=10)
+        _, said = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
     assert process.returncode == EXIT_CONTINUE
@@ -76,7 +76,7 @@ def test_what_nohup_ignores_stays_ignored():
     time.sleep(0.5)
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=10)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode == EXIT_CONTINUE
 
 
@@ -99,5 +99,5 @@ signals.close()
 
 def test_a_forked_process_ignores_what_asks_the_rank_to_stop():
     process = start(FORKED, start_new_session=True)
-    said, _ = process.communicate(timeout=10)
+    said, _ = process.communicate(timeout=PATIENCE)
     assert said == "True 9\n"
