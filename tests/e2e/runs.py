@@ -61,7 +61,7 @@ class Training:
         own = self.ranks()[rank]
         return [pid for pid in self.alive() if _parent(pid) == own]
 
-    def wait(self, seconds: float = 90) -> int:
+    def wait(self, seconds: float = PATIENCE) -> int:
         """Wait until no process is left; returns the exit code of the command."""
         end = time.monotonic() + seconds
         while self.alive():

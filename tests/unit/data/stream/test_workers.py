@@ -12,6 +12,7 @@ import torch
 
 from data.errors import InputError
 from data.stream.workers import TRIES, on_workers
+from tests.paths import PATIENCE
 
 
 @dataclass
@@ -119,7 +120,7 @@ def test_the_processes_end_with_the_one_that_forked_them():
     assert len(loaders) == 2
     os.kill(rank, signal.SIGKILL)
     os.waitpid(rank, 0)
-    end = time.monotonic() + 10
+    end = time.monotonic() + PATIENCE
     while any(is_running(pid) for pid in loaders):
         assert time.monotonic() < end
         time.sleep(0.01)

@@ -25,6 +25,7 @@ from engine.config.settings import WatchdogSettings
 from engine.errors import ConfigError, RankError
 from engine.resilience.progress import PROGRESS
 from engine.resilience.supervise import Supervision
+from tests.paths import PATIENCE
 rank, folder = int(sys.argv[1]), Path(sys.argv[2])
 settings = WatchdogSettings(steps=2, least={least}, other=60, silence=2)
 with Supervision(folder, settings, attempt=2, rank=rank, world_size=3):
@@ -82,7 +83,7 @@ class Ranks:
             self.processes.append(process)
         for process in self.processes:
             assert process.stdout.readline() == "ready\n", process.stderr.read()
-        end = time.monotonic() + 20
+        end = time.monotonic() + PATIENCE
         while not all(self.phase(rank) in PHASES for rank in range(WORLD)):
             assert time.monotonic() < end
             time.sleep(0.02)
