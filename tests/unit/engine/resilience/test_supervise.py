@@ -15,7 +15,7 @@ import pytest
 
 from engine.resilience.heartbeat import read_beat
 from tests.commands import environment
-from tests.paths import ROOT
+from tests.paths import PATIENCE, ROOT
 
 WORLD = 3
 RANK = """
@@ -25,7 +25,6 @@ from engine.config.settings import WatchdogSettings
 from engine.errors import ConfigError, RankError
 from engine.resilience.progress import PROGRESS
 from engine.resilience.supervise import Supervision
-from tests.paths import PATIENCE
 rank, folder = int(sys.argv[1]), Path(sys.argv[2])
 settings = WatchdogSettings(steps=2, least={least}, other=60, silence=2)
 with Supervision(folder, settings, attempt=2, rank=rank, world_size=3):
