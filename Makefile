@@ -1,4 +1,4 @@
-# make demo | make lint | make test | make test-documentation | make test-kills | make faults | make learn | make install     VENV=path of the virtual environment (made if absent), RUN=output folder, STEPS=n
+# make demo | make lint | make test | make test-documentation | make test-kills | make test-checkpoints | make faults | make learn | make install     VENV=path of the virtual environment (made if absent), RUN=output folder, STEPS=n
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 VENV ?= .venv
@@ -32,7 +32,7 @@ endef
 export machine
 probe = read -r ranks port accelerator <<< "$$($(bin)/python -c "$$machine")"
 
-.PHONY: install lint test test-documentation test-kills faults run-folder demo learn learn-ucmerced learn-bigearthnet
+.PHONY: install lint test test-documentation test-kills test-checkpoints faults run-folder demo learn learn-ucmerced learn-bigearthnet
 install: $(stamp)
 
 # torch comes first: DeepSpeed's build imports it. The stamp spares later calls the check.
@@ -64,6 +64,11 @@ test-documentation: install
 test-kills: install
 	$(bin)/python -m pytest -m long tests/e2e/test_killed_preparation.py tests/e2e/test_killed_packing.py \
 	  tests/e2e/test_dask_cluster.py
+
+# Every number of ranks continues every other, 20 killed saves, a save of 1 GiB; make test does a few.
+test-checkpoints: install
+	$(probe); env $$accelerator $(bin)/python -m pytest -m long tests/dist/test_elastic.py tests/dist/test_save_behind.py \
+	  tests/e2e/test_world_size.py
 
 # Faults drawn at random into a real run: FAULTS=number, SEED=of an earlier draw.
 faults: install

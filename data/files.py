@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,22 +78,6 @@ def write_durable(path: Path, content: str | bytes) -> None:
     with open(path, "wb") as file:
         file.write(_encoded(content))
         force(file)
-
-
-def share(path: Path) -> None:
-    """Give a file the permissions of a new one, which the user's umask sets.
-
-    Libraries that write through a temporary file leave it readable by its owner alone.
-
-    Args:
-        path: the file. Its folder can be written.
-    """
-    probe = path.with_name(path.name + ".mode")
-    probe.touch()
-    try:
-        path.chmod(stat.S_IMODE(probe.stat().st_mode))
-    finally:
-        probe.unlink()
 
 
 def force(file: IO) -> None:

@@ -7,9 +7,12 @@ import hashlib
 from typing import IO
 
 import google_crc32c
+import numpy as np
 
 HASH_BYTES = 16  # of a content hash
 CHUNK_BYTES = 2**24  # read at once from a file
+
+Bytes = bytes | np.ndarray  # an array of uint8 with one axis
 
 
 def checksum(data: bytes) -> int:
@@ -17,14 +20,30 @@ def checksum(data: bytes) -> int:
     return google_crc32c.value(data)
 
 
+class RunningChecksum:
+    """CRC32C and number of bytes of what passes by in pieces."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.crc = 0
+
+    def add(self, data: Bytes) -> None:
+        """Count some bytes in."""
+        self.size += len(data)
+        self.crc = google_crc32c.extend(self.crc, data)
+
+    @property
+    def text(self) -> str:
+        """The checksum so far in eight hexadecimal digits."""
+        return f"{self.crc:08x}"
+
+
 def stream_checksum(stream: IO[bytes]) -> tuple[int, int]:
     """Number of bytes in the rest of an open file, and their CRC32C."""
-    size = 0
-    crc = 0
+    running = RunningChecksum()
     while chunk := stream.read(CHUNK_BYTES):
-        size += len(chunk)
-        crc = google_crc32c.extend(crc, chunk)
-    return size, crc
+        running.add(chunk)
+    return running.size, running.crc
 
 
 def new_hash(data: bytes = b""):

@@ -1,28 +1,26 @@
 """What a checkpoint consists of on the disk, readable without processes and without DeepSpeed."""
 
 import json
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
-from torch import Tensor
-
 from data.errors import InputError
-from data.files import force
 from data.hashing import stream_checksum
-from engine.distributed.shard_names import BUFFER, SHARD
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
-BUFFERS = "ema/buffers.safetensors"
-LAYOUT = "layout"  # in the header of a file of shards: ``zero.layout`` as JSON
-FORMAT = 2
+FORMAT = 3
 
-ShardReader = Callable[[int, int], Tensor]  # takes rank and group, gives a flat shard
+
+def checkpoint_folder(root: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return root / f"step-{step:08d}"
+
+
+def step_of(folder: Path) -> int:
+    """Steps made before a checkpoint."""
+    return int(folder.name.removeprefix("step-"))
 
 
 def complete(root: Path) -> list[Path]:
@@ -31,10 +29,43 @@ def complete(root: Path) -> list[Path]:
 
 
 def newest(run_dir: Path) -> Path | None:
-    """The newest complete checkpoint of a run, None if there is none.
+    """The newest checkpoint of a run whose manifest can be read, None if it has no checkpoint.
 
-    Incomplete ones are named on the standard output.
+    Those that are passed over are named on the standard output.
+
+    Raises:
+        InputError: It has checkpoints, and no manifest can be read.
     """
+    return first_sound(candidates(run_dir), manifest, print)
+
+
+def first_sound(
+    checkpoints: list[Path], check: Callable[[Path], Any], say: Callable[[str], Any]
+) -> Path | None:
+    """The first checkpoint that is sound; None if there are none.
+
+    Args:
+        checkpoints: Newest first.
+        check: Raises ValueError with one line for a checkpoint that is not sound.
+        say: Is given a warning for each that is passed over.
+
+    Raises:
+        ValueError: None is sound; the line of the last one.
+    """
+    for folder in checkpoints:
+        try:
+            check(folder)
+        except ValueError as error:
+            if folder == checkpoints[-1]:
+                raise
+            say(f"warning: {error}; looking for an earlier one")
+        else:
+            return folder
+    return None
+
+
+def candidates(run_dir: Path) -> list[Path]:
+    """Complete checkpoints of a run, newest first. The others are named on the standard output."""
     root = run_dir / "checkpoints"
     checkpoints = complete(root)
     for folder in sorted(set(root.glob("*step-*")) - set(checkpoints)):
@@ -43,9 +74,7 @@ def newest(run_dir: Path) -> Path | None:
             "ignored",
             flush=True,
         )
-    if not checkpoints:
-        return None
-    return checkpoints[-1]
+    return checkpoints[::-1]
 
 
 def manifest(folder: Path) -> dict[str, dict]:
@@ -60,11 +89,17 @@ def manifest(folder: Path) -> dict[str, dict]:
             f"{folder}: expected a checkpoint with a {MANIFEST}, found none; choose another, "
             "or the newest complete one with --resume auto"
         )
-    content = json.loads(file.read_text())
+    try:
+        content = json.loads(file.read_text())
+    except ValueError as error:
+        raise InputError(
+            f"{file}: expected JSON, found something else ({error}); "
+            "the checkpoint is damaged, use an earlier one"
+        ) from error
     if content.get("format") != FORMAT:
         raise InputError(
-            f"{file}: expected format {FORMAT}, found {content.get('format')}; "
-            "read it with the release that wrote it"
+            f"{file}: expected format {FORMAT}, found {content.get('format')}; export its weights "
+            "with the release that wrote it, and start a new run from them (skysense.init.path)"
         )
     return content["files"]
 
@@ -79,7 +114,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     return json.loads((folder / STATE).read_text())
 
 
-def verify(folder: Path, files: dict[str, dict], names: list[str]) -> None:
+def verify(folder: Path, files: dict[str, dict], names: Iterable[str]) -> None:
     """Raise InputError at the first file that is not what the manifest says.
 
     Args:
@@ -107,57 +142,12 @@ def _describe(entry: dict | None) -> str:
 
 
 def stamp(file: Path) -> dict:
-    """Size and CRC32C of a file, after it has reached the disk."""
+    """Size and CRC32C of a file."""
     with open(file, "rb") as stream:
-        force(stream)
         size, checksum = stream_checksum(stream)
     return {"size": size, "crc32c": f"{checksum:08x}"}
 
 
-def shard_file(folder: Path, rank: int) -> Path:
-    """The file of a rank's part of the teacher."""
-    return folder / "ema" / f"rank-{rank:05d}.safetensors"
-
-
-def full_weights(folder: Path, read_shard: ShardReader | None = None) -> dict[str, Tensor]:
-    """The full teacher of a checkpoint in float32, buffers included, in one process.
-
-    Args:
-        folder: A checkpoint.
-        read_shard: Gives other shards of the same layout than the teacher's, such as the student's
-            master weights.
-
-    Returns:
-        Tensors by the names of the full model.
-
-    Raises:
-        InputError: The checkpoint has another format.
-    """
-    manifest(folder)
-    files = [safe_open(file, "pt") for file in sorted((folder / "ema").glob("rank-*.safetensors"))]
-
-    def read_teacher_shard(rank: int, group: int) -> Tensor:
-        return files[rank].get_tensor(f"{SHARD}{group:05d}")
-
-    if read_shard is None:
-        read_shard = read_teacher_shard
-    state = {}
-    for name, tensor in load_file(folder / BUFFERS).items():
-        state[name.removeprefix(BUFFER)] = tensor
-    for rank, file in enumerate(files):
-        layout = json.loads(file.metadata()[LAYOUT])
-        for index, group in enumerate(layout):
-            # All ranks that share a flat vector describe it. The first of them is enough.
-            if group["ranks"][0] == rank:
-                flat = torch.cat([read_shard(holder, index) for holder in group["ranks"]])
-                state |= _cut(flat, group["parameters"])
-    return state
-
-
-def _cut(flat: Tensor, parameters: list[list]) -> dict[str, Tensor]:
-    """The parameters of a flat vector, by name."""
-    tensors = {}
-    for name, shape, offset in parameters:
-        part = flat[offset : offset + math.prod(shape)]
-        tensors[name] = part.view(shape).clone()
-    return tensors
+def tensors_file(folder: Path, name: str) -> Path:
+    """The file of tensors that all ranks have alike."""
+    return folder / f"{name}.safetensors"

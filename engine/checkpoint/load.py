@@ -1,4 +1,7 @@
-"""Resuming from a checkpoint: every file is checked before anything of the run changes."""
+"""Resuming from a checkpoint: every file is checked before anything of the run changes.
+
+The run may have other ranks, another ``ep_size`` or other parameter groups than the one that saved.
+"""
 
 import json
 from pathlib import Path
@@ -7,65 +10,123 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from engine.checkpoint.files import BUFFERS, STATE, manifest, newest, shard_file, verify
-from engine.distributed import zero, zero_files
-from engine.distributed.collectives import on_first_rank, together
+from data.errors import InputError
+from engine.checkpoint.buffers import BUFFERS, buffers
+from engine.checkpoint.families import (
+    Move,
+    count_elements,
+    count_files,
+    find_places,
+    plan,
+    read_layout,
+    read_shards,
+)
+from engine.checkpoint.files import STATE, candidates, first_sound, manifest, verify
+from engine.distributed import zero, zero_state
+from engine.distributed.collectives import collect, on_first_rank, share_of, together
+from engine.distributed.pieces import EMA, MASTER, Layout
 from engine.distributed.teacher import EmaTeacher
-from engine.errors import ConfigError
 
 
 def latest(run_dir: Path) -> Path | None:
-    """The newest complete checkpoint of a run, None if there is none.
+    """The newest checkpoint of a run whose files are what its manifest says; None if it has none.
 
-    Rank 0 looks, and all ranks get the same answer. A folder without a manifest is no checkpoint;
-    it is named on the standard output and ignored.
+    Every rank must call it; each looks at some of the files. A checkpoint that is passed over is
+    named on the standard output.
+
+    Raises:
+        RankError: There are checkpoints, and all of them are damaged or of another format.
     """
-    return on_first_rank(lambda: newest(Path(run_dir)))
+    checkpoints = on_first_rank(lambda: candidates(Path(run_dir)))
+    return first_sound(checkpoints, verify_together, _say)
+
+
+def _say(line: str) -> None:
+    on_first_rank(lambda: print(line, flush=True))
+
+
+def verify_together(folder: Path) -> None:
+    """Compare all files of a checkpoint with its manifest; every rank must call it.
+
+    Raises:
+        RankError: A file is missing or damaged; raised on all ranks.
+    """
+    files = on_first_rank(lambda: manifest(folder))
+    own = share_of(sorted(files))
+    together(lambda: verify(folder, files, own))
 
 
 def load(folder: Path, engine: zero.DeepSpeedEngine, teacher: EmaTeacher) -> dict[str, Any]:
-    """Put a checkpoint's state into the engine and the teacher.
+    """Put a checkpoint's state into the engine and the teacher. Every rank must call it.
 
-    Every rank must call it, with as many ranks and the ``ep_size`` it was saved with.
+    The optimizer's settings stay this run's.
 
     Returns:
         The content of state.json, and the tensors that the caller of ``save`` added.
 
     Raises:
-        RankError: A file is missing or damaged, or the ranks do not fit; raised on all ranks,
+        RankError: A file is missing or damaged, or the model is another one; raised on all ranks,
             before anything has changed.
     """
     folder = Path(folder)
-    rank, world_size, _ = zero.ranks()
-    files = on_first_rank(lambda: manifest(folder))
-    on_first_rank(lambda: verify(folder, files, [STATE]))
+    verify_together(folder)
     state = on_first_rank(lambda: json.loads((folder / STATE).read_text()))
-    together(lambda: _require_equal(folder, state, "world_size", world_size))
-    together(lambda: _require_equal(folder, state, "ep_size", zero.ep_size(engine)))
-    together(lambda: verify(folder, files, sorted(files)[rank::world_size]))
-
-    together(lambda: zero_files.load(engine, folder))
-    tensors = together(lambda: _teacher_tensors(folder, rank))
     added = together(lambda: _added_tensors(folder))
-    teacher.load_state(tensors)
+
+    wanted = zero_state.layout(engine)
+    saved = _saved_layouts(folder)
+    moves = together(lambda: plan(find_places(saved), wanted, folder))
+    elements = sum(collect(lambda: count_elements([wanted])))
+    together(lambda: _require_equal(folder, "elements", count_elements(saved), elements))
+    live = buffers(engine.module, teacher.module)
+    loaded = added.pop(BUFFERS)
+    together(lambda: _require_equal(folder, "buffers", _shapes(loaded), _shapes(live)))
+
+    moments = zero_state.new_moments(engine)
+    shards = {MASTER: zero.partitions(engine), EMA: teacher.shards, **moments}
+    together(lambda: _read(folder, moves, shards))
+    zero_state.put_moments(engine, moments, steps=state["optimizer_steps"])
+    zero_state.count_steps(engine, state["step"])
+    for name, buffer in live.items():
+        buffer.copy_(loaded[name])
+    zero_state.show_weights(engine)
+    teacher.show()
     return state | added
 
 
-def _teacher_tensors(folder: Path, rank: int) -> dict[str, Tensor]:
-    """The teacher's tensors of this rank."""
-    return load_file(shard_file(folder, rank)) | load_file(folder / BUFFERS)
-
-
 def _added_tensors(folder: Path) -> dict[str, dict[str, Tensor]]:
-    """The tensors that the caller of ``save`` added, by name."""
+    """The tensors that all ranks have alike, by the name of their file."""
     return {file.stem: load_file(file) for file in sorted(folder.glob("*.safetensors"))}
 
 
-def _require_equal(folder: Path, state: dict[str, Any], name: str, of_this_run: int) -> None:
-    """Raise ConfigError if the checkpoint was saved with another value."""
-    saved = state[name]
+def _saved_layouts(folder: Path) -> list[Layout]:
+    """The layouts of all ranks that saved; each rank of this run reads some."""
+    count = on_first_rank(lambda: count_files(folder, MASTER))
+    own = share_of(range(count))
+
+    def read() -> dict[int, Layout]:
+        return {saved: read_layout(folder, MASTER, saved) for saved in own}
+
+    layouts: dict[int, Layout] = {}
+    for of_one_rank in collect(read):
+        layouts |= of_one_rank
+    return [layouts[saved] for saved in range(count)]
+
+
+def _require_equal(folder: Path, name: str, saved: Any, of_this_run: Any) -> None:
+    """Raise InputError if the checkpoint holds something else."""
     if saved != of_this_run:
-        raise ConfigError(
+        raise InputError(
             f"{folder}: expected {name} {of_this_run} (this run), found {saved} (the checkpoint); "
-            f"start with {name} {saved}"
+            "the checkpoint is of another model"
         )
+
+
+def _shapes(tensors: dict[str, Tensor]) -> dict[str, list[int]]:
+    return {name: list(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _read(folder: Path, moves: list[Move], shards: dict[str, list[Tensor]]) -> None:
+    """Read all families into this rank's shards."""
+    for family, of_family in shards.items():
+        read_shards(folder, family, moves, of_family)

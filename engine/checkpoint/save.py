@@ -1,183 +1,147 @@
 """Saving a run exactly. A checkpoint exists when its manifest does, and the manifest comes last.
 
 checkpoints/step-00000100/
-    deepspeed/           DeepSpeed's own files: weights, float32 master weights, Adam moments
-    ema/                 the teacher:
-        rank-00000.safetensors   a rank's shards, and in the header what lies where in them
-        buffers.safetensors      what all ranks have alike
-    state.json           step, ranks, ep_size, and the JSON values that the caller added
-    <name>.safetensors   tensors that the caller added
-    manifest.json        size and CRC32C of every other file, versions
+    master/  exp_avg/  exp_avg_sq/  ema/
+        rank-00000.safetensors   a rank's float32 shards of the student's weights, of Adam's moments
+                                 and of the teacher; the header says which weights lie where
+    buffers.safetensors          of student and teacher
+    <name>.safetensors           tensors that the caller added
+    state.json                   step, ranks, ep_size, and the JSON values that the caller added
+    manifest.json                size and CRC32C of every other file, versions
 """
 
-import json
-import platform
-import shutil
-from importlib.metadata import version
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor
-
-from data.errors import InputError
-from data.files import force_folder, publish_folder, share, write_durable
-from engine.checkpoint.files import (
-    BUFFERS,
-    FORMAT,
-    LAYOUT,
-    MANIFEST,
-    STATE,
-    complete,
-    shard_file,
-    stamp,
-)
-from engine.checkpoint.health import last_healthy
-from engine.distributed import zero, zero_files
+from engine.checkpoint.files import checkpoint_folder
+from engine.checkpoint.host_copy import HostCopy
+from engine.checkpoint.publish import begin, hidden_folder, publish, remove
+from engine.checkpoint.rotation import prune
+from engine.checkpoint.state import Stamps, State, run_state, write_state
+from engine.distributed import zero
 from engine.distributed.collectives import collect, on_first_rank, together
-from engine.distributed.shard_names import SHARD
+from engine.distributed.pieces import FAMILIES
 from engine.distributed.teacher import EmaTeacher
+from engine.errors import RankError
 
 
-def save(
-    run_dir: Path,
-    step: int,
-    *,
-    engine: zero.DeepSpeedEngine,
-    teacher: EmaTeacher,
-    extra: dict[str, Any],
-    keep: int,
-) -> Path:
-    """Publish the state after ``step`` steps, then delete all but the newest ``keep`` checkpoints.
+@dataclass(frozen=True)
+class _Writing:
+    """A checkpoint whose files are being written."""
 
-    Everything is written into a hidden folder, which gets its name only when it is complete: a run
-    killed at any moment leaves the earlier checkpoints as they were. Every rank must call it.
+    step: int
+    folder: Path  # its place
+    stamps: Future[Stamps]  # of this rank's files
 
-    Args:
-        run_dir: Run folder.
-        step: Steps made so far.
-        engine: The student's engine.
-        teacher: The teacher.
-        extra: JSON values or dictionaries of tensors by name, equal on all ranks.
-        keep: Number of checkpoints that stay.
 
-    Returns:
-        The checkpoint's folder.
+class Saver:
+    """Saves a run while it trains on: the training waits for one copy to host memory.
 
-    Raises:
-        RankError: A rank cannot write; raised on all ranks. Nothing is published or deleted then.
+    A thread of each rank writes the copy into a hidden folder. When all ranks have written, between
+    two steps, the folder gets its manifest and then its name: a run killed at any moment leaves the
+    earlier checkpoints as they were. There are never two at once. Every rank must make the same
+    calls.
+
+    All methods raise RankError, on all ranks, if a rank could not write. Nothing of that checkpoint
+    is left then, and none is deleted.
     """
-    root = Path(run_dir) / "checkpoints"
-    name = f"step-{step:08d}"
-    folder = root / name
-    hidden = root / f".unfinished-{name}"
-    rank, world_size, _ = zero.ranks()
-    state = {"step": step, "world_size": world_size, "ep_size": zero.ep_size(engine), **extra}
 
-    on_first_rank(lambda: _start(root, hidden))
-    together(lambda: zero_files.save(engine, hidden))
-    together(lambda: _write(hidden, rank, teacher, state))
-    # What is on the disk counts. So the files are read back, each by one rank.
-    names = on_first_rank(lambda: _relative_names(hidden))
-    stamps = collect(lambda: _stamps(hidden, names[rank::world_size]))
-    on_first_rank(lambda: _publish(hidden, folder, stamps))
-    on_first_rank(lambda: _prune(folder, keep))
-    return folder
+    def __init__(
+        self,
+        run_dir: Path,
+        *,
+        engine: zero.DeepSpeedEngine,
+        teacher: EmaTeacher,
+        keep: int,
+        keep_every: int = 0,
+        check: Callable[[], None] | None = None,
+    ):
+        """Prepare to save; nothing is written.
+
+        Args:
+            run_dir: Run folder.
+            engine: The student's engine.
+            teacher: The teacher.
+            keep: Number of newest checkpoints that stay.
+            keep_every: Steps; the first checkpoint at or after each multiple stays for ever. 0:
+                none does.
+            check: Called on all ranks before a checkpoint is begun and before it is published;
+                raises RankError on all of them if it must not be.
+        """
+        self.root = Path(run_dir) / "checkpoints"
+        self.engine = engine
+        self.teacher = teacher
+        self.keep = keep
+        self.keep_every = keep_every
+        self.check = check or (lambda: None)
+        self._host = HostCopy()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        shards = zero.partitions(engine)  # all families have their sizes
+        like = State(dict.fromkeys(FAMILIES, shards), layout=[], tensors={}, values={})
+        self._ready = self._thread.submit(self._host.prepare, like)
+        self._writing: _Writing | None = None
+
+    def start(self, step: int, extra: dict[str, Any]) -> Path:
+        """Copy the state after ``step`` steps, and begin to write it.
+
+        A save in progress is finished first.
+
+        Args:
+            step: Steps made so far.
+            extra: JSON values or dictionaries of tensors by name, equal on all ranks.
+
+        Returns:
+            Where the checkpoint will lie.
+        """
+        self.finish()
+        self.check()
+        folder = checkpoint_folder(self.root, step)
+        with _nothing_left(folder):
+            on_first_rank(lambda: begin(folder))
+            state = run_state(step, self.engine, self.teacher, extra)
+            together(self._ready.result)
+            copy = together(lambda: self._host.take(state))
+        stamps = self._thread.submit(write_state, copy, hidden_folder(folder), zero.ranks().rank)
+        self._writing = _Writing(step, folder, stamps)
+        return folder
+
+    def poll(self) -> None:
+        """Publish the checkpoint that is being written if all ranks have written it.
+
+        To be called after every step.
+        """
+        writing = self._writing
+        if writing is not None and all(collect(writing.stamps.done)):
+            self.finish()
+
+    def finish(self) -> None:
+        """Wait until the checkpoint that is being written is published, if there is one."""
+        writing = self._writing
+        if writing is None:
+            return
+        self._writing = None
+        with _nothing_left(writing.folder):
+            stamps = collect(writing.stamps.result)
+        self.check()
+        with _nothing_left(writing.folder):
+            on_first_rank(lambda: publish(writing.folder, stamps))
+        on_first_rank(lambda: self._tidy(writing))
+
+    def _tidy(self, writing: _Writing) -> None:
+        """Say what was published, and delete what it replaces."""
+        print(f"checkpoint of step {writing.step}: {writing.folder}", flush=True)
+        prune(writing.folder, keep=self.keep, keep_every=self.keep_every)
 
 
-def _start(root: Path, hidden: Path) -> None:
-    """Make an empty hidden folder, and delete those that killed runs left."""
-    for folder in root.glob(".unfinished-*"):
-        shutil.rmtree(folder)
-    (hidden / "ema").mkdir(parents=True)
-
-
-def _write(folder: Path, rank: int, teacher: EmaTeacher, state: dict[str, Any]) -> None:
-    """Write this rank's files. Rank 0 also writes what all ranks have alike."""
-    shards = {}
-    buffers = {}
-    for name, tensor in teacher.state().items():
-        if name.startswith(SHARD):
-            shards[name] = tensor
-        else:
-            buffers[name] = tensor
-    header = {LAYOUT: json.dumps(teacher.layout())}
-    _write_tensors(shard_file(folder, rank), shards, header)
-    if rank > 0:
-        return
-    _write_tensors(folder / BUFFERS, buffers)
-    values = {}
-    for name, value in state.items():
-        if _is_tensors(value):
-            _write_tensors(folder / f"{name}.safetensors", value)
-        else:
-            values[name] = value
-    write_durable(folder / STATE, json.dumps(values, indent=2))
-
-
-def _is_tensors(value: Any) -> bool:
-    """Whether a value is a dictionary of tensors, and not an empty one."""
-    if not isinstance(value, dict) or not value:
-        return False
-    return all(isinstance(entry, Tensor) for entry in value.values())
-
-
-def _write_tensors(
-    file: Path, tensors: dict[str, Tensor], header: dict[str, str] | None = None
-) -> None:
-    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+@contextmanager
+def _nothing_left(folder: Path) -> Iterator[None]:
+    """Delete the hidden folder of a checkpoint if some rank cannot write it."""
     try:
-        save_file(on_cpu, file, header)
-        share(file)
-    except (OSError, SafetensorError) as error:  # neither of them names the file
-        raise InputError(f"{file}: cannot be written ({error})") from error
-
-
-def _relative_names(folder: Path) -> list[str]:
-    """Names of all files below a folder, relative to it, sorted."""
-    return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
-
-
-def _stamps(folder: Path, names: list[str]) -> dict[str, dict]:
-    """Size and checksum of some files."""
-    return {name: stamp(folder / name) for name in names}
-
-
-def _publish(hidden: Path, folder: Path, stamps: list[dict[str, dict]]) -> None:
-    """Write the manifest, then give the folder its name.
-
-    An earlier checkpoint of the same step is replaced.
-    """
-    files: dict[str, dict] = {}
-    for of_one_rank in stamps:
-        files |= of_one_rank
-    versions = {name: version(name) for name in ("torch", "deepspeed", "safetensors")}
-    versions["python"] = platform.python_version()
-    manifest = {"format": FORMAT, "files": files, "versions": versions}
-    write_durable(hidden / MANIFEST, json.dumps(manifest, indent=2))
-    publish_folder(hidden, folder, aside=hidden.with_name(hidden.name + "-replaced"))
-    force_folder(folder.parent)  # the new name itself
-
-
-def _prune(folder: Path, keep: int) -> None:
-    """Delete what is older than the ``keep`` newest checkpoints up to ``folder``.
-
-    The last healthy one stays, however many a diverged run has saved since.
-
-    The manifest goes first, so that a half-deleted checkpoint does not count as one. Later ones, of
-    a run that was resumed from an earlier step, stay. A failure costs only space, so it is a
-    warning.
-    """
-    root = folder.parent
-    older = [other for other in complete(root) if other.name < folder.name]
-    surplus = older[: max(len(older) - keep + 1, 0)]
-    healthy = last_healthy([*older, folder])
-    if healthy in surplus:
-        surplus.remove(healthy)
-    for old in [*surplus, *root.glob(".unfinished-*")]:
-        try:
-            (old / MANIFEST).unlink(missing_ok=True)
-            shutil.rmtree(old)
-        except OSError as error:
-            print(f"warning: {old}: cannot be deleted ({error}); delete it by hand", flush=True)
+        yield
+    except RankError:
+        on_first_rank(lambda: remove(hidden_folder(folder)))
+        raise

@@ -36,7 +36,6 @@ ACCEPTED: dict[str, Any] = {
         "allgather_partitions": bool,
         "allgather_bucket_size": int,
         "overlap_comm": (bool, NULL),
-        "load_from_fp32_weights": bool,
         "ignore_unused_parameters": bool,
         "round_robin_gradients": bool,
         "enable_sanity_checks": bool,
@@ -132,7 +131,10 @@ REFUSED = {
     "optimizer.params.adam_w_mode": _ADAMW,
     "zero_optimization.compute_grad_norm": "the gradient norm is logged at every step; remove it",
     "zero_optimization.elastic_checkpoint": (
-        "a checkpoint goes on with the ranks it was saved with; remove it"
+        "checkpoints are the engine's own and go on with any number of ranks; remove it"
+    ),
+    "zero_optimization.load_from_fp32_weights": (
+        "checkpoints are the engine's own and hold the fp32 weights; remove it"
     ),
     "zero_optimization.legacy_stage1": "this engine runs stage 2; remove it",
     "zero_optimization.parameter_alignment": (

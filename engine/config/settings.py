@@ -81,7 +81,9 @@ class CheckpointSettings:
     """When to save and how many checkpoints to keep."""
 
     every: AtLeastOne = 5000  # steps
-    keep: AtLeastOne = 3
+    minutes: Annotated[float, Field(ge=0)] = 20  # and at least that often; 0: by steps alone
+    keep: AtLeastOne = 3  # the newest
+    keep_every: Count = 0  # steps; the first checkpoint from each multiple on stays for ever
 
 
 @dataclass(frozen=True)

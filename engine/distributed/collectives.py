@@ -1,6 +1,6 @@
 """What ranks tell each other outside DeepSpeed: batch statistics, and whether one has failed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,6 +114,13 @@ def on_first_rank(action: Callable[[], Any]) -> Any:
 def is_first_rank() -> bool:
     """Whether this process is rank 0, or the only one."""
     return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def share_of(work: Sequence) -> Sequence:
+    """This rank's part of some work, in which every item is some rank's."""
+    if not dist.is_initialized():
+        return work
+    return work[dist.get_rank() :: dist.get_world_size()]
 
 
 @dataclass

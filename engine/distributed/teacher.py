@@ -1,14 +1,10 @@
 """The teacher: a moving average of the student's float32 weights, kept in ZeRO's shards."""
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from data.errors import InputError
 from engine.distributed import zero
-from engine.distributed.collectives import together
 from engine.distributed.flat_copy import FlatCopy
-from engine.distributed.shard_names import BUFFER, SHARD
-from models.moe.layer import canonical_names
 
 
 class EmaTeacher:
@@ -43,7 +39,7 @@ class EmaTeacher:
         module.load_state_dict(student)
         self.shards = [shard.clone() for shard in zero.partitions(engine)]
         self.flat_copy = FlatCopy(engine, module)
-        self.flat_copy.fill(self.shards)
+        self.show()
         module.register_forward_pre_hook(lambda *_: self.wait())
         module.register_state_dict_pre_hook(lambda *_: self.wait())
 
@@ -68,52 +64,9 @@ class EmaTeacher:
         """Wait until the module holds the weights of the last update."""
         self.flat_copy.wait()
 
-    def state(self) -> dict[str, Tensor]:
-        """The tensors that a checkpoint needs, live ones.
+    def show(self) -> None:
+        """Let the module have the weights in ``shards``, in its own type; every rank must call it.
 
-        ``shard.<group>`` are this rank's. ``buffer.<name>`` are equal on all ranks; some of them
-        the student shares.
+        For those who have changed the shards.
         """
-        state = {}
-        for index, shard in enumerate(self.shards):
-            state[f"{SHARD}{index:05d}"] = shard
-        saved = self.module.state_dict().keys()
-        for name, buffer in self.module.named_buffers():
-            if name in saved:
-                state[BUFFER + name] = buffer
-        return state
-
-    def layout(self) -> list[dict]:
-        """What lies where in the shards of ``state``: see ``zero.layout``.
-
-        Experts have their global names.
-        """
-        return zero.layout(self.engine, canonical_names(self.engine.module))
-
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Take the tensors that ``state`` gave; every rank must call it.
-
-        Raises:
-            RankError: On some rank they do not fit.
-        """
-        together(lambda: self._copy(state))
         self.flat_copy.fill(self.shards)
-
-    @torch.no_grad()
-    def _copy(self, state: dict[str, Tensor]) -> None:
-        """Copy tensors into those of ``state()``. Raises InputError if they do not fit."""
-        targets = self.state()
-        expected = _shapes(targets)
-        loaded = _shapes(state)
-        for name in sorted(expected.keys() | loaded.keys()):
-            if expected.get(name) != loaded.get(name):
-                raise InputError(
-                    f"teacher: expected {name} of shape {expected.get(name)}, found "
-                    f"{loaded.get(name)}; the checkpoint is of another model"
-                )
-        for name, tensor in targets.items():
-            tensor.copy_(state[name])
-
-
-def _shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}

@@ -1,4 +1,4 @@
-"""Everything of DeepSpeed that the engine uses, but for the files of a checkpoint (zero_files.py).
+"""Everything of DeepSpeed that the engine uses, but for what a checkpoint holds (zero_state.py).
 
 No other file of the engine imports deepspeed or reads its private names. They were read in release
 0.19.8 and are tested with it.
@@ -316,23 +316,3 @@ def flat_groups(engine: DeepSpeedEngine) -> list[FlatGroup]:
         )
         groups.append(group)
     return groups
-
-
-def layout(engine: DeepSpeedEngine, names: dict[str, str]) -> list[dict]:
-    """What lies where in this rank's shards, as JSON: one entry for each group.
-
-    ``ranks``: who holds a shard of the group's flat vector, in this order. ``parameters``: name,
-    shape, and place in the flat vector in elements.
-
-    Args:
-        engine: The engine.
-        names: The name in the whole model of each local parameter.
-    """
-    description = []
-    for group in flat_groups(engine):
-        parameters = []
-        for name, shape, offset in zip(group.names, group.shapes, group.offsets, strict=True):
-            parameters.append([names[name], list(shape), offset])
-        holders = dist.get_process_group_ranks(group.processes)
-        description.append({"ranks": holders, "parameters": parameters})
-    return description

@@ -2,14 +2,14 @@
 
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from data.files import share
+from engine.checkpoint.tensor_file import write_tensors
 from engine.errors import ConfigError
 from engine.pretrained.source import SPEC, TEACHER, WEIGHTS, Source, divergence, locate, read
 from engine.pretrained.weights import TRUNK
@@ -45,15 +45,19 @@ def export(
     """
     _check(out, dtype)
     source = read(path, weights)
-    tensors = _cast(source.state, TYPES[dtype], heads=heads)
+    outline = {}
+    for name, tensor in source.outline.items():
+        if heads or name.startswith(TRUNK):
+            outline[name] = _cast(name, tensor, TYPES[dtype])
+    contents = (_cast(name, source.state[name], TYPES[dtype]) for name in outline)
     description = {
         "format": FORMAT,
         "source": locate(path).name,
         "dtype": dtype,
         **source.description,
     }
-    _write(out, tensors, description)
-    lines = [_summary(out, tensors, source, dtype=dtype, heads=heads)]
+    _write(out, outline, contents, description)
+    lines = [_summary(out, outline, source, dtype=dtype, heads=heads)]
     warning = divergence(path)
     if warning is not None:
         lines.append(warning)
@@ -72,26 +76,32 @@ def _check(out: Path, dtype: str) -> None:
         raise ConfigError(f"--out: expected a new folder in one that exists, found {out}")
 
 
-def _cast(state: dict[str, Tensor], dtype: torch.dtype, *, heads: bool) -> dict[str, Tensor]:
-    """The tensors of an export in its type."""
-    tensors = {}
-    for name, tensor in state.items():
-        if not heads and not name.startswith(TRUNK):
-            continue
-        if tensor.is_floating_point() and not name.endswith(EXACT):
-            tensor = tensor.to(dtype)
-        tensors[name] = tensor.contiguous()
-    return tensors
+def _cast(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A tensor in the type that it has in an export."""
+    if tensor.is_floating_point() and not name.endswith(EXACT):
+        return tensor.to(dtype)
+    return tensor
 
 
-def _write(out: Path, tensors: dict[str, Tensor], description: dict[str, Any]) -> None:
-    """Write both files into a hidden folder, which gets its name when they are complete."""
+def _write(
+    out: Path,
+    outline: dict[str, Tensor],
+    contents: Iterable[Tensor],
+    description: dict[str, Any],
+) -> None:
+    """Write both files into a hidden folder, which gets its name when they are complete.
+
+    Args:
+        out: The folder's name.
+        outline: Shapes and types of the tensors, by name.
+        contents: The tensors in that order, one in memory at a time.
+        description: What the second file says.
+    """
     hidden = out.with_name(f".unfinished-{out.name}")
     shutil.rmtree(hidden, ignore_errors=True)
     hidden.mkdir()
     try:
-        save_file(tensors, hidden / WEIGHTS, {"format": "pt"})
-        share(hidden / WEIGHTS)
+        write_tensors(hidden / WEIGHTS, outline, {"format": "pt"}, contents=contents)
         (hidden / SPEC).write_text(json.dumps(description, indent=1) + "\n")
         hidden.rename(out)
     except BaseException:
@@ -100,15 +110,15 @@ def _write(out: Path, tensors: dict[str, Tensor], description: dict[str, Any]) -
 
 
 def _summary(
-    out: Path, tensors: dict[str, Tensor], source: Source, *, dtype: str, heads: bool
+    out: Path, outline: dict[str, Tensor], source: Source, *, dtype: str, heads: bool
 ) -> str:
     """What was written, in one line."""
-    count = sum(tensor.numel() for tensor in tensors.values())
+    count = sum(tensor.numel() for tensor in outline.values())
     with_heads = "without"
     if heads:
         with_heads = "with"
     return (
         f"{out}: {source.description['weights']} of step {source.description['step']}, "
-        f"{len(tensors)} tensors, {count / 1e6:.2f} M numbers in {dtype}, "
+        f"{len(outline)} tensors, {count / 1e6:.2f} M numbers in {dtype}, "
         f"{with_heads} the heads of pre-training"
     )

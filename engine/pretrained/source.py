@@ -1,10 +1,10 @@
 """Trained weights as a run, a checkpoint or an exported folder holds them.
 
-Nothing here imports DeepSpeed, except for the student of a checkpoint, which only DeepSpeed's files
-hold.
+Nothing here imports DeepSpeed.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,20 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from data.errors import InputError
+from engine.checkpoint.buffers import BUFFERS, of_model
+from engine.checkpoint.families import StoredWeights
 from engine.checkpoint.files import (
     MANIFEST,
-    ShardReader,
-    full_weights,
     manifest,
     newest,
     read_state,
+    tensors_file,
     verify,
 )
 from engine.checkpoint.health import health_warning
 from engine.config.renamed import refuse_renamed
 from engine.config.typed import parse
+from engine.distributed.pieces import EMA, MASTER
 from engine.errors import ConfigError
 from engine.pretrained.sensors import sensor_facts
 from models.spec import ModelSpec
@@ -34,13 +36,17 @@ WEIGHTS = "model.safetensors"
 TEACHER = "teacher"
 STUDENT = "student"
 KINDS = (TEACHER, STUDENT)
+FAMILIES = {TEACHER: EMA, STUDENT: MASTER}
 
 
 @dataclass
 class Source:
     """Trained weights and what is needed to use them."""
 
-    state: dict[str, Tensor]  # by the names of ``Pretraining``; an export may hold the trunk alone
+    # By the names of ``Pretraining``; an export may hold the trunk alone. Those of a checkpoint are
+    # read when they are asked for.
+    state: Mapping[str, Tensor]
+    outline: dict[str, Tensor]  # the same names, with shapes and types that count, not values
     # "weights", "step", "model", "bands", "sensors", "regions": plain data
     description: dict[str, Any]
 
@@ -77,26 +83,15 @@ def read(path: str | Path, weights: str = TEACHER) -> Source:
             raise InputError(
                 f"{folder}: expected the {weights}, found an export of the {description['weights']}"
             )
-        return Source(load_file(folder / WEIGHTS), description)
+        exported = load_file(folder / WEIGHTS)
+        return Source(exported, exported, description)
     files = manifest(folder)
-    verify(folder, files, sorted(name for name in files if name.startswith("ema/")))
-    read_shard = None
-    if weights == STUDENT:
-        read_shard = _student_shards(folder, description["world_size"])
-    return Source(full_weights(folder, read_shard), {**description, "weights": weights})
-
-
-def _student_shards(folder: Path, world_size: int) -> ShardReader:
-    """Reads shards of the student's master weights from a checkpoint."""
-    # Imported here: everything else works where DeepSpeed is not installed.
-    from engine.distributed import zero_files
-
-    partitions = [zero_files.saved_partitions(folder, rank) for rank in range(world_size)]
-
-    def read_shard(rank: int, group: int) -> Tensor:
-        return partitions[rank][group].float()
-
-    return read_shard
+    family = FAMILIES[weights]
+    used = [name for name in files if name.startswith(f"{family}/")]
+    verify(folder, files, [tensors_file(Path(), BUFFERS).name, *sorted(used)])
+    buffers = of_model(load_file(tensors_file(folder, BUFFERS)), weights)
+    state = StoredWeights(folder, family, buffers)
+    return Source(state, state.outline(), {**description, "weights": weights})
 
 
 def describe(path: Path) -> dict[str, Any]:

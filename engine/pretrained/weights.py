@@ -90,9 +90,9 @@ def _draw(trunk: SkySense, seed: int) -> None:
 def _adapt(source: Source, choice: Choice, trunk: SkySense) -> Adapted:
     """The trained weights that fit a trunk."""
     trained: dict[str, Tensor] = {}
-    for name, tensor in source.state.items():
+    for name in source.state:
         if name.startswith(TRUNK):
-            trained[name.removeprefix(TRUNK)] = tensor
+            trained[name.removeprefix(TRUNK)] = source.state[name]
     return adapt(
         trained,
         {name: tensor.shape for name, tensor in trunk.state_dict().items()},

@@ -19,7 +19,7 @@ _SAME_CLASSES = 1e-3  # largest difference between class embeddings of two machi
 
 
 def own_state(run: Run, done: int, *, attempt: int) -> dict[str, Any]:
-    """JSON values and dictionaries of tensors, by name, for ``engine.checkpoint.save.save``.
+    """JSON values and dictionaries of tensors, by name, for ``engine.checkpoint.save.Saver``.
 
     Args:
         run: The run.

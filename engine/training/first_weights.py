@@ -74,7 +74,7 @@ def _adapt(settings: Settings, source: Source, drawn: dict[str, Tensor]) -> Adap
         if name in source.spec.modalities:
             sensors[name] = Sensor(name)
     return adapt(
-        source.state,
+        dict(source.state),
         {name: tensor.shape for name, tensor in drawn.items()},
         source=source.spec,
         target=settings.model,

@@ -3,7 +3,6 @@
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -11,8 +10,6 @@ import torch
 from data.errors import InputError
 from data.stream.mixture import Mixture
 from data.stream.sample import Batch
-from engine.checkpoint.health import KEY, Health
-from engine.checkpoint.save import save
 from engine.config.load import Config
 from engine.config.settings import Settings
 from engine.config.snapshot import snapshot
@@ -22,13 +19,13 @@ from engine.errors import ConfigError
 from engine.evaluate.held_out import STEPS_KEY, HeldOut, summary
 from engine.resilience.guard import Guard
 from engine.resilience.preempt import Preempt, Request
-from engine.resilience.progress import DATA, EVALUATE, PROGRESS, SAVE
+from engine.resilience.progress import DATA, EVALUATE, PROGRESS
 from engine.resilience.signals import Signals
 from engine.resilience.supervise import Supervision, begin
 from engine.training.assemble import Run, assemble
 from engine.training.common_facts import common_facts
 from engine.training.console import say
-from engine.training.continuing import checkpoint_to_resume, own_state, restore
+from engine.training.continuing import checkpoint_to_resume, restore
 from engine.training.ending import Ending, requested
 from engine.training.housekeeping import GarbageCollection
 from engine.training.inputs import open_dataset
@@ -36,6 +33,7 @@ from engine.training.loss_terms import TOTAL
 from engine.training.metrics import Metrics
 from engine.training.records import loss_note, metrics_record, replaced, write_trouble
 from engine.training.run_folder import RunFolder
+from engine.training.saving import Saving
 from engine.training.step import StepReport
 from engine.training.trouble import describe
 
@@ -180,7 +178,6 @@ class _Loop:
         if stop_at is not None:
             self.stop = max(run.start, min(self.steps, stop_at))
         self.done = run.start  # steps made
-        self.saved = run.start  # of these, in the newest checkpoint
         self.metrics = Metrics(
             run.run_dir,
             steps=self.steps,
@@ -188,10 +185,10 @@ class _Loop:
             rank=run.rank,
             every=settings.log_every,
         )
-        self.applied = 0  # steps since the newest checkpoint that changed the weights
         self.guard = Guard(settings.guard, settings.model.head.prototypes)
         if run.guard is not None:
             self.guard.load_state(run.guard)
+        self.saving = Saving(run, folder, self.guard)
         self.garbage = GarbageCollection(settings.collect_garbage_every)
         self.held_out: HeldOut | None = None
         if settings.evaluate.every:
@@ -201,8 +198,7 @@ class _Loop:
         """Make the steps, and leave a checkpoint of the last one."""
         try:
             ending = self._make_steps()
-            if self.saved != self.done:
-                self._save()
+            self.saving.end(self.done)
             self.run.step.ema.wait()  # no exchange may be under way when the process groups go
         finally:
             self.metrics.close()
@@ -241,7 +237,6 @@ class _Loop:
         seconds = time.perf_counter() - began
         self.done = batch.step + 1
         PROGRESS.made_step(seconds - waited)
-        self.applied += report.applied
         if self.done == self.steps:
             evaluation = self._evaluate()
         PROGRESS.enter("writing the log")
@@ -259,8 +254,7 @@ class _Loop:
             self._say(f"warning: {line}")
         write_trouble(self.run.run_dir, self.run.rank, batch, report)
         guard_stops = self._guard_stops(report)
-        if self.done % self.run.settings.checkpoint.every == 0:
-            self._save()
+        self.saving.after(self.done, applied=report.applied)
         self.garbage.after(batch.step)
         if guard_stops:
             return Ending.GUARD
@@ -320,35 +314,6 @@ class _Loop:
         if request == Request.TAKEN:
             self.folder.check()  # raises the line that names the other job, on all ranks
         return requested(request)
-
-    def _save(self) -> None:
-        """Publish a checkpoint of the steps made so far.
-
-        Raises:
-            RankError: Another job has taken the run folder over, or a rank cannot write.
-        """
-        PROGRESS.enter(SAVE)
-        run = self.run
-        self.folder.check()
-        health = Health(
-            steps=self.done - self.saved, applied=self.applied, skipped_last=self.guard.skipped
-        )
-        folder = save(
-            run.run_dir,
-            self.done,
-            engine=run.step.engine,
-            teacher=run.step.ema,
-            extra={
-                **own_state(run, self.done, attempt=self.folder.attempt),
-                "guard": self.guard.state(),
-                KEY: asdict(health),
-            },
-            keep=run.settings.checkpoint.keep,
-        )
-        self.saved = self.done
-        self.applied = 0
-        run.parent = folder
-        self._say(f"checkpoint of step {self.done}: {folder}")
 
     def _say(self, line: str) -> None:
         """A line of the log, on rank 0 alone."""

@@ -3,11 +3,13 @@ parameter once."""
 
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from engine.checkpoint.save import Saver
 from engine.distributed import zero
 from engine.distributed.collectives import DistributedReducer
 from models.moe.layer import MoE, canonical_names
@@ -115,3 +117,10 @@ def train_step(engine, step: int, lr: float = 1e-2) -> float:
     engine.step()
     assert zero.was_applied(engine)
     return zero.gradient_norm(engine)
+
+
+def publish(run_dir, step: int, engine, teacher, *, keep: int = 9, **extra):
+    """Save, and wait until the checkpoint is published."""
+    saver = Saver(Path(run_dir), engine=engine, teacher=teacher, keep=keep)
+    saver.start(step, extra)
+    saver.finish()

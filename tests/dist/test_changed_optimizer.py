@@ -5,12 +5,11 @@ import math
 import torch
 
 from engine.checkpoint.load import latest, load
-from engine.checkpoint.save import save
 from engine.distributed import zero
 from engine.distributed.teacher import EmaTeacher
 from models.reducer import Reducer
 from tests.dist.processes import run_processes
-from tests.dist.small import Small, start, train_step
+from tests.dist.small import Small, publish, start, train_step
 
 MODULE = "tests.dist.test_changed_optimizer"
 CLIP = 0.01
@@ -41,7 +40,7 @@ def worker(folder):
     engine, teacher = open_run()
     for step in range(2):
         train_step(engine, step)
-    save(folder, 2, engine=engine, teacher=teacher, extra={}, keep=1)
+    publish(folder, 2, engine, teacher)
     engine, teacher = open_run(clip=CLIP, betas=BETAS, eps=EPS)
     load(latest(folder), engine, teacher)
     before = families(engine)

@@ -12,12 +12,15 @@ import google_crc32c
 import pytest
 import torch
 
+from engine.checkpoint import state
+from engine.checkpoint.files import newest
 from engine.checkpoint.load import latest, load
-from engine.checkpoint.save import save
-from engine.distributed import zero
+from engine.distributed import zero, zero_state
 from engine.distributed.collectives import on_first_rank
 from engine.distributed.teacher import EmaTeacher
+from engine.errors import RankError
 from models.reducer import Reducer
+from tests.dist import small
 from tests.dist.processes import ProcessesFailed, run_processes
 from tests.dist.small import Small, start, train_step
 
@@ -43,23 +46,18 @@ def train(engine, teacher, steps):
 def publish(folder, step, engine, teacher, keep=2):
     """A checkpoint with values and tensors of the caller's."""
     extra = {"seed": 7, "fingerprint": "abc", "centres": CENTRES, "nothing": {}}
-    return save(folder, step, engine=engine, teacher=teacher, extra=extra, keep=keep)
+    small.publish(folder, step, engine, teacher, keep=keep, **extra)
 
 
 def everything(engine, teacher):
     """All state of this rank by name: weights, buffers, master weights, moments, average, what the
     teacher shows."""
-    state = {f"student.{name}": x for name, x in engine.module.state_dict().items()}
-    state |= {f"teacher.{name}": x for name, x in teacher.module.state_dict().items()}
-    state |= {f"average.{name}": x for name, x in teacher.state().items()}
-    for kind, shards in (
-        ("master", zero.partitions(engine)),
-        ("exp_avg", zero.moments(engine, "exp_avg")),
-        ("exp_avg_sq", zero.moments(engine, "exp_avg_sq")),
-        ("step", zero.moments(engine, "step")),
-    ):
-        state |= {f"{kind}.{index}": shard for index, shard in enumerate(shards)}
-    return {name: x.detach().clone() for name, x in state.items()}
+    tensors = {f"student.{name}": x for name, x in engine.module.state_dict().items()}
+    tensors |= {f"teacher.{name}": x for name, x in teacher.module.state_dict().items()}
+    shards_of = {"average": teacher.shards, "step": zero.moments(engine, "step")}
+    for kind, shards in (shards_of | zero_state.shards(engine)).items():
+        tensors |= {f"{kind}.{index}": shard for index, shard in enumerate(shards)}
+    return {name: x.detach().clone() for name, x in tensors.items()}
 
 
 def message(action):
@@ -107,7 +105,7 @@ def full_disk(folder, run):
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     line = message(lambda: publish(folder / "full", 2, *run))
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    kept = latest(folder / "full").name
+    kept = names_in(folder / "full/checkpoints")
     publish(folder / "full", 3, *run)
     return line, kept, latest(folder / "full").name
 
@@ -116,10 +114,7 @@ def second_life(folder):
     """Start anew from the checkpoint and train 3; before that, everything that must be refused."""
     zero.init_distributed()
     good = latest(f"{folder}/False")
-    refused = {
-        "ep": message(lambda: load(good, *open_run(ep_size=1))),
-        "width": message(lambda: load(good, *open_run(width=12))),
-    }
+    refused = {"width": message(lambda: load(good, *open_run(width=12)))}
     run = open_run()
     train(*run, range(1))
     before = everything(*run)
@@ -134,12 +129,6 @@ def second_life(folder):
         train(*run, range(3, 6))
         ends[bf16] = everything(*run)
     return ends, states, refused
-
-
-def alone(folder):
-    """One process opens a checkpoint of two."""
-    zero.init_distributed()
-    return message(lambda: load(latest(f"{folder}/False"), *open_run(ep_size=1)))
 
 
 def truncate(folder):
@@ -166,8 +155,8 @@ DAMAGE = {
         r"flipped/ema/rank-00000.safetensors: expected (\d+) bytes .*, found \1 bytes",
     ),
     "missing": (
-        lambda folder: next(folder.glob("deepspeed/*expert_3_*")).unlink(),
-        r"missing/deepspeed/.*expert_3_.*: expected \d+ bytes .*, found no such file",
+        lambda folder: (folder / "exp_avg/rank-00001.safetensors").unlink(),
+        r"missing/exp_avg/rank-00001.*: expected \d+ bytes .*, found no such file",
     ),
     "unpublished": (
         lambda folder: (folder / "manifest.json").unlink(),
@@ -198,37 +187,33 @@ def test_a_restart_changes_no_bit(first, second, bf16):
     for rank, (earlier, later) in enumerate(zip(first[1], second)):
         expected = earlier[0][bf16]
         found = later[0][bf16]
-        state = later[1][bf16]
+        values = later[1][bf16]
         assert expected.keys() == found.keys()
         assert "student.centre" in found
-        assert "average.buffer.centre" in found
+        assert "teacher.centre" in found
         for name, x in expected.items():
             assert torch.equal(x, found[name]), (rank, name)
-        assert torch.equal(state.pop("centres")["fused"], CENTRES["fused"])
-        assert state == {
+        assert torch.equal(values.pop("centres")["fused"], CENTRES["fused"])
+        assert values == {
             "step": 3,
             "world_size": 2,
             "ep_size": 2,
+            "optimizer_steps": 3,
             "seed": 7,
             "fingerprint": "abc",
             "nothing": {},
         }
 
 
-def test_refusals_are_one_line_on_all_ranks_before_anything_changes(first, second):
-    folder, _ = first
+def test_refusals_are_one_line_on_all_ranks_before_anything_changes(second):
     lines = second[0][2]
     assert lines == second[1][2] and all("\n" not in line for line in lines.values())
     for name, (_, pattern) in DAMAGE.items():
         assert re.search(pattern, lines[name]), lines[name]
     assert lines["unchanged"] == "True"
     assert re.search(
-        r"step-00000003: expected ep_size 1 \(this run\), found 2 \(the checkpoint\)", lines["ep"]
-    )
-    assert "size mismatch" in lines["width"]
-    [line] = run_processes(1, f"{MODULE}:alone", [str(folder)])
-    assert re.search(
-        r"step-00000003: expected world_size 1 \(this run\), found 2 \(the checkpoint\)", line
+        r"step-00000003: expected \S+ of shape \[.*12.*\], found \d+ elements of shape \[.*8.*\]",
+        lines["width"],
     )
 
 
@@ -253,8 +238,10 @@ def test_old_checkpoints_go_after_the_new_one_is_there(first):
 
 def test_a_full_disk_of_one_rank_fails_on_all_and_leaves_the_earlier_checkpoint(first):
     for _, _, (line, kept, after) in first[1]:
-        assert re.match(r"rank 1: \S+/\.unfinished-step-00000002/\S+: cannot be written", line)
-        assert (kept, after) == ("step-00000001", "step-00000003")
+        place = r"rank 1: \S+/\.unfinished-step-00000002/\S+"
+        assert re.match(place + r": cannot be written \(file too large\)", line)
+        assert kept == ["step-00000001"]  # nothing of the new one is left
+        assert after == "step-00000003"
 
 
 def die(folder, point):
@@ -270,7 +257,9 @@ def die(folder, point):
     if point == "manifest":
         Path.rename = kill
     if point == "files" and zero.ranks()[0] == 1:
-        EmaTeacher.layout = kill
+        write = state.write_shards
+        calls = iter([write, kill])  # the first family is written, the second is not
+        state.write_shards = lambda *arguments: next(calls)(*arguments)
     publish(folder, 2, *run)
 
 
@@ -279,7 +268,7 @@ def test_a_killed_save_leaves_the_earlier_checkpoint(tmp_path, capsys, point):
     with pytest.raises(ProcessesFailed):
         run_processes(2, f"{MODULE}:die", [str(tmp_path), point])
     root = tmp_path / "checkpoints"
-    assert (root / ".unfinished-step-00000002/ema/rank-00000.safetensors").exists()
+    assert (root / ".unfinished-step-00000002/master/rank-00001.safetensors").exists()
     assert (root / ".unfinished-step-00000002/manifest.json").exists() == (point == "manifest")
     shutil.copytree(root / "step-00000001", root / "step-00000009")
     (root / "step-00000009/manifest.json").unlink()
@@ -291,3 +280,22 @@ def test_a_killed_save_leaves_the_earlier_checkpoint(tmp_path, capsys, point):
 
 def test_a_run_without_checkpoints_has_none(tmp_path):
     assert latest(tmp_path / "nothing") is None
+
+
+def test_the_newest_sound_checkpoint_is_taken(first, tmp_path, capsys):
+    """The newest has no manifest to speak of, and the one before it a wrong bit."""
+    root = tmp_path / "checkpoints"
+    sound, flipped, empty = (root / f"step-0000000{step}" for step in (3, 4, 5))
+    for folder in (sound, flipped, empty):
+        shutil.copytree(first[0] / "False/checkpoints/step-00000003", folder)
+    flip(flipped)
+    (empty / "manifest.json").write_text("")
+    assert latest(tmp_path) == sound
+    warnings = capsys.readouterr().out.splitlines()
+    assert len(warnings) == 2
+    assert warnings[0].startswith(f"warning: {empty}/manifest.json: expected JSON")
+    assert warnings[1].startswith(f"warning: {flipped}/ema/rank-00000.safetensors: expected ")
+    assert newest(tmp_path) == flipped  # who only asks for a name reads only manifests
+    shutil.rmtree(sound)
+    with pytest.raises(RankError, match=f"{flipped}/ema/rank-00000.safetensors: expected "):
+        latest(tmp_path)

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from data.tiles.regions import RegionTable
-from engine.checkpoint.save import save
 from engine.config.load import load as load_config
 from engine.distributed import zero
 from engine.distributed.collectives import DistributedReducer
@@ -21,6 +20,7 @@ from engine.training.models import build_pair
 from models.moe.layer import canonical_names
 from tests.commands import TINY
 from tests.dist.processes import run_processes
+from tests.dist.small import publish
 
 # ranks, ep_size, bf16
 CASES = [(1, 1, False), (2, 1, False), (2, 2, False), (2, 2, True), (4, 2, True)]
@@ -46,8 +46,8 @@ def worker(folder, ep_size, bf16):
             shard.add_(torch.randn(shard.shape, generator=noise), alpha=0.01)
         ema.update(momentum)
     pair.student.trunk.context.prototypes.add_(0.5)
-    extra = {"model": asdict(pair.student.spec), "regions": RegionTable((1, 2)).to_json()}
-    save(folder, 2, engine=engine, teacher=ema, extra=extra, keep=1)
+    regions = RegionTable((1, 2)).to_json()
+    publish(folder, 2, engine, ema, model=asdict(pair.student.spec), regions=regions)
     whole = {
         "teacher": gathered(engine, ema.shards),
         "student": gathered(engine, zero.partitions(engine)),

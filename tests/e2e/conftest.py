@@ -41,8 +41,12 @@ def train(world: int, shards: Path, folder: Path, *arguments) -> Run:
 
 @pytest.fixture(scope="session")
 def run_on_two(shards, tmp_path_factory) -> Run:
-    """All six steps of the tiny configuration on two ranks, each with half of the experts."""
-    return train(2, shards, tmp_path_factory.mktemp("two") / "run")
+    """All six steps of the tiny configuration on two ranks, each with half of the experts.
+
+    There are checkpoints of steps 3 and 6.
+    """
+    arguments = ["--set", "skysense.checkpoint.every=3"]
+    return train(2, shards, tmp_path_factory.mktemp("two") / "run", *arguments)
 
 
 @pytest.fixture(scope="session")

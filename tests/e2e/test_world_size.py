@@ -67,6 +67,21 @@ def test_held_out_tiles_say_the_same(runs):
                     assert ours[name] == tolerance, (spread, name)
 
 
+@pytest.mark.parametrize("world, ep_size", [(1, 1), pytest.param(4, 4, marks=pytest.mark.long)])
+def test_a_run_goes_on_with_other_ranks(shards, run_on_two, tmp_path, world, ep_size):
+    """From the checkpoint of step 3 of two ranks with half of the experts each."""
+    arguments = ["--resume", run_on_two.folder / "checkpoints/step-00000003"]
+    arguments += ["--set", f"skysense.ep_size={ep_size}"]
+    run_dir = trained(world, shards, tmp_path / "run", *held_out(shards), *arguments)
+    expected = read(run_on_two.folder)[3:]
+    found = read(run_dir)
+    assert [record["step"] for record in found] == [3, 4, 5]
+    for ours, theirs in zip(found, expected, strict=True):
+        for name in terms(theirs):
+            tolerance = pytest.approx(theirs[name], rel=1e-5, abs=1e-5)
+            assert ours[name] == tolerance, (name, ours["step"])
+
+
 def test_terms_are_alive(runs):
     first = runs[ALONE][0]
     last = runs[ALONE][-1]

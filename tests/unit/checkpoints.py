@@ -20,20 +20,20 @@ def write_checkpoint(
 ) -> Path:
     """A folder that ``engine.pretrained.source`` reads; ``state`` adds to state.json."""
     (folder / "ema").mkdir(parents=True)
-    parameters, flat, place = [], [], 0
+    pieces, flat, place = [], [], 0
     for name, parameter in model.named_parameters():
-        parameters.append([name, list(parameter.shape), place])
+        count = parameter.numel()
+        pieces.append([name, list(parameter.shape), 0, count, place])
         flat.append(parameter.detach().flatten())
-        place += parameter.numel()
-    layout = [{"ranks": [0], "parameters": parameters}]
+        place += count
     save_file(
-        {"shard.00000": torch.cat(flat)},
+        {"group.00000": torch.cat(flat)},
         folder / "ema/rank-00000.safetensors",
-        {"layout": json.dumps(layout)},
+        {"layout": json.dumps([pieces])},
     )
     save_file(
-        {f"buffer.{name}": buffer for name, buffer in model.named_buffers()},
-        folder / "ema/buffers.safetensors",
+        {f"student.{name}": buffer for name, buffer in model.named_buffers()},
+        folder / "buffers.safetensors",
     )
     state = {
         "step": step,
@@ -47,5 +47,5 @@ def write_checkpoint(
     files = {
         str(file.relative_to(folder)): stamp(file) for file in folder.rglob("*") if file.is_file()
     }
-    (folder / "manifest.json").write_text(json.dumps({"format": 2, "files": files}))
+    (folder / "manifest.json").write_text(json.dumps({"format": 3, "files": files}))
     return folder

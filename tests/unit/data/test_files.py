@@ -1,12 +1,9 @@
 """Files and folders that are whole or not there, and the refusal of a place for none."""
 
-import os
-import stat
-
 import pytest
 
 from data.errors import InputError
-from data.files import check_place, publish_folder, share, whole_file, write_durable, write_whole
+from data.files import check_place, publish_folder, whole_file, write_durable, write_whole
 from tests.commands import skysense
 
 
@@ -97,17 +94,3 @@ def test_commands_refuse_it_before_the_work(command, tmp_path):
     assert done.stderr.startswith("error: ")
     assert len(done.stderr.splitlines()) == 1
     assert "in a folder that exists" in done.stderr
-
-
-@pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o007, 0o660), (0o077, 0o600)])
-def test_a_private_file_gets_the_permissions_of_a_new_one(tmp_path, umask, mode):
-    path = tmp_path / "model.safetensors"
-    path.write_text("weights")
-    path.chmod(0o400)
-    before = os.umask(umask)
-    try:
-        share(path)
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE(path.stat().st_mode) == mode
-    assert names(tmp_path) == ["model.safetensors"]

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from data.tiles.regions import RegionTable, cell_of
+from engine.checkpoint import families
 from engine.config.settings import InitSettings, Settings
+from engine.pretrained.export import export
 from engine.pretrained.weights import load, load_pretraining, regions
 from engine.training.first_weights import PROTOTYPES, take_trained
 from models.initialise import initialise
@@ -45,6 +47,23 @@ def test_run_and_checkpoint_hold_the_same(run):
     ]
 
 
+def test_an_export_reads_each_weight_once_and_one_tensor_at_a_time(run, tmp_path, monkeypatch):
+    folder, trained = run
+    sizes = []
+    read_shards = families.read_shards
+
+    def counted(folder, family, moves, shards):
+        sizes.append(sum(len(shard) for shard in shards))
+        assert sum(move.size for move in moves) == sizes[-1]
+        read_shards(folder, family, moves, shards)
+
+    monkeypatch.setattr(families, "read_shards", counted)
+    export(folder, tmp_path / "out", heads=True)
+    assert sizes == [parameter.numel() for parameter in trained.parameters()]
+    state = load_pretraining(tmp_path / "out").state_dict()
+    assert all(torch.equal(x, state[name]) for name, x in trained.state_dict().items())
+
+
 def test_prototypes_stay_float32_in_a_half_precision_model(run):
     loaded = load(run[0], dtype=torch.bfloat16)
     assert loaded.trunk.fusion.token.dtype == torch.bfloat16
@@ -67,8 +86,8 @@ def test_prototypes_stay_float32_in_a_half_precision_model(run):
             "state.json: expected .* the checkpoint is damaged",
         ),
         (
-            lambda folder: (folder / "manifest.json").write_text('{"format": 1}'),
-            "expected format 2, found 1",
+            lambda folder: (folder / "manifest.json").write_text('{"format": 2}'),
+            "expected format 3, found 2; export its weights",
         ),
     ],
 )
