@@ -36,6 +36,7 @@ COMMANDS = {
     "export": Command("launch.export", "trained weights to one file that loads without DeepSpeed"),
     "compare": Command("launch.compare", "compare the losses of several runs step by step"),
     "doctor": Command("launch.doctor", "what is active on this machine, and what a run would lack"),
+    "plan": Command("launch.plan", "memory, exchange, time and cost of a run, without a GPU"),
     "params": Command("launch.params", "number of parameters, beside the paper's"),
     "flops": Command("launch.flops", "cost of a training step in FLOPs"),
     "step": Command("launch.step", "measure real training steps"),

@@ -1,7 +1,7 @@
 """Everything of DeepSpeed that the engine uses, but for what a checkpoint holds (zero_state.py).
 
-No other file of the engine imports deepspeed or reads its private names. They were read in release
-0.19.8 and are tested with it.
+No other file of the engine reads its private names, and only fake_world.py, which stands in for a
+GPU, imports it too. They were read in release 0.19.8 and are tested with it.
 
 ZeRO stage 2 keeps, for each parameter group, one flat vector of all parameters in a fixed order.
 The vector is cut into equal parts over the ranks that share the group: all ranks, or for experts

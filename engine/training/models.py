@@ -26,7 +26,7 @@ class Pair:
     teacher: Pretraining
 
 
-def build_pair(settings: Settings, reducer: Reducer) -> Pair:
+def build_pair(settings: Settings, reducer: Reducer, *, empty: bool = False) -> Pair:
     """Student and teacher with equal first weights, on the CPU in float32.
 
     The weights follow from the seed alone: neither the world size nor ``ep_size`` changes them.
@@ -34,17 +34,18 @@ def build_pair(settings: Settings, reducer: Reducer) -> Pair:
     Args:
         settings: The run's settings.
         reducer: Collectives over the global batch.
+        empty: The weights get no values. So the models may lie on the meta device.
 
     Raises:
         ModelError: The settings ask for a layer norm that is not installed.
     """
-    student = _build(settings, reducer)
-    teacher = _build(settings, reducer)
+    student = _build(settings, reducer, empty=empty)
+    teacher = _build(settings, reducer, empty=empty)
     return Pair(student, teacher.eval().requires_grad_(False))
 
 
-def _build(settings: Settings, reducer: Reducer) -> Pretraining:
-    """One model, initialised."""
+def _build(settings: Settings, reducer: Reducer, *, empty: bool) -> Pretraining:
+    """One model, initialised unless it stays empty."""
     layer_norm = layer_norm_class(settings.layer_norm)
     model = Pretraining(
         settings.model, ep_size=settings.ep_size, reducer=reducer, recompute=settings.recompute
@@ -54,7 +55,8 @@ def _build(settings: Settings, reducer: Reducer) -> Pretraining:
     def canonical_name(name: str) -> str:
         return names.get(name, name)
 
-    initialise(model, settings.seed, canonical_name)
+    if not empty:
+        initialise(model, settings.seed, canonical_name)
     use_layer_norm(model, layer_norm)
     if settings.compile:
         compile_regions(model)

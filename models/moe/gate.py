@@ -1,6 +1,7 @@
 """The gate of a MoE layer: which expert each token goes to, and whether the expert has room."""
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.spec import MoESpec
+
+# The largest load over the mean load, where tensors have no values to count.
+ASSUMED_IMBALANCE = 1.5
 
 
 @dataclass
@@ -54,7 +58,7 @@ def choose(
     """
     exact = torch.promote_types(x.dtype, torch.float32)
     absent = kind < 0  # N
-    with torch.autocast(x.device.type, enabled=False):
+    with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
         # The fill comes before the product. Otherwise a NaN in an absent token would reach the
         # gradient of the gate.
         present = x.to(exact).masked_fill(absent[:, None], 0)  # N D
@@ -66,7 +70,7 @@ def choose(
     value = probabilities.gather(1, expert.clamp(min=0)[:, None])[:, 0]  # N
     place = _places(expert, value, kind=kind, counts=counts)  # N
     if capacity is None:
-        capacity = _largest(counts, group)
+        capacity = _largest(counts, len(x), group)
     kept = ~absent & (place < capacity)  # N
     return Choice(
         probabilities=probabilities,
@@ -120,11 +124,13 @@ def gate_matrix(gate: nn.Linear, spec: MoESpec) -> Tensor:
     return gate.weight
 
 
-def _largest(counts: Tensor, group: Any) -> int:
+def _largest(counts: Tensor, tokens: int, group: Any) -> int:
     """The largest load (E,) over all ranks of the group, at least 1."""
     largest = counts.max()
     if group is not None:
         from deepspeed import comm
 
         comm.all_reduce(largest, op=comm.ReduceOp.MAX, group=group)
+    if counts.is_meta:
+        return max(int(ASSUMED_IMBALANCE * tokens / len(counts)), 1)
     return max(int(largest), 1)

@@ -104,6 +104,7 @@ ROOMS = {
         "engine/config engine/distributed engine/checkpoint engine/resilience engine/pretrained"
         " engine/evaluate"
     ),
+    "engine/planning": "engine/config engine/distributed engine/training",
     "engine/doctor": "engine/config engine/distributed engine/training",
     "engine/cost": "engine/config engine/plot_file",
     "engine/profile": (
@@ -126,7 +127,11 @@ ARROWS = {
 }
 # Library -> the files, or folders with a slash behind, that may import it.
 OWNERS = {
-    "deepspeed": ("engine/distributed/zero.py", "models/moe/"),
+    "deepspeed": (
+        "engine/distributed/zero.py",
+        "engine/distributed/fake_world.py",
+        "models/moe/",
+    ),
     "rasterio": ("data/",),
     "zarr": ("data/",),
     "webdataset": ("data/",),
