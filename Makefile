@@ -111,7 +111,7 @@ endef
 define learn_set
 rm -rf runs/learn/$(1)/pretrain
 $(probe); env $$accelerator $(bin)/deepspeed --num_gpus $$ranks --master_port $$port launch/pretrain.py \
-  --deepspeed_config ds_configs/learn_$(1).json $(if $(STEPS),--set skysense.schedule.steps=$(STEPS))
+  --deepspeed_config ds_configs/learn/$(1).json $(if $(STEPS),--set skysense.schedule.steps=$(STEPS))
 $(bin)/python -m launch evaluate --model runs/learn/$(1)/pretrain --data runs/learn/$(1)/shards \
   --labels runs/learn/$(1)/labels.csv --json runs/learn/$(1)/evaluation.json --plot runs/learn/$(1)/evaluation.png
 endef

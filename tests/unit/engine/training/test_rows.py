@@ -14,7 +14,7 @@ from engine.training.loss_terms import LossTerm
 from engine.training.objective import hide_frames, to_views
 from engine.training.rows import few_rows
 from tests.commands import TINY
-from tests.paths import CONFIGS
+from tests.paths import CONFIGS, SHIPPED
 from tests.unit.objectives import build_objective
 
 BATCH = 4
@@ -30,7 +30,7 @@ def warnings(name: str, *overrides: str) -> list[str]:
     return [line for line in found if line.startswith("warning: ")]
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_configurations_have_rows_for_their_prototypes(path):
     assert not any(line.startswith("warning: ") for line in lines(path))
 
@@ -106,9 +106,7 @@ def test_random_text_must_be_asked_for(shards):
 
 
 def test_only_demonstrations_train_against_random_text():
-    unasked = {
-        path.stem for path in CONFIGS.rglob("*.json") if text_problem(load(path).settings) is None
-    }
+    unasked = {path.stem for path in SHIPPED if text_problem(load(path).settings) is None}
     assert unasked == {
         "demo_cpu",
         "demo_one_process",
