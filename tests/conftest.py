@@ -3,6 +3,7 @@ commands."""
 
 import signal
 
+import hypothesis
 import pytest
 
 from data.tiles.modalities import MODALITIES
@@ -10,6 +11,11 @@ from tests.commands import build_dataset
 
 SENSORS = MODALITIES._sensors
 AUTHORITY = MODALITIES._authority
+
+
+# A test measures no speed: other work may fill the machine.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 
 def pytest_configure():
