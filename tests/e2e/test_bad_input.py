@@ -128,8 +128,8 @@ def test_corrupt_member_stops_the_run_with_its_name(shards, tmp_path):
     assert not list((tmp_path / "run").glob("checkpoints/step-*"))
 
 
-def test_folder_of_another_run(shards, run_alone):
-    run = run_alone.folder
+def test_folder_of_another_run(shards, run_alone, tmp_path):
+    run = copy_tree(run_alone.folder, tmp_path / "run")
     kept = (run / "config.json").read_bytes(), (run / "metrics.jsonl").read_bytes()
     line = refused(pretrain(1, shards, run, "--set", "skysense.ep_size=1"))
     assert str(run) in line and "--resume" in line

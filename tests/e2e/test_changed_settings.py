@@ -35,12 +35,15 @@ def test_settings_that_the_run_takes_are_listed(shards, run_alone, tmp_path):
         ("skysense.seed=7", "expected 0 as in the checkpoint, found 7: the order of the samples"),
     ],
 )
-def test_a_setting_that_the_run_cannot_take_is_refused_by_name(shards, run_alone, override, words):
-    kept = [run_alone.folder / name for name in ("config.json", "metrics.jsonl")]
+def test_a_setting_that_the_run_cannot_take_is_refused_by_name(
+    shards, run_alone, tmp_path, override, words
+):
+    run = copy_tree(run_alone.folder, tmp_path / "run")
+    kept = [run / name for name in ("config.json", "metrics.jsonl")]
     before = [file.read_bytes() for file in kept]
-    done = resumed(shards, run_alone.folder, override)
+    done = resumed(shards, run, override)
     assert done.returncode == 2
     [line] = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     place = override.partition("=")[0]
-    assert f"{newest(run_alone.folder)}: {place}: {words}" in line
+    assert f"{newest(run)}: {place}: {words}" in line
     assert before == [file.read_bytes() for file in kept]
