@@ -9,6 +9,8 @@ Rules, by the module that owns the parameter:
   which is float32 on the CPU. For an owner that is a ParameterDict or ParameterList, the module
   around it is asked, with a dotted ``name``.
 - Linear, convolution and Embedding: truncated normal of std 0.02, biases zero. Norms: one and zero.
+  The matrices of linear layers and convolutions can have another std, or one that suits their
+  number of inputs.
 - ``derive_parameters()`` of any module runs at the end, for values that follow from other
   parameters.
 Persistent buffers that hold NaN are filled like parameters.
@@ -29,7 +31,8 @@ STD = 0.02
 # parameters.
 BOUND = 3 * STD
 NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
-WEIGHTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding, nn.MultiheadAttention)
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MultiheadAttention)
+WEIGHTS = (*LAYERS, nn.Embedding)
 CONTAINERS = (nn.ParameterDict, nn.ParameterList)
 
 Rule = Callable[[str, Tensor, torch.Generator], None]
@@ -45,7 +48,13 @@ class _Derives(Protocol):
 
 
 @torch.no_grad()
-def initialise(module: nn.Module, seed: int, canonical: Callable[[str], str] = str) -> None:
+def initialise(
+    module: nn.Module,
+    seed: int,
+    canonical: Callable[[str], str] = str,
+    *,
+    std: float | None = STD,
+) -> None:
     """Fill all parameters of a module from ``seed``.
 
     Args:
@@ -53,6 +62,8 @@ def initialise(module: nn.Module, seed: int, canonical: Callable[[str], str] = s
         seed: The run's seed.
         canonical: Maps a parameter's name here to its name in the whole model. Experts that are
             spread over ranks need it.
+        std: Of the matrices of linear layers and convolutions. None: 1 / sqrt(inputs) of each, so
+            that its outputs have the variance of its inputs.
 
     Raises:
         ModelError: A parameter has no rule, or no finite first value.
@@ -61,9 +72,11 @@ def initialise(module: nn.Module, seed: int, canonical: Callable[[str], str] = s
     for tensor in tensors.values():
         tensor.fill_(torch.nan)
     for name, tensor in tensors.items():
-        rule, local_name = _rule(module, name)
+        owner, local_name = _owner(module, name)
         value = torch.full(tensor.shape, torch.nan, dtype=torch.float32)
-        rule(local_name, value, generator(seed, canonical(name)))
+        _rule(owner, name)(local_name, value, generator(seed, canonical(name)))
+        if isinstance(owner, LAYERS) and value.dim() > 1:
+            value.mul_(_std(value, std) / STD)
         tensor.copy_(value)
     for part in module.modules():
         if isinstance(part, _Derives):
@@ -97,20 +110,32 @@ def _uninitialised(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
             yield name, buffer
 
 
-def _rule(module: nn.Module, name: str) -> tuple[Rule, str]:
-    """What fills the named parameter, and the name that this rule knows it by."""
+def _std(matrix: Tensor, std: float | None) -> float:
+    """Standard deviation of a layer's matrix, whose rows are its outputs."""
+    if std is None:
+        return matrix[0].numel() ** -0.5
+    return std
+
+
+def _owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """The module that owns the named parameter, and the name that it knows it by."""
     path, _, local_name = name.rpartition(".")
     owner = module.get_submodule(path)
     while isinstance(owner, CONTAINERS) and path:
         path, _, key = path.rpartition(".")
         owner = module.get_submodule(path)
         local_name = f"{key}.{local_name}"
+    return owner, local_name
+
+
+def _rule(owner: nn.Module, name: str) -> Rule:
+    """What fills a parameter of ``owner``; ``name`` is the parameter's in the whole module."""
     if hasattr(owner, "init_parameter"):
-        return cast(Rule, owner.init_parameter), local_name
+        return cast(Rule, owner.init_parameter)
     if isinstance(owner, NORMS):
-        return _fill_norm, local_name
+        return _fill_norm
     if isinstance(owner, WEIGHTS):
-        return _fill_linear, local_name
+        return _fill_linear
     raise ModelError(
         f"initialise: expected a rule for {name}, found none; "
         f"give {type(owner).__name__} a method init_parameter(name, tensor, generator)"

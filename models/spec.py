@@ -127,6 +127,9 @@ class ModelSpec:
     # (models/backbone/stochastic_depth.py). The supplement has 0.2 in its fine-tuning and none in
     # pre-training.
     drop_path: float = 0.0
+    # Standard deviation of the first matrices (models/initialise.py). None: 1 / sqrt(inputs) of
+    # each. 0.02 is that of 2500 inputs; narrow models learn slowly from it.
+    initial_std: float | None = 0.02
     moe: MoESpec | None = field(default_factory=MoESpec)
     fusion: FusionSpec | None = field(default_factory=FusionSpec)
     context: ContextSpec | None = field(default_factory=ContextSpec)
@@ -164,6 +167,11 @@ class ModelSpec:
             return "model.prompts: window stages take no prompts, expected 0 there"
         if not 0 <= self.drop_path < 1:
             return f"model.drop_path: expected a share from 0 to below 1, found {self.drop_path}"
+        if self.initial_std is not None and self.initial_std <= 0:
+            return (
+                "model.initial_std: expected a number above 0, or null for 1 / sqrt(inputs), "
+                f"found {self.initial_std}"
+            )
         return None
 
     def _fusion_problem(self) -> str | None:

@@ -84,7 +84,7 @@ def _draw(trunk: SkySense, seed: int) -> None:
     def name_in_training(name: str) -> str:
         return TRUNK + name
 
-    initialise(trunk, seed, name_in_training)
+    initialise(trunk, seed, name_in_training, std=trunk.spec.initial_std)
 
 
 def _adapt(source: Source, choice: Choice, trunk: SkySense) -> Adapted:

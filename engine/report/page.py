@@ -118,9 +118,14 @@ def report_page(findings: Findings) -> str:
 
 def untrained(config: Config) -> Pretraining:
     """The run's model with its first weights, in one process."""
-    model = Pretraining(config.settings.model)
+    spec = config.settings.model
+    model = Pretraining(spec)
     names = canonical_names(model)
-    initialise(model, config.settings.seed, lambda name: names.get(name, name))
+
+    def canonical_name(name: str) -> str:
+        return names.get(name, name)
+
+    initialise(model, config.settings.seed, canonical_name, std=spec.initial_std)
     return model.eval().requires_grad_(False)
 
 

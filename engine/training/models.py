@@ -56,7 +56,7 @@ def _build(settings: Settings, reducer: Reducer, *, empty: bool) -> Pretraining:
         return names.get(name, name)
 
     if not empty:
-        initialise(model, settings.seed, canonical_name)
+        initialise(model, settings.seed, canonical_name, std=settings.model.initial_std)
     use_layer_norm(model, layer_norm)
     if settings.compile:
         compile_regions(model)

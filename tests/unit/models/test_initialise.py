@@ -1,5 +1,6 @@
 """First values: complete, and the same whatever the order, the type or the place."""
 
+import copy
 import math
 
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 from models.backbone.feed_forward import FeedForward
 from models.backbone.position import Positions, resize
 from models.backbone.swin_v2 import SwinBlock
+from models.backbone.tokenizer import Tokenizer
 from models.errors import ModelError
 from models.initialise import BOUND, initialise
 from models.packing import Group, Layout
@@ -51,6 +53,29 @@ def test_rules():
     assert module.norm.weight.eq(1).all() and not module.norm.bias.any()
     assert module.centre.eq(1).all() and module.scratch.isnan().all()
     assert not torch.equal(module.tables["a"], module.tables["b"])
+
+
+def test_matrices_can_suit_their_inputs():
+    """Outputs then have the variance of the inputs; all else has the values that it always has."""
+    usual = nn.ModuleList([Odd(), nn.Conv2d(10, 30, 6), Tokenizer(3, 16, 4)])
+    suited = copy.deepcopy(usual)
+    initialise(usual, seed=0)
+    initialise(suited, seed=0, std=None)
+    inputs = {"0.linear.weight": 300, "0.attention.in_proj_weight": 8, "1.weight": 360}
+    inputs |= {"0.attention.out_proj.weight": 8, "2.projection.weight": 48}
+    expected = dict(usual.named_parameters())
+    for name, parameter in suited.named_parameters():
+        if name in inputs:
+            assert parameter.std().item() == pytest.approx(inputs[name] ** -0.5, rel=0.15), name
+        else:
+            assert torch.equal(parameter, expected[name]), name
+
+
+def test_the_specification_says_the_spread():
+    spec = {"widths": (16, 32, 64, 128), "head_dim": 16, "moe": None, "context": None}
+    assert ModelSpec.skysense_v2().variant(**spec).initial_std == 0.02
+    with pytest.raises(ModelError, match="model.initial_std: expected a number above 0, or null"):
+        ModelSpec.skysense_v2().variant(**spec, initial_std=0.0)
 
 
 def test_global_random_state_has_no_part():
