@@ -60,6 +60,7 @@ TAKEN = (
     "skysense.watchdog",
     "skysense.log_every",
     "skysense.collect_garbage_every",
+    "skysense.compare_ranks_every",
     "skysense.data",  # other samples or statistics are refused where the dataset is opened
     "skysense.model.drop_path",
     "skysense.model.moe.capacity_factor",

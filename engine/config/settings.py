@@ -167,6 +167,8 @@ class Settings:
     log_every: AtLeastOne = 1  # steps
     # Steps, the same on all ranks; 0: Python chooses, and each rank for itself.
     collect_garbage_every: Count = 50
+    # Steps between two comparisons of what all ranks must have alike; 0: never.
+    compare_ranks_every: Count = 20
     data: DataSettings = field(default_factory=DataSettings)
     model: ModelSpec = field(default_factory=ModelSpec)
     loss: LossSettings = field(default_factory=LossSettings)

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from data.files import write_whole
-from engine.errors import USER_ERRORS
+from engine.errors import USER_ERRORS, ReplicaError
 from engine.resilience.progress import Progress
 
 FAILURES = "failures"  # folder in the run folder
@@ -34,7 +34,7 @@ class Verdict:
     Attributes:
         rank: that failed first.
         host: of this rank.
-        kind: "error" of the program, "lost" process, or "stuck".
+        kind: "error" of the program, "lost" process, "stuck", or "faulty" memory or device.
         line: all of it, for the screen.
         exit_code: with which all ranks leave.
     """
@@ -48,12 +48,23 @@ class Verdict:
 
 def of_error(error: BaseException, progress: Progress, rank: int) -> Verdict:
     """The verdict that an error of this process is the cause."""
-    host = socket.gethostname()
     text = " ".join(str(error).split())[:_LONGEST]
+    if isinstance(error, ReplicaError):
+        return _of_unequal(error, text, progress)
+    host = socket.gethostname()
     where = f"rank {rank} on {host}, after {progress.step} steps, {progress.phase}"
     if isinstance(error, USER_ERRORS):
         return Verdict(rank, host, "error", f"{where}: {text}", EXIT_USER_ERROR)
     return Verdict(rank, host, "error", f"{where}: {type(error).__name__}: {text}")
+
+
+def _of_unequal(error: ReplicaError, text: str, progress: Progress) -> Verdict:
+    """The verdict on the rank that has something else than the others."""
+    kind = "error"
+    if error.is_certain:
+        kind = "faulty"
+    where = f"rank {error.rank} on {error.host}, after {progress.step} steps"
+    return Verdict(error.rank, error.host, kind, f"{where}: {text}")
 
 
 def follows(error: BaseException) -> bool:

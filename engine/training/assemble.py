@@ -122,6 +122,7 @@ def assemble(
         reducer=reducer,
         device=device,
         seed=settings.seed,
+        compare_ranks_every=settings.compare_ranks_every,
     )
     return Run(config, dataset, reducer, step)
 

@@ -73,6 +73,9 @@ class Saving:
 
     def _start(self, steps: int) -> None:
         run = self.run
+        if run.settings.compare_ranks_every:
+            # No checkpoint of ranks that differ may replace one of ranks that do not.
+            run.step.compare_ranks({"the guard's memory": self.guard.state()})
         health = Health(
             steps=steps - self.saved, applied=self.applied, skipped_last=self.guard.skipped
         )

@@ -1,14 +1,18 @@
 """One training step, readable from top to bottom."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.profiler import record_function
 
 from data.stream.sample import Batch
+from engine.checkpoint.buffers import buffers
 from engine.distributed import zero
+from engine.distributed.replicas import Replicas
 from engine.distributed.teacher import EmaTeacher
 from engine.resilience.guard import all_finite
 from engine.resilience.progress import PROGRESS
@@ -114,7 +118,9 @@ class Step:
         reducer: Reducer,
         device: torch.device,
         seed: int = 0,
+        compare_ranks_every: int = 0,
     ):
+        """Take the objects of ``assemble``; ``compare_ranks_every`` is in steps, 0: never."""
         self.engine = engine
         self.student: Pretraining = engine.module
         self.ema = ema
@@ -124,6 +130,8 @@ class Step:
         self.reducer = reducer
         self.device = device
         self.seed = seed
+        self.compare_ranks_every = compare_ranks_every
+        self.replicas = Replicas(ema)
 
     def __call__(self, batch: Batch) -> StepReport:
         """Train on one rank's slice of step ``batch.step``.
@@ -163,6 +171,9 @@ class Step:
         if finite:
             with part("backward"):
                 self.engine.backward(losses.total)
+            # Before the update, which would spread what one rank has wrong to all.
+            if _is_due(batch.step, self.compare_ranks_every):
+                self.compare_ranks()
             with part("optimizer"):
                 self.engine.step()
                 applied = zero.was_applied(self.engine)
@@ -180,6 +191,23 @@ class Step:
         if trouble:
             report.skipped_keys = own_keys(trouble, zero.ranks().rank)
         return report
+
+    def compare_ranks(self, values: Mapping[str, Any] | None = None) -> None:
+        """Check that all ranks have the same weights, buffers, centres and ``values`` (JSON).
+
+        Every rank must call it, between two updates.
+
+        Raises:
+            ReplicaError: They differ; raised on all ranks.
+        """
+        with part("comparison of ranks"):
+            self.ema.wait()
+            shared = {}
+            for name, buffer in buffers(self.student, self.teacher).items():
+                shared[f"the buffer {name}"] = buffer
+            for head, centre in self.objective.state().items():
+                shared[f"the centre of {head}"] = centre
+            self.replicas.compare(shared, values or {})
 
     def _find_trouble(self, seen: dict[str, Views], batch: Batch, losses: Losses) -> list[Trouble]:
         """The ranks on which the first value that is not finite arose."""
@@ -276,3 +304,8 @@ class Step:
         return expert_load(
             outputs.routings, experts=spec.moe.experts, modalities=list(spec.modalities)
         )
+
+
+def _is_due(step: int, every: int) -> bool:
+    """Whether ``step`` is one of each ``every`` steps, the last of them; with 0 none is."""
+    return every > 0 and step % every == every - 1

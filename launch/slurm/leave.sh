@@ -13,7 +13,7 @@ exclude_bad_node() {
   [[ -n $verdict ]] || return 0
   host=$(python -c 'import json, sys
 verdict = json.load(open(sys.argv[1]))
-print(verdict["host"].split(".")[0] if verdict["kind"] in ("lost", "stuck") else "")' "$verdict")
+print(verdict["host"].split(".")[0] if verdict["kind"] in ("lost", "stuck", "faulty") else "")' "$verdict")
   [[ -n $host ]] || return 0
   echo "node $host is excluded from the next start"
   scontrol update "JobId=$SLURM_JOB_ID" "ExcNodeList=$host"
