@@ -5,6 +5,8 @@ import socket
 import subprocess
 import sys
 
+import pytest
+
 from engine.training.metrics import read
 from tests.commands import TINY, trained
 from tests.dist.processes import ROOT, environment, free_port
@@ -39,6 +41,7 @@ def options() -> list[str]:
     return words
 
 
+@pytest.mark.slow
 def test_a_changed_weight_ends_the_run_before_the_next_checkpoint(shards, tmp_path):
     run, port = tmp_path / "run", free_port()
     words = ["--config", TINY, "--run_dir", run, "--set", f"skysense.data.shards={shards}"]
