@@ -1,4 +1,4 @@
-# make demo | make lint | make test | make test-documentation | make test-kills | make test-checkpoints | make faults | make learn | make install     VENV=path of the virtual environment (made if absent), RUN=output folder, STEPS=n
+# make demo | make lint | make test | make test-documentation | make test-kills | make test-checkpoints | make test-planning | make faults | make learn | make install     VENV=path of the virtual environment (made if absent), RUN=output folder, STEPS=n
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 VENV ?= .venv
@@ -32,7 +32,7 @@ endef
 export machine
 probe = read -r ranks port accelerator <<< "$$($(bin)/python -c "$$machine")"
 
-.PHONY: install lint test test-documentation test-kills test-checkpoints faults run-folder demo learn learn-ucmerced learn-bigearthnet
+.PHONY: install lint test test-documentation test-kills test-checkpoints test-planning faults run-folder demo learn learn-ucmerced learn-bigearthnet
 install: $(stamp)
 
 # torch comes first: DeepSpeed's build imports it. The stamp spares later calls the check.
@@ -69,6 +69,10 @@ test-kills: install
 test-checkpoints: install
 	$(probe); env $$accelerator $(bin)/python -m pytest -m long tests/dist/test_elastic.py tests/dist/test_save_behind.py \
 	  tests/e2e/test_world_size.py
+
+# Plans beside whole steps on a card that does nothing, for the presets; make test does one. About an hour.
+test-planning: install
+	$(bin)/python -m pytest -m long tests/unit/engine/planning/test_agreement.py
 
 # Faults drawn at random into a real run: FAULTS=number, SEED=of an earlier draw.
 faults: install

@@ -15,6 +15,7 @@ import os
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -285,6 +286,11 @@ def moments(engine: DeepSpeedEngine, name: str) -> list[Tensor]:
     """
     optimizer = engine.optimizer
     return [optimizer.state[shard][name] for shard in optimizer.single_partition_of_fp32_groups]
+
+
+def shape_tensors(engine: DeepSpeedEngine) -> list[Tensor]:
+    """Tensors without memory that DeepSpeed keeps for the shapes of the parameters."""
+    return list(chain.from_iterable(engine.optimizer.round_robin_bit16_meta))
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from engine.planning.allocator import Allocator, Block
+from engine.planning.allocator import MIB, Allocator, Block
 from engine.planning.recorder import Allocation, Begin
 from engine.planning.rehearsal import READY, Rehearsal
+from models.kernels.gpu import Gpu
 
 SLACK = "allocator's slack"
 SET_UP = "set-up"
@@ -20,6 +21,10 @@ ITEMS = {
 }
 EXCHANGE = "exchange of gradients"  # of everything on another stream than the first
 OTHER = "others"
+PRODUCTS = "workspaces of cuBLAS"
+WORKSPACES = 2  # of cuBLAS and cuBLASLt
+WORKSPACE = 32 * MIB  # each, from compute capability 9 on (aten/src/ATen/cuda/CublasHandlePool.cpp)
+SMALL_WORKSPACE = 8320 * 1024  # before it
 
 
 @dataclass
@@ -60,22 +65,28 @@ class Memory:
         return items
 
 
-def memory_of(rehearsal: Rehearsal) -> Memory:
-    """Replay a rehearsal's allocations.
+def memory_of(rehearsal: Rehearsal, gpu: Gpu) -> Memory:
+    """Replay a rehearsal's allocations on a GPU.
 
     Between the set-up and the first step the allocator is trimmed: the weights of a run come from
     the host, which leaves fewer holes than those that the rehearsal makes on its device.
     """
+    workspace = SMALL_WORKSPACE
+    if gpu.capability >= 9:
+        workspace = WORKSPACE
     allocator = Allocator()
+    held: Counter[str] = Counter()
     blocks: dict[int, Block] = {}
     living: dict[int, Allocation] = {}
-    held: Counter[str] = Counter()
     moments = {SET_UP: Moment(SET_UP)}
     moment = moments[SET_UP]
     for event in rehearsal.events:
         if isinstance(event, Begin):
             if event.part == READY and len(moments) == 1:
                 allocator.trim()
+                for _ in range(WORKSPACES):
+                    allocator.allocate(workspace)
+                    held[PRODUCTS] += workspace
             moment = moments.setdefault(event.part, Moment(event.part))
         elif isinstance(event, Allocation):
             blocks[event.storage] = allocator.allocate(event.size, stream=event.stream)

@@ -134,7 +134,7 @@ def _send_plan(
 ) -> None:
     """Rehearse in this process and send the plan, or the line of an error of the user's."""
     try:
-        rehearsal = rehearse(config, world_size)
+        rehearsal = rehearse(config, world_size, card.chip)
     except USER_ERRORS as error:
         sender.send(str(error))
         return
@@ -145,7 +145,7 @@ def _send_plan(
         steps=config.settings.schedule.steps,
         recompute=config.settings.recompute,
         ep_size=config.settings.ep_size,
-        memory=memory_of(rehearsal),
+        memory=memory_of(rehearsal, card.chip),
         traffic=traffic_of(rehearsal.collectives, card),
         work=rehearsal.work,
         efficiency=efficiency,

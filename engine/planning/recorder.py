@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from engine.planning.temporaries import temporary
 from engine.training.step import SPAN
 
 ATEN = torch.ops.aten
@@ -102,6 +103,11 @@ class Recorder(TorchDispatchMode):
             self._see(tensor)
             self.items[self._known[tensor.untyped_storage()._cdata]] = item
 
+    def drop(self, tensors: Iterable[Tensor]) -> None:
+        """Count tensors no longer, as they lie on no GPU in a real run."""
+        for tensor in tensors:
+            self._forget(tensor.untyped_storage()._cdata)
+
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         """Run an operator and note what it did."""
         kwargs = kwargs or {}
@@ -114,8 +120,12 @@ class Recorder(TorchDispatchMode):
         if name == "aten::_to_copy" and args[0].is_meta and _goes_to_host(kwargs):
             return torch.zeros(args[0].shape, dtype=kwargs.get("dtype") or args[0].dtype)
         if name == "aten::_fused_adamw_":  # in place, and not written for the meta device
-            self._note_work(name, tree_leaves(args))
+            self.note_work(name, tree_leaves(args))
             return None
+        if function is ATEN.addmm.dtype_out:  # likewise
+            note = self.note_work(name, [*args[:3], kwargs["out"]])
+            note.flops += 2 * args[1].numel() * args[2].shape[-1]
+            return kwargs["out"]
         if name == "aten::nonzero" and args[0].is_meta:
             result = self._places(args[0], int(self.matched * args[0].numel()))
         else:
@@ -129,9 +139,12 @@ class Recorder(TorchDispatchMode):
             self._see(tensor)
         if not function.is_view and any(tensor.is_meta for tensor in tensors):
             inputs = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
-            work = self._note_work(name, [*inputs, *tensors])
+            work = self.note_work(name, [*inputs, *tensors])
+            self._take(temporary(name, args, result))
             packet = function._overloadpacket
-            if packet in flop_registry:
+            if packet is ATEN._grouped_mm:
+                work.flops += 2 * args[0].numel() * args[1].shape[-1]
+            elif packet in flop_registry:
                 work.flops += flop_registry[packet](*args, **kwargs, out_val=result)
         return result
 
@@ -155,10 +168,19 @@ class Recorder(TorchDispatchMode):
         weakref.finalize(storage, self._forget, address).atexit = False
         self.events.append(Allocation(number, size, self.stream, self.part))
 
-    def _forget(self, address: int) -> None:
-        self.events.append(Release(self._known.pop(address)))
+    def _take(self, size: int) -> None:
+        """Note memory that an operator takes for itself."""
+        if size == 0:
+            return
+        self.events.append(Allocation(self._count, size, self.stream, self.part))
+        self.events.append(Release(self._count))
+        self._count += 1
 
-    def _note_work(self, name: str, tensors: list) -> Work:
+    def _forget(self, address: int) -> None:
+        if address in self._known:  # it may have been dropped before
+            self.events.append(Release(self._known.pop(address)))
+
+    def note_work(self, name: str, tensors: Iterable) -> Work:
         """Count an operator and the bytes of the tensors that it reads and writes."""
         touched = [leaf for leaf in tensors if isinstance(leaf, Tensor)]
         types = [tensor.dtype for tensor in touched if tensor.is_floating_point()]

@@ -14,12 +14,14 @@ from engine.distributed.collectives import DistributedReducer
 from engine.distributed.fake_world import DEVICE, fake_world
 from engine.distributed.teacher import EmaTeacher
 from engine.planning.attention import gpu_attention
+from engine.planning.kernels import planned_kernels
 from engine.planning.recorder import Allocation, Begin, Collective, Kind, Recorder, Release, Work
 from engine.training.assemble import start_engine
 from engine.training.models import build_pair
 from engine.training.objective import Objective
 from engine.training.schedules import Schedules
 from engine.training.step import Step
+from models.kernels.gpu import Gpu
 from models.moe.names import expert_parameters
 
 READY = "ready"  # the part between the set-up and the first step
@@ -37,7 +39,7 @@ class Rehearsal:
     work: dict[Kind, Work]  # of the last step
 
 
-def rehearse(config: Config, world_size: int) -> Rehearsal:
+def rehearse(config: Config, world_size: int, gpu: Gpu) -> Rehearsal:
     """Make two steps as rank 0 of ``world_size`` ranks. A process can do it once.
 
     Every sample has all sensors, frames and labels.
@@ -45,14 +47,16 @@ def rehearse(config: Config, world_size: int) -> Rehearsal:
     Args:
         config: Of ``engine.config.load.load``, checked against the world size.
         world_size: Number of ranks.
+        gpu: What the ranks compute on.
     """
     recorder = Recorder(matched=MATCHED)
     with fake_world(world_size, recorder.change_stream):
         reducer = DistributedReducer()
         with DEVICE:
             pair = build_pair(config.settings, reducer, empty=True)
-        with gpu_attention(), recorder:
+        with gpu_attention(), planned_kernels(gpu, recorder), recorder:
             ema = start_engine(config, pair, DEVICE)
+            recorder.drop(zero.shape_tensors(ema.engine))
             objective = Objective(
                 config.settings.loss,
                 student=ema.engine.module,
@@ -75,7 +79,7 @@ def rehearse(config: Config, world_size: int) -> Rehearsal:
             for number in range(STEPS):
                 recorder.collectives.clear()
                 recorder.work.clear()
-                step(_full_batch(number, config.batch_size // world_size, config))
+                step(full_batch(number, config.batch_size // world_size, config))
                 recorder.begin(READY)
             _name_moments(recorder, ema.engine)
         return Rehearsal(
@@ -86,7 +90,7 @@ def rehearse(config: Config, world_size: int) -> Rehearsal:
         )
 
 
-def _full_batch(step: int, size: int, config: Config) -> Batch:
+def full_batch(step: int, size: int, config: Config) -> Batch:
     """A batch in which every pixel is valid and labelled."""
     batch = empty_batch(step, size, config.settings.data)
     for views in batch.views.values():

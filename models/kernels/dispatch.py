@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from models.errors import ModelError
+from models.kernels.gpu import is_gpu
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +49,8 @@ def kernel_path(name: str, tensor: Tensor, *, why_not: str | None = None) -> boo
     Raises:
         ModelError: SKYSENSE_KERNELS is none of off, on, auto.
     """
-    wanted = _wanted()
-    obstacle = _obstacle(wanted, tensor.device)
+    mode = wanted()
+    obstacle = _obstacle(mode, tensor.device)
     if obstacle is None:
         obstacle = why_not
     outcome = _describe(obstacle)
@@ -57,7 +58,7 @@ def kernel_path(name: str, tensor: Tensor, *, why_not: str | None = None) -> boo
     if outcome not in outcomes:
         outcomes.append(outcome)
         level = logging.INFO
-        if obstacle is not None and wanted == ON:
+        if obstacle is not None and mode == ON:
             level = logging.WARNING
         log.log(level, "kernel %s: %s", name, outcome)
     return obstacle is None
@@ -76,16 +77,20 @@ def survey(device: torch.device) -> dict[str, str]:
     Raises:
         ModelError: As of ``kernel_path``.
     """
-    outcome = _describe(_obstacle(_wanted(), device))
+    outcome = _describe(_obstacle(wanted(), device))
     return dict.fromkeys(KERNELS, outcome)
 
 
-def _wanted() -> str:
-    """The value of SKYSENSE_KERNELS."""
-    wanted = os.environ.get(VARIABLE, DEFAULT)
-    if wanted not in (OFF, ON, AUTO):
-        raise ModelError(f"{VARIABLE}: expected off, on or auto, found {wanted!r}; set one of them")
-    return wanted
+def wanted() -> str:
+    """The value of SKYSENSE_KERNELS.
+
+    Raises:
+        ModelError: It is none of off, on, auto.
+    """
+    value = os.environ.get(VARIABLE, DEFAULT)
+    if value not in (OFF, ON, AUTO):
+        raise ModelError(f"{VARIABLE}: expected off, on or auto, found {value!r}; set one of them")
+    return value
 
 
 def _describe(obstacle: str | None) -> str:
@@ -97,20 +102,20 @@ def _describe(obstacle: str | None) -> str:
     return "Triton"
 
 
-def _obstacle(wanted: str, device: torch.device) -> str | None:
+def _obstacle(mode: str, device: torch.device) -> str | None:
     """Why kernels do not run for tensors on ``device``, or None."""
-    if wanted == OFF:
+    if mode == OFF:
         if VARIABLE in os.environ:
             return f"{VARIABLE}=off"
         return f"not asked for by {VARIABLE}"
-    if not _has_triton():
+    if not has_triton():
         return "triton is not installed"
     if _interpreted() and device.type in ("cpu", "cuda"):
-        if wanted == ON:
+        if mode == ON:
             return None
         # far slower than the reference: only when asked for
         return f"TRITON_INTERPRET=1 without {VARIABLE}=on"
-    if device.type != "cuda":
+    if not is_gpu(device):
         return f"no CUDA device: the tensor is on {device.type}"
     return None
 
@@ -120,5 +125,6 @@ def _interpreted() -> bool:
 
 
 @cache
-def _has_triton() -> bool:
+def has_triton() -> bool:
+    """Whether triton is installed."""
     return importlib.util.find_spec("triton") is not None

@@ -18,6 +18,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from models.kernels.gpu import capability, is_gpu
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -103,9 +105,9 @@ def _library_fits(x: Tensor, *widths: int) -> bool:
 
     ``widths`` are those of all three tensors.
     """
-    if not x.is_cuda or x.dtype != torch.bfloat16:
+    if not is_gpu(x.device) or x.dtype != torch.bfloat16:
         return False
-    if torch.cuda.get_device_capability(x.device)[0] != 9:
+    if capability(x.device) != 9:
         return False
     return all(width % 8 == 0 for width in widths)
 
@@ -117,7 +119,7 @@ def _tile(x: Tensor) -> Tile:
         precision = "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"
         options = {"num_warps": 4, "num_stages": 3}
         return Tile(64, 64, inner=32, precision=precision, options=options)
-    if x.is_cuda:
+    if is_gpu(x.device):
         options = {"num_warps": 8, "num_stages": 3}
         return Tile(128, 128, inner=64, precision="ieee", options=options)
     # interpreted: several tiles in small tests too

@@ -23,6 +23,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from models.kernels.gpu import is_gpu
+
 # Logits held at once: 64 MiB of float32. Fewer would make the products of the gradients too
 # shallow.
 BLOCK = 1 << 24
@@ -170,7 +172,7 @@ def _normalise_rows(
 
 def _multiply(a: Tensor, b: Tensor, total: Tensor | None = None) -> Tensor:
     """a @ b of bf16 in float32; added to ``total``, if there is one, in place."""
-    if not a.is_cuda:  # interpreted; a product of two bf16 is exact in float32
+    if not is_gpu(a.device):  # interpreted; a product of two bf16 is exact in float32
         if total is None:
             return a.float() @ b.float()
         return total.addmm_(a.float(), b.float())

@@ -19,6 +19,7 @@ import torch
 import triton
 from torch import Tensor
 
+from models.kernels.gpu import is_gpu, processors
 from models.kernels.sinkhorn_kernels import (
     add_spans_kernel,
     columns_kernel,
@@ -111,9 +112,9 @@ def _multiprocessors(device: torch.device) -> int:
 
     Interpreted, the number is small, so that a program takes several problems in small tests too.
     """
-    if device.type != "cuda":
+    if not is_gpu(device):
         return 1
-    return torch.cuda.get_device_properties(device).multi_processor_count
+    return processors(device)
 
 
 def _assign_by_passes(

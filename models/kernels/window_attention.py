@@ -29,6 +29,7 @@ import triton
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from models.kernels.gpu import is_gpu, processors
 from models.kernels.window_attention_kernels import (
     backward_kernel,
     forward_kernel,
@@ -202,6 +203,6 @@ def _options(qkv: Tensor) -> dict[str, int]:
 
 def _processors(device: torch.device) -> int:
     """Multiprocessors of a device; few where kernels are interpreted."""
-    if device.type != "cuda":
+    if not is_gpu(device):
         return 2
-    return torch.cuda.get_device_properties(device).multi_processor_count
+    return processors(device)
