@@ -28,6 +28,7 @@ ELSEWHERE = {
     "make test": "this test is a part of it",
     "make install": "it has made the environment of this test",
     "pip": "builds another project from its checkout",
+    "skysense wheels": "downloads several GB; tests/unit/launch/test_wheels.py builds and installs",
     "sbatch": "needs SLURM; tests/e2e/test_slurm.py runs the templates where there is one",
     "skysense bench": "takes minutes to hours; tests/unit/*/bench run them at small sizes",
     "pytest": "runs as a part of make test",

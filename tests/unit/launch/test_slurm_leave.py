@@ -9,7 +9,7 @@ import pytest
 from tests.commands import BIN
 from tests.paths import ROOT
 
-SCRIPT = f'set -euo pipefail; source {ROOT}/launch/slurm/leave.sh; leave "$1"'
+SCRIPT = f'set -euo pipefail; source {ROOT}/launch/slurm/leave.sh; leave "$@"'
 
 
 @pytest.fixture
@@ -18,10 +18,13 @@ def leave(tmp_path):
     run_dir = tmp_path / "my run"
     calls = tmp_path / "calls"
     scontrol = tmp_path / "scontrol"
-    scontrol.write_text(f'#!/bin/bash\necho "$@" >>"{calls}"\n')
+    shown = tmp_path / "shown"  # what SLURM says of the job
+    shown.write_text("JobId=7 ReqNodeList=(null) ExcNodeList=(null)\n")
+    note = f'case $1 in show) cat "{shown}";; *) echo "$@" >>"{calls}";; esac'
+    scontrol.write_text(f"#!/bin/bash\n{note}\n")
     scontrol.chmod(0o755)
 
-    def call(code: int, nodes: int = 1) -> tuple[int, str, list[str]]:
+    def call(code: int, nodes: int = 1, *words: str) -> tuple[int, str, list[str]]:
         calls.write_text("")
         variables = {
             "PATH": f"{tmp_path}:{BIN}:{os.environ['PATH']}",
@@ -32,7 +35,7 @@ def leave(tmp_path):
             "SLURM_NNODES": str(nodes),
         }
         done = subprocess.run(
-            ["bash", "-c", SCRIPT, "leave", str(code)],
+            ["bash", "-c", SCRIPT, "leave", str(code), *words],
             env=variables,
             capture_output=True,
             text=True,
@@ -40,6 +43,7 @@ def leave(tmp_path):
         return done.returncode, done.stdout + done.stderr, calls.read_text().splitlines()
 
     call.run_dir = run_dir
+    call.shown = shown
     return call
 
 
@@ -77,7 +81,9 @@ def test_a_new_checkpoint_begins_the_count_anew(leave):
     assert [leave(1)[2] for _ in range(3)] == [["requeue 7"], ["requeue 7"], []]
 
 
-@pytest.mark.parametrize("kind, excluded", [("lost", True), ("stuck", True), ("error", False)])
+@pytest.mark.parametrize(
+    "kind, excluded", [("lost", True), ("stuck", True), ("faulty", True), ("error", False)]
+)
 def test_a_node_that_is_named_is_kept_away_if_there_are_others(leave, kind, excluded):
     failures = leave.run_dir / "failures/00000001"
     failures.mkdir(parents=True)
@@ -87,3 +93,16 @@ def test_a_node_that_is_named_is_kept_away_if_there_are_others(leave, kind, excl
     if excluded:
         expected.append("update JobId=7 ExcNodeList=node-7")
     assert leave(1, nodes=4)[2] == expected
+
+
+def test_nodes_that_the_preflight_names_join_those_that_are_excluded(leave, tmp_path):
+    named = tmp_path / "bad_nodes"
+    named.write_text("node-3,node-4\n")
+    update = "update JobId=7 ExcNodeList="
+    assert leave(1, 4, str(named))[2] == ["requeue 7", f"{update}node-3,node-4"]
+    leave.shown.write_text("JobId=7 ReqNodeList=(null) ExcNodeList=node-[1-2] NumNodes=4\n")
+    assert leave(1, 4, str(named))[2] == ["requeue 7", f"{update}node-[1-2],node-3,node-4"]
+
+
+def test_what_the_preflight_finds_on_all_nodes_ends_the_job(leave, tmp_path):
+    assert leave(2, 4, str(tmp_path / "none")) == (2, "", [])
