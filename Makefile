@@ -74,7 +74,8 @@ test-checkpoints: install
 test-planning: install
 	$(bin)/python -m pytest -m long tests/unit/engine/planning/test_agreement.py
 
-# Faults drawn at random into a real run: FAULTS=number, SEED=of an earlier draw.
+# Faults drawn at random into real runs (docs/reliability.md): FAULTS=number, SEED=of an earlier draw, KINDS=words of
+# their names, RANKS="2 2 4".
 faults: install
 	$(probe); env $$accelerator $(bin)/python -m pytest -s -m long tests/e2e/test_faults.py
 

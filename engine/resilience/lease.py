@@ -111,10 +111,19 @@ class Lease:
         """
         self._ended.set()
         self._thread.join()
-        self._renew()
-        if self.taken_by is not None:
+        try:
+            self._renew()
+            if self.taken_by is not None:
+                return
+            self._write(replace(self.record, ended=True))
+        except OSError as error:  # the job may end because the disk is full
+            file = self.run_dir / FILE
+            print(
+                f"warning: {file}: cannot be given back ({error}); on another host the next job "
+                f"waits for {LEASE:g} s",
+                flush=True,
+            )
             return
-        self._write(replace(self.record, ended=True))
         if self.made_folder and not worked:
             self._remove()
 

@@ -19,6 +19,7 @@ from engine.resilience import failure
 from engine.resilience.failure import Verdict
 from engine.resilience.heartbeat import Beat, read_beat, write_beat
 from engine.resilience.progress import ENDED, PROGRESS
+from engine.resilience.room import Room
 from engine.resilience.watch import Neighbour, lost, stuck
 
 HEARTBEATS = "heartbeats"  # folder in the run folder
@@ -64,6 +65,7 @@ class Supervision:
         self.world_size = world_size
         self.beats = run_dir / HEARTBEATS
         self.folder = run_dir / failure.FAILURES / f"{attempt:08d}"
+        self._room = Room(self.beats, rank)
         self._pause = min(_LONGEST_PAUSE, settings.silence / 4)
         self._number = 0  # beats so far
         self._closing = threading.Event()
@@ -71,6 +73,10 @@ class Supervision:
         self._thread = threading.Thread(target=self._supervise, name="heartbeat", daemon=True)
 
     def __enter__(self) -> "Supervision":
+        try:
+            self._room.keep()
+        except OSError as error:
+            print(f"warning: {self.beats}: no room can be kept for an error ({error})", flush=True)
         self._beat()
         self._thread.start()
         return self
@@ -84,12 +90,13 @@ class Supervision:
         if isinstance(error, Exception) and not isinstance(error, RankError):
             self._fail(error)
         if isinstance(error, RankError) and _is_fault(error.__cause__):
-            failure.write_error(self.folder, error.__cause__ or error, self.rank)
+            self._write_error(error.__cause__ or error)
             error.__cause__ = None  # it is in the file and need not be on the screen
         self._closing.set()
         self._thread.join()
         PROGRESS.enter(ENDED)
         self._beat()
+        self._room.free()
 
     def _supervise(self) -> None:
         """The thread: beat, and look around."""
@@ -122,7 +129,7 @@ class Supervision:
 
     def _fail(self, error: Exception) -> None:
         """End the process because of an error of this rank."""
-        failure.write_error(self.folder, error, self.rank)
+        self._write_error(error)
         verdict = failure.of_error(error, PROGRESS, self.rank)
         if failure.follows(error):
             time.sleep(_PATIENCE)
@@ -139,19 +146,38 @@ class Supervision:
     def _follow(self, verdict: Verdict) -> None:
         """End the process because another rank has said why the run fails."""
         self._leaving.acquire()
-        failure.write_stacks(self.folder, self.rank)
+        self._write_stacks()
         os._exit(verdict.exit_code)
 
     def _end(self, verdict: Verdict) -> None:
         """Say why the run fails, unless another rank has said it, and end the process."""
         self._leaving.acquire()
-        failure.write_stacks(self.folder, self.rank)
-        if failure.claim(self.folder, verdict):
+        self._write_stacks()
+        if self._claim(verdict):
             self._wait_for_stacks(verdict.rank)
             with contextlib.suppress(OSError):  # the terminal may be gone
                 sys.stdout.flush()
                 os.write(2, f"error: {verdict.line}; see {self.folder}\n".encode())
         os._exit(verdict.exit_code)
+
+    def _write_error(self, error: BaseException) -> None:
+        """Write the traceback, if the disk can take it."""
+        self._room.free()
+        with contextlib.suppress(OSError):  # a full disk may be the error
+            failure.write_error(self.folder, error, self.rank)
+
+    def _write_stacks(self) -> None:
+        """Write where the threads stand, if the disk can take it."""
+        self._room.free()
+        with contextlib.suppress(OSError):
+            failure.write_stacks(self.folder, self.rank)
+
+    def _claim(self, verdict: Verdict) -> bool:
+        """Whether this rank is to say why the run fails: nobody has said it, as far as is known."""
+        try:
+            return failure.claim(self.folder, verdict)
+        except OSError:
+            return True  # twice is better than never
 
     def _wait_for_stacks(self, rank: int) -> None:
         """Give the other ranks the time for two beats to write where they stand."""

@@ -7,9 +7,12 @@ import json
 import math
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from data.errors import InputError
 from data.files import write_whole
 from engine.errors import ConfigError
 from engine.training.console import say
@@ -65,13 +68,14 @@ class Metrics:
             rank: Ranks other than 0 write nothing.
             every: Steps between progress lines. Every step is recorded.
         """
+        self.run_dir = Path(run_dir)
         self.steps = steps
         self.every = every
         self.seconds_a_step: float | None = None  # smoothed
         self.file: IO[str] | None = None
         self.board: SummaryWriter | None = None
         if rank == 0:
-            self._open(Path(run_dir), start)
+            self._open(self.run_dir, start)
 
     def _open(self, run_dir: Path, start: int) -> None:
         # Imported here because it takes seconds: not on every rank.
@@ -101,6 +105,9 @@ class Metrics:
             seconds: Of the whole step.
             waited: Of these, for data.
             loss_note: What the progress line says beside ``values["loss"]``.
+
+        Raises:
+            InputError: The files cannot be written; raised on rank 0 alone.
         """
         if self.seconds_a_step is None:
             self.seconds_a_step = seconds
@@ -116,20 +123,38 @@ class Metrics:
             "data_wait": waited / seconds,
             **values,
         }
-        self.file.write(json.dumps(_plain(record), allow_nan=False) + "\n")
-        self.file.flush()
-        for name, value in record.items():
-            if name not in ("step", "time") and isinstance(value, (int, float)):
-                self.board.add_scalar(name, value, step)
+        with self._writing():
+            self.file.write(json.dumps(_plain(record), allow_nan=False) + "\n")
+            self.file.flush()
+            for name, value in record.items():
+                if name not in ("step", "time") and isinstance(value, (int, float)):
+                    self.board.add_scalar(name, value, step)
         if step % self.every == 0 or step == self.steps - 1:
             say(_line(record, self.steps, self.seconds_a_step, loss_note))
 
     def close(self) -> None:
-        """End both files."""
-        if self.file is not None:
-            self.file.close()
-        if self.board is not None:
-            self.board.close()
+        """End both files.
+
+        Raises:
+            InputError: As ``log``.
+        """
+        with self._writing():
+            if self.file is not None:
+                self.file.close()
+            if self.board is not None:
+                self.board.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Name the folder when the system refuses to write there."""
+        try:
+            yield
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise InputError(
+                f"{self.run_dir}: the log cannot be written ({reason}); make room, and continue "
+                "with --resume"
+            ) from error
 
 
 def _line(record: dict[str, Any], steps: int, seconds_a_step: float, loss_note: str) -> str:

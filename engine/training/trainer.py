@@ -1,5 +1,6 @@
 """The loop: open everything, continue where the run stopped, step, log, save."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from engine.config.load import Config
 from engine.config.settings import Settings
 from engine.config.snapshot import snapshot
 from engine.distributed.agreement import require_agreement
-from engine.distributed.collectives import on_first_rank, together
+from engine.distributed.collectives import collect, on_first_rank, together
 from engine.errors import ConfigError
 from engine.evaluate.held_out import STEPS_KEY, HeldOut, summary
 from engine.resilience.guard import Guard
@@ -35,7 +36,7 @@ from engine.training.records import loss_note, metrics_record, replaced, write_t
 from engine.training.run_folder import RunFolder
 from engine.training.saving import Saving
 from engine.training.step import StepReport
-from engine.training.trouble import describe
+from engine.training.trouble import bad_gradients, describe
 
 
 def train(
@@ -200,9 +201,13 @@ class _Loop:
             ending = self._make_steps()
             self.saving.end(self.done)
             self.run.step.ema.wait()  # no exchange may be under way when the process groups go
+        except BaseException:
+            with contextlib.suppress(InputError):  # the first error is the one to tell
+                self.metrics.close()
+            raise
         finally:
-            self.metrics.close()
             self.garbage.close()
+        self.metrics.close()
         self._say(
             f"run ended after {self.done} of {self.steps} steps: {ending.reason} "
             f"(exit code {ending.exit_code})"
@@ -252,6 +257,8 @@ class _Loop:
             say(line)
         for line in describe(batch.step, report.trouble):
             self._say(f"warning: {line}")
+        if not report.applied and not report.trouble:
+            self._say(f"warning: {bad_gradients(batch.step, report.loss)}")
         write_trouble(self.run.run_dir, self.run.rank, batch, report)
         guard_stops = self._guard_stops(report)
         self.saving.after(self.done, applied=report.applied)
@@ -277,17 +284,21 @@ class _Loop:
     def _next(self, batches: Iterator[Batch]) -> Batch | None:
         """The next batch, or None on all ranks if one of them has none.
 
-        That rank says why, and all can still save.
+        Then one line says why, whichever rank it is, and all can still save.
         """
         batch = None
+        cause = ""
         try:
             batch = next(batches)
         except InputError as error:
-            print(f"error: {error}", file=sys.stderr, flush=True)
+            cause = str(error)
         missing = torch.tensor(float(batch is None), device=self.run.step.device)
-        if self.run.reducer.max(missing):
-            return None
-        return batch
+        if not self.run.reducer.max(missing):
+            return batch
+        causes = [found for found in collect(lambda: cause) if found]
+        if self.run.rank == 0:
+            print(f"error: {causes[0]}", file=sys.stderr, flush=True)
+        return None
 
     def _guard_stops(self, report: StepReport) -> bool:
         """Ask the guard; whether the run shall end."""

@@ -102,6 +102,14 @@ def describe(step: int, troubles: list[Trouble]) -> list[str]:
     return lines
 
 
+def bad_gradients(step: int, loss: float) -> str:
+    """A line for a step that was skipped although no rank's loss shows why."""
+    return (
+        f"step {step + 1} was skipped on all ranks: its loss is finite and its gradients are not "
+        f"(loss {loss:.4f}); lower the learning rate if it comes back"
+    )
+
+
 def _bad_samples(batch: Batch) -> list[str]:
     """Keys of the samples whose images hold values that are not finite."""
     bad = set()

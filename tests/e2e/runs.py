@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.training.metrics import read
-from tests.commands import environment, pretrain_command
+from tests.commands import TINY, environment, pretrain_command
 from tests.paths import PATIENCE, ROOT
 
 
@@ -20,22 +20,29 @@ class Training:
     process: subprocess.Popen
     run_dir: Path
     log: Path
+    log_begin: int = 0  # where this start's words begin in the log
 
     @property
     def said(self) -> str:
         """All that its processes have said."""
-        return self.log.read_text()
+        return self.log.read_bytes()[self.log_begin :].decode()
 
     def steps(self) -> int:
         """Steps in its log."""
         return len(read(self.run_dir))
 
-    def wait_for(self, condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
-        """Wait until something holds that the run brings about."""
-        end = time.monotonic() + seconds
+    def wait_for(
+        self, condition: Callable[[], bool], seconds: float = PATIENCE, *, pause: float = 0.02
+    ) -> None:
+        """Wait until something holds that the run brings about, and look every ``pause`` s."""
+        looked = time.monotonic()
+        end = looked + seconds
         while not condition():
-            assert time.monotonic() < end and self.alive(), self.said[-6000:]
-            time.sleep(0.02)
+            # A look at all processes takes longer than the pause: only now and then.
+            if time.monotonic() > looked + 1:
+                looked = time.monotonic()
+                assert looked < end and self.alive(), self.said[-6000:]
+            time.sleep(pause)
 
     def wait_for_steps(self, number: int) -> None:
         """Wait until the run has made some steps."""
@@ -76,10 +83,17 @@ class Training:
         self.process.wait()
 
 
-def start(world: int, shards: Path, run_dir: Path, *arguments) -> Training:
-    """Start a training of the tiny configuration."""
+def log_of(run_dir: Path) -> tuple[Path, int]:
+    """The log of all starts of a run, and its size so far."""
     log = run_dir.with_suffix(".log")
-    command = pretrain_command(world, shards, run_dir, *arguments)
+    log.touch()
+    return log, log.stat().st_size
+
+
+def start(world: int, shards: Path, run_dir: Path, *arguments, config: Path = TINY) -> Training:
+    """Start a training, of the tiny configuration if no other is given."""
+    log, log_begin = log_of(run_dir)
+    command = pretrain_command(world, shards, run_dir, *arguments, config=config)
     with open(log, "a") as out:
         process = subprocess.Popen(
             command,
@@ -89,7 +103,7 @@ def start(world: int, shards: Path, run_dir: Path, *arguments) -> Training:
             stderr=out,
             start_new_session=True,
         )
-    return Training(process, run_dir, log)
+    return Training(process, run_dir, log, log_begin)
 
 
 def _processes() -> list[int]:

@@ -2,9 +2,11 @@
 
 import json
 import math
+import re
 
 import pytest
 
+from data.errors import InputError
 from engine.errors import ConfigError
 from engine.training.metrics import FILE, Metrics, read
 
@@ -77,6 +79,15 @@ def test_other_ranks_write_nothing(tmp_path, capsys):
     record(metrics, 0, 1.0)
     metrics.close()
     assert not list(tmp_path.iterdir()) and not capsys.readouterr().out
+
+
+def test_a_full_disk_is_told_with_the_folder(tmp_path):
+    metrics = Metrics(tmp_path, steps=2)
+    metrics.file.close()
+    metrics.file = open("/dev/full", "a")  # noqa: SIM115 (a device that has no room)
+    line = f"{re.escape(str(tmp_path))}: the log cannot be written .no space left on device."
+    with pytest.raises(InputError, match=line):
+        record(metrics, 0, 3.0)
 
 
 def test_tensorboard_has_the_scalars(tmp_path):
