@@ -30,7 +30,7 @@ class OnCuda:
 def fresh(monkeypatch):
     """No decision so far, nothing in the environment, triton installed."""
     monkeypatch.setattr(dispatch, "_decisions", {})
-    monkeypatch.setattr(dispatch, "_has_triton", lambda: True)
+    monkeypatch.setattr(dispatch, "has_triton", lambda: True)
     monkeypatch.delenv("SKYSENSE_KERNELS", raising=False)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
 
@@ -76,7 +76,7 @@ def test_the_survey_names_every_kernel():
 
 
 def test_without_triton(monkeypatch):
-    monkeypatch.setattr(dispatch, "_has_triton", lambda: False)
+    monkeypatch.setattr(dispatch, "has_triton", lambda: False)
     monkeypatch.setenv("SKYSENSE_KERNELS", "auto")
     assert not kernel_path("attention", OnCuda)
     assert active() == {"attention": "PyTorch (triton is not installed)"}
