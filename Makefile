@@ -93,17 +93,18 @@ demo: run-folder install
 	$(bin)/python -m launch report "$$RUN/pretrain"
 
 # Small models that learn from two labelled sets, and what their features are worth (docs/learning.md). DATA: the folder
-# that holds ucmerced_hr and ben_s1s2_dense.
+# that holds ucmerced_hr and ben_s1s2_dense. STEPS: how far each goes; the
+# schedule of UC Merced is longer than what is made of it without STEPS.
 DATA ?=
 learn: learn-ucmerced learn-bigearthnet
 
 learn-ucmerced: install
 	$(call prepare_set,ucmerced,ucmerced_hr,,--hr_codec png)
-	$(call learn_set,ucmerced)
+	$(call learn_set,ucmerced,$(or $(STEPS),2000))
 
 learn-bigearthnet: install
 	$(call prepare_set,bigearthnet,ben_s1s2_dense,--sensors runs/learn/bigearthnet/sensors.json,)
-	$(call learn_set,bigearthnet)
+	$(call learn_set,bigearthnet,$(or $(STEPS),1200))
 
 # name, folder in DATA, options of prepare, options of shards
 define prepare_set
@@ -113,10 +114,11 @@ $(bin)/python -m launch prepare --manifest runs/learn/$(1)/manifest.jsonl --out 
 $(bin)/python -m launch shards --archive runs/learn/$(1)/archive --out runs/learn/$(1)/shards --overwrite $(4)
 endef
 
+# name, steps of its schedule to make
 define learn_set
 rm -rf runs/learn/$(1)/pretrain
 $(probe); env $$accelerator $(bin)/deepspeed --num_gpus $$ranks --master_port $$port launch/pretrain.py \
-  --deepspeed_config ds_configs/learn/$(1).json $(if $(STEPS),--set skysense.schedule.steps=$(STEPS))
+  --deepspeed_config ds_configs/learn/$(1).json --stop_at $(2)
 $(bin)/python -m launch evaluate --model runs/learn/$(1)/pretrain --data runs/learn/$(1)/shards \
   --labels runs/learn/$(1)/labels.csv --json runs/learn/$(1)/evaluation.json --plot runs/learn/$(1)/evaluation.png
 endef
