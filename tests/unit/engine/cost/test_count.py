@@ -116,8 +116,10 @@ def test_step_flops_of_the_paper_preset():
     )
     assert found.student_forward == pytest.approx(8109.52e9, rel=0.05)
     costs = step_costs(load(PAPER).settings)
-    assert not any(cost.recomputed for cost in costs.forward)  # no activation checkpointing
-    assert found.recomputation == sum(cost.recomputed for cost in costs.losses) < 0.02 * found.model
+    again = [cost.module for cost in costs.forward if cost.recomputed]
+    assert {module[: len("stage 1")] for module in again} == {"stage 1", "stage 2"}  # "windows"
+    assert sum(cost.recomputed for cost in costs.losses) < 0.02 * found.model
+    assert 0 < found.recomputation < 0.05 * found.model
     assert found.hardware == found.model + found.recomputation > found.model
     assert 4 < found.model / found.student_forward < 4.2  # student 1 + 2, teacher 1, and the heads
 
