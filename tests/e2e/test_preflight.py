@@ -87,6 +87,7 @@ def test_nodes_that_are_well_and_one_whose_report_is_changed(shards, tmp_path):
 
 def test_a_node_that_does_not_start(shards, tmp_path):
     look(tmp_path, shards, absent=2)
+    equally_fast(tmp_path)
     done = judged(tmp_path)
     assert done.returncode == 1
     [line] = done.stderr.splitlines()  # not of the others, which came no further for want of it
