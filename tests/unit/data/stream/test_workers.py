@@ -44,10 +44,25 @@ def stream(make, items, count=2, patience=30.0):
     return on_workers(make, items, count=count, ahead=2, patience=patience)
 
 
+OTHERS: set[int] = set()
+
+
+def children() -> list[int]:
+    """Processes of this one, the oldest first."""
+    found = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+    return sorted(map(int, found.split()))
+
+
+@pytest.fixture(autouse=True)
+def others_are_known():
+    """A library that another test has used may have left a helper running."""
+    OTHERS.clear()
+    OTHERS.update(children())
+
+
 def forked() -> list[int]:
-    """Processes that this one has forked, the oldest first."""
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
-    return sorted(map(int, children.split()))
+    """Processes that the test has forked, the oldest first."""
+    return [pid for pid in children() if pid not in OTHERS]
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
