@@ -9,10 +9,12 @@ JSON out answers.
 
 import importlib
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,6 +28,7 @@ from tests.e2e.runs import Training, log_of
 from tests.paths import ROOT
 
 SMALL = Path(__file__).with_name("small.json")  # the smallest run that has every mechanism
+GRACE = 10.0  # seconds that ranks have when another has failed; srun --wait
 _MODULES = (
     "torch.utils.tensorboard",
     "engine.doctor.report",
@@ -172,13 +175,34 @@ def _lead(order: Order) -> NoReturn:
         ranks.append(pid)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # as slurmstepd: they are the ranks' business
-    codes = [_exit_code(pid, 0) for pid in ranks]
-    for code in codes:
+    for code in _wait_for_all(ranks):
         if code > 0:
             os._exit(code)
         if code < 0:
             os._exit(128 - code)  # killed by a signal, as the shell counts it
     os._exit(0)
+
+
+def _wait_for_all(ranks: list[int]) -> list[int]:
+    """Exit codes of all ranks. Those that long outlive a failed one are killed, as by srun."""
+    codes: dict[int, int] = {}
+    end = math.inf
+    while len(codes) < len(ranks):
+        for pid in ranks:
+            if pid in codes:
+                continue
+            code = _exit_code(pid, os.WNOHANG)
+            if code is not None:
+                codes[pid] = code
+        if any(codes.values()):
+            end = min(end, time.monotonic() + GRACE)
+        if time.monotonic() > end:
+            for pid in ranks:
+                if pid not in codes:
+                    os.kill(pid, signal.SIGKILL)
+            end = math.inf
+        time.sleep(0.02)
+    return [codes[pid] for pid in ranks]
 
 
 def _be_rank(order: Order, rank: int, port: int) -> NoReturn:

@@ -98,7 +98,7 @@ KINDS = {
     "SIGKILL of a rank": to_a_rank(signal.SIGKILL, DIED),
     "SIGKILL of a rank in a save": kill_in_a_save,
     "SIGKILL of a rank in an asynchronous write": kill_in_a_write,
-    "SIGSTOP of a rank": to_a_rank(signal.SIGSTOP, "no heartbeat for"),
+    "SIGSTOP of a rank": to_a_rank(signal.SIGSTOP, "no heartbeat for", "no progress for"),
     "SIGTERM to a rank": to_a_rank(signal.SIGTERM, SAVED),
     "SIGTERM to the launcher": to_the_launcher(to_the_command),
     "SIGTERM to the group": to_the_launcher(to_the_group),
