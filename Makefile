@@ -70,7 +70,7 @@ test-checkpoints: install
 	$(probe); env $$accelerator $(bin)/python -m pytest -m long tests/dist/test_elastic.py tests/dist/test_save_behind.py \
 	  tests/e2e/test_world_size.py
 
-# Plans beside whole steps on a card that does nothing, for the presets; make test does one. About an hour.
+# Plans beside whole steps on a card that does nothing, for the presets; make test does one.
 test-planning: install
 	$(bin)/python -m pytest -m long tests/unit/engine/planning/test_agreement.py
 
