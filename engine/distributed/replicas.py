@@ -12,6 +12,7 @@ import platform
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
@@ -83,7 +84,7 @@ class _Weights:
 
     def piece_names(self) -> list[str]:
         """Weights of which this rank has a shard."""
-        return [piece.name for pieces in self.layout for piece in pieces]
+        return [piece.name for piece in chain.from_iterable(self.layout)]
 
     def changed_shards(self, shards: Sequence[Tensor]) -> list[str]:
         """Weights of which this rank's shard and its network say different things."""

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from statistics import median
 
 from engine.doctor.exchange import ALL, OTHER_PAIRS, PAIRS, WITHIN
@@ -64,7 +65,7 @@ def judge(reports: Sequence[RankReport], nodes: Sequence[str], ranks: int) -> Ju
     judgement = Judgement(_summary(reports, nodes))
     blamed = [node for node, lines in complaints.items() if lines]
     if len(blamed) == len(complaints):
-        common = Counter(line for lines in complaints.values() for line in lines)
+        common = Counter(chain.from_iterable(complaints.values()))
         judgement.wrong = [line for line, _ in common.most_common(1)]
         return judgement
     for node in blamed:
