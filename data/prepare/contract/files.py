@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import h5py
+import numpy as np
 import rasterio
 import zarr
 from affine import Affine
@@ -18,9 +19,11 @@ from data.errors import InputError
 from data.prepare.contract.arrays import Arrays
 from data.prepare.contract.blame import is_of_library, words_of
 from data.prepare.contract.formats import other_format
+from data.prepare.contract.orientation import UPRIGHT, orientation_of
 from data.prepare.place.georeference import has_place
 
-UPRIGHT = "1"  # EXIF orientation of a picture whose first pixel is the upper left one
+# Read at once, a PNG that is cut off or damaged is arbitrary pixels without an error (GDAL 3.10).
+STRICT = {"GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO"}
 # Of these our own code alone can be the reason, even while it handles what a library has given.
 BUGS = (AssertionError, AttributeError, NameError, NotImplementedError)
 
@@ -90,7 +93,7 @@ def open_raster(path: File) -> Iterator[rasterio.DatasetReader]:
         InputError: the file is missing, is no raster, or proves damaged while it is read.
     """
     need_file(path)
-    with reading(path, "a raster file"), _opened(rasterio.open, path) as dataset:
+    with reading(path, "a raster file"), rasterio.Env(**STRICT), _opened(_raster, path) as dataset:
         yield dataset
 
 
@@ -115,7 +118,7 @@ def open_picture(path: File) -> Iterator[rasterio.DatasetReader]:
         InputError: see ``open_raster``.
     """
     need_file(path)
-    with reading(path, "a picture"), _opened(_picture, path) as dataset:
+    with reading(path, "a picture"), rasterio.Env(**STRICT), _opened(_picture, path) as dataset:
         yield dataset
 
 
@@ -136,17 +139,43 @@ def _arrays(path: File) -> Arrays:
     return Arrays(path)
 
 
+def _raster(path: File) -> rasterio.DatasetReader:
+    """The raster at ``path``, open."""
+    dataset = rasterio.open(path)
+    if dataset.driver == "ENVI" and isinstance(path, Path):
+        _need_all_pixels(dataset, path)
+    return dataset
+
+
+def _need_all_pixels(dataset: rasterio.DatasetReader, path: Path) -> None:
+    """Raise InputError for bare numbers that are fewer than the header says: GDAL reads zeros."""
+    header = dataset.tags(ns="ENVI")
+    if header.get("file_compression", "0") != "0":
+        return
+    pixel = sum(np.dtype(dtype).itemsize for dtype in dataset.dtypes)
+    expected = int(header.get("header_offset", 0)) + pixel * dataset.width * dataset.height
+    found = path.stat().st_size
+    if found < expected:
+        dataset.close()
+        raise InputError(
+            f"{path}: expected {expected} bytes for {dataset.count} x {dataset.height} x "
+            f"{dataset.width} pixels, found {found}: the file is cut off; fetch it again"
+        )
+
+
 def _picture(path: File) -> rasterio.DatasetReader:
     """The raster at ``path``, open. That it has no georeference is what is expected."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        dataset = rasterio.open(path)
-    orientation = dataset.tags().get("EXIF_Orientation", UPRIGHT)
-    if orientation != UPRIGHT:  # GDAL passes it over, as other programs do not
+        dataset = _raster(path)
+    orientation = int(dataset.tags().get("EXIF_Orientation", UPRIGHT))  # of a JPEG
+    if isinstance(path, Path):
+        orientation = max(orientation, orientation_of(path))
+    if orientation > UPRIGHT:  # GDAL passes it over, as other programs do not
         dataset.close()
         raise InputError(
-            f"{path}: expected an upright picture, found the EXIF orientation {orientation}; turn "
-            "it first (exiftran -a, jpegtran)"
+            f"{path}: expected an upright picture, found the orientation {orientation} (EXIF); "
+            "turn it first (exiftran -a, jpegtran, magick -auto-orient)"
         )
     return dataset
 

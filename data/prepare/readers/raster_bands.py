@@ -28,6 +28,8 @@ COLOURS = {
 }
 # What GDAL writes for any three bands or more, whatever they are.
 DEFAULT_COLOURS = ["red", "green", "blue"]
+# What GDAL turns into red, green and blue by itself. It does not do so with CIE L*a*b*.
+READ_AS_RGB = ("RGB", "YCBCR", "CMYK", "YCCK")
 
 
 @dataclass(frozen=True)
@@ -106,12 +108,19 @@ def band_of_file(
 
 def _need_brightness(dataset: rasterio.DatasetReader, path: File) -> None:
     """Raise InputError unless larger numbers are brighter, as far as the file says."""
+    structure = dataset.tags(ns="IMAGE_STRUCTURE")
     if ColorInterp.palette in dataset.colorinterp:
         raise InputError(
             f"{path}: expected numbers, found the codes of a palette; expand it first "
             "(gdal_translate -expand rgb)"
         )
-    if dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES":
+    colours = structure.get("SOURCE_COLOR_SPACE", READ_AS_RGB[0])
+    if colours.upper() not in READ_AS_RGB:
+        raise InputError(
+            f"{path}: expected red, green and blue, or other bands of light, found the colours "
+            f"{colours!r}; convert it first (magick {path.name} -colorspace sRGB new.tif)"
+        )
+    if structure.get("MINISWHITE") == "YES":
         raise InputError(
             f"{path}: expected larger numbers for brighter pixels, found a TIFF whose 0 is white "
             "(MINISWHITE); turn its numbers round first (gdal_translate -scale 0 255 255 0)"

@@ -23,6 +23,7 @@ from data.tiles.modalities import BYTE, REFLECTANCE, Modality
 MOST_HALF_CLEAR = 0.05
 CLEAR = 0.1  # of full opacity; lossy compression moves it a little
 OPAQUE = 0.9
+BYTES = 255  # the largest
 ENVI_WHITE = "reflectance_scale_factor"  # of an ENVI header: the raw number of reflectance 1
 
 
@@ -223,17 +224,12 @@ def _pixel_area(window: Window) -> float:
 
 
 def _opaque(file: OpenBands, window: Window) -> np.ndarray:
-    """Where a file is at least half opaque, bool (H, W); everywhere without a band of opacity.
-
-    Full opacity is 255 even in bands of 16 bits; masks of 0 and 1 are opacity too.
-    """
+    """Where a file is at least half opaque, bool (H, W); everywhere without a band of opacity."""
     bands = file.bands
     if bands.opacity is None:
         return np.ones(window.shape, bool)
     opacity = file.dataset.read(bands.opacity, window=pixels_of(window))  # H W
-    full = min(float(opacity.max()), 255.0)
-    if full <= 0:
-        return np.zeros(opacity.shape, bool)
+    full = _full_opacity(opacity)
     half_clear = (opacity > CLEAR * full) & (opacity < OPAQUE * full)
     if not bands.is_sure and half_clear.mean() > MOST_HALF_CLEAR:
         raise InputError(
@@ -242,3 +238,16 @@ def _opaque(file: OpenBands, window: Window) -> np.ndarray:
             "'ignore' or 'mask'"
         )
     return opacity >= full / 2
+
+
+def _full_opacity(opacity: np.ndarray) -> int:
+    """The number of full opacity: 255 also in most bands of 16 bits, and 1 in masks of 0 and 1.
+
+    A window may lie where nothing is opaque, so the largest number in it is not always the one.
+    """
+    largest = opacity.max()
+    if largest <= 1:
+        return 1
+    if largest > BYTES and opacity.dtype.newbyteorder("=") == np.uint16:
+        return int(np.iinfo(np.uint16).max)
+    return BYTES

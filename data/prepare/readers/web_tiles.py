@@ -36,6 +36,7 @@ SIDE = 256  # pixels of a tile
 MOST_NAMED = 8  # places of tiles that a message lists
 HALF_WORLD = 20_037_508.342789244  # metres: half the equator on the sphere of Web Mercator
 NAME = re.compile(r"(\d+)-(\d+)-(\d+)\.png$")
+HALF_OPAQUE = 128
 # Tiles read around those needed, so that a hole that leaves them is seen to reach SPECK pixels.
 RING = -(-SPECK // SIDE)
 
@@ -154,7 +155,7 @@ class WebTiles:
                 x = column * SIDE
                 mosaic[y : y + SIDE, x : x + SIDE] = pixels
         rgb = np.moveaxis(mosaic[..., :3], 2, 0)[None]  # 1 3 H W
-        opaque = fill_specks(mosaic[..., 3] > 0, beyond=True)[None]  # 1 H W
+        opaque = fill_specks(mosaic[..., 3] >= HALF_OPAQUE, beyond=True)[None]  # 1 H W
         transform = tile_transform(left, top, zoom=extent.zoom)
         return Layer(
             bands=MODALITIES["hr"].bands,

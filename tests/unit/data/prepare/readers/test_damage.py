@@ -78,3 +78,15 @@ def test_files_that_are_not_there(tmp_path, name):
     for call in (reader.check, reader.place, lambda: reader.read(GRID)):
         with pytest.raises(InputError, match=f"no file .*{path.name}"):
             call()
+
+
+def test_bare_numbers_that_are_cut_off(tmp_path):
+    """GDAL reads zeros behind the end, which are black ground in a picture."""
+    path = tmp_path / "a.dat"
+    write(path, np.full((3, SCENE, SCENE), 90, np.uint8), "ENVI")
+    reader = GeoTiffImage(path, ("R", "G", "B"), modality="hr", date="2020-01-01")
+    reader.check()
+    path.write_bytes(path.read_bytes()[:-1])
+    size = 3 * SCENE**2
+    with pytest.raises(InputError, match=f"a.dat: expected {size} bytes .* found {size - 1}"):
+        reader.check()

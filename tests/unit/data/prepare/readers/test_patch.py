@@ -1,6 +1,7 @@
 """Pictures and arrays without a place: from files to tiles, against formulas in float64."""
 
 import json
+import struct
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 
 from data.errors import InputError
 from data.prepare.build import build_tile
+from data.prepare.contract.orientation import orientation_of
 from data.prepare.manifest.read import read_manifest
 from data.tiles.classes import INDEX
 from data.tiles.tile import UNLABELLED
@@ -294,15 +296,84 @@ def test_keys_that_cannot_work_are_found_in_the_manifest(tmp_path, keys, message
         made(tmp_path, {**HR, "path": "a.png", **keys})
 
 
-def test_a_picture_that_its_exif_turns_is_refused(tmp_path, rng):
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+def test_a_picture_that_its_exif_turns_is_refused(tmp_path, rng, suffix):
     """Its labels may lie on it as it is stored, or as it is shown."""
     array = rng.integers(0, 255, (128, 128, 3)).astype(np.uint8)
     for orientation in (1, 6):
         exif = Image.Exif()
         exif[0x0112] = orientation
-        source = picture(tmp_path / f"{orientation}.jpg", array, exif=exif)
+        name = f"{orientation}.{suffix}"
+        source = picture(tmp_path / name, array, exif=exif)
         if orientation == 1:
             made(tmp_path, source)
             continue
-        with pytest.raises(InputError, match=r"6.jpg: expected an upright .* EXIF orientation 6"):
+        with pytest.raises(InputError, match=rf"{name}: expected an upright .* orientation 6"):
             made(tmp_path, source)
+
+
+def test_exif_is_found_wherever_a_png_has_it(tmp_path, rng):
+    """Programs that add it to a finished picture write it behind the pixels."""
+    array = rng.integers(0, 255, (128, 128, 3)).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    source = picture(tmp_path / "a.png", array, exif=exif)
+    stored = (tmp_path / "a.png").read_bytes()
+    begin = stored.index(b"eXIf") - 4
+    (length,) = struct.unpack(">I", stored[begin : begin + 4])
+    end = begin + length + 12  # length, name and checksum
+    last = stored.index(b"IEND") - 4
+    moved = stored[:begin] + stored[end:last] + stored[begin:end] + stored[last:]
+    (tmp_path / "a.png").write_bytes(moved)
+    assert (np.asarray(Image.open(tmp_path / "a.png")) == array).all()
+    with pytest.raises(InputError, match=r"a.png: expected an upright .* orientation 8"):
+        made(tmp_path, source)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_the_orientation_of_a_big_tiff_is_read(tmp_path, order):
+    mark = {"<": b"II", ">": b"MM"}[order]
+    head = mark + struct.pack(order + "HHHQ", 43, 8, 0, 16)
+    width = struct.pack(order + "HHQQ", 256, 4, 1, 64)
+    turned = struct.pack(order + "HHQH6x", 274, 3, 1, 3)
+    (tmp_path / "a.tif").write_bytes(head + struct.pack(order + "Q", 2) + width + turned)
+    assert orientation_of(tmp_path / "a.tif") == 3
+
+
+def test_a_picture_of_lightness_and_two_colours_is_no_rgb(tmp_path, rng):
+    array = rng.integers(0, 255, (128, 128, 3)).astype(np.uint8)
+    Image.fromarray(array).convert("LAB").save(tmp_path / "a.tif")
+    with pytest.raises(InputError, match=r"a.tif: expected red, green .* found .* 'CIELAB'"):
+        made(tmp_path, {**HR, "path": "a.tif"})
+
+
+def test_inks_are_turned_into_colours(tmp_path, rng):
+    array = rng.integers(0, 255, (128, 128, 3)).astype(np.uint8)
+    inks = np.concatenate([255 - array, np.zeros((128, 128, 1), np.uint8)], axis=2)
+    for name, options in (("a.tif", {}), ("a.jpg", {"quality": 100, "subsampling": 0})):
+        Image.fromarray(inks, "CMYK").save(tmp_path / name, **options)
+        tile, _ = made(tmp_path, {**HR, "path": name, "pixels": "keep"})
+        difference = tile.arrays["hr"].astype(int) - array.transpose(2, 0, 1)
+        assert np.abs(difference).max() <= 3, name
+
+
+@pytest.mark.parametrize("damage", ["cut off", "zeros"])
+def test_a_damaged_png_is_no_picture(tmp_path, rng, damage):
+    """Downloads end early, or leave zeros where nothing arrived."""
+    array = rng.integers(0, 255, (256, 256, 3)).astype(np.uint8)
+    source = picture(tmp_path / "a.png", array)
+    stored = bytearray((tmp_path / "a.png").read_bytes())
+    middle = len(stored) // 2
+    if damage == "zeros":
+        stored[middle : middle + 3000] = bytes(3000)
+    else:
+        del stored[middle:]
+    (tmp_path / "a.png").write_bytes(stored)
+    with pytest.raises(InputError, match=r"a.png: expected a picture, found a damaged"):
+        made(tmp_path, source)
+    Image.fromarray(array[..., 0]).save(tmp_path / "codes.png")
+    stored = (tmp_path / "codes.png").read_bytes()
+    (tmp_path / "codes.png").write_bytes(stored[: len(stored) // 2])
+    labels = {"reader": "patch_labels", "path": "codes.png", "legend": {"3": "water"}, "gsd": 0.3}
+    with pytest.raises(InputError, match=r"codes.png: expected a picture, found a damaged"):
+        made(tmp_path, {**picture(tmp_path / "b.png", array)}, labels)

@@ -194,6 +194,18 @@ def test_lossy_opacity(tmp_path):
     np.testing.assert_array_equal(frame(path, "RGB", "hr")[1], hole())
 
 
+@pytest.mark.parametrize(("dtype", "full"), [("uint8", 255), ("uint16", 255), ("uint16", 65535)])
+def test_what_is_less_than_half_opaque_is_hidden_everywhere(tmp_path, dtype, full):
+    """Also in a tile at the edge of a scene, where nothing is opaque."""
+    array = np.concatenate([picture(value=90), hole()[None]]).astype(dtype)
+    path = tmp_path / "a.tif"
+    for share, opaque in ((0.4, False), (0.6, True)):
+        array[3] = int(share * full)
+        write(path, array, PIXEL, colours=RGBA)
+        valid = frame(path, "RGB", "hr", scale=1.0, alpha="mask")[1]
+        assert (valid == opaque).all(), share
+
+
 def test_numbers_that_are_none(tmp_path):
     values = flat(2, "float32", -12)
     values[1, 0, 0] = np.nan

@@ -48,6 +48,21 @@ def test_corner_of_a_tile_by_the_web_map_formula():
     assert corner.a == pytest.approx(0.29858, abs=1e-5) and corner.e == -corner.a
 
 
+def test_what_is_less_than_half_opaque_is_no_observation(tmp_path):
+    left, top = 309_612, 261_632
+    (path,) = make_tiles(tmp_path, [(left, top)])
+    pixels = np.array(Image.open(path))
+    pixels[:, :128, 3] = 100
+    pixels[:, 128:, 3] = 150
+    Image.fromarray(pixels).save(path)
+    reader = WebTiles((path,), "2020-01-01")
+    place = reader.place()
+    (frames,) = reader.read(grid_inside(place.georeference, place.shape))
+    side = frames.valid.shape[-1]
+    assert not frames.valid[0, :, : side // 2 - 4].any()
+    assert frames.valid[0, :, side // 2 + 4 :].all()
+
+
 def test_neighbours_are_put_in_their_places(tmp_path):
     left, top = 309_612, 261_632
     reader = WebTiles(
