@@ -1,74 +1,67 @@
 """The project's own commands, run as a user runs them: real processes, real files."""
 
-import os
 import shutil
 import subprocess
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from tests.dist.processes import ROOT, free_port
+from tests import nursery
+from tests.dist.processes import free_port
+from tests.environment import BIN, environment
+from tests.paths import ROOT
 
-BIN = Path(sys.executable).parent
 MANIFEST = ROOT / "data" / "samples" / "manifest.jsonl"
 TINY = ROOT / "tests" / "e2e" / "tiny.json"
-
-
-def environment() -> dict[str, str]:
-    """This environment with the project importable, one thread a process, and the CPU as
-    DeepSpeed's accelerator."""
-    return {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-        "DS_ACCELERATOR": "cpu",
-        "CUDA_VISIBLE_DEVICES": "",
-        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-    }
+PRETRAIN = ROOT / "launch" / "pretrain.py"
 
 
 def skysense(*words, folder: Path = ROOT, timeout: float = 300) -> subprocess.CompletedProcess:
     """Run ``skysense`` in ``folder``, in one process; the caller looks at the exit status."""
-    command = [sys.executable, "-m", "launch", *map(str, words)]
-    return subprocess.run(
-        command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=timeout
-    )
+    return nursery.run(["-m", "launch", *words], folder=folder, timeout=timeout)
 
 
-def pretrain_command(
-    world: int, shards: Path, run_dir: Path, *arguments, config: Path = TINY
+def launched(world: int, words: Sequence[str]) -> list[str]:
+    """The command line that trains on ``world`` ranks of this machine by DeepSpeed's launcher."""
+    launcher = [str(BIN / "deepspeed"), "--num_gpus", str(world), "--master_port", str(free_port())]
+    return [*launcher, str(PRETRAIN), *words]
+
+
+def training_words(
+    shards: Path, run_dir: Path, *arguments: object, config: Path = TINY
 ) -> list[str]:
-    """The documented command line for ``world`` processes of this machine.
-
-    One process needs no launcher, which takes 5 s to import what it needs.
-    """
-    return [
-        *_starter(world),
-        "--config",
-        str(config),
-        "--run_dir",
-        str(run_dir),
-        "--set",
-        f"skysense.data.shards={shards}",
-        *map(str, arguments),
-    ]
-
-
-def _starter(world: int) -> list[str]:
-    """The first words of a training's command line."""
-    if world == 1:
-        return [sys.executable, "-m", "launch", "pretrain"]
-    launcher = [str(BIN / "deepspeed"), "--num_gpus", str(world)]
-    return [*launcher, "--master_port", str(free_port()), str(ROOT / "launch" / "pretrain.py")]
+    """The options of a training."""
+    words = ["--config", config, "--run_dir", run_dir, "--set", f"skysense.data.shards={shards}"]
+    return [str(word) for word in (*words, *arguments)]
 
 
 def pretrain(
-    world: int, shards: Path, run_dir: Path, *arguments, config: Path = TINY, timeout: float = 600
+    world: int,
+    shards: Path,
+    run_dir: Path,
+    *arguments: object,
+    config: Path = TINY,
+    timeout: float = 600,
+    launcher: bool = False,
 ) -> subprocess.CompletedProcess:
-    """Run the training; the caller looks at the exit status."""
-    command = pretrain_command(world, shards, run_dir, *arguments, config=config)
-    return subprocess.run(
-        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=timeout
-    )
+    """Run the training; the caller looks at the exit status.
+
+    Several ranks are started as by srun, or with ``launcher`` by DeepSpeed's command, which takes
+    longer.
+    """
+    words = training_words(shards, run_dir, *arguments, config=config)
+    if launcher:
+        return subprocess.run(
+            launched(world, words),
+            cwd=ROOT,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+    start = ["-m", "launch", "pretrain"]
+    if world > 1:
+        start = ["-m", "tests.ranks", str(world), str(PRETRAIN)]
+    return nursery.run([*start, *words], timeout=timeout)
 
 
 def trained(world: int, shards: Path, run_dir: Path, *arguments, **options) -> Path:

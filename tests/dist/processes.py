@@ -8,9 +8,7 @@ name) runs a script and returns what each printed.
 
 import importlib
 import os
-import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,7 +18,9 @@ from pathlib import Path
 import torch
 
 from engine.distributed import zero
-from tests.paths import PATIENCE, ROOT
+from tests.environment import environment
+from tests.nursery import Process, nursery
+from tests.paths import PATIENCE
 
 
 class ProcessesFailed(RuntimeError):
@@ -35,7 +35,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def environment(rank: int, world: int, port: int) -> dict[str, str]:
+def environment_of(rank: int, world: int, port: int) -> dict[str, str]:
     """Variables of one process that torch and DeepSpeed read: on the CPU, with one thread."""
     ours = {
         "RANK": rank,
@@ -44,13 +44,9 @@ def environment(rank: int, world: int, port: int) -> dict[str, str]:
         "LOCAL_WORLD_SIZE": world,
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": port,
-        "DS_ACCELERATOR": "cpu",
-        "CUDA_VISIBLE_DEVICES": "",
-        "OMP_NUM_THREADS": 1,
         "PYTHONUNBUFFERED": 1,
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{os.getenv('PYTHONPATH', '')}",
     }
-    return {**os.environ, **{key: str(value) for key, value in ours.items()}}
+    return environment() | {key: str(value) for key, value in ours.items()}
 
 
 def run_processes(world: int, target: str, args: Sequence = (), timeout: float = PATIENCE) -> list:
@@ -61,47 +57,41 @@ def run_processes(world: int, target: str, args: Sequence = (), timeout: float =
     ProcessesFailed when a process fails or ``timeout`` seconds pass; no process is left behind.
     """
     port = free_port()
-    with tempfile.TemporaryDirectory() as folder:
-        command = _command(target, args, Path(folder))
-        processes = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        words = _words(target, args, folder)
+        running = []
         try:
             for rank in range(world):
-                with (
-                    open(f"{folder}/{rank}.out", "wb") as out,
-                    open(f"{folder}/{rank}.err", "wb") as err,
-                ):
-                    processes.append(
-                        subprocess.Popen(
-                            command,
-                            cwd=ROOT,
-                            env=environment(rank, world, port),
-                            stdout=out,
-                            stderr=err,
-                            start_new_session=True,
-                        )
-                    )
-            _wait(processes, Path(folder), target, time.monotonic() + timeout)
+                process = nursery().start(
+                    words,
+                    variables=environment_of(rank, world, port),
+                    out=folder / f"{rank}.out",
+                    err=folder / f"{rank}.err",
+                )
+                running.append(process)
+            _wait(running, folder, target, time.monotonic() + timeout)
         finally:
-            _kill(processes)
+            _kill(running)
         if ":" in target:
             return [
-                torch.load(f"{folder}/{rank}.result", weights_only=False) for rank in range(world)
+                torch.load(folder / f"{rank}.result", weights_only=False) for rank in range(world)
             ]
-        return [Path(f"{folder}/{rank}.out").read_text() for rank in range(world)]
+        return [(folder / f"{rank}.out").read_text() for rank in range(world)]
 
 
-def _command(target: str, args: Sequence, folder: Path) -> list[str]:
-    """Command line of one process."""
+def _words(target: str, args: Sequence, folder: Path) -> list[str]:
+    """Command line of one process, behind ``python``."""
     if ":" in target:
         torch.save(tuple(args), folder / "args")
-        return [sys.executable, "-m", "tests.dist.processes", target, str(folder)]
+        return ["-m", "tests.dist.processes", target, str(folder)]
     script = ["-m", target]
     if target.endswith(".py"):
         script = [target]
-    return [sys.executable, *script, *map(str, args)]
+    return [*script, *map(str, args)]
 
 
-def _wait(processes: list, folder: Path, target: str, deadline: float) -> None:
+def _wait(processes: list[Process], folder: Path, target: str, deadline: float) -> None:
     """Wait until all have ended well."""
     running = dict(enumerate(processes))
     while running:
@@ -128,11 +118,10 @@ def _tail(folder: Path, rank: int) -> str:
     return (folder / f"{rank}.err").read_text(errors="replace")[-6000:]
 
 
-def _kill(processes: list) -> None:
+def _kill(processes: list[Process]) -> None:
     """End every process of ours that still runs, with its children."""
     for process in processes:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
         process.wait()
 
 

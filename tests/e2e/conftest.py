@@ -35,8 +35,10 @@ def held_out(shards: Path) -> list[str]:
 
 
 def train(world: int, shards: Path, folder: Path, *arguments) -> Run:
-    """A training that must succeed, and looks at held-out tiles every third step."""
-    done = pretrain(world, shards, folder, *held_out(shards), *arguments)
+    """A training that must succeed, by the launcher if it has several ranks. It looks at
+    held-out tiles every third step."""
+    launcher = world > 1
+    done = pretrain(world, shards, folder, *held_out(shards), *arguments, launcher=launcher)
     log = done.stdout + done.stderr
     assert done.returncode == 0, log[-8000:]
     return Run(folder, log)

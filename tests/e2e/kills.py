@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.commands import environment
+from tests.environment import environment
 from tests.paths import PATIENCE, ROOT
 
 

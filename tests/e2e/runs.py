@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.training.metrics import read
-from tests.commands import TINY, environment, pretrain_command
+from tests.commands import TINY, launched, training_words
+from tests.environment import environment
+from tests.nursery import Process
 from tests.paths import PATIENCE, ROOT
 
 
@@ -17,7 +19,7 @@ from tests.paths import PATIENCE, ROOT
 class Training:
     """A training that was started by the ``deepspeed`` command, in a session of its own."""
 
-    process: subprocess.Popen
+    process: subprocess.Popen | Process
     run_dir: Path
     log: Path
     log_begin: int = 0  # where this start's words begin in the log
@@ -93,7 +95,7 @@ def log_of(run_dir: Path) -> tuple[Path, int]:
 def start(world: int, shards: Path, run_dir: Path, *arguments, config: Path = TINY) -> Training:
     """Start a training, of the tiny configuration if no other is given."""
     log, log_begin = log_of(run_dir)
-    command = pretrain_command(world, shards, run_dir, *arguments, config=config)
+    command = launched(world, training_words(shards, run_dir, *arguments, config=config))
     with open(log, "a") as out:
         process = subprocess.Popen(
             command,

@@ -16,7 +16,6 @@ import rasterio
 import zarr
 from affine import Affine
 
-from tests.commands import environment
 from tests.dist.processes import free_port
 from tests.e2e.kills import (
     finish,
@@ -32,6 +31,7 @@ from tests.e2e.kills import (
 from tests.e2e.test_killed_preparation import SOME_REJECTED, command, published
 from tests.e2e.test_killed_preparation import manifest as manifest
 from tests.e2e.test_killed_preparation import peaceful as peaceful
+from tests.environment import environment
 from tests.paths import PATIENCE
 
 LOST = "the connection to the scheduler is lost"

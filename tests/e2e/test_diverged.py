@@ -4,7 +4,7 @@ from engine.checkpoint.files import complete
 from engine.checkpoint.health import last_healthy, read_health
 from engine.training.metrics import read
 from tests.e2e.faults import spoil
-from tests.e2e.faults.nursery import Nursery, Order, start_words
+from tests.e2e.faults.starts import Order, start_ranks, start_words
 
 HEALTHY = 2  # steps before the gradients are spoilt
 STEPS = 6
@@ -30,15 +30,10 @@ def test_a_run_that_only_skips_ends_with_exit_code_3_and_keeps_its_last_healthy_
     shards, tmp_path
 ):
     run_dir = tmp_path / "run"
-    nursery = Nursery()
-    try:
-        assert nursery.start(order(shards, run_dir, HEALTHY)).wait() == 0
-        spoil.ask(run_dir, spoil.GRADIENT, 1, always=True)
-        run = nursery.start(order(shards, run_dir, STEPS))
-        code = run.wait()
-    finally:
-        nursery.close()
-    assert code == 3, run.said
+    assert start_ranks(order(shards, run_dir, HEALTHY)).wait() == 0
+    spoil.ask(run_dir, spoil.GRADIENT, 1, always=True)
+    run = start_ranks(order(shards, run_dir, STEPS))
+    assert run.wait() == 3, run.said
     assert "all steps are made, but the last ones were skipped" in run.said
     assert "3 updates in a row were skipped" in run.said
     for step in range(HEALTHY + 1, STEPS + 1):

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from launch.__main__ import build_parser
-from tests.commands import build_dataset, environment, trained
+from tests.commands import build_dataset, trained
+from tests.environment import environment
 from tests.paths import ROOT
 
 PROGRAMS = ("skysense", "deepspeed", "make", "pytest", "sbatch", "pip")

@@ -20,7 +20,7 @@ import pytest
 
 from tests.e2e.faults import to_disks, to_files, to_numbers, to_processes, to_starts
 from tests.e2e.faults.chain import Chain, Undisturbed
-from tests.e2e.faults.nursery import Nursery, Order, start_words
+from tests.e2e.faults.starts import Order, start_ranks, start_words
 
 KINDS = {
     **to_processes.KINDS,
@@ -46,7 +46,6 @@ class Chains:
         self.keep_all = ["--stop_at", str(steps), "--set", "skysense.checkpoint.keep=1000"]
         self.folder = folder
         self.shards = shards
-        self.nursery = Nursery()
         self.undisturbed: dict[int, Undisturbed] = {}
         self.chains: dict[tuple[int, bool], Chain] = {}
 
@@ -68,7 +67,6 @@ class Chains:
         """Clear away what is left."""
         for chain in self.chains.values():
             chain.close()
-        self.nursery.close()
 
     def _get(self, world: int, *, small_disk: bool) -> Chain:
         key = (world, small_disk)
@@ -77,7 +75,6 @@ class Chains:
                 self.folder / f"chain-{len(self.chains)}",
                 world=world,
                 shards=self.shards,
-                nursery=self.nursery,
                 undisturbed=self._undisturbed(world),
                 small_disk=small_disk,
             )
@@ -88,7 +85,7 @@ class Chains:
         if world not in self.undisturbed:
             run_dir = self.folder / f"undisturbed-{world}"
             words = start_words(run_dir, self.shards)
-            run = self.nursery.start(Order(world, words + self.keep_all, str(run_dir)))
+            run = start_ranks(Order(world, words + self.keep_all, str(run_dir)))
             assert run.wait() == 0, run.said
             self.undisturbed[world] = Undisturbed.of(run_dir)
             shutil.rmtree(run_dir)

@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 from tests.commands import TINY, skysense
-from tests.dist.processes import ROOT, environment, free_port
-from tests.paths import PATIENCE
+from tests.dist.processes import environment_of, free_port
+from tests.paths import PATIENCE, ROOT
 
 # The command, on a host with another name.
 ON_HOST = """
@@ -40,7 +40,7 @@ def look(folder, shards, *, absent: int | None = None) -> None:
             subprocess.Popen(
                 [sys.executable, "-c", ON_HOST, host, *map(str, words)],
                 cwd=ROOT,
-                env=environment(rank, 3, port) | {"LOCAL_RANK": "0", "LOCAL_SIZE": "1"},
+                env=environment_of(rank, 3, port) | {"LOCAL_RANK": "0", "LOCAL_SIZE": "1"},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,

@@ -10,9 +10,11 @@ import pytest
 from engine.config.load import load
 from engine.cost.count import step_flops
 from engine.profile.trace import OTHER, read_trace
-from tests.commands import BIN, ROOT, TINY, copy_tree, environment, skysense
+from tests.commands import TINY, copy_tree, skysense
 from tests.dist.processes import free_port
 from tests.e2e.test_bad_input import errors
+from tests.environment import BIN, environment
+from tests.paths import ROOT
 
 PARTS = [
     "data",

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.commands import TINY, copy_tree, skysense
-from tests.dist.processes import ROOT, environment, free_port
-from tests.paths import PATIENCE
+from tests.dist.processes import environment_of, free_port
+from tests.paths import PATIENCE, ROOT
 
 HOST = platform.node()
 
@@ -31,7 +31,7 @@ class Start:
         return subprocess.Popen(
             list(map(str, command)),
             cwd=self.folder,
-            env=environment(rank, 2, port) | {"PYTHONPATH": str(self.code)},
+            env=environment_of(rank, 2, port) | {"PYTHONPATH": str(self.code)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

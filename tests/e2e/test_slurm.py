@@ -14,14 +14,15 @@ import pytest
 
 from engine.resilience.heartbeat import read_beat
 from engine.training.metrics import read
-from tests.commands import ROOT, TINY, environment
+from tests.commands import TINY
 from tests.e2e import kills
 from tests.e2e.test_killed_preparation import SOME_REJECTED, command, published
 
 # The sources of the other test, made again here.
 from tests.e2e.test_killed_preparation import manifest as manifest
 from tests.e2e.test_killed_preparation import peaceful as peaceful
-from tests.paths import PATIENCE
+from tests.environment import environment
+from tests.paths import PATIENCE, ROOT
 
 STEPS = 24
 ENDED = ("COMPLETED", "FAILED", "CANCELLED")

@@ -9,8 +9,8 @@ import pytest
 
 from engine.training.metrics import read
 from tests.commands import TINY, trained
-from tests.dist.processes import ROOT, environment, free_port
-from tests.paths import PATIENCE
+from tests.dist.processes import environment_of, free_port
+from tests.paths import PATIENCE, ROOT
 
 HURT = 4  # the step in which it happens
 WORDS = (
@@ -50,7 +50,7 @@ def test_a_changed_weight_ends_the_run_before_the_next_checkpoint(shards, tmp_pa
         process = subprocess.Popen(
             [sys.executable, "-c", FLAWED, *map(str, words), *options()],
             cwd=ROOT,
-            env=environment(rank, 2, port),
+            env=environment_of(rank, 2, port),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -13,7 +13,9 @@ import torch
 from engine.pretrained.source import read
 from engine.pretrained.weights import load
 from models.initialise import generator, truncated_normal
-from tests.commands import ROOT, environment, skysense, trained
+from tests.commands import skysense, trained
+from tests.environment import environment
+from tests.paths import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from launch import __version__
-from tests.commands import environment
+from tests.environment import environment
 from tests.paths import ROOT
 
 PACKAGES = ("data", "ds_configs", "engine", "launch", "models")

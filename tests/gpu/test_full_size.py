@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from tests.dist.processes import ROOT
+from tests.paths import ROOT
 
 MEMORY = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else 0
 LARGE = 120e9  # bytes, from which ds_configs/one_gpu.json fits as it is

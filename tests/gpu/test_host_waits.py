@@ -11,7 +11,8 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from tests.dist.processes import ROOT, free_port
+from tests.dist.processes import free_port
+from tests.paths import ROOT
 from tests.unit.engine.training.test_host_waits import CASES, PERMITTED, one_step
 from tests.unit.host_waits import place
 

@@ -14,7 +14,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.dist.processes import ROOT
+from tests.paths import ROOT
 
 # their kernels copy a number, or the size of their result, to the host
 _OPERATORS = {

@@ -18,7 +18,7 @@ from engine.checkpoint.files import MANIFEST, complete, manifest, verify
 from engine.training.metrics import read
 from tests.commands import copy_tree
 from tests.e2e.faults.disk import small_disk
-from tests.e2e.faults.nursery import SMALL, Nursery, Order, start_words
+from tests.e2e.faults.starts import SMALL, Order, start_ranks, start_words
 from tests.e2e.kills import tree
 from tests.e2e.runs import Training, start
 from tests.e2e.test_resume import without_timing
@@ -75,7 +75,6 @@ class Chain:
         *,
         world: int,
         shards: Path,
-        nursery: Nursery,
         undisturbed: Undisturbed,
         small_disk: bool = False,
     ):
@@ -85,13 +84,11 @@ class Chain:
             folder: Of the run folders, of which a new one is begun when the schedule ends.
             world: Number of ranks.
             shards: Dataset, which is copied to be damaged.
-            nursery: Starts ranks.
             undisturbed: The same run.
             small_disk: Whether each run folder is a small disk of its own.
         """
         self.folder = folder
         self.world = world
-        self.nursery = nursery
         self.undisturbed = undisturbed
         self.small_disk = small_disk
         self.disks = ExitStack()
@@ -145,7 +142,7 @@ class Chain:
             run_dir=str(self.run_dir),
             others={str(rank): own for rank, own in (others or {}).items()},
         )
-        run = self.nursery.start(order)
+        run = start_ranks(order)
         self.runs.append(run)
         return run
 

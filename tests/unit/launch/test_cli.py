@@ -11,7 +11,7 @@ from data.errors import InputError
 from engine.errors import USER_ERRORS, RankError
 from launch import cli
 from launch.__main__ import BENCHMARKS, COMMANDS
-from tests.commands import environment
+from tests.environment import environment
 from tests.paths import ROOT
 
 

@@ -5,7 +5,8 @@ import shlex
 import pytest
 
 from launch.__main__ import BENCHMARKS, COMMANDS, build_parser
-from tests.commands import ROOT, build_dataset, skysense
+from tests.commands import build_dataset, skysense
+from tests.paths import ROOT
 
 QUICK = ("shards", "audit", "inspect", "classes", "flops", "params", "doctor", "bench codecs")
 NAMES = [*COMMANDS, *(f"bench {name}" for name in BENCHMARKS)]

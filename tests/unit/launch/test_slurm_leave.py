@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from tests.commands import BIN
+from tests.environment import BIN
 from tests.paths import ROOT
 
 SCRIPT = f'set -euo pipefail; source {ROOT}/launch/slurm/leave.sh; leave "$@"'

@@ -15,7 +15,7 @@ from models.pretraining.model import Pretraining
 from models.reducer import Reducer
 from models.spec import ModelSpec
 from models.variants import VARIANTS, name_of, named
-from tests.commands import ROOT
+from tests.paths import ROOT
 from tests.unit.engine.cost.test_count import whole_batch
 
 PAPER = ROOT / "ds_configs" / "paper_128gpu.json"

@@ -17,8 +17,8 @@ from affine import Affine
 from data.errors import InputError
 from data.prepare.run import prepare
 from data.tiles.archive import read_tile, tile_keys
-from tests.commands import environment
 from tests.e2e.kills import tree
+from tests.environment import environment
 from tests.paths import PATIENCE
 
 IMAGE = {

@@ -21,7 +21,8 @@ from models.pretrained.choice import Choice, Sensor
 from models.pretraining.model import Pretraining
 from models.spec import ContextSpec, FusionSpec, HeadSpec, ModelSpec
 from models.variants import named
-from tests.commands import ROOT, TINY
+from tests.commands import TINY
+from tests.paths import ROOT
 from tests.unit.engine.training.test_absent import outcome
 from tests.unit.objectives import build_objective
 

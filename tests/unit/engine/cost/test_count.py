@@ -23,7 +23,9 @@ from models.features import FUSED
 from models.initialise import initialise
 from models.pretraining.model import Pretraining
 from models.reducer import Reducer
-from tests.commands import ROOT, TINY, environment, skysense
+from tests.commands import TINY, skysense
+from tests.environment import environment
+from tests.paths import ROOT
 from tests.unit.batches import whole_batch
 
 PAPER = ROOT / "ds_configs" / "paper_128gpu.json"

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from engine.resilience.signals import EXIT_CONTINUE, SIGNALS
-from tests.commands import environment
+from tests.environment import environment
 from tests.paths import PATIENCE, ROOT
 
 # A process that says when it listens, then is held up in one call of the C library.

@@ -14,7 +14,7 @@ import time
 import pytest
 
 from engine.resilience.heartbeat import read_beat
-from tests.commands import environment
+from tests.environment import environment
 from tests.paths import PATIENCE, ROOT
 
 WORLD = 3

@@ -11,7 +11,7 @@ from engine.training.models import is_no_decay
 from engine.training.objective import to_views
 from models.backbone.swin_v2 import BlockNorm
 from models.backbone.tokenizer import Tokenizer
-from tests.commands import ROOT
+from tests.paths import ROOT
 from tests.unit.batches import whole_batch
 from tests.unit.objectives import objective_of
 

@@ -18,7 +18,9 @@ from engine.cost.parameter_text import model_text
 from models.count.parameters import MODULES, count, place
 from models.spec import ModelSpec
 from models.variants import VARIANTS, named
-from tests.commands import ROOT, TINY, environment, skysense
+from tests.commands import TINY, skysense
+from tests.environment import environment
+from tests.paths import ROOT
 
 
 def linear(rows: int, columns: int) -> int:
