@@ -41,6 +41,7 @@ class RankReport:
         phase: the last thing that it has done.
         same: name -> what must be the same on all nodes.
         problems: what its node lacks, a line each.
+        not_joined: why it could not join the others, empty if it could.
         figures: name -> matrix product in FLOP/s, exchanges in bytes/s.
         clock: seconds since 1970 when all ranks had met; 0: they have not.
     """
@@ -50,6 +51,7 @@ class RankReport:
     phase: str = LOOKED
     same: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    not_joined: str = ""
     figures: dict[str, float] = field(default_factory=dict)
     clock: float = 0.0
 

@@ -84,8 +84,8 @@ def _all_complaints(
     own += _absent(reports, nodes, ranks)
     yield from own
     yield from _unlike(reports)
-    if not own:  # else it is known for whom the others waited
-        yield from _behind(reports)
+    if not own:  # else it is known for whom the others waited in vain
+        yield from _apart(reports) or _behind(reports)
     yield from _off_time(reports)
     yield from _slow(reports)
 
@@ -127,6 +127,11 @@ def _listed(by_node: dict[str, str]) -> str:
     for node, value in by_node.items():
         holders.setdefault(value, node)
     return ", ".join(f"{value} on {node}" for value, node in holders.items())
+
+
+def _apart(reports: Sequence[RankReport]) -> list[tuple[str, str]]:
+    """Nodes whose ranks could not join the others."""
+    return [(report.host, report.not_joined) for report in reports if report.not_joined]
 
 
 def _behind(reports: Sequence[RankReport]) -> Iterable[tuple[str, str]]:

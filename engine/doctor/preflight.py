@@ -38,8 +38,8 @@ def preflight(config: Path, overrides: list[str], folder: Path, *, patience: flo
     report.write(folder)
     try:
         device = zero.init_distributed()
-    except Exception as error:  # whatever it is, this node is no use
-        report.problems.append(f"{type(error).__name__}: {error}")
+    except Exception as error:  # whatever it is, this rank stays alone
+        report.not_joined = f"{type(error).__name__}: {error}"
         report.write(folder)
         raise
     try:

@@ -107,6 +107,7 @@ def failing(folder):
         line = message(saver.poll)
         time.sleep(0.1)
     left = sorted(path.name for path in Path(folder, "checkpoints").iterdir())
+    torch.distributed.barrier()  # both have looked
     saver.start(3, {})
     saver.finish()
     return line, left

@@ -49,8 +49,8 @@ def test_wrong_configuration(tmp_path, override, words):
     ],
 )
 def test_wrong_configuration_on_two_ranks_is_told_once(tmp_path, override, words):
-    words = ("--set", override)
-    line = refused(pretrain(2, tmp_path / "none", tmp_path / "run", *words, launcher=True))
+    keys = ("--set", override)
+    line = refused(pretrain(2, tmp_path / "none", tmp_path / "run", *keys, launcher=True))
     for word in words:
         assert word in line
     assert not (tmp_path / "run").exists()

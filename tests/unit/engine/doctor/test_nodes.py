@@ -24,7 +24,8 @@ def reports(nodes=NODES) -> list[RankReport]:
     found = []
     for rank in range(2 * len(nodes)):
         node = nodes[rank // 2]
-        found.append(RankReport(rank, node, DONE, dict(SAME), [], dict(FIGURES), clock=1000.0))
+        report = RankReport(rank, node, DONE, dict(SAME), figures=dict(FIGURES), clock=1000.0)
+        found.append(report)
     return found
 
 
@@ -88,6 +89,21 @@ def test_a_node_without_reports():
     [line] = judgement.lines()
     assert line.startswith("d: expected reports of 2 ranks in the run folder, found 0")
     assert judge([], NODES, 8).exit_code == 2
+
+
+def alone(report: RankReport, error: str = "") -> RankReport:
+    """A rank that never met the others."""
+    return RankReport(report.rank, report.host, same=report.same, not_joined=error)
+
+
+def test_who_cannot_join_is_to_blame_unless_a_node_is_absent():
+    lost = "DistNetworkError: the connection was closed"
+    waiting = [alone(report) for report in reports()]
+    waiting[2] = alone(waiting[2], lost)
+    judgement = judge(waiting, NODES, 8)
+    assert judgement.bad == {"b": [lost]}
+    judgement = judge(waiting[:-2], NODES, 8)
+    assert list(judgement.bad) == ["d"]
 
 
 def test_what_is_wrong_everywhere_is_no_node_s_fault():
