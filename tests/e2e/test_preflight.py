@@ -35,7 +35,7 @@ def look(folder, shards, *, absent: int | None = None) -> None:
         words += ["--set", f"skysense.data.shards={shards}", "--set", "skysense.ep_size=1"]
         words += ["--set", "train_batch_size=6"]
         if absent is not None:
-            words[words.index(300)] = 40
+            words[words.index(300)] = 20
         ranks.append(
             subprocess.Popen(
                 [sys.executable, "-c", ON_HOST, host, *map(str, words)],
