@@ -1,5 +1,7 @@
 """The units that files name, held against the unit that the manifest takes their numbers for."""
 
+from collections.abc import Mapping
+
 from data.errors import InputError
 from data.prepare.contract.radiometry import Radiometry
 from data.tiles.modalities import DECIBEL, REFLECTANCE, Modality
@@ -36,4 +38,36 @@ def check_unit(unit: str | None, keys: Radiometry, sensor: Modality, *, where: s
         raise InputError(
             f"{where}: the file's unit is {unit!r}; give 'scale' (raw x scale + offset is "
             "reflectance: 0.01 for per cent)"
+        )
+
+
+def need_scale_of_all(
+    numbers: Mapping[str, Radiometry],
+    keys: Mapping[str, Radiometry],
+    sensor: Modality,
+    *,
+    where: object,
+) -> None:
+    """Raise InputError when files give a scale for some bands of a sensor and none for others.
+
+    Without a scale numbers are in the unit of the archive, which is hardly so beside bands that
+    need one.
+
+    Args:
+        numbers: of each band: how its numbers are read.
+        keys: what the manifest says of it.
+        sensor: the sensor.
+        where: the file, for errors.
+    """
+    told = []
+    silent = []
+    for band, own in numbers.items():
+        if own.scale is None:
+            silent.append(band)
+        elif keys[band].scale is None and (sensor.unit == REFLECTANCE or not own.is_unchanged):
+            told.append(band)
+    if told and silent:
+        raise InputError(
+            f"{where}: the file gives a scale for the bands {told} and none for {silent}; give "
+            "'scale' and 'offset' (for single bands 'band_numbers'), or correct the file"
         )

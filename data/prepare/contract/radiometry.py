@@ -144,6 +144,8 @@ class Radiometry:
             if sensor.unit == DECIBEL:
                 return self._decibel(raw, valid)
             return raw.astype(sensor.dtype, copy=False), valid
+        if self._is_plain and sensor.unit == REFLECTANCE and raw.dtype.kind == "f":
+            _need_ten_thousandths(raw, valid, where)
         clean = np.where(valid[:, None], raw, 0).astype(np.float64)
         scale = 1.0
         if self.scale is not None:
@@ -188,6 +190,11 @@ class Radiometry:
             value = np.where(value > 0, value, 0) ** 2
         decibel, positive = sar_to_db(value)
         return decibel, positive & valid
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether raw numbers mean what they are, because there is no scale or it is 1."""
+        return self.scale in (None, 1) and not self.offset
 
     @property
     def _is_plain(self) -> bool:
@@ -238,6 +245,24 @@ def _has_other_nodata(dtype: np.dtype, nodata: Sequence[Sequence[float | None]])
     """Whether numbers that may be negative have another number than 0 for no observation."""
     stated = set().union(*nodata) - {None, 0}
     return dtype.kind != "u" and bool(stated)
+
+
+def _need_ten_thousandths(raw: np.ndarray, valid: np.ndarray, where: object) -> None:
+    """Raise InputError for a band of fractions below 1, which would all be rounded to nothing.
+
+    Args:
+        raw: (T, C, H, W) as read, without a scale.
+        valid: which pixels are observations, bool (T, H, W).
+        where: the file, for errors.
+    """
+    for band in np.moveaxis(raw, 1, 0):  # T H W
+        observed = band[valid]
+        is_fraction = (observed > 0) & (observed < 1)
+        if is_fraction.sum() > observed.size / 2:
+            raise InputError(
+                f"{where}: expected reflectance x 10,000, found numbers from {observed.min():g} to "
+                f"{observed.max():g} in a band; likely reflectance from 0 to 1: give 'scale': 1"
+            )
 
 
 def _need_room(value: np.ndarray, sensor: Modality, where: object) -> None:

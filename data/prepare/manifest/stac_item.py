@@ -18,6 +18,7 @@ from data.prepare.manifest.cells import one_line
 from data.prepare.manifest.stac_assets import Assets
 from data.prepare.manifest.stac_numbers import (
     NO_UNIT,
+    REMEDY,
     Numbers,
     Sentinel2Offset,
     common_or_each,
@@ -235,16 +236,36 @@ class Acquisition:
         if {"scale", "offset"} & given.keys():
             return given
         agency = self._agency_product()
+        stated = {}
         numbers = {}
         for band, (asset, position) in bands.items():
             try:
                 own = numbers_of_bands(asset, count)[position]
+                stated[band] = own
                 if agency is not None:
                     own = agency.of_asset(asset).complete(own)
             except ValueError as error:
                 raise InputError(f"{self.where}: band {band}: {error}") from None
             numbers[band] = own
+        if self._sensor.unit == REFLECTANCE:
+            self._need_offset_of_all(stated, numbers)
         return {**common_or_each(numbers), **given}
+
+    def _need_offset_of_all(self, stated: dict[str, Numbers], numbers: dict[str, Numbers]) -> None:
+        """Raise InputError when bands without a statement would be read otherwise than the others.
+
+        Args:
+            stated: what the item says of each band.
+            numbers: how each band would be read.
+        """
+        offsets = {own.offset or 0.0 for own in numbers.values()}
+        told = [band for band, own in stated.items() if own.offset is not None]
+        silent = [band for band in stated if band not in told]
+        if told and silent and len(offsets) > 1:
+            raise InputError(
+                f"{self.where}: the item gives an offset for the bands {told} and none for "
+                f"{silent}; {REMEDY}"
+            )
 
     def _agency_product(self) -> Sentinel2Offset | None:
         """What the item says of the offset; None unless its pixels are of an agency's product."""

@@ -16,7 +16,7 @@ from data.prepare.cf.stacked import with_stacks
 from data.prepare.cf.times import iso_days
 from data.prepare.cf.variable import Group, Number, Variable
 from data.prepare.contract.bands import BandKeys, find_bands
-from data.prepare.contract.file_units import check_unit
+from data.prepare.contract.file_units import check_unit, need_scale_of_all
 from data.prepare.contract.files import File, open_hdf5, open_zarr, reading
 from data.prepare.contract.radiometry import Radiometry
 from data.prepare.contract.source import (
@@ -84,10 +84,7 @@ class _Cube(Radiometry, ABC):
             variables = self._variables(group)
             cube = self._cube(group)
             self._times(cube)
-            for name in variables.values():
-                variable = cube.variable(name)
-                radiometry, packing = numbers_of(variable, sensor, self)
-                radiometry.check_numbers(variable.where, sensor, packing.dtype)
+            check_numbers_of(cube, variables, sensor, self)
             if self.mask:
                 check_codes(cube.variable(self.mask, may_stand_still=True))
 
@@ -223,6 +220,27 @@ def numbers_of(
         scale=scale, offset=packing.offset, units=keys.units, nodata=keys.nodata
     )
     return radiometry, packing
+
+
+def check_numbers_of(cube: Cube, names: dict[str, str], sensor: Modality, keys: Radiometry) -> None:
+    """Check that the numbers of all bands can be read, and in one way.
+
+    Args:
+        cube: the open file.
+        names: band of the sensor -> its variable.
+        sensor: the sensor.
+        keys: what the manifest says of the numbers.
+
+    Raises:
+        InputError: see ``numbers_of`` and ``need_scale_of_all``.
+    """
+    numbers = {}
+    for band, name in names.items():
+        variable = cube.variable(name)
+        radiometry, packing = numbers_of(variable, sensor, keys)
+        radiometry.check_numbers(variable.where, sensor, packing.dtype)
+        numbers[band] = radiometry
+    need_scale_of_all(numbers, dict.fromkeys(numbers, keys), sensor, where=cube.path)
 
 
 def layer_of(

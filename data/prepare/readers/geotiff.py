@@ -13,6 +13,7 @@ import rasterio
 
 from data.prepare.contract.bands import BandKeys, registry_name
 from data.prepare.contract.days import day_of_text, time_of_text
+from data.prepare.contract.file_units import need_scale_of_all
 from data.prepare.contract.files import File, open_raster
 from data.prepare.contract.radiometry import Radiometry
 from data.prepare.contract.source import (
@@ -126,14 +127,22 @@ class _Acquisition(Radiometry):
                 check_place(dataset, self.mask)
                 band_of_codes(dataset, self.mask, self.mask_band)
 
-    def _check_raster(
+    def _checked(
         self, dataset: rasterio.DatasetReader, bands: RasterBands, path: File
-    ) -> None:
-        """Check that the pixels of a file have a place and numbers that fit."""
+    ) -> dict[str, Radiometry]:
+        """How the numbers of each band of a file are read, whose pixels have a place."""
         check_place(dataset, path)
         sensor = MODALITIES[self.modality]
+        numbers = {}
         for band, number in bands.numbers.items():
-            numbers_of_band(dataset, number, self._numbers(band), sensor, path=path)
+            own = self._numbers(band)
+            numbers[band] = numbers_of_band(dataset, number, own, sensor, path=path)
+        return numbers
+
+    def _need_scale_of_all(self, numbers: dict[str, Radiometry], path: File) -> None:
+        """See ``file_units.need_scale_of_all``."""
+        keys = {band: self._numbers(band) for band in numbers}
+        need_scale_of_all(numbers, keys, MODALITIES[self.modality], where=path)
 
     def _frames(self, layers: list[Layer], grid: Grid, name: str) -> list[Frames]:
         """One frame on the grid, the mask applied."""
@@ -187,7 +196,8 @@ class GeoTiffImage(_Acquisition):
         """Names of the bands, pixels with a place, numbers that fit."""
         self._check_mask()
         with self._opened() as (dataset, bands):
-            self._check_raster(dataset, bands, self.path)
+            numbers = self._checked(dataset, bands, self.path)
+        self._need_scale_of_all(numbers, self.path)
 
     def place(self) -> Place:
         """The file's pixels."""
@@ -236,9 +246,11 @@ class GeoTiffBands(_Acquisition):
     def check(self) -> None:
         """As for one file, for each of them; one band a file."""
         self._check_mask()
+        numbers = {}
         for name, path in self.files.items():
             with self._opened(name, path) as (dataset, bands):
-                self._check_raster(dataset, bands, path)
+                numbers.update(self._checked(dataset, bands, path))
+        self._need_scale_of_all(numbers, self._first_file)
 
     def place(self) -> Place:
         """The pixels of the finest band."""

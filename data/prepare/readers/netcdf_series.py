@@ -25,12 +25,12 @@ from data.prepare.place.grid import ALIGNED, CELL, Grid, grid_of_pixels
 from data.prepare.readers.cube import (
     NO_FRAMES,
     check_codes,
+    check_numbers_of,
     codes_of,
     codes_on_grid,
     frames_left_out,
     is_hidden,
     layer_of,
-    numbers_of,
 )
 from data.prepare.readers.raster_labels import RasterLabels, code_table, map_codes
 from data.tiles.modalities import MODALITIES, Modality
@@ -274,10 +274,7 @@ def _checked(path: Path, file: Group, bands: Sequence[str], modality: str) -> Cu
     names = _names(path, file, bands, sensor)
     cube = _cube(path, file, names)
     cube.times()
-    for name in names.values():
-        variable = cube.variable(name)
-        radiometry, packing = numbers_of(variable, sensor, NO_KEYS)
-        radiometry.check_numbers(variable.where, sensor, packing.dtype)
+    check_numbers_of(cube, names, sensor, NO_KEYS)
     return cube
 
 

@@ -15,6 +15,7 @@ import rasterio
 from data.errors import InputError
 from data.prepare.contract.bands import BandKeys, find_bands
 from data.prepare.contract.days import day_of_text, time_of_text
+from data.prepare.contract.file_units import need_scale_of_all
 from data.prepare.contract.files import File, open_picture
 from data.prepare.contract.radiometry import Radiometry
 from data.prepare.contract.source import (
@@ -91,8 +92,11 @@ class Patch(Radiometry):
             return
         keys = only_numbers(self)
         with self._opened() as (dataset, bands):
-            for number in bands.numbers.values():
-                numbers_of_band(dataset, number, keys, self._sensor, path=self.path)
+            numbers = {}
+            for band, number in bands.numbers.items():
+                own = numbers_of_band(dataset, number, keys, self._sensor, path=self.path)
+                numbers[band] = own
+        need_scale_of_all(numbers, dict.fromkeys(numbers, keys), self._sensor, where=self.path)
 
     def place(self) -> Extent:
         """The size on the ground."""

@@ -16,7 +16,13 @@ from data.prepare.place.projection import WGS84, to_degrees
 from data.prepare.place.specks import with_ground
 from data.prepare.place.window import Window
 from data.prepare.readers.raster_bands import RasterBands
-from data.prepare.readers.rasters import pixels_of, stored_mask
+from data.prepare.readers.rasters import (
+    UNCHANGED,
+    number_of_tag,
+    pixels_of,
+    scale_and_offset,
+    stored_mask,
+)
 from data.tiles.modalities import BYTE, REFLECTANCE, Modality
 
 # An opacity band has few pixels that are neither clear nor opaque; another band is full of them.
@@ -124,7 +130,7 @@ def numbers_of_band(
     scale, offset = _tags(dataset, number, sensor, where)
     check_unit(_unit(dataset, number), keys, sensor, where=where)
     numbers = keys
-    if (scale, offset) != (1.0, 0.0):
+    if (scale, offset) != UNCHANGED:
         numbers = _with_tags(keys, sensor, scale=scale, offset=offset, where=where)
     numbers.check_numbers(where, sensor, dataset.dtypes[number - 1])
     return only_numbers(numbers)
@@ -146,30 +152,13 @@ def _tags(
     dataset: rasterio.DatasetReader, number: int, sensor: Modality, where: str
 ) -> tuple[float, float]:
     """Scale and offset of a band: GDAL's tags, those that CF files leave as text, or ENVI's."""
-    scale = dataset.scales[number - 1]
-    offset = dataset.offsets[number - 1]
-    if (scale, offset) != (1.0, 0.0):
+    scale, offset = scale_and_offset(dataset, number, where=where)
+    if (scale, offset) != UNCHANGED or sensor.unit != REFLECTANCE:
         return scale, offset
-    texts = {name.lower(): text for name, text in dataset.tags().items()}
-    texts.update({name.lower(): text for name, text in dataset.tags(number).items()})
-    scale = _number_of_tag(texts, "scale_factor", default=1.0, where=where)
-    offset = _number_of_tag(texts, "add_offset", default=0.0, where=where)
-    if (scale, offset) != (1.0, 0.0) or sensor.unit != REFLECTANCE:
-        return scale, offset
-    white = _number_of_tag(dataset.tags(ns="ENVI"), ENVI_WHITE, default=1.0, where=where)
+    white = number_of_tag(dataset.tags(ns="ENVI"), ENVI_WHITE, default=1.0, where=where)
     if white <= 0:
         raise InputError(f"{where}: {ENVI_WHITE} {white:g}: expected a number above 0")
     return 1 / white, 0.0
-
-
-def _number_of_tag(texts: dict[str, str], name: str, *, default: float, where: str) -> float:
-    """A tag that is text as a number; ``default`` where there is none."""
-    try:
-        return float(texts.get(name, default))
-    except ValueError:
-        raise InputError(
-            f"{where}: the file's tag {name} {texts[name]!r}: expected a number; correct the tag"
-        ) from None
 
 
 def only_numbers(keys: Radiometry) -> Radiometry:

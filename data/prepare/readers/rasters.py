@@ -17,6 +17,7 @@ from data.prepare.place.resample import resample_labels
 from data.prepare.place.window import Window
 
 NO_CODE = -1  # in a raster of codes: outside the source
+UNCHANGED = (1.0, 0.0)  # scale and offset of numbers that mean what they are
 
 
 def place_of(dataset: rasterio.DatasetReader, modality: str | None) -> Place:
@@ -126,7 +127,50 @@ def band_of_codes(
     dtype = dataset.dtypes[number - 1]
     if np.dtype(dtype).kind not in "iuf":
         raise InputError(f"{path}: expected a band of codes, found {dtype}")
+    scale, offset = scale_and_offset(dataset, number, where=f"{path}: band {number}")
+    if (scale, offset) != UNCHANGED:
+        raise InputError(
+            f"{path}: band {number}: expected codes, found the tags scale {scale:g} and offset "
+            f"{offset:g} of a quantity; remove them if the stored numbers are the codes "
+            "(gdal_edit -unsetscale -unsetoffset)"
+        )
     return number
+
+
+def scale_and_offset(
+    dataset: rasterio.DatasetReader, number: int, *, where: str
+) -> tuple[float, float]:
+    """Scale and offset that a file says of a band, as GDAL's tags or as text of CF files.
+
+    Args:
+        dataset: the file, open.
+        number: of the band, from 1.
+        where: file and band, for errors.
+
+    Returns:
+        ``UNCHANGED`` where it says nothing.
+
+    Raises:
+        InputError: a text that is no number.
+    """
+    tags = (dataset.scales[number - 1], dataset.offsets[number - 1])
+    if tags != UNCHANGED:
+        return tags
+    texts = {name.lower(): text for name, text in dataset.tags().items()}
+    texts.update({name.lower(): text for name, text in dataset.tags(number).items()})
+    scale = number_of_tag(texts, "scale_factor", default=1.0, where=where)
+    offset = number_of_tag(texts, "add_offset", default=0.0, where=where)
+    return scale, offset
+
+
+def number_of_tag(texts: dict[str, str], name: str, *, default: float, where: str) -> float:
+    """A tag that is text as a number; ``default`` where there is none."""
+    try:
+        return float(texts.get(name, default))
+    except ValueError:
+        raise InputError(
+            f"{where}: the file's tag {name} {texts[name]!r}: expected a number; correct the tag"
+        ) from None
 
 
 def _named_band(dataset: rasterio.DatasetReader, path: File, band: str | int) -> int:

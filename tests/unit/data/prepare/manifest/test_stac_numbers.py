@@ -266,6 +266,20 @@ def test_bands_of_one_item_may_have_other_numbers(tmp_path):
     assert numbers["B8A"]["scale"] == 0.0002 and np.isnan(numbers["B8A"]["nodata"])
 
 
+def test_an_offset_of_some_bands_says_nothing_of_the_others(tmp_path):
+    """Without a baseline nobody knows whether they have it too."""
+    item = with_numbers(OFFSET, **OLD)
+    silent = [asset for asset in item["assets"].values() if "raster:bands" in asset][:4]
+    for asset in silent:
+        asset["raster:bands"] = [{"nodata": 0}]
+    with pytest.raises(
+        InputError, match=r"features\[0\]: the item gives an offset for .* none for"
+    ):
+        raw_to_reflectance(tmp_path, item)
+    item["properties"]["s2:processing_baseline"] = "05.09"
+    assert raw_to_reflectance(tmp_path, item) == pytest.approx(1500)
+
+
 def test_all_mistakes_of_ten_items_are_named_at_once(tmp_path):
     wrong = planetary_item(license=None, providers=[])
     del wrong["assets"]["B03"]

@@ -193,3 +193,26 @@ def test_bands_along_an_axis_of_one_variable(tmp_path, kind, axes):
     for frame in range(2):
         seen = valid[frame]
         np.testing.assert_array_equal(frames.array[frame][:, seen], expected[frame][:, seen])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bands_without_a_scale_beside_some_with_one_are_refused(tmp_path, kind):
+    variables = axes_of(2)
+    for number, band in enumerate(BANDS):
+        attributes = {"scale_factor": 5e-5} if number % 2 else {}
+        raw = np.full((2, N, N), 1500 * (1 + number % 2), np.uint16)
+        variables[band] = (AXES, raw, attributes)
+    reader = reader_of(tmp_path / "a", kind, variables)
+    with pytest.raises(InputError, match=r"a: the file gives a scale for the bands \['B03'"):
+        reader.check()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_band_of_fractions_beside_others(tmp_path, kind):
+    variables = axes_of(2)
+    for band in BANDS:
+        variables[band] = (AXES, np.full((2, N, N), 1500, np.uint16), {})
+    variables["B11"] = (AXES, np.full((2, N, N), 0.15, np.float32), {})
+    reader = reader_of(tmp_path / "a", kind, variables)
+    with pytest.raises(InputError, match=r"a: B11: expected reflectance x 10,000, found .* 0.15"):
+        frames_of(reader)

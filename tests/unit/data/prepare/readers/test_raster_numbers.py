@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from data.errors import InputError
 from data.prepare.readers.geotiff import GeoTiffBands
+from data.prepare.readers.raster_labels import GeoTiffLabels
 from tests.unit.data.prepare.readers.rasters import (
     CELLS,
     GRID,
@@ -54,6 +55,53 @@ def test_tags_of_one_file_a_band(tmp_path):
     reader.check()
     array = reader.read(GRID)[0].array[0]
     assert array[:, 0, 0].tolist() == [1500 - 100 * number for number in range(10)]
+
+
+def test_bands_without_a_scale_beside_some_with_one_are_refused(tmp_path):
+    scales = [1e-4] * 4 + [1.0] * 6
+    path = write(tmp_path / "a.tif", flat(10), scales=scales, offsets=[-0.1] * 4 + [0.0] * 6)
+    with pytest.raises(InputError, match=r"a.tif: the file gives a scale .*'B05'\] and none for"):
+        image(path, MS)
+    silent = {band: {"scale": 1e-4} for band in MS[4:]}
+    array, _ = frame(path, MS, band_numbers=silent)
+    assert array[:, 0, 0].tolist() == [500] * 4 + [1500] * 6
+    files = {}
+    for number, band in enumerate(MS):
+        tags = {"scales": [1e-4]} if number < 4 else {}
+        files[band] = write(tmp_path / f"{band}.tif", flat(1), **tags)
+    with pytest.raises(InputError, match=r"B02.tif: the file gives a scale for the bands"):
+        GeoTiffBands(files, modality="ms", date="2023-05-20").check()
+    # Decibels with scale 1 are decibels.
+    path = write(tmp_path / "b.tif", flat(2, "float32", -12), scales=[1.0, 1.0])
+    assert (frame(path, SAR, "sar")[0] == -12).all()
+    path = write(tmp_path / "c.tif", flat(2, "int16", -1200), scales=[0.01, 1.0])
+    with pytest.raises(InputError, match=r"scale for the bands \['VV'\] and none for \['VH'\]"):
+        image(path, SAR, "sar")
+
+
+def test_one_band_of_fractions_beside_others(tmp_path):
+    """Rounded to whole numbers it would be nothing, and look like water in a long wave."""
+    array = flat(10, "float32", 1500)
+    array[9] = 0.15
+    path = write(tmp_path / "a.tif", array)
+    with pytest.raises(
+        InputError, match=r"a.tif: expected reflectance x 10,000, .* 0.15 .* 'scale'"
+    ):
+        frame(path, MS)
+    array[9] = 0  # dark, and no fractions
+    array[9, 0, 0] = 0.5
+    assert frame(write(tmp_path / "b.tif", array, nodata=-9999), MS)[1].all()
+
+
+def test_codes_with_a_scale_are_refused(tmp_path):
+    codes = flat(1, "uint8", 80)
+    for name, tags in (("a.tif", {"scales": [0.1]}), ("b.tif", {"text": {"add_offset": "1"}})):
+        path = write(tmp_path / name, codes, **tags)
+        with pytest.raises(InputError, match=rf"{name}: band 1: expected codes, found the tags"):
+            GeoTiffLabels(path, {"8": "water", "80": "forest"}).check()
+        scene = write(tmp_path / "scene.tif", flat(10))
+        with pytest.raises(InputError, match=rf"{name}: band 1: expected codes, found the tags"):
+            image(scene, MS, mask=path, masked=(8,))
 
 
 def test_keys_and_tags_must_agree(tmp_path):
