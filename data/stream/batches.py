@@ -5,7 +5,7 @@ of ranks, the worker processes, or the step at which the run was started.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -87,8 +87,8 @@ class Stream:
     def __len__(self) -> int:
         return len(self.steps)
 
-    def __iter__(self) -> Iterator[Batch]:
-        """Yield batches in step order.
+    def __iter__(self) -> Generator[Batch, None, None]:
+        """Yield batches in step order. Closed before its end, it ends the processes too.
 
         Raises:
             InputError: more samples are bad than the settings allow; the message lists them.

@@ -1,6 +1,8 @@
-"""Whether the steps before a checkpoint did anything: a run that diverged skips all of them."""
+"""Whether the steps before a checkpoint were good ones: a run that diverges skips them, or its loss
+is high.
+"""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +22,12 @@ class Health:
     steps: int = 0  # made
     applied: int = 0  # of these; the others were skipped, because a value was not finite
     skipped_last: int = 0  # in a row, at the end
+    high_last: int = 0  # in a row, at the end, with a loss where a spike had brought it
 
     @property
     def is_healthy(self) -> bool:
-        """Whether the last step was applied: its loss and its gradients were finite."""
-        return self.skipped_last == 0
+        """Whether the last step was applied, and its loss not that of a spike."""
+        return self.skipped_last == 0 and self.high_last == 0
 
 
 def read_health(folder: Path) -> Health:
@@ -38,14 +41,18 @@ def read_health(folder: Path) -> Health:
 
 def last_healthy(checkpoints: Sequence[Path]) -> Path | None:
     """The last healthy one of some checkpoints, oldest first; None if there is none."""
+    return next(healthy(checkpoints), None)
+
+
+def healthy(checkpoints: Sequence[Path]) -> Iterator[Path]:
+    """The healthy ones of some checkpoints, oldest first; they come newest first."""
     for folder in reversed(checkpoints):
         try:
             health = read_health(folder)
         except InputError:
             continue  # a damaged checkpoint is nothing to go back to
         if health.is_healthy:
-            return folder
-    return None
+            yield folder
 
 
 def health_warning(folder: Path) -> str | None:
@@ -57,10 +64,11 @@ def health_warning(folder: Path) -> str | None:
     health = read_health(folder)
     if health.is_healthy:
         return None
-    line = (
-        f"warning: {folder}: the last {health.skipped_last} steps before it were skipped, because "
-        "values were not finite; its weights may be worth nothing"
-    )
+    skipped = health.skipped_last
+    what = f"the last {skipped} steps before it were skipped, because values were not finite"
+    if skipped == 0:
+        what = f"the loss was far above its usual values in the last {health.high_last} steps"
+    line = f"warning: {folder}: {what}; its weights may be worth nothing"
     earlier = last_healthy(sorted(folder.parent.glob("step-*")))
     if earlier is not None:
         line += f"; the last healthy checkpoint is {earlier}"

@@ -31,13 +31,23 @@ from engine.distributed.teacher import EmaTeacher
 def latest(run_dir: Path) -> Path | None:
     """The newest checkpoint of a run whose files are what its manifest says; None if it has none.
 
+    Arguments and errors are those of ``sound``.
+    """
+    return sound(on_first_rank(lambda: candidates(Path(run_dir))))
+
+
+def sound(checkpoints: list[Path]) -> Path | None:
+    """The first of some checkpoints whose files are what its manifest says; None if there are none.
+
     Every rank must call it; each looks at some of the files. A checkpoint that is passed over is
     named on the standard output.
+
+    Args:
+        checkpoints: Newest first; the same on all ranks.
 
     Raises:
         RankError: There are checkpoints, and all of them are damaged or of another format.
     """
-    checkpoints = on_first_rank(lambda: candidates(Path(run_dir)))
     return first_sound(checkpoints, verify_together, _say)
 
 

@@ -90,8 +90,11 @@ class CheckpointSettings:
 class GuardSettings:
     """When a run counts as failing, and what happens then."""
 
-    action: Literal["warn", "stop"] = "warn"  # "stop": save and end the run
-    patience: AtLeastOne = 50  # steps in a row that count as a collapse, or as hopeless skipping
+    # "stop": save and end the run. "rollback": go back to the last healthy checkpoint.
+    action: Literal["warn", "stop", "rollback"] = "warn"
+    rollbacks: AtLeastOne = 3  # in a run; the next one would end it
+    # Steps in a row that count as a collapse, as hopeless skipping, or as a loss that stays high.
+    patience: AtLeastOne = 50
     entropy_low: float = 0.01  # share of log K: below it every image falls on one prototype
     entropy_high: float = 0.995  # share of log K: above it the teacher says nothing
     spike: Positive = 6.0  # standard deviations of the recent loss above its mean

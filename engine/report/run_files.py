@@ -12,7 +12,8 @@ from engine.config.load import Config, load
 from engine.errors import ConfigError
 from engine.pretrained.sensors import sensors_from
 from engine.report.history import History
-from engine.training import metrics
+from engine.training import metrics, rollback
+from engine.training.rollback import Rollback
 
 CONFIG = "config.json"
 ENVIRONMENT = "environment.json"
@@ -31,6 +32,7 @@ class RunFiles:
     dataset: Mixture
     quarantine: list[dict]  # samples that were replaced
     faults: list[dict]  # faults of reading, by step and rank
+    rollbacks: list[Rollback]
 
     @property
     def batch_size(self) -> int:
@@ -81,6 +83,7 @@ def read(folder: Path, shards: str | None = None) -> RunFiles:
         dataset=_open_dataset(config, state["fingerprint"]),
         quarantine=_lines(folder, "quarantine"),
         faults=_lines(folder, "faults"),
+        rollbacks=rollback.read(folder),
     )
 
 

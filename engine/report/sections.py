@@ -238,7 +238,7 @@ def _map(run: RunFiles) -> Section:
 
 
 def _replaced(run: RunFiles) -> Section:
-    """Skipped updates, faults of reading, quarantined samples."""
+    """Skipped updates, rollbacks, faults of reading, quarantined samples."""
     skipped = run.history.skipped_steps
     faults: Counter[str] = Counter()
     for record in run.faults:
@@ -250,6 +250,7 @@ def _replaced(run: RunFiles) -> Section:
         "replaced.html",
         skipped=", ".join(map(str, skipped[:LISTED])),
         skipped_hidden=max(0, len(skipped) - LISTED),
+        rollbacks=run.rollbacks,
         faults=", ".join(f"{count} x {kind}" for kind, count in sorted(faults.items())),
         quarantine=run.quarantine,
         listed=run.quarantine[:LISTED],

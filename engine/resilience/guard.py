@@ -1,4 +1,8 @@
-"""Watches a run: is the loss finite everywhere, has it jumped, has the teacher collapsed."""
+"""Watches a run: is the loss finite everywhere, has it jumped, has the teacher collapsed.
+
+A run has diverged if its updates are skipped, or its loss stays where it has jumped to, for
+``patience`` steps. A jump that goes by itself is only reported.
+"""
 
 import math
 from collections.abc import Mapping
@@ -31,7 +35,8 @@ class Verdict:
     """What the guard says about a step."""
 
     warnings: list[str]  # each is sent once, when a state begins
-    stop: bool  # whether the run should save and end
+    stop: bool  # whether the run should save and end, unless it can go back
+    diverged: str | None = None  # why it should go back to a healthy checkpoint
 
 
 class Guard:
@@ -53,6 +58,8 @@ class Guard:
         self.variance = 0.0
         self.steps = 0  # in the loss's history
         self.skipped = 0  # updates in a row
+        self.mark: float | None = None  # a loss above it is still that of the last spike
+        self.high = 0  # steps in a row with such a loss
         # head or kind of tokens -> steps in a row outside the healthy range
         self.unhealthy: dict[str | TokenKind, int] = {}
 
@@ -66,6 +73,8 @@ class Guard:
             "variance": self.variance,
             "steps": self.steps,
             "skipped": self.skipped,
+            "mark": self.mark,
+            "high": self.high,
             "unhealthy": unhealthy,
         }
 
@@ -75,6 +84,8 @@ class Guard:
         self.variance = state["variance"]
         self.steps = state["steps"]
         self.skipped = state["skipped"]
+        self.mark = state.get("mark")  # checkpoints of an earlier release have none
+        self.high = state.get("high", 0)
         self.unhealthy = {}
         for name, steps in state["unhealthy"]:
             if isinstance(name, list):  # JSON has no tuples
@@ -97,14 +108,27 @@ class Guard:
             dropped: Kind of tokens -> share of them that the experts dropped.
             applied: Whether the update was made. False when DeepSpeed skipped it.
         """
+        if self.high >= self.settings.patience and self.settings.action != "rollback":
+            self._forget_spike()  # it was said at the step before, and is the level now
         serious = self._check_skips(applied)
         for name, entropy in entropies.items():
             serious += self._check_entropy(name, entropy)
-        stop = bool(serious) and self.settings.action == "stop"
-        remarks = self._check_spike(loss)
+        remarks = self._check_spike(loss) + self._check_high(loss)
         for kind, share in (dropped or {}).items():
             remarks += self._check_dropped(kind, share)
-        return Verdict(serious + remarks, stop)
+        diverged = None
+        if self.settings.action == "rollback":
+            diverged = self._divergence()
+        stop = bool(serious) and self.settings.action != "warn"
+        return Verdict(serious + remarks, stop or diverged is not None, diverged)
+
+    def _divergence(self) -> str | None:
+        """Why the run has diverged; None if it has not."""
+        if self.skipped >= self.settings.patience:
+            return f"{self.skipped} updates in a row were skipped"
+        if self.high >= self.settings.patience:
+            return f"the loss has been above {self.mark:.4f} for {self.high} steps"
+        return None
 
     def _check_skips(self, applied: bool) -> list[str]:
         """Too many updates in a row were skipped."""
@@ -164,6 +188,8 @@ class Guard:
         above = loss - self.mean
         if self.steps >= _HISTORY and above > self.settings.spike * least_deviation:
             self.steps = 0  # one message for each spike, then a new history from this loss on
+            if self.mark is None:
+                self.mark = self.mean + self.settings.spike * least_deviation
             return [
                 f"loss {loss:.4f} has jumped from a mean of {self.mean:.4f} "
                 f"(deviation {deviation:.4f})"
@@ -173,3 +199,19 @@ class Guard:
         self.mean += weight * above
         self.variance = (1 - weight) * (self.variance + weight * above * above)
         return []
+
+    def _check_high(self, loss: float) -> list[str]:
+        """The loss stays where a spike has brought it."""
+        if self.mark is None or not math.isfinite(loss):
+            return []
+        if loss <= self.mark:
+            self._forget_spike()
+            return []
+        self.high += 1
+        if self.high != self.settings.patience:
+            return []
+        return [f"the loss has been above {self.mark:.4f} for {self.high} steps since it jumped"]
+
+    def _forget_spike(self) -> None:
+        self.mark = None
+        self.high = 0

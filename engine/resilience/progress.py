@@ -17,8 +17,9 @@ START = "start"
 DATA = "waiting for data"
 SAVE = "saving"
 EVALUATE = "evaluating"
+GO_BACK = "going back"
 ENDED = "ended"  # in good order; nobody waits for the rank any more
-UNLIKE_STEPS = (START, DATA, SAVE, EVALUATE)
+UNLIKE_STEPS = (START, DATA, SAVE, EVALUATE, GO_BACK)
 
 
 @dataclass

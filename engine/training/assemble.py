@@ -42,6 +42,7 @@ class Run:
     samples: int = 0  # that the steps before it took
     parent: Path | None = None  # the last checkpoint before the steps to come
     guard: dict | None = None  # what the guard remembers of the steps before
+    rollbacks: int = 0  # made before
 
     @property
     def settings(self) -> Settings:

@@ -1,21 +1,36 @@
 """What of a run goes into a checkpoint beside weights and moments, and how a run takes it back."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from engine.checkpoint.files import read_state
-from engine.checkpoint.load import latest, load
+from engine.checkpoint.files import candidates, read_state
+from engine.checkpoint.load import latest, load, sound
 from engine.config.continued import changes, refusal
 from engine.distributed.collectives import on_first_rank, together
 from engine.errors import ConfigError
 from engine.pretrained.sensors import other_inputs, sensor_facts
 from engine.resilience.lease import last_origin
+from engine.training import rollback
 from engine.training.assemble import Run
+from engine.training.rollback import Rollback
 
 _SAME_CLASSES = 1e-3  # largest difference between class embeddings of two machines
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a run goes on.
+
+    Attributes:
+        checkpoint: its folder.
+        rollback: that leads there; None if the run goes on behind the checkpoint's own samples.
+    """
+
+    checkpoint: Path
+    rollback: Rollback | None = None
 
 
 def own_state(run: Run, done: int, *, attempt: int) -> dict[str, Any]:
@@ -36,6 +51,7 @@ def own_state(run: Run, done: int, *, attempt: int) -> dict[str, Any]:
         "config": run.config.complete(),
         "fingerprint": run.dataset.fingerprint,
         "samples": run.samples_before(done),
+        "rollbacks": run.rollbacks,
         "model": asdict(run.settings.model),
         "regions": run.dataset.regions.to_json(),
         "sensors": sensor_facts(run.settings.model.modalities),
@@ -44,14 +60,16 @@ def own_state(run: Run, done: int, *, attempt: int) -> dict[str, Any]:
     }
 
 
-def checkpoint_to_resume(run_dir: Path, resume: str | None) -> Path | None:
-    """The checkpoint's folder to continue from; None to start anew.
+def find_origin(run_dir: Path, resume: str | None) -> Origin | None:
+    """Where to continue; None to start anew. Every rank must call it.
 
-    With "auto" it is the last one that was written. A run that has saved nothing since it continued
-    from a checkpoint of another folder goes back to that one.
+    With "auto" it is the last checkpoint that was written. A run that has saved nothing since it
+    continued from a checkpoint of another folder goes back to that one. One that has saved nothing
+    since it rolled back does so again.
 
     Raises:
         ConfigError: A new run would start in the folder of another.
+        RankError: All checkpoints are damaged.
     """
     newest = latest(run_dir)
     if resume is None and newest is not None:
@@ -61,29 +79,65 @@ def checkpoint_to_resume(run_dir: Path, resume: str | None) -> Path | None:
         )
     if resume is None:
         return None
-    if resume == "auto":
-        return newest or on_first_rank(lambda: last_origin(run_dir))
-    return Path(resume)
+    if resume != "auto":
+        return Origin(Path(resume))
+    pending = on_first_rank(lambda: _pending(run_dir, newest))
+    if pending is not None:
+        return Origin(_rolled_back_to(run_dir, pending), pending)
+    checkpoint = newest or on_first_rank(lambda: last_origin(run_dir))
+    if checkpoint is None:
+        return None
+    return Origin(checkpoint)
 
 
-def restore(run: Run, folder: Path) -> None:
+def _pending(run_dir: Path, newest: Path | None) -> Rollback | None:
+    """The last rollback of a run if no checkpoint was written behind it, else None."""
+    rollbacks = rollback.read(run_dir)
+    if not rollbacks:
+        return None
+    if newest is not None and read_state(newest).get("rollbacks", 0) >= rollbacks[-1].number:
+        return None
+    return rollbacks[-1]
+
+
+def _rolled_back_to(run_dir: Path, pending: Rollback) -> Path:
+    """The checkpoint of a rollback, or if it is damaged since then, the one before."""
+    target = pending.folder(run_dir)
+
+    def up_to_it() -> list[Path]:
+        return [folder for folder in candidates(run_dir) if folder.name <= target.name]
+
+    return sound(on_first_rank(up_to_it)) or target
+
+
+def restore(run: Run, origin: Origin) -> None:
     """Load a checkpoint, and set where the run goes on. Every rank must call it.
+
+    The run may have made steps; nothing of them stays.
 
     Raises:
         RankError: The checkpoint is damaged or another run's, or this run changes a setting that it
             cannot take; raised on all ranks. The run cannot go on then.
     """
+    folder = origin.checkpoint
     saved = on_first_rank(lambda: read_state(folder))
     together(lambda: _check(run, folder, saved))
+    run.step.ema.wait()
     state = load(folder, run.step.engine, run.step.ema)
     together(lambda: _check_classes(run, folder, state["text"]["classes"]))
     run.step.objective.load_state(state["centres"])
     run.start = state["step"]
     run.samples = state["samples"]
+    run.rollbacks = state.get("rollbacks", 0)  # checkpoints of an earlier release do not say
     run.parent = folder
     run.guard = state["guard"]
+    if origin.rollback is not None:
+        run.samples = origin.rollback.next_sample
+        run.rollbacks = origin.rollback.number
     if run.rank == 0:
         print(f"continuing from {folder} at step {run.start}", flush=True)
+        if origin.rollback is not None:
+            print(f"behind rollback {run.rollbacks}: with sample {run.samples}", flush=True)
         for place, change in changes(saved["config"], run.config.complete()).items():
             print(f"changed since then: {place} {change.saved} -> {change.now}", flush=True)
 

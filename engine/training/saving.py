@@ -52,6 +52,21 @@ class Saving:
         if steps % self.settings.every == 0 or self._is_late():
             self._start(steps)
 
+    def finish(self) -> None:
+        """Publish the checkpoint that is being written, if there is one.
+
+        Raises:
+            RankError: As ``after``.
+        """
+        PROGRESS.enter(SAVE)
+        self.saver.finish()
+
+    def go_back(self) -> None:
+        """The run goes on from an earlier checkpoint; no save may be under way."""
+        self.saved = self.run.start
+        self.began = time.monotonic()
+        self.applied = 0
+
     def end(self, steps: int) -> None:
         """Leave a checkpoint of the last step.
 
@@ -77,7 +92,10 @@ class Saving:
             # No checkpoint of ranks that differ may replace one of ranks that do not.
             run.step.compare_ranks({"the guard's memory": self.guard.state()})
         health = Health(
-            steps=steps - self.saved, applied=self.applied, skipped_last=self.guard.skipped
+            steps=steps - self.saved,
+            applied=self.applied,
+            skipped_last=self.guard.skipped,
+            high_last=self.guard.high,
         )
         extra = {
             **own_state(run, steps, attempt=self.attempt),

@@ -3,7 +3,6 @@
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -18,16 +17,17 @@ from engine.distributed.agreement import require_agreement
 from engine.distributed.collectives import collect, on_first_rank, together
 from engine.errors import ConfigError
 from engine.evaluate.held_out import STEPS_KEY, HeldOut, summary
-from engine.resilience.guard import Guard
+from engine.resilience.guard import Guard, Verdict
 from engine.resilience.preempt import Preempt, Request
-from engine.resilience.progress import DATA, EVALUATE, PROGRESS
+from engine.resilience.progress import DATA, EVALUATE, GO_BACK, PROGRESS
 from engine.resilience.signals import Signals
 from engine.resilience.supervise import Supervision, begin
 from engine.training.assemble import Run, assemble
 from engine.training.common_facts import common_facts
 from engine.training.console import say
-from engine.training.continuing import checkpoint_to_resume, restore
+from engine.training.continuing import Origin, find_origin, restore
 from engine.training.ending import Ending, requested
+from engine.training.going_back import NoRollback, next_rollback
 from engine.training.housekeeping import GarbageCollection
 from engine.training.inputs import open_dataset
 from engine.training.loss_terms import TOTAL
@@ -67,7 +67,7 @@ def train(
         run = open_run(config, dataset, device, resume=resume)
         # Here, because a refusal above must leave the run folder as it was.
         on_first_rank(lambda: snapshot(config, run.run_dir, resume=resume is not None))
-        folder.begin(run.parent)
+        folder.begin(run.parent, rollbacks=run.rollbacks)
         with supervised(run, folder.attempt):
             preempt = Preempt(run.run_dir, signals, run.rank)
             try:
@@ -149,10 +149,10 @@ def open_run(
     Raises:
         RankError: As of ``train``.
     """
-    checkpoint = checkpoint_to_resume(Path(config.settings.run_dir), resume)
-    run = assemble(config, dataset, device, resumes=checkpoint is not None)
-    if checkpoint is not None:
-        restore(run, checkpoint)
+    origin = find_origin(Path(config.settings.run_dir), resume)
+    run = assemble(config, dataset, device, resumes=origin is not None)
+    if origin is not None:
+        restore(run, origin)
     return run
 
 
@@ -178,22 +178,28 @@ class _Loop:
         self.stop = self.steps
         if stop_at is not None:
             self.stop = max(run.start, min(self.steps, stop_at))
-        self.done = run.start  # steps made
-        self.metrics = Metrics(
-            run.run_dir,
-            steps=self.steps,
-            start=run.start,
-            rank=run.rank,
-            every=settings.log_every,
-        )
         self.guard = Guard(settings.guard, settings.model.head.prototypes)
-        if run.guard is not None:
-            self.guard.load_state(run.guard)
         self.saving = Saving(run, folder, self.guard)
         self.garbage = GarbageCollection(settings.collect_garbage_every)
         self.held_out: HeldOut | None = None
         if settings.evaluate.every:
             self.held_out = together(lambda: _held_out(run))
+        self._begin()
+
+    def _begin(self) -> None:
+        """Stand where the run goes on."""
+        run = self.run
+        self.done = run.start  # steps made
+        if run.guard is not None:
+            self.guard.load_state(run.guard)
+        self.metrics = Metrics(
+            run.run_dir,
+            steps=self.steps,
+            start=run.start,
+            rank=run.rank,
+            every=run.settings.log_every,
+        )
+        self.batches = iter(run.batches(self.stop))
 
     def train(self) -> Ending:
         """Make the steps, and leave a checkpoint of the last one."""
@@ -216,9 +222,8 @@ class _Loop:
 
     def _make_steps(self) -> Ending:
         """Step until there is a reason to end."""
-        batches = iter(self.run.batches(self.stop))
         while self.done < self.stop:
-            ending = self._make_step(batches)
+            ending = self._make_step()
             if ending is not None:
                 return ending
         if self.done < self.steps:
@@ -227,14 +232,14 @@ class _Loop:
             return Ending.DIVERGED
         return Ending.DONE
 
-    def _make_step(self, batches: Iterator[Batch]) -> Ending | None:
+    def _make_step(self) -> Ending | None:
         """One step with its log, its guard and its checkpoint; the reason to end after it."""
         evaluation = {}
         if self.done % max(1, self.run.settings.evaluate.every) == 0:
             evaluation = self._evaluate()
         PROGRESS.enter(DATA)
         began = time.perf_counter()
-        batch = self._next(batches)
+        batch = self._next()
         if batch is None:
             return Ending.DATA
         waited = time.perf_counter() - began
@@ -260,10 +265,12 @@ class _Loop:
         if not report.applied and not report.trouble:
             self._say(f"warning: {bad_gradients(batch.step, report.loss)}")
         write_trouble(self.run.run_dir, self.run.rank, batch, report)
-        guard_stops = self._guard_stops(report)
+        verdict = self._ask_guard(report)
+        if verdict.diverged is not None and self._roll_back(verdict.diverged):
+            return self._request()
         self.saving.after(self.done, applied=report.applied)
         self.garbage.after(batch.step)
-        if guard_stops:
+        if verdict.stop:
             return Ending.GUARD
         # Behind the save: a request that comes meanwhile does not make the run save twice.
         return self._request()
@@ -281,7 +288,7 @@ class _Loop:
         self._say(f"held-out tiles after {self.done} steps: {summary(figures)}")
         return {STEPS_KEY: self.done, **figures}
 
-    def _next(self, batches: Iterator[Batch]) -> Batch | None:
+    def _next(self) -> Batch | None:
         """The next batch, or None on all ranks if one of them has none.
 
         Then one line says why, whichever rank it is, and all can still save.
@@ -289,7 +296,7 @@ class _Loop:
         batch = None
         cause = ""
         try:
-            batch = next(batches)
+            batch = next(self.batches)
         except InputError as error:
             cause = str(error)
         missing = torch.tensor(float(batch is None), device=self.run.step.device)
@@ -300,8 +307,8 @@ class _Loop:
             print(f"error: {causes[0]}", file=sys.stderr, flush=True)
         return None
 
-    def _guard_stops(self, report: StepReport) -> bool:
-        """Ask the guard; whether the run shall end."""
+    def _ask_guard(self, report: StepReport) -> Verdict:
+        """What the guard says about a step; its warnings are in the log."""
         verdict = self.guard.check(
             report.terms[TOTAL],
             report.entropies(),
@@ -310,7 +317,37 @@ class _Loop:
         )
         for warning in verdict.warnings:
             self._say(f"warning: {warning}")
-        return verdict.stop
+        return verdict
+
+    def _roll_back(self, reason: str) -> bool:
+        """Go on from the last healthy checkpoint, behind the samples that led here.
+
+        The same objects take the checkpoint's state, as they do at a start: all that a step changes
+        is in it.
+
+        Args:
+            reason: Why the run has diverged.
+
+        Returns:
+            False if there is nothing to go back to, or not once more. Then nothing has changed.
+        """
+        self.saving.finish()
+        PROGRESS.enter(GO_BACK)
+        run = self.run
+        attempt = self.folder.attempt
+        try:
+            rollback = next_rollback(run, done=self.done, reason=reason, attempt=attempt)
+        except NoRollback as why:
+            self._say(f"warning: {reason}, and the run does not go back: {why}")
+            return False
+        self.batches.close()
+        self.metrics.close()
+        self.folder.roll_back(rollback)
+        restore(run, Origin(rollback.folder(run.run_dir), rollback))
+        PROGRESS.step = run.start
+        self.saving.go_back()
+        self._begin()
+        return True
 
     def _request(self) -> Ending | None:
         """Ask all ranks for requests to stop.

@@ -1,19 +1,27 @@
-"""Makes a rank's next input or gradient not a number, as a fault of memory or of a kernel would."""
+"""Makes a rank's next input or gradient not a number, as a fault of memory or of a kernel would.
 
+Or the gradient of some samples whenever they are used, as bad data would.
+"""
+
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from data.stream.sample import Batch
 from engine.distributed import zero
 from engine.training import step
+from models.features import Views
 
 INPUT = "input"
 GRADIENT = "gradient"
 
 
 _ALWAYS = "always"
+_SAMPLES = "samples"
 
 
 def ask(run_dir: Path, what: str, rank: int, *, always: bool = False) -> None:
@@ -25,21 +33,30 @@ def ask(run_dir: Path, what: str, rank: int, *, always: bool = False) -> None:
         file.touch()
 
 
+def ask_for(run_dir: Path, keys: Sequence[str]) -> None:
+    """Ask all ranks that will be started with ``install`` to spoil the gradient of samples."""
+    run_dir.with_name(f"spoil-{run_dir.name}-{_SAMPLES}").write_text(json.dumps(keys))
+
+
 def install(run_dir: Path, rank: int) -> None:
     """Let this process heed what it is asked."""
     to_views = step.to_views
     initialize = zero.initialize
+    keys = _keys(run_dir)
+    is_bad = False
 
-    def spoiled_views(*arguments: Any) -> Any:
-        views = to_views(*arguments)
+    def spoiled_views(batch: Batch, device: torch.device) -> dict[str, Views]:
+        nonlocal is_bad
+        is_bad = not keys.isdisjoint(batch.keys)
+        views = to_views(batch, device)
         if _take(run_dir, INPUT, rank):
-            for batch in views.values():
-                for images in batch.images.values():
+            for of_size in views.values():
+                for images in of_size.images.values():
                     images.fill_(torch.nan)
         return views
 
     def spoiled_gradient(gradient: Tensor) -> Tensor:
-        if _take(run_dir, GRADIENT, rank):
+        if is_bad or _take(run_dir, GRADIENT, rank):
             return gradient * torch.nan
         return gradient
 
@@ -50,6 +67,14 @@ def install(run_dir: Path, rank: int) -> None:
 
     step.to_views = spoiled_views
     zero.initialize = engine_with_hook
+
+
+def _keys(run_dir: Path) -> set[str]:
+    """The samples that are to be spoilt."""
+    file = run_dir.with_name(f"spoil-{run_dir.name}-{_SAMPLES}")
+    if not file.exists():
+        return set()
+    return set(json.loads(file.read_text()))
 
 
 def _take(run_dir: Path, what: str, rank: int) -> bool:

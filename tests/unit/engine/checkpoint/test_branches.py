@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.checkpoint.branches import leave_branch
+from engine.checkpoint.branches import make_aside, move, off_line
 
 
 @pytest.fixture
@@ -25,7 +25,8 @@ def names(folder: Path) -> list[str]:
 
 def test_later_checkpoints_step_aside_whole(run):
     root = run / "checkpoints"
-    aside = leave_branch(run, root / "step-00000002", attempt=7)
+    aside = make_aside(run, "00000007")
+    move(off_line(run, root / "step-00000002"), aside)
     assert aside == root / "aside-00000007"
     assert names(aside) == ["step-00000003", "step-00000004"]
     assert (aside / "step-00000003/manifest.json").read_text() == "3"
@@ -34,25 +35,23 @@ def test_later_checkpoints_step_aside_whole(run):
 
 
 def test_nothing_steps_aside_for_the_newest(run):
-    root = run / "checkpoints"
-    before = names(root)
-    assert leave_branch(run, root / "step-00000004", attempt=7) is None
-    assert leave_branch(run / "nothing", None, attempt=1) is None
-    assert names(root) == before
+    assert off_line(run, run / "checkpoints/step-00000004") == []
+    assert off_line(run / "nothing", None) == []
 
 
 def test_the_folder_may_be_named_in_another_way(run, monkeypatch):
     monkeypatch.chdir(run)
-    aside = leave_branch(Path(), Path("checkpoints/../checkpoints/step-00000003"), attempt=1)
-    assert names(aside) == ["step-00000004"]
+    left = off_line(Path(), Path("checkpoints/../checkpoints/step-00000003"))
+    assert left == [Path("checkpoints/step-00000004")]
 
 
 @pytest.mark.parametrize("chosen", ["other/checkpoints/step-00000009", None])
 def test_all_step_aside_for_a_checkpoint_of_another_folder(run, chosen):
     if chosen is not None:
         chosen = run.parent / chosen
-    aside = leave_branch(run, chosen, attempt=2)
-    assert len(names(aside)) == 4
-    # A branch that was left can be continued: its own later ones and the new line step aside.
-    back = leave_branch(run, aside / "step-00000001", attempt=3)
-    assert back is None
+    left = off_line(run, chosen)
+    assert len(left) == 4
+    aside = make_aside(run, "00000002")
+    move(left, aside)
+    # A branch that was left can be continued: nothing of the run leads to it or away from it.
+    assert off_line(run, aside / "step-00000001") == []

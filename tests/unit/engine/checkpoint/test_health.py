@@ -7,11 +7,11 @@ from engine.checkpoint.files import FORMAT, stamp
 from engine.checkpoint.health import Health, health_warning, last_healthy, read_health
 
 
-def checkpoint(root: Path, step: int, *, skipped_last: int) -> Path:
+def checkpoint(root: Path, step: int, *, skipped_last: int, **more: int) -> Path:
     """A checkpoint without weights."""
     folder = root / f"step-{step:08d}"
     folder.mkdir()
-    health = {"steps": 10, "applied": 10 - skipped_last, "skipped_last": skipped_last}
+    health = {"steps": 10, "applied": 10 - skipped_last, "skipped_last": skipped_last, **more}
     (folder / "state.json").write_text(json.dumps({"step": step, "health": health}))
     files = {"state.json": stamp(folder / "state.json")}
     (folder / "manifest.json").write_text(json.dumps({"format": FORMAT, "files": files}))
@@ -40,4 +40,14 @@ def test_the_warning_names_a_better_one(tmp_path):
     assert health_warning(bad) == (
         f"warning: {bad}: the last 812 steps before it were skipped, because values were not "
         f"finite; its weights may be worth nothing; the last healthy checkpoint is {good}"
+    )
+
+
+def test_a_checkpoint_inside_a_spike_is_not_healthy(tmp_path):
+    good = checkpoint(tmp_path, 1, skipped_last=0)
+    bad = checkpoint(tmp_path, 2, skipped_last=0, high_last=7)
+    assert last_healthy([good, bad]) == good
+    assert health_warning(bad) == (
+        f"warning: {bad}: the loss was far above its usual values in the last 7 steps; its weights "
+        f"may be worth nothing; the last healthy checkpoint is {good}"
     )

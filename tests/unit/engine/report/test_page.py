@@ -14,6 +14,8 @@ from engine.config.load import load
 from engine.errors import USER_ERRORS, ConfigError
 from engine.report.page import untrained, write
 from engine.report.run_files import read
+from engine.training import rollback
+from engine.training.rollback import Rollback
 from tests.commands import TINY, skysense
 from tests.pages import Page
 from tests.unit.checkpoints import write_checkpoint
@@ -70,6 +72,16 @@ def run(tmp_path_factory) -> Path:
     first_rank = [{"step": 4, "checksum": 5}, {"step": 5, "timeout": 1}]
     write_lines(run / "faults-00000.jsonl", first_rank)
     write_lines(run / "faults-00001.jsonl", [{"step": 4, "timeout": 2}])
+    diverged = Rollback(
+        number=1,
+        step=9,
+        reason="20 updates in a row were skipped",
+        checkpoint="checkpoints/step-00000007",
+        first_sample=28,
+        next_sample=41,
+        attempt=1,
+    )
+    rollback.write(run, [diverged])
     return run
 
 
@@ -114,6 +126,8 @@ def test_the_page_says_what_ran(report):
         "Skipped updates: 3.",
         "all ranks: 5 x checksum, 3 x timeout.",
         "1 record in the quarantine files",
+        "1 rollback: the run had diverged",
+        "9 13 checkpoints/step-00000007 20 updates in a row were skipped",
         "ranks2, experts spread over 2",
     ):
         assert expected in words, expected

@@ -81,6 +81,59 @@ def test_spikes_are_measured_in_deviations_of_the_recent_loss():
     assert watch.check(10 + 9.0, {}).warnings
 
 
+def calm(**changes) -> Guard:
+    """A guard that has seen a quiet loss of about 5."""
+    watch = guard(**changes)
+    for step in range(60):
+        watch.check(5 + 0.1 * math.cos(step), {})
+    return watch
+
+
+@pytest.mark.parametrize("action", ["warn", "stop", "rollback"])
+def test_a_loss_that_stays_high_has_diverged(action):
+    watch = calm(action=action)
+    verdicts = [watch.check(50.0, {}) for _ in range(5)]
+    assert [len(verdict.warnings) for verdict in verdicts] == [1, 0, 1, 0, 0]
+    assert "for 3 steps since it jumped" in verdicts[2].warnings[0]
+    stops = [verdict.stop for verdict in verdicts]
+    assert [verdict.diverged is not None for verdict in verdicts] == stops
+    if action == "rollback":
+        assert stops == [False, False, True, True, True]
+    else:
+        assert stops == 5 * [False]
+        assert watch.high == 0  # it is at home there now
+
+
+def test_a_spike_that_goes_by_itself_is_no_divergence():
+    watch = calm(action="rollback")
+    for loss in (50.0, 50.0, 5.0, 50.0, 50.0, 5.0):
+        assert watch.check(loss, {}).diverged is None
+    # What is not finite is neither high nor low.
+    watch = calm(action="rollback")
+    losses = (50.0, math.nan, 50.0, 50.0)
+    high = []
+    for loss in losses:
+        watch.check(loss, {}, applied=math.isfinite(loss))
+        high.append(watch.high)
+    assert high == [1, 1, 2, 3]
+
+
+def test_skips_in_a_row_are_a_divergence_for_as_long_as_they_last():
+    """A run that was only to warn, and goes on with another action, goes back at its next skip."""
+    watch = guard(action="rollback")
+    verdicts = [watch.check(math.nan, {}, applied=False) for _ in range(4)]
+    assert [verdict.stop for verdict in verdicts] == [False, False, True, True]
+    assert verdicts[3].diverged == "4 updates in a row were skipped"
+    assert watch.check(5.0, {}).diverged is None
+
+
+def test_a_collapse_is_nothing_to_go_back_from():
+    watch = guard(action="rollback")
+    verdicts = [watch.check(1.0, {"fused": 0.0}) for _ in range(3)]
+    assert [verdict.stop for verdict in verdicts] == [False, False, True]
+    assert verdicts[2].diverged is None
+
+
 def test_tokens_dropped_for_long_are_reported_and_never_stop_the_run():
     watch = guard(action="stop", dropped=0.2)
     hungry, served = TokenKind("sar", "local"), TokenKind("hr", "global")
@@ -98,13 +151,13 @@ def test_skipped_updates_in_a_row():
     assert not watch.check(1.0, {}, applied=True).warnings
 
 
-@pytest.mark.parametrize("stop", [2, 55, 61])
+@pytest.mark.parametrize("stop", [2, 55, 61, 64])
 def test_a_guard_that_is_saved_and_goes_on_says_what_one_without_a_stop_says(stop):
     """Skips, a collapse, dropped tokens and a spike, each around one of the stops."""
     events = []
     for step in range(70):
         loss = 5 + 0.1 * math.cos(step)
-        if step == 62:
+        if step in (62, 63, 64):
             loss = 50.0
         entropies = {"fused": LOG_K / 2}
         if 53 < step < 60:
@@ -114,7 +167,7 @@ def test_a_guard_that_is_saved_and_goes_on_says_what_one_without_a_stop_says(sto
     applied = [step not in (0, 1, 2) for step in range(70)]
     whole = guard()
     expected = [whole.check(**event, applied=a) for event, a in zip(events, applied)]
-    assert len([verdict for verdict in expected if verdict.warnings]) == 4
+    assert len([verdict for verdict in expected if verdict.warnings]) == 5
 
     first = guard()
     found = [first.check(**event, applied=a) for event, a in zip(events[:stop], applied)]
