@@ -24,7 +24,7 @@ from engine.checkpoint.families import (
 from engine.checkpoint.files import STATE, candidates, first_sound, manifest, verify
 from engine.distributed import zero, zero_state
 from engine.distributed.collectives import collect, on_first_rank, share_of, together
-from engine.distributed.pieces import EMA, MASTER, Layout
+from engine.distributed.pieces import EMA, MASTER, MOMENTS, Layout
 from engine.distributed.teacher import EmaTeacher
 
 
@@ -92,9 +92,10 @@ def load(folder: Path, engine: zero.DeepSpeedEngine, teacher: EmaTeacher) -> dic
     loaded = added.pop(BUFFERS)
     together(lambda: _require_equal(folder, "buffers", _shapes(loaded), _shapes(live)))
 
-    moments = zero_state.new_moments(engine)
-    shards = {MASTER: zero.partitions(engine), EMA: teacher.shards, **moments}
+    # Those of Adam are live if it has made steps: a run that goes back needs no second place.
+    shards = {**zero_state.shards(engine), EMA: teacher.shards}
     together(lambda: _read(folder, moves, shards))
+    moments = {name: shards[name] for name in MOMENTS}
     zero_state.put_moments(engine, moments, steps=state["optimizer_steps"])
     zero_state.count_steps(engine, state["step"])
     for name, buffer in live.items():
