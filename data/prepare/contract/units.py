@@ -40,6 +40,7 @@ UNUSUAL_SURFACE = 12_000
 BRIGHTEST_CLOUD = 28_000
 WHITE = 0.6  # of the brightest band, which no short wave of a cloud is below
 PERCENT = 150  # no tile on land is below 1.5 % in all bands; calm water can be
+THOUSANDTHS = 600  # hardly any tile on land is below 6 % in all bands
 UNIT_INTERVAL = 2  # reflectance from 0 to 1 that is taken for reflectance x 1e4, rounded
 # Landsat Collection 2 stores reflectance 0 as 7273.
 LANDSAT_ZERO = 7000
@@ -291,10 +292,12 @@ def _judge_reflectance(numbers: _Statistics, units: str) -> _Finding | None:
     brightest = numbers.middle.max()
     if numbers.high.max() <= UNIT_INTERVAL:
         return _Finding(True, "reflectance from 0 to 1", "give 'scale': 1")
+    # Water is darkest in the long waves, which come last; land is brighter there.
+    is_land = int(numbers.middle.argmax()) >= len(numbers.middle) / 2
     if numbers.high.max() <= PERCENT:
-        # Water is darkest in the long waves, which come last; land is brighter there.
-        is_land = int(numbers.middle.argmax()) >= len(numbers.middle) / 2
         return _Finding(is_land, "reflectance in percent", "give 'scale': 0.01")
+    if numbers.high.max() <= THOUSANDTHS and is_land and not numbers.is_flat:
+        return _Finding(False, "reflectance x 1000, or dark ground", "give 'scale': 0.001")
     is_impossible = bool(brightest > BRIGHTEST_SURFACE)
     if numbers.low.min() > LANDSAT_ZERO:
         return _Finding(

@@ -13,7 +13,13 @@ from data.prepare.place.grid import Grid
 from data.prepare.place.window import Window
 from data.prepare.readers.patch import gsd_faults, need_no_place
 from data.prepare.readers.patch_arrays import array_faults, array_name, is_array, read_array
-from data.prepare.readers.raster_labels import RasterLabels, code_table, legend_faults, map_codes
+from data.prepare.readers.raster_labels import (
+    RasterLabels,
+    code_table,
+    legend_faults,
+    map_codes,
+    need_no_class,
+)
 from data.prepare.readers.rasters import band_of_codes, stored_mask
 from data.tiles.tile import UNLABELLED
 
@@ -65,7 +71,8 @@ class PatchLabels:
             return codes, np.ones(codes.shape, bool)
         with open_picture(self.path) as dataset:
             need_no_place(dataset, self.path, "geotiff_labels")
-            band_of_codes(dataset, self.path, key="")
+            number = band_of_codes(dataset, self.path, key="")
+            need_no_class(dataset.nodatavals[number - 1], self.legend, where=self.path)
             height, width = dataset.shape
             pixels = Georeference(Affine.identity(), NOWHERE)
             whole = Window(slice(0, height), slice(0, width), pixels)

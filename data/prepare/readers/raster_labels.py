@@ -42,7 +42,8 @@ class GeoTiffLabels:
         """One band of codes, a usable CRS from the mask or from ``like``."""
         with open_raster(self.path) as dataset:
             need_one_image(dataset, self.path)
-            self._number(dataset)
+            number = self._number(dataset)
+            need_no_class(dataset.nodatavals[number - 1], self.legend, where=self.path)
             need_upright(self.path, self._place(dataset).georeference.transform)
 
     def place(self) -> Place:
@@ -131,6 +132,26 @@ def code_table(legend: str | dict) -> dict[int, str]:
     if isinstance(legend, str):
         return CODES[legend]
     return {int(code): name for code, name in legend.items()}
+
+
+def need_no_class(nodata: float | None, legend: str | dict, *, where: File) -> None:
+    """Raise InputError when a file's number of no observation is a code of the legend.
+
+    A nodata of 0 stays a code, because many writers set it without a thought.
+
+    Args:
+        nodata: what the file says.
+        legend: a sound legend.
+        where: the file, for errors.
+    """
+    if not nodata or not np.isfinite(nodata) or nodata != int(nodata):
+        return
+    name = code_table(legend).get(int(nodata))
+    if name is not None:
+        raise InputError(
+            f"{where}: nodata {nodata:g} of the file is {name!r} in the legend; take it out of one "
+            "of them (gdal_edit -unsetnodata)"
+        )
 
 
 def map_codes(codes: np.ndarray, table: dict[int, str]) -> np.ndarray:

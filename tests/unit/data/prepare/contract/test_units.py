@@ -8,7 +8,7 @@ import pytest
 from data.errors import InputError
 from data.prepare.contract.files import Remote
 from data.prepare.contract.source import Frames
-from data.prepare.contract.units import check_units, offset_doubt
+from data.prepare.contract.units import DOUBT, check_units, offset_doubt
 
 SIDE = 32
 FILE = Remote("https://there.example/s.tif")
@@ -119,6 +119,15 @@ def test_reflectance_in_a_wrong_unit_is_refused(factor, words):
         check_units(frames_of("ms", optical(FOREST) * factor), Source())
     for word in words:
         assert word in str(caught.value)
+
+
+def test_a_tenth_of_the_usual_numbers_is_told():
+    """Such ground is nearly black, which is rare and not impossible; water is."""
+    thousandths = optical(FOREST) // 10
+    kept, notes = check_units(frames_of("ms", thousandths), Source())
+    assert len(kept.dates) == 1 and notes[0].startswith(DOUBT)
+    assert "likely reflectance x 1000, or dark ground: give 'scale': 0.001" in notes[0]
+    assert check_units(frames_of("ms", optical(WATER)), Source())[1] == []
 
 
 def test_landsat_numbers_are_named():
