@@ -13,12 +13,12 @@ import rasterio
 import zarr
 from affine import Affine
 from rasterio.crs import CRS
-from rasterio.errors import NotGeoreferencedWarning
+from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 
 from data.errors import InputError
 from data.prepare.contract.arrays import Arrays
 from data.prepare.contract.blame import is_of_library, words_of
-from data.prepare.contract.formats import other_format
+from data.prepare.contract.formats import TIFF, other_format
 from data.prepare.contract.orientation import UPRIGHT, orientation_of
 from data.prepare.place.georeference import has_place
 
@@ -141,7 +141,13 @@ def _arrays(path: File) -> Arrays:
 
 def _raster(path: File) -> rasterio.DatasetReader:
     """The raster at ``path``, open."""
-    dataset = rasterio.open(path)
+    try:
+        dataset = rasterio.open(path)
+    except RasterioIOError as error:
+        other = other_format(path)
+        if not other or other == TIFF:
+            raise
+        raise InputError(f"{path}: expected a raster or a picture, found {other}") from error
     if dataset.driver == "ENVI" and isinstance(path, Path):
         _need_all_pixels(dataset, path)
     return dataset

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 CONVERT = "convert it with: nccopy -k netCDF-4 {name} new.nc"
+TIFF = "a TIFF; use a reader of GeoTIFF"
 # First bytes -> what the file is, and what to do.
 FORMATS = {
     b"CDF\x01": f"NetCDF-3 (classic); {CONVERT}",
@@ -10,8 +11,8 @@ FORMATS = {
     b"CDF\x05": f"NetCDF-3 (64-bit data, CDF-5); {CONVERT}",
     b"\x0e\x03\x13\x01": "HDF4; convert it with: h4toh5 {name}",
     b"GRIB": "GRIB; convert it with: cdo -f nc4 copy {name} new.nc",
-    b"II*\x00": "a TIFF; use a reader of GeoTIFF",
-    b"MM\x00*": "a TIFF; use a reader of GeoTIFF",
+    b"II*\x00": TIFF,
+    b"MM\x00*": TIFF,
     b"\x1f\x8b": "a gzip file; unpack it with: gunzip {name}",
     b"PK\x03\x04": "a zip file; unpack it with: unzip {name}",
     b"version https://git-lfs": "a pointer of Git LFS; fetch the file with: git lfs pull",

@@ -37,6 +37,7 @@ MOST_NAMED = 8  # places of tiles that a message lists
 HALF_WORLD = 20_037_508.342789244  # metres: half the equator on the sphere of Web Mercator
 NAME = re.compile(r"(\d+)-(\d+)-(\d+)\.png$")
 HALF_OPAQUE = 128
+DEEP = ("I", "F")  # Pillow's modes of more than 8 bits, which it would cut off
 # Tiles read around those needed, so that a hole that leaves them is seen to reach SPECK pixels.
 RING = -(-SPECK // SIDE)
 
@@ -85,9 +86,14 @@ class WebTiles:
         return faults
 
     def check(self) -> None:
-        """Images of 256 x 256 pixels."""
+        """Images of 256 x 256 pixels, of bytes."""
         for path in self.paths:
             with open_png(path) as image:
+                if image.mode.startswith(DEEP):
+                    raise InputError(
+                        f"{path}: expected an image of bytes, found one of more bits "
+                        f"({image.mode}); scale it to bytes first"
+                    )
                 if image.size != (SIDE, SIDE):
                     raise InputError(
                         f"{path}: expected a tile of {SIDE} x {SIDE} pixels, found {image.size}"

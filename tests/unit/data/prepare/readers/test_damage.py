@@ -90,3 +90,20 @@ def test_bare_numbers_that_are_cut_off(tmp_path):
     size = 3 * SCENE**2
     with pytest.raises(InputError, match=f"a.dat: expected {size} bytes .* found {size - 1}"):
         reader.check()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "an empty file; fetch it again"),
+        (b"<!DOCTYPE html><html>", "a web page, perhaps of a log-in"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
+        (b"CDF\x01" + bytes(60), "NetCDF-3"),
+    ],
+)
+def test_what_stands_in_the_place_of_a_raster_is_named(tmp_path, content, words):
+    path = tmp_path / "a.tif"
+    path.write_bytes(content)
+    reader = GeoTiffImage(path, ("VV", "VH"), modality="sar", date="2020-01-01")
+    with pytest.raises(InputError, match=f"a.tif: expected a raster or a picture, found {words}"):
+        reader.check()

@@ -64,6 +64,14 @@ def test_what_is_less_than_half_opaque_is_no_observation(tmp_path):
     assert frames.valid[0, :, middle + cell :].all()
 
 
+def test_an_image_of_16_bits_is_refused(tmp_path):
+    """Cut off at 255, a dark one would pass for a picture with white roofs."""
+    (path,) = make_tiles(tmp_path, [(309_612, 261_632)])
+    Image.fromarray(np.full((256, 256), 200, np.uint16)).save(path)
+    with pytest.raises(InputError, match=r"19.png: expected an image of bytes, found .* \(I;16\)"):
+        WebTiles((path,), "2020-01-01").check()
+
+
 def test_neighbours_are_put_in_their_places(tmp_path):
     left, top = 309_612, 261_632
     reader = WebTiles(
