@@ -21,6 +21,22 @@ BACKSCATTER_UNITS = {
 NO_UNIT = ("", "1", "-", "none", "unitless", "dimensionless", "dn", "digital number", "count")
 PER_CENT = ("%", "percent", "per cent")
 
+# Units of lengths, as files and sensors write them -> metres.
+LENGTHS = {
+    **dict.fromkeys(("m", "metre", "metres", "meter", "meters"), 1.0),
+    **dict.fromkeys(("km", "kilometre", "kilometres", "kilometer", "kilometers"), 1000.0),
+    **dict.fromkeys(("dm", "decimetre", "decimetres", "decimeter", "decimeters"), 0.1),
+    **dict.fromkeys(("cm", "centimetre", "centimetres", "centimeter", "centimeters"), 0.01),
+    **dict.fromkeys(("mm", "millimetre", "millimetres", "millimeter", "millimeters"), 0.001),
+    **dict.fromkeys(("ft", "foot", "feet", "international foot"), 0.3048),
+    **dict.fromkeys(("us-ft", "us survey foot", "us_survey_foot", "ftus"), 1200 / 3937),
+}
+
+
+def is_length(sensor: Modality) -> bool:
+    """Whether the numbers of a sensor are lengths, such as heights."""
+    return sensor.unit.lower() in LENGTHS
+
 
 def check_unit(unit: str | None, keys: Radiometry, sensor: Modality, *, where: str) -> None:
     """Raise InputError when the unit that a file names is not the one that the keys say."""
@@ -31,6 +47,13 @@ def check_unit(unit: str | None, keys: Radiometry, sensor: Modality, *, where: s
             f"give 'units': {BACKSCATTER_UNITS[name]!r} (of netcdf_cube, where netcdf_sar was "
             "meant), or correct the file's unit"
         )
+    if is_length(sensor) and name in LENGTHS and keys.scale is None:
+        factor = LENGTHS[name] / LENGTHS[sensor.unit.lower()]
+        if factor != 1:
+            raise InputError(
+                f"{where}: the file's unit is {unit!r}, the sensor's {sensor.unit!r}; give 'scale' "
+                f"{factor:.7g} (or 1 if the file's unit is wrong)"
+            )
     if sensor.unit != REFLECTANCE or keys.scale is not None:
         return
     is_reflectance = "reflect" in name and not any(word in name for word in PER_CENT)

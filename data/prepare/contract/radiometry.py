@@ -16,6 +16,7 @@ REFLECTANCE_UNIT = 1e-4  # reflectance of one unit of the archive
 # Numbers that stand for no observation although no file says so (-9999, 9.97e36) lie beyond these.
 LEAST_REFLECTANCE = -0.25  # corrections for the air go down to -0.2 over water
 SATURATED = 65_535  # in products of Sentinel-2; elsewhere it stands for no observation
+BEYOND_MEASURE = 1e15  # 1e20, 9.97e36 and 3.4e38 are fill values in any unit
 LEAST_DECIBEL = -9000.0  # dB x 100 lie above, and are told where units are checked
 
 
@@ -221,6 +222,8 @@ def observations(
         bool (T, H, W).
     """
     valid = np.isfinite(raw).all(axis=1)  # T H W
+    if raw.dtype.kind == "f":
+        valid &= (np.abs(raw) < BEYOND_MEASURE).all(axis=1)
     for numbers in nodata:
         missing = np.zeros(raw.shape, bool)  # T C H W
         for band, number in enumerate(numbers):

@@ -7,7 +7,7 @@ import numpy as np
 import rasterio
 
 from data.errors import InputError
-from data.prepare.contract.file_units import check_unit
+from data.prepare.contract.file_units import check_unit, is_length
 from data.prepare.contract.files import File
 from data.prepare.contract.radiometry import Radiometry, observations
 from data.prepare.contract.source import Layer
@@ -128,7 +128,7 @@ def numbers_of_band(
     """
     where = f"{path}: band {number}"
     scale, offset = _tags(dataset, number, sensor, where)
-    check_unit(_unit(dataset, number), keys, sensor, where=where)
+    check_unit(_unit(dataset, number, sensor), keys, sensor, where=where)
     numbers = keys
     if (scale, offset) != UNCHANGED:
         numbers = _with_tags(keys, sensor, scale=scale, offset=offset, where=where)
@@ -136,12 +136,15 @@ def numbers_of_band(
     return only_numbers(numbers)
 
 
-def _unit(dataset: rasterio.DatasetReader, number: int) -> str | None:
+def _unit(dataset: rasterio.DatasetReader, number: int, sensor: Modality) -> str | None:
     """The unit of a band's numbers; None where it is that of the heights in the file's CRS.
 
-    GDAL gives all bands the unit of the vertical CRS, if there is one, whatever they hold.
+    GDAL gives all bands the unit of the vertical CRS, if there is one, whatever they hold. It is
+    right only for a sensor of heights.
     """
     unit = dataset.units[number - 1]
+    if is_length(sensor):
+        return unit
     heights = heights_of(dataset.crs)
     if heights is not None and unit in {axis.unit_name for axis in heights.axis_info}:
         return None

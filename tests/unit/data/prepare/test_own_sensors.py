@@ -177,3 +177,40 @@ def test_a_converted_number_never_becomes_nodata(dtype, nodata, expected):
     numbers = Radiometry(scale=100.0)
     value, valid = numbers.in_units(raw, definition.sensor())
     assert value.ravel().tolist() == expected and valid.all()
+
+
+@pytest.mark.parametrize(
+    ("unit", "crs", "factor"),
+    [
+        ("ft", "EPSG:32631", 0.3048),
+        ("", "EPSG:32631+6360", 0.3048006),  # GDAL gives bands the unit of the heights in a CRS
+        ("", "EPSG:32631+5703", 1.0),
+        ("metre", "EPSG:32631", 1.0),
+    ],
+)
+def test_heights_in_feet_are_no_metres(tmp_path, unit, crs, factor):
+    dem = {"key": "dem", "bands": ["elevation"], "gsd": 10, "unit": "metres", "dtype": "float32"}
+    sensors = {"sensors": [{**dem, "nodata": "NaN"}]}
+    (tmp_path / "sensors.json").write_text(json.dumps(sensors))
+    heights = np.full((1, CELLS, CELLS), 1000.0, np.float32)
+    heights[0, 0, :3] = [9.96921e36, -3.4028235e38, 1e20]  # fill values that no tag names
+    raster(tmp_path / "a.tif", heights, gsd=10)
+    with rasterio.open(tmp_path / "a.tif", "r+") as file:
+        file.crs = crs
+        if unit:
+            file.units = [unit]
+    source = {"reader": "geotiff_image", "path": "a.tif", "modality": "dem", "date": DATE}
+    source["bands"] = ["elevation"]
+    record = {"key": "t", "licence": "CC0-1.0", "attribution": "a test", "sources": [source]}
+    if factor != 1:
+        (tmp_path / "m.jsonl").write_text(json.dumps(record))
+        with pytest.raises(InputError, match=rf"a.tif: band 1: .* give 'scale' {factor}"):
+            make(tmp_path, "m.jsonl")
+        source["scale"] = factor
+    (tmp_path / "m.jsonl").write_text(json.dumps(record))
+    make(tmp_path, "m.jsonl")
+    tile = read_tile(tmp_path / "archive", "t")
+    expected = np.ones((1, CELLS, CELLS), bool)
+    expected[0, 0, :3] = False
+    np.testing.assert_array_equal(tile.valid["dem"], expected)
+    assert tile.arrays["dem"][0, 0][expected[0]] == pytest.approx(1000 * factor)
