@@ -31,8 +31,8 @@ def network(width: int, hidden: int) -> int:
     return linear(width, hidden) + linear(hidden, width)
 
 
-def formulas(spec: ModelSpec) -> dict[tuple[str, str], int]:
-    """Every part by its formula, zero where the model has none."""
+def backbone_formulas(spec: ModelSpec) -> dict[tuple[str, str], int]:
+    """Tokenizers, stages and prompts by their formulas, zero where the model has none."""
     d, names, moe = spec.widths, tuple(spec.modalities), spec.moe
     found = {
         ("tokenizers", name): linear(16 * bands, d[0]) for name, bands in zip(names, (3, 10, 2))
@@ -74,8 +74,16 @@ def formulas(spec: ModelSpec) -> dict[tuple[str, str], int]:
                 8 * width**2 + linear(width, 2 * width) + 2 * 2 * width
             )
     found["backbone", "last norm"] = 2 * d[3]
+    return found
+
+
+def formulas(spec: ModelSpec) -> dict[tuple[str, str], int]:
+    """Every part by its formula, zero where the model has none."""
+    found = backbone_formulas(spec)
+    last = spec.widths[3]
+    names = tuple(spec.modalities)
     w, context = spec.fusion.width, spec.context.width
-    found |= {("fusion", f"projection {name}"): linear(d[3], w) for name in names}
+    found |= {("fusion", f"projection {name}"): linear(last, w) for name in names}
     found |= {
         ("fusion", "day table"): 365 * w,
         ("fusion", "token and norm"): 3 * w,
@@ -92,7 +100,7 @@ def formulas(spec: ModelSpec) -> dict[tuple[str, str], int]:
         )
 
     for level in ("image", "dense"):
-        found |= {("others", f"head {name} {level}"): head(d[3]) for name in names}
+        found |= {("others", f"head {name} {level}"): head(last) for name in names}
         found["others", f"head fused {level}"] = head(w + context)
     found |= {
         ("others", "geo-context prototypes"): spec.context.regions
