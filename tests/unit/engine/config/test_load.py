@@ -34,6 +34,8 @@ def refusal(override: str, world_size: int = 2) -> str:
         ("demo_one_process", 1),
         ("cpu_20_steps", 2),
         ("paper_128gpu", 128),
+        ("eight_gpus", 8),
+        ("eight_gpus_80gb", 8),
         ("one_gpu", 1),
         ("base_one_gpu", 1),
         ("small_one_gpu", 1),
@@ -47,11 +49,12 @@ def test_shipped_files_are_right(name, world_size):
 
 
 def test_the_full_presets_are_the_papers_model():
-    """But for the prototypes of the heads, which one GPU has too few rows for."""
+    """But for the prototypes of the heads, which a few GPUs have too few rows for."""
     paper = ModelSpec.skysense_v2()
     assert load(CONFIGS / "paper_128gpu.json").settings.model == paper
-    head = replace(paper.head, prototypes=512)
-    assert load(CONFIGS / "one_gpu.json").settings.model == paper.variant(head=head)
+    for name, prototypes in {"one_gpu": 512, "eight_gpus": 4096, "eight_gpus_80gb": 4096}.items():
+        head = replace(paper.head, prototypes=prototypes)
+        assert load(CONFIGS / f"{name}.json").settings.model == paper.variant(head=head)
 
 
 def test_demo_switches_every_mechanism_on():

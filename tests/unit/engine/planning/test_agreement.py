@@ -11,7 +11,13 @@ from tests.paths import CONFIGS
 
 OF_MEMORY = 0.05
 OF_BYTES = 0.01
-RANKS = {"paper_128gpu": 128, "one_gpu": 1, "base_one_gpu": 1, "small_one_gpu": 1}
+RANKS = {
+    "paper_128gpu": 128,
+    "eight_gpus": 8,
+    "one_gpu": 1,
+    "base_one_gpu": 1,
+    "small_one_gpu": 1,
+}
 
 
 @pytest.fixture(scope="module")
