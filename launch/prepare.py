@@ -49,7 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--retry_rejected",
         action="store_true",
-        help="try the tiles again that an unfinished or a finished run has rejected",
+        help="try the tiles again that an unfinished or a finished run has rejected; of a "
+        "corrected manifest make also those that have changed or are new",
     )
     parser.add_argument(
         "--restart", action="store_true", help="throw away what an unfinished run has made"

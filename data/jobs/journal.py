@@ -2,7 +2,7 @@
 
 The first line is the plan, a hash of everything that decides the result. Each further line records
 one thing that is whole. A killed run leaves the file, and the next run with the same plan continues
-from it.
+from it. A run with another plan may take over records that are as good under its own.
 
 A power cut may take what the system has not yet written to the disk. So everything is forced there
 every few seconds, in the background, and a line of the journal says up to which record. Later
@@ -28,6 +28,7 @@ STRAGGLING = 60.0  # seconds to wait for workers at the end
 SYNC = 5.0  # seconds between the end of one forcing to the disk and the next
 CLAIMED = {"claimed": True}  # first record of a run: what lies where it writes is its own from here
 ON_DISK = "on_disk"  # key of the lines that say how many records are safe
+NEW = ".new"  # ends the name of a file that will replace a journal
 
 
 class Journal:
@@ -37,32 +38,40 @@ class Journal:
         plan: hash of everything that decides the result.
         records: what an earlier run with this plan recorded, in order.
         on_disk: how many of these records are on the disk, with the things that they describe.
+        is_foreign: the records are of another plan; ``start_from`` must come before anything else.
     """
 
-    def __init__(self, path: Path, plan: str, *, restart: bool = False):
+    def __init__(
+        self, path: Path, plan: str, *, restart: bool = False, of_any_plan: bool = False
+    ) -> None:
         """Open or create the journal.
 
         Args:
             path: the file.
             plan: hash of everything that decides the result.
             restart: forget an earlier run, whatever its plan.
+            of_any_plan: read an earlier run of another plan too, see ``is_foreign``.
 
         Raises:
-            InputError: another process holds it, it belongs to another plan and ``restart`` is
-                false, or the disk refuses.
+            InputError: another process holds it, it belongs to another plan and neither option is
+                given, or the disk refuses.
         """
         self.path = path
         self.plan = plan
         self.records: list[dict] = []
         self.on_disk = 0
+        self.is_foreign = False
         self._header = _line({"journal": 1, "plan": plan})
         with _disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         self._file = _locked(path, fcntl.LOCK_EX, PATIENCE)
+        self._replaced: list[int] = []  # files that had the path before, still locked
         try:
-            self._read(restart)
-            # Shared from now on with the workers (see ``Lease``), still closed to other runs.
-            fcntl.flock(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            self._read(restart=restart, of_any_plan=of_any_plan)
+            # Shared from now on with the workers (see ``Lease``), still closed to other runs. Those
+            # of another plan must not work any more.
+            if not self.is_foreign:
+                fcntl.flock(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BaseException:
             os.close(self._file)
             raise
@@ -76,7 +85,8 @@ class Journal:
 
     def __exit__(self, *_) -> None:
         self._thread.shutdown()
-        os.close(self._file)
+        for file in (*self._replaced, self._file):
+            os.close(file)
 
     @property
     def lease(self) -> "Lease":
@@ -140,23 +150,48 @@ class Journal:
             os.write(self._file, self._header)
             os.fsync(self._file)
 
-    def start_from(self, records: list[dict]) -> None:
-        """Forget all records, and take others for those of an earlier run that are on the disk.
+    def start_from(self, records: list[dict], *, on_disk: int) -> None:
+        """Forget all records, and take others for those of an earlier run with this plan.
+
+        The file is replaced at once: after a kill it is the old one or the new one. The lock on the
+        old one stays until the end of the ``with`` block.
+
+        Args:
+            records: of things that are whole.
+            on_disk: how many of them, from the first, are on the disk with what they describe.
 
         Raises:
             InputError: the disk refuses.
         """
-        self.clear()
-        for record in records:
-            self._write(record)
-        self._count = len(records)
-        self.force()
+        lines = [self._header]
+        lines += map(_line, records[:on_disk])
+        lines.append(_line({ON_DISK: on_disk}))
+        lines += map(_line, records[on_disk:])
+        new = self._new_path
+        with _disk_errors(new):
+            file = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
+            self._replaced.append(self._file)
+            self._file = file
+            for line in lines:
+                os.write(file, line)
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            os.fsync(file)
+            os.replace(new, self.path)
+        self.is_foreign = False
         self.records = records
-        self.on_disk = len(records)
+        self.on_disk = on_disk
+        self._count = len(records)
+        self._force()  # and so the file's new name
 
     def remove(self) -> None:
         """Delete the file. The lock stays until the end of the ``with`` block."""
+        self._new_path.unlink(missing_ok=True)
         self.path.unlink()
+
+    @property
+    def _new_path(self) -> Path:
+        """Where the file lies that ``start_from`` writes; a kill there leaves it."""
+        return self.path.with_name(self.path.name + NEW)
 
     def _force(self) -> int:
         """Force the journal's whole file system to the disk; the number of records that covers."""
@@ -173,13 +208,14 @@ class Journal:
         with _disk_errors(self.path):
             os.write(self._file, _line(record))
 
-    def _read(self, restart: bool) -> None:
+    def _read(self, *, restart: bool, of_any_plan: bool) -> None:
         """Load the records; cut off what a kill or a power cut left behind the last whole line."""
         lines = self.path.read_bytes().splitlines(keepends=True)
         if restart or not lines or not lines[0].endswith(b"\n"):
             self.clear()
             return
-        if lines[0] != self._header:
+        self.is_foreign = lines[0] != self._header
+        if self.is_foreign and not of_any_plan:
             raise InputError(
                 f"{self.path}: an unfinished run with another plan (other input, options or "
                 f"program version) is here; repeat its command, or pass --restart to throw its "

@@ -1,5 +1,6 @@
 """What a preparation run records of each tile: a line of its journal, an item of its report."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import ClassVar
 
@@ -8,6 +9,7 @@ from data.tiles.tile import UNLABELLED, Tile
 
 REPORT = "report.json"
 PLAN = "plan"  # key of the report: hash of what decides the archive
+MOST_NAMED = 20  # tiles that an error names
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class MadeTile:
     labelled: float | None  # share of labelled pixels; None without labels
     digest: str  # of the content, see archive.tile_digest
     notes: list[str]  # what was left out of it
+    entry: str = ""  # what it was made of, see ``fingerprint``; empty: made by an earlier version
 
     @property
     def is_doubtful(self) -> bool:
@@ -110,3 +113,11 @@ def from_json(fields: dict) -> TileRecord:
     if "left_out" in fields:
         return LeftOutTile(**fields)
     return RejectedTile(**fields)
+
+
+def first_of(keys: Sequence[str]) -> str:
+    """``a, b and 7 more``: the first of many tiles, for an error."""
+    names = ", ".join(keys[:MOST_NAMED])
+    if len(keys) > MOST_NAMED:
+        names += f" and {len(keys) - MOST_NAMED} more"
+    return names

@@ -7,8 +7,9 @@ killed at any moment, and the next one goes on; the archive that comes out has t
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,15 @@ from data.jobs.journal import CLAIMED, Journal
 from data.jobs.places import Place
 from data.jobs.progress import Progress
 from data.jobs.tasks import Died, on_workers
-from data.prepare.earlier import earlier_work, reopen, tasks_of
+from data.prepare.earlier import (
+    Wanted,
+    check_plan,
+    earlier_work,
+    reopen,
+    take_over,
+    tasks_of,
+)
+from data.prepare.fingerprint import fingerprint
 from data.prepare.groups import News, groups_json, groups_of
 from data.prepare.make import Bug, BugError, Task, make_tile
 from data.prepare.manifest.expand import Tiles, expanded
@@ -30,6 +39,7 @@ from data.prepare.record import (
     MadeTile,
     RejectedTile,
     TileRecord,
+    first_of,
     to_json,
 )
 from data.tiles.archive import (
@@ -45,7 +55,6 @@ from data.tiles.definitions import Definition, read_sensors, sensors_of
 from data.tiles.modalities import MODALITIES
 
 REPORT_HASH = "report_hash"  # key of the journal's last record: only the rename is left to do
-MOST_NAMED = 20  # rejected tiles that an error names
 
 Say = Callable[[str], None]
 
@@ -75,7 +84,8 @@ def prepare(
         workers: processes; None leaves it to the place, 0 is to work in this process.
         place: where the processes are; None for this machine, with one a core.
         restart: throw away what an unfinished run has made, which is continued otherwise.
-        retry_rejected: try tiles again that an unfinished run has rejected, or a finished one.
+        retry_rejected: try tiles again that an unfinished run has rejected, or a finished one; also
+            of another manifest, and then those too whose entries have changed.
         max_rejected: stop when more tiles than this are rejected; None for no limit.
         say: takes lines of progress, and one for each rejected tile.
 
@@ -91,20 +101,20 @@ def prepare(
     staging = _beside(out, ".partial")
     journal_path = _beside(staging, ".jsonl")
     check_writable(out, overwrite=overwrite or retry_rejected or journal_path.exists())
-    described = _described(sensors)
-    wanted = expanded(read_manifest(manifest, tiles), manifest)
-    with Journal(journal_path, _plan(manifest, tiles, sensors), restart=restart) as journal:
+    wanted = _wanted(manifest, tiles, sensors)
+    with Journal(journal_path, wanted.plan, restart=restart, of_any_plan=True) as journal:
+        check_plan(journal, retry_rejected=retry_rejected)
         if not _is_published(out, staging, journal):
             if retry_rejected and not restart:
-                reopen(out, staging, journal)
+                reopen(out, staging, journal, wanted)
             check_writable(out, overwrite=overwrite)
-            _claim(staging, described, journal, restart=restart)
-            earlier = earlier_work(staging, journal, wanted.entries, retry_rejected=retry_rejected)
+            _claim(staging, journal, wanted, restart=restart)
+            earlier = earlier_work(staging, journal, wanted, retry_rejected=retry_rejected)
             if earlier.records or earlier.doubtful:
                 say(f"{staging}: {earlier.of(len(wanted.entries))}")
             run = _Run(staging, journal, earlier.records, max_rejected=max_rejected, say=say)
             run.make(tasks_of(wanted.entries, earlier), workers=workers, place=place)
-            run.finish(wanted)
+            run.finish(wanted.tiles)
             publish_folder(staging, out, aside=_replaced(staging))
             journal.force()  # the new name, before the journal goes
         _tidy(staging, journal)
@@ -128,6 +138,13 @@ def _tidy(staging: Path, journal: Journal) -> None:
     journal.remove()
 
 
+def _wanted(manifest: str | Path, tiles: str | Path | None, sensors: str | Path | None) -> Wanted:
+    """What ``prepare`` is asked for. This process knows the sensors from then on."""
+    described = _described(sensors)
+    entries = read_manifest(manifest, tiles)
+    return Wanted(_plan(manifest, tiles, sensors), expanded(entries, manifest), described)
+
+
 def _described(path: str | Path | None) -> list[Definition]:
     """The sensors of a sensors file, which this process knows from then on."""
     if path is None:
@@ -147,19 +164,19 @@ def _is_published(out: Path, staging: Path, journal: Journal) -> bool:
     """Whether the run was killed between the rename and the removal of its journal."""
     report = out / REPORT
     hashes = [record[REPORT_HASH] for record in journal.records if REPORT_HASH in record]
-    if not hashes or staging.exists() or not report.is_file():
+    if journal.is_foreign or not hashes or staging.exists() or not report.is_file():
         return False
     return content_hash(report.read_bytes()) == hashes[-1]
 
 
-def _claim(
-    staging: Path, sensors: Sequence[Definition], journal: Journal, *, restart: bool
-) -> None:
+def _claim(staging: Path, journal: Journal, wanted: Wanted, *, restart: bool) -> None:
     """Make ``staging`` an archive of this run: an empty one, unless an earlier run goes on.
 
     Raises:
-        InputError: ``staging`` holds files that no journal tells of.
+        InputError: ``staging`` holds files that no journal tells of, or those of a run of another
+            plan that cannot go on.
     """
+    take_over(staging, journal, wanted)
     if CLAIMED not in journal.records and staging.exists() and any(staging.iterdir()):
         try:
             _check_unclaimed(staging, journal, restart=restart)
@@ -173,7 +190,7 @@ def _claim(
     journal.append(CLAIMED)
     if staging.exists():
         shutil.rmtree(staging)
-    create_archive(staging, sensors)
+    create_archive(staging, wanted.sensors)
 
 
 def _check_unclaimed(staging: Path, journal: Journal, *, restart: bool) -> None:
@@ -242,6 +259,8 @@ class _Run:
                     result = _died(key, result)
                 if isinstance(result, Bug):
                     raise BugError(str(result))
+                if isinstance(result, MadeTile):
+                    result = replace(result, entry=fingerprint(task.entry))
                 self._journal.append(to_json(result))
                 self._records[key] = result
                 is_rejected = isinstance(result, RejectedTile)
@@ -296,12 +315,10 @@ class _Run:
         rejected = self._rejected
         if self._max_rejected is None or len(rejected) <= self._max_rejected:
             return
-        names = ", ".join(rejected[:MOST_NAMED])
-        if len(rejected) > MOST_NAMED:
-            names += f" and {len(rejected) - MOST_NAMED} more"
         raise InputError(
-            f"{len(rejected)} tiles rejected, --max_rejected allows {self._max_rejected}: {names}; "
-            "correct their sources and continue with --retry_rejected, or allow more"
+            f"{len(rejected)} tiles rejected, --max_rejected allows {self._max_rejected}: "
+            f"{first_of(rejected)}; correct their files or lines and continue with "
+            "--retry_rejected, or allow more"
         )
 
 

@@ -64,12 +64,22 @@ def create_archive(
     if path.exists() and any(path.iterdir()):
         shutil.rmtree(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    zarr.open_group(str(path), mode="w", zarr_format=3, attributes=_root_attributes(sensors))
+    zarr.open_group(str(path / "tiles"), mode="w", zarr_format=3)
+    return path
+
+
+def is_made_for(path: str | Path, sensors: Sequence[Definition]) -> bool:
+    """Whether an archive is as ``create_archive`` would make it, with its classes and sensors."""
+    return _attributes(Path(path)) == _root_attributes(sensors)
+
+
+def _root_attributes(sensors: Sequence[Definition]) -> dict[str, Any]:
+    """What all tiles of an archive share, as JSON has it."""
     attributes: dict[str, Any] = {"format": FORMAT, "version": VERSION, "classes": class_table()}
     if sensors:
         attributes[SENSORS] = [sensor.to_json() for sensor in sensors]
-    zarr.open_group(str(path), mode="w", zarr_format=3, attributes=attributes)
-    zarr.open_group(str(path / "tiles"), mode="w", zarr_format=3)
-    return path
+    return attributes
 
 
 def check_writable(path: str | Path, *, overwrite: bool) -> None:

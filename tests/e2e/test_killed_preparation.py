@@ -26,6 +26,8 @@ from tests.paths import PATIENCE
 
 TILES = 200
 KILLS = [6, pytest.param(20, marks=pytest.mark.long)]
+UNCHANGED = 40  # lines that a correction of the manifest leaves
+STEP = 6  # tiles at most between a start and a kill
 SOME_REJECTED = 3  # exit status
 BROKEN = {
     7: "not a picture",
@@ -116,7 +118,7 @@ def peaceful(manifest, tmp_path_factory):
 def test_kills_and_some_at_the_end_change_nothing(manifest, peaceful, tmp_path, kills):
     out = tmp_path / "archive"
     line = command(manifest, out, "--workers", 2)
-    seen = kill_again_and_again(line, kills, 1, lambda: published(out), step=6)
+    seen = kill_again_and_again(line, kills, 1, lambda: published(out), step=STEP)
     assert 0 < seen[1] < seen[-1] < TILES - len(BROKEN)  # work was kept, and some was left
     last = (f"[{TILES}/{TILES}]", f"{TILES} of {TILES} tiles are done")
     assert kill_at_the_end(line, 1 + kills // 5, 2, last, out.exists)
@@ -124,6 +126,36 @@ def test_kills_and_some_at_the_end_change_nothing(manifest, peaceful, tmp_path, 
         finish(start(*line), SOME_REJECTED)
     assert tree(out) == peaceful
     assert [path.name for path in tmp_path.iterdir()] == ["archive"]
+
+
+@pytest.mark.parametrize("kills", KILLS)
+def test_kills_while_a_corrected_manifest_is_retried_change_nothing(manifest, tmp_path, kills):
+    out, journal = tmp_path / "archive", tmp_path / "archive.partial.jsonl"
+    finish(start(*command(manifest, out, "--workers", 2)), SOME_REJECTED)
+    lines = [json.loads(line) for line in manifest.read_text().splitlines()]
+    for number in BROKEN:
+        lines[number]["sources"][0]["path"] = "0.tif"
+    for line in lines[UNCHANGED:]:
+        line["attribution"] = "somebody"
+    lines.append({**lines[0], "key": "new"})
+    corrected = manifest.with_name("corrected.jsonl")
+    corrected.write_text("\n".join(map(json.dumps, reversed(lines))) + "\n")
+    kept = UNCHANGED - sum(number < UNCHANGED for number in BROKEN)
+
+    def made():
+        """Tiles that the journal has beside those that stayed, a header and two marks."""
+        if not journal.exists():
+            return 0
+        return max(0, len(journal.read_bytes().splitlines()) - kept - 3)
+
+    line = command(corrected, out, "--workers", 2, "--retry_rejected")
+    seen = kill_again_and_again(line, kills, 3, made, step=STEP)
+    assert 0 < seen[1] < seen[-1] < TILES - kept
+    stdout, _ = finish(start(*line))
+    assert f"{TILES + 1} tiles, 0 rejected" in stdout
+    finish(start(*command(corrected, tmp_path / "undisturbed", "--workers", 2)))
+    assert tree(out) == tree(tmp_path / "undisturbed")
+    assert sorted(os.listdir(tmp_path)) == ["archive", "undisturbed"]
 
 
 def test_dead_workers_cost_nothing(manifest, peaceful, tmp_path):

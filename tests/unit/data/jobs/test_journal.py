@@ -1,6 +1,7 @@
 """The journal: what is kept, what is cut off, who is kept out."""
 
 import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -119,6 +120,50 @@ def test_a_killed_process_leaves_no_lock(path):
     )
     assert subprocess.run([sys.executable, "-c", script], timeout=PATIENCE).returncode == -9
     assert [record["number"] for record in records(path)] == [0, 1, 2, 3]
+
+
+def test_a_run_of_another_plan_takes_over_what_is_as_good(path, monkeypatch):
+    before = path.read_bytes()
+    with Journal(path, "plan a") as journal:
+        late = journal.lease
+    with Journal(path, "plan b", of_any_plan=True) as journal:
+        assert journal.is_foreign and len(journal.records) == 3
+        with pytest.raises(InputError, match="another run"), late.held():
+            pass
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", killed)
+            with pytest.raises(KeyboardInterrupt):
+                journal.start_from(journal.records[1:], on_disk=1)
+    assert path.read_bytes() == before
+    with Journal(path, "plan b", of_any_plan=True) as journal:
+        slow = os.open(path, os.O_RDONLY)  # of a worker that is about to lock it
+        journal.start_from(journal.records[1:], on_disk=1)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(slow, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        os.close(slow)
+        with pytest.raises(InputError, match="belongs to another run"), late.held():
+            pass
+        with journal.lease.held():
+            journal.append({"number": 3})
+    with Journal(path, "plan b", of_any_plan=True) as journal:
+        assert not journal.is_foreign and journal.on_disk == 1
+        assert [record["number"] for record in journal.records] == [1, 2, 3]
+
+
+def test_removing_it_removes_what_a_kill_left_beside_it(path, monkeypatch):
+    with Journal(path, "plan a") as journal:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", killed)
+            with pytest.raises(KeyboardInterrupt):
+                journal.start_from([], on_disk=0)
+        assert len(list(path.parent.iterdir())) == 2
+        journal.remove()
+    assert not list(path.parent.iterdir())
+
+
+def killed(*_):
+    """Be called in the moment of a kill."""
+    raise KeyboardInterrupt
 
 
 def test_a_lock_on_a_file_that_was_removed_is_not_taken(path):
