@@ -65,14 +65,7 @@ class Program:
     def run(self) -> None:
         """Execute the program in this process, which was forked for it."""
         self._settle()
-        if self.words[0] == "-m":
-            sys.argv = self.words[1:]
-            sys.path[0] = self.folder
-            runpy.run_module(self.words[1], run_name="__main__", alter_sys=True)
-        else:
-            sys.argv = self.words
-            sys.path[0] = str(Path(self.words[0]).parent)
-            runpy.run_path(self.words[0], run_name="__main__")
+        execute(self.words)
 
     def _settle(self) -> None:
         """Take up a session, files, a folder and an environment."""
@@ -86,6 +79,18 @@ class Program:
         if "PYTHONUNBUFFERED" in self.variables:
             sys.stdout.reconfigure(write_through=True)
         PROGRESS.since = time.monotonic()  # it has counted since the nursery imported it
+
+
+def execute(words: list[str]) -> None:
+    """Do in this process what ``python WORDS`` does."""
+    if words[0] == "-m":
+        sys.argv = words[1:]
+        sys.path[0] = os.getcwd()
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = words
+        sys.path[0] = str(Path(words[0]).parent)
+        runpy.run_path(words[0], run_name="__main__")
 
 
 class Process:

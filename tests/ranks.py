@@ -1,17 +1,17 @@
 """Ranks of one machine, started as ``srun`` does: a leader waits for them and passes nothing on.
 
-Runs as ``python -m tests.ranks WORLD SCRIPT WORDS``.
+Runs as ``python -m tests.ranks WORLD WORDS``: in each rank ``python WORDS``.
 """
 
 import math
 import os
-import runpy
 import signal
 import sys
 import time
 from collections.abc import Callable
 
 from tests.dist import processes
+from tests.nursery import execute
 
 GRACE = 10.0  # seconds that ranks have when another has failed; srun --wait
 
@@ -67,11 +67,10 @@ def _wait_for_all(ranks: list[int]) -> list[int]:
 
 
 def _main() -> None:
-    world, script, *words = sys.argv[1:]
+    world, *words = sys.argv[1:]
 
     def be_rank(rank: int) -> None:
-        sys.argv = [script, *words]
-        runpy.run_path(script, run_name="__main__")
+        execute(words)
         sys.exit(0)
 
     sys.exit(lead(int(world), be_rank))

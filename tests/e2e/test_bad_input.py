@@ -42,15 +42,15 @@ def test_wrong_configuration(tmp_path, override, words):
 
 
 @pytest.mark.parametrize(
-    "override, words",
+    "override, words, launcher",
     [
-        ("gradient_cliping=1.0", ["gradient_cliping", 'did you mean "gradient_clipping"']),
-        ("train_batch_size=3", ["train_batch_size", "3", "2"]),
+        ("gradient_cliping=1.0", ["gradient_cliping", 'did you mean "gradient_clipping"'], True),
+        ("train_batch_size=3", ["train_batch_size", "3", "2"], False),
     ],
 )
-def test_wrong_configuration_on_two_ranks_is_told_once(tmp_path, override, words):
+def test_wrong_configuration_on_two_ranks_is_told_once(tmp_path, override, words, launcher):
     keys = ("--set", override)
-    line = refused(pretrain(2, tmp_path / "none", tmp_path / "run", *keys, launcher=True))
+    line = refused(pretrain(2, tmp_path / "none", tmp_path / "run", *keys, launcher=launcher))
     for word in words:
         assert word in line
     assert not (tmp_path / "run").exists()

@@ -10,11 +10,12 @@ import pytest
 from engine.config.load import load
 from engine.cost.count import step_flops
 from engine.profile.trace import OTHER, read_trace
+from tests import nursery
 from tests.commands import TINY, copy_tree, skysense
 from tests.dist.processes import free_port
 from tests.e2e.test_bad_input import errors
 from tests.environment import BIN, environment
-from tests.paths import ROOT
+from tests.paths import PATIENCE, ROOT
 
 PARTS = [
     "data",
@@ -209,16 +210,10 @@ def test_wrong_input_alone(tmp_path, arguments, words):
 
 
 def test_wrong_input_on_two_ranks(tmp_path):
-    done = two(
-        "--set",
-        f"skysense.data.shards={tmp_path / 'nowhere'}",
-        "--steps",
-        1,
-        "--warmup",
-        1,
-        "--json",
-        tmp_path / "step.json",
-    )
+    words = ["-m", "tests.ranks", 2, "-m", "launch", "step", "--config", TINY]
+    words += ["--set", f"skysense.data.shards={tmp_path / 'nowhere'}"]
+    words += ["--steps", 1, "--warmup", 1, "--json", tmp_path / "step.json"]
+    done = nursery.run(words, timeout=PATIENCE)
     assert done.returncode == 2
     [line] = errors(done)
     assert str(tmp_path / "nowhere") in line

@@ -4,7 +4,6 @@ Runs as ``python -m tests.e2e.faults.starts ORDER``, with an Order as JSON.
 """
 
 import json
-import runpy
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 from tests.commands import PRETRAIN
 from tests.e2e.faults import spoil
 from tests.e2e.runs import Training, log_of
-from tests.nursery import nursery
+from tests.nursery import execute, nursery
 from tests.ranks import lead
 
 SMALL = Path(__file__).with_name("small.json")  # the smallest run that has every mechanism
@@ -62,8 +61,7 @@ def _main() -> None:
 
     def be_rank(rank: int) -> None:
         spoil.install(Path(order.run_dir), rank)
-        sys.argv = [str(PRETRAIN), *order.words, *order.others.get(str(rank), [])]
-        runpy.run_path(str(PRETRAIN), run_name="__main__")
+        execute([str(PRETRAIN), *order.words, *order.others.get(str(rank), [])])
 
     sys.exit(lead(order.world, be_rank))
 
