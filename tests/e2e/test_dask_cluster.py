@@ -34,6 +34,7 @@ from tests.e2e.test_killed_preparation import peaceful as peaceful
 from tests.environment import environment
 from tests.paths import PATIENCE
 
+ENDING = 10  # seconds that a nanny has to end its workers
 LOST = "the connection to the scheduler is lost"
 
 
@@ -71,11 +72,18 @@ class Cluster:
         return spawned
 
     def kill_scheduler(self) -> None:
-        """SIGKILL to the scheduler; workers that have lost theirs do not come back, so they end."""
+        """SIGKILL to the scheduler; workers that have lost theirs do not come back, so they end.
+
+        One that is just starting waits for its scheduler instead, and its nanny for the worker.
+        """
         self.scheduler.kill()
         self.nanny.terminate()
         self.scheduler.wait()
-        self.nanny.wait()
+        try:
+            self.nanny.wait(timeout=ENDING)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.nanny.pid, signal.SIGKILL)
+            self.nanny.wait()
         self.scheduler = None
         self.nanny = None
 
