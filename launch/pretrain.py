@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Train as a rank of a launcher, or without one in this process alone."""
     signals = Signals()
-    from engine.profile.report import default_to_one_rank
+    from engine.distributed.alone import default_to_one_rank
 
     default_to_one_rank()
     return train_on_ranks(options, signals)

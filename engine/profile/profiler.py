@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from torch.profiler import ProfilerActivity, profile, record_function
+from torch.profiler import ProfilerActivity, profile, record_function, schedule
 
 from data.stream.sample import Batch
 from engine.config.load import Config
@@ -147,10 +147,13 @@ def _trace(run: Run, batches: Iterator[Batch], folder: Path | None) -> tuple[Ste
     activities = [ProfilerActivity.CPU]
     if cuda:
         activities.append(ProfilerActivity.CUDA)
-    for number in range(TRACED):
-        with profile(activities=activities, acc_events=True) as profiler:
+    # The first step warms the profiler up; acc_events only spares a warning about later cycles.
+    stages = schedule(wait=0, warmup=TRACED - 1, active=1, repeat=1)
+    with profile(activities=activities, schedule=stages, acc_events=True) as profiler:
+        for number in range(TRACED):
             step = one_step(run, batches)
-        _print_step(run, f"step {number + 1}/{TRACED}  with the profiler", step)
+            profiler.step()
+            _print_step(run, f"step {number + 1}/{TRACED}  with the profiler", step)
 
     def export() -> StepTrace:
         with TemporaryDirectory() if folder is None else nullcontext(folder) as place:

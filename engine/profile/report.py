@@ -9,18 +9,11 @@ from typing import TextIO
 import torch
 
 from data.files import check_place, write_whole
+from engine.distributed.alone import default_to_one_rank
 from engine.errors import ConfigError
 from engine.plot_file import check_plot, save_plot
 from engine.profile.figure import picture
 from engine.profile.text import text
-
-ONE_RANK = {
-    "RANK": "0",
-    "LOCAL_RANK": "0",
-    "WORLD_SIZE": "1",
-    "MASTER_ADDR": "127.0.0.1",
-    "MASTER_PORT": "0",  # any free port
-}
 
 
 def step_command(
@@ -82,12 +75,6 @@ def reserve_output() -> TextIO:
     output = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # below Python, so that compiled code and loggers follow
     return output
-
-
-def default_to_one_rank() -> None:
-    """Make this process the only rank, unless a launcher has said what it is part of."""
-    if "RANK" not in os.environ and "WORLD_SIZE" not in os.environ:
-        os.environ |= ONE_RANK
 
 
 def check_outputs(*, json_file: Path | None, plot: Path | None, trace: Path | None) -> None:
