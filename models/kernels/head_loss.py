@@ -35,6 +35,11 @@ LN2 = tl.constexpr(0.6931471805599453)
 NOWHERE = tl.constexpr(2**31 - 1)
 
 
+def block_size(device: torch.device) -> int:
+    """Logits held at once, the same on all devices."""
+    return BLOCK
+
+
 def left(x: Tensor) -> Tensor:
     """Features (N, D) float32 -> (N, 3 D) bf16: hi, lo, hi."""
     high, low = _split(x)

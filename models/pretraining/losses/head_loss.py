@@ -245,7 +245,8 @@ def _row_losses(
     offsets = offsets + weights.log()  # N M
     values = torch.empty_like(total_weight)  # N
     row_size = prototypes.shape[0] * (1 + offsets.shape[1])
-    for block in row_blocks(tiles, rows=features.shape[0], row_size=row_size):
+    rows = features.shape[0]
+    for block in row_blocks(tiles, rows=rows, row_size=row_size, device=features.device):
         logits = tiles.product(student_features[block], student_prototypes)  # rows K
         block_partners = partners.rows[block]  # rows M
         paired_features = teacher_features[block_partners.flatten()]

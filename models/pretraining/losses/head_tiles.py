@@ -8,9 +8,20 @@ may hold anything afterwards.
 import torch
 from torch import Tensor
 
-BLOCK = 1 << 23  # logits held at once: 32 MiB of float32
-# Prototypes that a logsumexp over rows reads together: its temporaries stay small beside the block.
+# Logits held at once. On a CPU 32 MiB of float32 stay near its caches. A GPU is done with a block
+# of that size before the host has launched the next one, so there it has 512 MiB.
+BLOCK = 1 << 23
+GPU_BLOCK = 1 << 27
+# Prototypes that a logsumexp over rows reads together on a CPU: its temporaries stay small beside
+# the block.
 COLUMNS = 4096
+
+
+def block_size(device: torch.device) -> int:
+    """Logits held at once on a device."""
+    if device.type == "cpu":
+        return BLOCK
+    return GPU_BLOCK
 
 
 def left(x: Tensor) -> Tensor:
@@ -38,7 +49,8 @@ def add_columns(sums: Tensor, logits: Tensor, *, scale: float, mask: Tensor) -> 
         mask: (N,) bool.
     """
     rows = torch.zeros_like(logits[:, :1]).masked_fill_(~mask[:, None], -torch.inf)  # N 1
-    for total, part in zip(sums.split(COLUMNS), logits.split(COLUMNS, dim=-1)):
+    columns = COLUMNS if sums.device.type == "cpu" else len(sums)
+    for total, part in zip(sums.split(columns), logits.split(columns, dim=-1)):
         torch.logaddexp(total, torch.add(rows, part, alpha=scale).logsumexp(dim=0), out=total)
 
 

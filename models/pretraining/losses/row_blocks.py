@@ -23,15 +23,18 @@ def select_tiles(x: Tensor) -> ModuleType:
     return head_tiles
 
 
-def row_blocks(tiles: ModuleType, *, rows: int, row_size: int) -> Iterator[slice]:
-    """Yield slices of the rows that hold about ``tiles.BLOCK`` numbers each.
+def row_blocks(
+    tiles: ModuleType, *, rows: int, row_size: int, device: torch.device
+) -> Iterator[slice]:
+    """Yield slices of the rows that hold about ``tiles.block_size`` numbers each.
 
     Args:
         tiles: of ``select_tiles``.
         rows: number of rows.
         row_size: numbers computed for a row.
+        device: of the rows.
     """
-    step = max(1, tiles.BLOCK // row_size)
+    step = max(1, tiles.block_size(device) // row_size)
     for start in range(0, rows, step):
         yield slice(start, start + step)
 

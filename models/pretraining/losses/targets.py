@@ -126,7 +126,9 @@ class _TeacherLogits:
     def _blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """Yield the rows of each block and their logits (rows, K)."""
         rows = self.mask.shape[0]
-        for block in row_blocks(self.tiles, rows=rows, row_size=self.prototypes.shape[0]):
+        row_size = self.prototypes.shape[0]
+        device = self.mask.device
+        for block in row_blocks(self.tiles, rows=rows, row_size=row_size, device=device):
             yield block, self.tiles.product(self.features[block], self.prototypes)
 
     def _filled(self, size: int, value: float = 0.0) -> Tensor:
