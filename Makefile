@@ -72,7 +72,7 @@ test-checkpoints: install
 
 # Plans beside whole steps on a card that does nothing, for the presets; make test does one.
 test-planning: install
-	$(bin)/python -m pytest -m long tests/unit/engine/planning/test_agreement.py
+	$(bin)/python -m pytest -m long tests/unit/engine/planning
 
 # Faults drawn at random into real runs (docs/reliability.md): FAULTS=number, SEED=of an earlier draw, KINDS=words of
 # their names, RANKS="2 2 4".

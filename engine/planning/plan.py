@@ -1,20 +1,15 @@
 """The plan of a run: what it needs of a kind of GPU, and how long it takes."""
 
-import multiprocessing
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from multiprocessing.connection import Connection
 from pathlib import Path
 
-from engine.config.load import Config, load
-from engine.errors import USER_ERRORS, ConfigError
 from engine.planning.cards import Card
-from engine.planning.communication import Traffic, traffic_of
-from engine.planning.memory import Memory, memory_of
+from engine.planning.communication import Traffic
+from engine.planning.memory import Memory
 from engine.planning.recorder import Kind, Work
-from engine.planning.rehearsal import rehearse
 from engine.planning.time import Efficiency, PartTime, time_of
+from models.kernels.dispatch import wanted
 
 SPARE = 0.1  # of the card's memory: for CUDA, NCCL and what a plan does not see
 PAPER_HOURS = 44_500  # of an H20, for the paper's run
@@ -23,29 +18,59 @@ DAY = 24 * HOUR
 
 
 @dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What is planned."""
+
+    path: Path  # of the configuration
+    overrides: tuple[str, ...] = ()  # ``place=value`` of it
+    world_size: int = 1
+    card: Card
+    kernels: str = field(default_factory=wanted)  # as SKYSENSE_KERNELS says it
+    efficiency: Efficiency = field(default_factory=Efficiency)
+
+    def changed(self, *overrides: str) -> "Setting":
+        """The same with more overrides."""
+        return replace(self, overrides=(*self.overrides, *overrides))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """What a run needs on a kind of card."""
 
-    card: Card
-    world_size: int
+    setting: Setting
     batch_size: int  # samples of a step over all ranks
     steps: int
     recompute: str
     ep_size: int
+    cells_per_token: int | None  # fusion cells along a side of a token; None: no fusion
     memory: Memory
     traffic: list[Traffic]
     work: dict[Kind, Work]
-    efficiency: Efficiency
 
     @cached_property
     def parts(self) -> dict[str, PartTime]:
         """The parts of a step with their seconds."""
-        return time_of(self.work, self.traffic, self.card, self.efficiency)
+        return time_of(self.work, self.traffic, self.card, self.setting.efficiency)
 
     def calibrated(self, step_time: float) -> "Plan":
         """The plan with the efficiencies that a measured step of ``step_time`` seconds shows."""
-        efficiency = self.efficiency.slower(step_time / self.step_time)
-        return replace(self, efficiency=efficiency)
+        efficiency = self.setting.efficiency.slower(step_time / self.step_time)
+        return replace(self, setting=replace(self.setting, efficiency=efficiency))
+
+    @property
+    def card(self) -> Card:
+        """The GPU."""
+        return self.setting.card
+
+    @property
+    def world_size(self) -> int:
+        """Number of ranks."""
+        return self.setting.world_size
+
+    @property
+    def samples(self) -> int:
+        """Samples of a rank in a step."""
+        return self.batch_size // self.world_size
 
     @property
     def fits(self) -> bool:
@@ -82,6 +107,8 @@ class Plan:
             "steps": self.steps,
             "recompute": self.recompute,
             "ep_size": self.ep_size,
+            "cells_per_token": self.cells_per_token,
+            "kernels": self.setting.kernels,
             "fits": self.fits,
             "memory": {
                 "reserved": self.memory.reserved,
@@ -90,64 +117,10 @@ class Plan:
                 "moments": moments,
             },
             "communication": [asdict(exchange) for exchange in self.traffic],
-            "efficiency": asdict(self.efficiency),
+            "efficiency": asdict(self.setting.efficiency),
             "time": {name: asdict(part) for name, part in self.parts.items()},
             "step_seconds": self.step_time,
             "samples_per_second": self.samples_per_second,
             "days": self.days,
             "gpu_hours": self.gpu_hours,
         }
-
-
-def plan(
-    path: Path, overrides: Sequence[str], *, world_size: int, card: Card, efficiency: Efficiency
-) -> Plan:
-    """Plan a run. The rehearsal has a process of its own, so a process can make many plans.
-
-    Raises:
-        ConfigError: The configuration is wrong or does not suit the number of ranks.
-    """
-    config = load(path, overrides, world_size=world_size)
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(
-        target=_send_plan, args=(sender, config, world_size, card, efficiency)
-    )
-    process.start()
-    sender.close()
-    try:
-        answer = receiver.recv()
-    except EOFError:
-        process.join()
-        raise RuntimeError(
-            f"plan: expected an answer of the rehearsal, found that it ended with status "
-            f"{process.exitcode}; its traceback stands above"
-        ) from None
-    process.join()
-    if isinstance(answer, str):
-        raise ConfigError(answer)
-    return answer
-
-
-def _send_plan(
-    sender: Connection, config: Config, world_size: int, card: Card, efficiency: Efficiency
-) -> None:
-    """Rehearse in this process and send the plan, or the line of an error of the user's."""
-    try:
-        rehearsal = rehearse(config, world_size, card.chip)
-    except USER_ERRORS as error:
-        sender.send(str(error))
-        return
-    answer = Plan(
-        card=card,
-        world_size=world_size,
-        batch_size=config.batch_size,
-        steps=config.settings.schedule.steps,
-        recompute=config.settings.recompute,
-        ep_size=config.settings.ep_size,
-        memory=memory_of(rehearsal, card.chip),
-        traffic=traffic_of(rehearsal.collectives, card),
-        work=rehearsal.work,
-        efficiency=efficiency,
-    )
-    sender.send(answer)

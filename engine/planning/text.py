@@ -1,7 +1,8 @@
 """A plan in words."""
 
-from engine.planning.advice import best
+from engine.planning.advice import Advice
 from engine.planning.plan import PAPER_HOURS, SPARE, Plan
+from engine.planning.scaling import Scaling
 
 GIB = 2**30
 MEGABYTE = 1e6
@@ -15,9 +16,8 @@ def lines_of(plan: Plan, *, price: float | None) -> list[str]:
         plan: Of one setting.
         price: Of an hour of one GPU; None leaves the cost out.
     """
-    samples = plan.batch_size // plan.world_size
     lines = [
-        f"{plan.world_size} x {plan.card.name}, {samples} samples a rank, recompute "
+        f"{plan.world_size} x {plan.card.name}, {plan.samples} samples a rank, recompute "
         f"{plan.recompute}, ep_size {plan.ep_size}",
         "",
         *_memory(plan),
@@ -81,18 +81,63 @@ def _time(plan: Plan) -> list[str]:
     return lines
 
 
-def advice_lines(plans: list[Plan]) -> list[str]:
-    """The table of what was tried, and the advice."""
-    lines = ["Tried, the fastest first", f"  {'recompute':12} reserved   step      fits"]
-    for tried in plans:
-        verdict = "yes" if tried.fits else "no"
-        reserved = tried.memory.reserved / GIB
-        lines.append(
-            f"  {tried.recompute:12} {reserved:6.1f} GiB {tried.step_time:6.3f} s  {verdict}"
-        )
-    choice = best(plans)
-    if choice is None:
-        lines.append("Advice: none of them fits; use more ranks or a smaller batch")
+def advice_lines(advice: Advice, given: Plan) -> list[str]:
+    """The tables of what was tried, and the advice.
+
+    Args:
+        advice: What was planned.
+        given: The plan of the setting as the user has it.
+    """
+    lines = ["The same training in other ways, the fastest first", *_table(advice.same)]
+    lines += ["", "Other trainings, planned with the best of these", *_table(advice.others), ""]
+    chosen = advice.best
+    if chosen is None:
+        lines.append("Advice: none of the same training fits; use more ranks or a smaller batch")
+    elif given.fits and chosen.step_time >= given.step_time:
+        lines.append("Advice: keep the setting; nothing that fits is faster")
     else:
-        lines.append(f"Advice: skysense.recompute={choice.recompute}")
+        lines.append(
+            f"Advice: SKYSENSE_KERNELS={chosen.setting.kernels} "
+            f"--set skysense.recompute={chosen.recompute} --set skysense.ep_size={chosen.ep_size}: "
+            f"{chosen.samples_per_second:.1f} samples/s, {given.samples_per_second:.1f} as given"
+        )
+    return lines
+
+
+def scaling_lines(scaling: Scaling) -> list[str]:
+    """A row for each number of ranks."""
+    heading = (
+        f"  {'ranks':>5} {'samples':>7} {'reserved':>10} {'samples/s':>9} {'days':>8} "
+        f"{'GPU-hours':>10}  fits"
+    )
+    lines = ["On other numbers of ranks, the same samples a rank", heading]
+    lines += [_rank_row(plan) for plan in scaling.same_share]
+    lines += ["", "On other numbers of ranks, the same batch", heading]
+    lines += [_rank_row(plan) for plan in scaling.same_batch]
+    return lines
+
+
+def _rank_row(plan: Plan) -> str:
+    return (
+        f"  {plan.world_size:5} {plan.samples:7} {plan.memory.reserved / GIB:6.1f} GiB "
+        f"{plan.samples_per_second:9.1f} {plan.days:8.1f} {plan.gpu_hours:10,.0f}  "
+        f"{_yes(plan.fits)}"
+    )
+
+
+def _yes(fits: bool) -> str:
+    return "yes" if fits else "no"
+
+
+def _table(plans: list[Plan]) -> list[str]:
+    lines = [
+        f"  {'recompute':10} {'ep_size':>7} {'kernels':>7} {'samples':>7} {'cells':>5} "
+        f"{'reserved':>10} {'step':>9} {'samples/s':>9}  fits"
+    ]
+    for plan in plans:
+        lines.append(
+            f"  {plan.recompute:10} {plan.ep_size:7} {plan.setting.kernels:>7} {plan.samples:7} "
+            f"{plan.cells_per_token or '-':>5} {plan.memory.reserved / GIB:6.1f} GiB "
+            f"{plan.step_time:7.3f} s {plan.samples_per_second:9.1f}  {_yes(plan.fits)}"
+        )
     return lines

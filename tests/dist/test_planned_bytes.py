@@ -9,8 +9,8 @@ import torch.distributed as dist
 from engine.config.load import load
 from engine.distributed import zero
 from engine.planning.cards import card_of
-from engine.planning.plan import plan
-from engine.planning.time import Efficiency
+from engine.planning.making import plan
+from engine.planning.plan import Setting
 from engine.training.assemble import assemble
 from engine.training.inputs import open_dataset
 from tests.commands import TINY
@@ -65,8 +65,7 @@ def worker(shards):
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_a_step_exchanges_the_bytes_of_the_plan(shards, world):
     measured = run_processes(world, "tests.dist.test_planned_bytes:worker", (str(shards),))
-    planned = plan(
-        TINY, overrides(world), world_size=world, card=card_of("h100"), efficiency=Efficiency()
-    )
+    setting = Setting(path=TINY, world_size=world, card=card_of("h100"))
+    planned = plan(setting.changed(*overrides(world)))
     expected = sum(exchange.size for exchange in planned.traffic)
     assert measured == pytest.approx([expected] * world, rel=TOLERANCE)

@@ -1,16 +1,16 @@
 """A plan of a small run, beside what follows from its parameters alone."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from engine.config.load import load
-from engine.planning.advice import best
 from engine.planning.cards import card_of
-from engine.planning.plan import SPARE, plan
-from engine.planning.text import advice_lines, lines_of
-from engine.planning.time import Efficiency
+from engine.planning.making import plan
+from engine.planning.plan import SPARE, Setting
+from engine.planning.text import lines_of
 from engine.training.models import build_pair
 from models.reducer import Reducer
 from tests.commands import TINY
@@ -18,14 +18,14 @@ from tests.commands import TINY
 WORLD = 4
 EP_SIZE = 1
 FLOAT32 = 4  # bytes
-OVERRIDES = [f"skysense.ep_size={EP_SIZE}", "train_batch_size=4"]
+OVERRIDES = (f"skysense.ep_size={EP_SIZE}", "train_batch_size=4")
 TOLERANCE = 0.01  # for the padding of ZeRO's parts
 
 
 @pytest.fixture(scope="module")
 def planned():
     """The plan of a small float32 run."""
-    return plan(TINY, OVERRIDES, world_size=WORLD, card=card_of("h100"), efficiency=Efficiency())
+    return plan(Setting(path=TINY, overrides=OVERRIDES, world_size=WORLD, card=card_of("h100")))
 
 
 @pytest.fixture(scope="module")
@@ -74,19 +74,18 @@ def test_a_measured_step_scales_the_efficiencies(planned):
     assert calibrated.memory is planned.memory
 
 
-def test_the_advice_is_the_fastest_plan_that_fits(planned):
-    reserved = planned.memory.reserved
-    assert planned.fits == (reserved <= (1 - SPARE) * planned.card.memory)
-    assert best([planned]) is planned
-    assert best([]) is None
+def test_it_fits_if_a_tenth_of_the_card_is_left(planned):
+    for share, fits in ((0.89, True), (0.91, False)):
+        card = replace(planned.card, memory=int(planned.memory.reserved / share))
+        assert replace(planned, setting=replace(planned.setting, card=card)).fits == fits
+    assert SPARE == 0.1
 
 
 def test_the_text_shows_every_item_and_what_the_run_costs(planned):
-    text = "\n".join([*lines_of(planned, price=2.0), *advice_lines([planned])])
+    text = "\n".join(lines_of(planned, price=2.0))
     for item in planned.memory.items():
         assert item in text
     assert f"cost {2 * planned.gpu_hours:,.0f}" in text
-    assert f"Advice: skysense.recompute={planned.recompute}" in text
 
 
 def test_the_record_is_json_and_its_items_fill_what_is_reserved(planned):
