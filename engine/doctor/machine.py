@@ -202,16 +202,41 @@ def cores() -> Fact:
 
 def memory() -> Fact:
     """Memory of the machine, and the limit of a container."""
-    sizes = {}
-    for line in _read(Path("/proc/meminfo")).splitlines():
-        name, _, size = line.partition(":")
-        sizes[name] = 1024 * int(size.split()[0])
+    sizes = _memory_sizes()
     available = sizes["MemAvailable"] / GIB
     reason = f"{available:.0f} of {sizes['MemTotal'] / GIB:.0f} GiB available"
     limit = _read(_CONTROL / "memory.max")
     if limit.isdigit():
         reason += f", the container's limit is {int(limit) / GIB:.0f} GiB"
     return active("memory", reason)
+
+
+def available_memory() -> int:
+    """Bytes that new processes can take: of the machine, or of the container if that is less."""
+    available = _memory_sizes()["MemAvailable"]
+    limit = _read(_CONTROL / "memory.max")
+    if limit.isdigit():
+        held = int(_read(_CONTROL / "memory.current")) - _cached_files()
+        available = min(available, int(limit) - held)
+    return available
+
+
+def _cached_files() -> int:
+    """Bytes of a container's memory that the kernel gives back when they are wanted."""
+    for line in _read(_CONTROL / "memory.stat").splitlines():
+        name, _, size = line.partition(" ")
+        if name == "inactive_file":
+            return int(size)
+    return 0
+
+
+def _memory_sizes() -> dict[str, int]:
+    """Bytes by the kernel's names."""
+    sizes = {}
+    for line in _read(Path("/proc/meminfo")).splitlines():
+        name, _, size = line.partition(":")
+        sizes[name] = 1024 * int(size.split()[0])
+    return sizes
 
 
 def shared_memory(need: int, purpose: str) -> Fact:

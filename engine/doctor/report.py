@@ -8,9 +8,12 @@ import torch
 from engine.config.load import Config, load
 from engine.doctor import machine
 from engine.doctor.fact import MISSING, Fact
+from engine.doctor.fit import fit
 from engine.doctor.needs import choices, needs
 from engine.doctor.packages import packages
 from engine.errors import ConfigError
+from engine.planning.cards import CARDS
+from engine.planning.plan import Setting
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,9 @@ def _needs(path: Path, overrides: list[str], ranks: int | None) -> list[Fact]:
     if cards > 0:
         local_ranks = min(ranks, cards)
     config = load(path, overrides, world_size=ranks)
-    return needs(config, ranks=ranks, local_ranks=local_ranks)
+    facts = needs(config, ranks=ranks, local_ranks=local_ranks)
+    setting = Setting(path=path, overrides=tuple(overrides), world_size=ranks, card=CARDS["h100"])
+    return [*facts, *fit(setting, local_ranks=local_ranks)]
 
 
 def _lacking(path: Path, facts: list[Fact]) -> ConfigError | None:

@@ -116,8 +116,11 @@ def _ep_sizes(config: Config, world_size: int) -> list[int]:
     moe = config.settings.model.moe
     if moe is None:
         return [config.settings.ep_size]
-    sizes = range(1, moe.experts + 1)
-    return [size for size in sizes if moe.experts % size == 0 and world_size % size == 0]
+    sizes = []
+    for size in range(1, moe.experts + 1):
+        if moe.experts % size == 0 and world_size % size == 0:
+            sizes.append(size)
+    return sizes
 
 
 def _policies(setting: Setting) -> list[Setting]:

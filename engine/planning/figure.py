@@ -36,10 +36,11 @@ def picture(scaling: Scaling, planned: Plan) -> Figure:
     memory.set_ylim(bottom=0)
     memory.axhline((1 - SPARE) * planned.card.memory / GIB, color=FAINT)
     memory.annotate(
-        f"{(1 - SPARE):.0%} of the card",
-        (WORLD_SIZES[0], (1 - SPARE) * planned.card.memory / GIB),
-        xytext=(2, 3),
+        f"{100 * (1 - SPARE):.0f} % of the card",
+        (WORLD_SIZES[-1], (1 - SPARE) * planned.card.memory / GIB),
+        xytext=(0, 3),
         textcoords="offset points",
+        ha="right",
     )
     for axis in (speed, days, memory):
         axis.set(xlabel="ranks", xscale="log")

@@ -1,9 +1,12 @@
 """Makes plans. Each rehearsal has a process of its own, and several run at once."""
 
+import io
+import logging
 import multiprocessing
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -102,8 +105,10 @@ def _start(number: int, setting: Setting, config: Config) -> _Rehearsing:
 def _send_plan(sender: Connection, setting: Setting, config: Config) -> None:
     """Rehearse in this process and send the plan, or the line of an error of the user's."""
     os.environ[VARIABLE] = setting.kernels
+    logging.disable(logging.INFO)  # what a run says of its paths
     try:
-        rehearsal = rehearse(config, setting.world_size, setting.card.chip)
+        with redirect_stdout(io.StringIO()):  # what DeepSpeed says of its groups
+            rehearsal = rehearse(config, setting.world_size, setting.card.chip)
     except USER_ERRORS as error:
         sender.send(str(error))
         return

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from engine.planning.allocator import MIB, Allocator, Block
 from engine.planning.recorder import Allocation, Begin
-from engine.planning.rehearsal import READY, Rehearsal
+from engine.planning.rehearsal import READY, SAVED, Rehearsal
 from models.kernels.gpu import Gpu
 
 SLACK = "allocator's slack"
@@ -57,6 +57,11 @@ class Memory:
     def reserved(self) -> int:
         """Most bytes that torch's allocator takes from the card."""
         return max(moment.reserved for moment in self.moments)
+
+    @property
+    def saved(self) -> int:
+        """Bytes that the host holds while a checkpoint is written behind the steps."""
+        return sum(self.fullest.items[item] for item in SAVED)
 
     def items(self) -> dict[str, int]:
         """What the card holds at the fullest moment, the allocator's slack last."""

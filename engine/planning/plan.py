@@ -113,6 +113,7 @@ class Plan:
             "memory": {
                 "reserved": self.memory.reserved,
                 "allocated": self.memory.allocated,
+                "saved": self.memory.saved,
                 "items": self.memory.items(),
                 "moments": moments,
             },

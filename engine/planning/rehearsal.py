@@ -25,6 +25,10 @@ from models.kernels.gpu import Gpu
 from models.moe.names import expert_parameters
 
 READY = "ready"  # the part between the set-up and the first step
+MASTER = "master weights"
+MOMENTS = "moments"
+AVERAGE = "teacher's average"
+SAVED = (MASTER, MOMENTS, AVERAGE)  # copied to the host for a checkpoint
 MATCHED = 0.5  # of the cells of a student's view, those that a teacher's view shows too
 STEPS = 2  # the first one makes the optimizer's moments
 
@@ -111,11 +115,11 @@ def _name_items(recorder: Recorder, ema: EmaTeacher, objective: Objective) -> No
         experts = (parameter for _, parameter in expert_parameters(model))
         recorder.hold(f"weights of the {owner}, experts", experts)
     recorder.hold("prototypes of regions, buffers", [*student.buffers(), *teacher.buffers()])
-    recorder.hold("master weights", zero.partitions(ema.engine))
-    recorder.hold("teacher's average", ema.shards)
+    recorder.hold(MASTER, zero.partitions(ema.engine))
+    recorder.hold(AVERAGE, ema.shards)
     recorder.hold("class embeddings", [objective.text])
 
 
 def _name_moments(recorder: Recorder, engine: zero.DeepSpeedEngine) -> None:
     for name in ("exp_avg", "exp_avg_sq"):
-        recorder.hold("moments", zero.moments(engine, name))
+        recorder.hold(MOMENTS, zero.moments(engine, name))

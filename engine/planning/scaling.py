@@ -49,13 +49,19 @@ def scale(planned: Plan, *, say: Callable[[str], None]) -> Scaling:
 
 def with_same_share(planned: Plan) -> list[Setting]:
     """The setting of a plan on each number of ranks, with as many samples a rank."""
-    return [_on(planned, size, planned.samples * size) for size in WORLD_SIZES]
+    settings = []
+    for size in WORLD_SIZES:
+        settings.append(_on(planned, size, planned.samples * size))
+    return settings
 
 
 def with_same_batch(planned: Plan) -> list[Setting]:
     """The setting of a plan on each number of ranks that divides its batch."""
-    sizes = [size for size in WORLD_SIZES if planned.batch_size % size == 0]
-    return [_on(planned, size, planned.batch_size) for size in sizes]
+    settings = []
+    for size in WORLD_SIZES:
+        if planned.batch_size % size == 0:
+            settings.append(_on(planned, size, planned.batch_size))
+    return settings
 
 
 def _on(planned: Plan, world_size: int, batch_size: int) -> Setting:

@@ -34,6 +34,7 @@ def lines_of(plan: Plan, *, price: float | None) -> list[str]:
 def _memory(plan: Plan) -> list[str]:
     """Items at the fullest moment, and the moments of the step."""
     memory = plan.memory
+    ranks = min(plan.world_size, plan.card.node)
     verdict = "fits" if plan.fits else "does not fit"
     lines = [
         f"Memory of a rank: {memory.reserved / GIB:.1f} GiB reserved of "
@@ -47,6 +48,10 @@ def _memory(plan: Plan) -> list[str]:
         lines.append(
             f"  {moment.part:36} {moment.allocated / GIB:8.2f} GiB {moment.reserved / GIB:8.2f} GiB"
         )
+    lines.append(
+        f"  {'on the host, during a save':36} {memory.saved / GIB:8.2f} GiB, "
+        f"{memory.saved * ranks / GIB:.1f} GiB a node"
+    )
     return lines
 
 
@@ -111,9 +116,9 @@ def scaling_lines(scaling: Scaling) -> list[str]:
         f"{'GPU-hours':>10}  fits"
     )
     lines = ["On other numbers of ranks, the same samples a rank", heading]
-    lines += [_rank_row(plan) for plan in scaling.same_share]
+    lines += map(_rank_row, scaling.same_share)
     lines += ["", "On other numbers of ranks, the same batch", heading]
-    lines += [_rank_row(plan) for plan in scaling.same_batch]
+    lines += map(_rank_row, scaling.same_batch)
     return lines
 
 

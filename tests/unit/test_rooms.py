@@ -105,7 +105,7 @@ ROOMS = {
         " engine/evaluate"
     ),
     "engine/planning": "engine/config engine/distributed engine/training",
-    "engine/doctor": "engine/config engine/distributed engine/training",
+    "engine/doctor": "engine/config engine/distributed engine/training engine/planning",
     "engine/cost": "engine/config engine/plot_file",
     "engine/profile": (
         "engine/config engine/plot_file engine/distributed engine/training engine/doctor"
