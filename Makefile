@@ -92,19 +92,19 @@ demo: run-folder install
 	  --set "skysense.data.shards=$$RUN/shards" $(if $(STEPS),--set skysense.schedule.steps=$(STEPS))
 	$(bin)/python -m launch report "$$RUN/pretrain"
 
-# Small models that learn from two labelled sets, and what their features are worth (docs/learning.md). DATA: the folder
-# that holds ucmerced_hr and ben_s1s2_dense. STEPS: how far each goes; the
-# schedule of UC Merced is longer than what is made of it without STEPS.
+# Small models that learn from two labelled sets, and what their features are worth (docs/learning.md), in less than 30
+# minutes on two cores. DATA: the folder that holds ucmerced_hr and ben_s1s2_dense. STEPS: how far each goes; their
+# schedules are longer than what is made of them without it.
 DATA ?=
 learn: learn-ucmerced learn-bigearthnet
 
 learn-ucmerced: install
 	$(call prepare_set,ucmerced,ucmerced_hr,,--hr_codec png)
-	$(call learn_set,ucmerced,$(or $(STEPS),2000))
+	$(call learn_set,ucmerced,$(or $(STEPS),1500))
 
 learn-bigearthnet: install
 	$(call prepare_set,bigearthnet,ben_s1s2_dense,--sensors runs/learn/bigearthnet/sensors.json,)
-	$(call learn_set,bigearthnet,$(or $(STEPS),1200))
+	$(call learn_set,bigearthnet,$(or $(STEPS),700))
 
 # name, folder in DATA, options of prepare, options of shards
 define prepare_set
