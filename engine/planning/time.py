@@ -24,6 +24,8 @@ class Efficiency:
     memory: float = 0.75  # of the memory's bandwidth
     links: float = 0.7  # of the bandwidth of links and network
     launch: float = 6e-6  # seconds of the host for an operator
+    link_hop: float = 2e-6  # seconds until data from another card of the node is there
+    network_hop: float = 8e-6  # the same from another node
 
     def slower(self, factor: float) -> "Efficiency":
         """The same for a step that takes ``factor`` times as long."""
@@ -33,6 +35,8 @@ class Efficiency:
             memory=self.memory / factor,
             links=self.links / factor,
             launch=self.launch * factor,
+            link_hop=self.link_hop * factor,
+            network_hop=self.network_hop * factor,
         )
 
 
@@ -83,6 +87,8 @@ def time_of(
     for exchange in traffic:
         rate = card.link if exchange.link == LINK else card.network
         seconds = exchange.sent / (rate * efficiency.links)
+        seconds += exchange.link_hops * efficiency.link_hop
+        seconds += exchange.network_hops * efficiency.network_hop
         parts[exchange.part].exchange += seconds
         host = BESIDE.get((exchange.part, exchange.collective))
         if host is not None:

@@ -94,7 +94,11 @@ CASES = {
         "bf16 ep 1": (1, {"bf16": True}),
         "bf16 ep 2": (2, {"bf16": True}),
     },
-    4: {"ep 2": (2, {}), "ep 4": (4, {})},
+    4: {
+        "ep 2": (2, {}),
+        "ep 4": (4, {}),
+        "sent to their owners alone": (2, {"use_multi_rank_bucket_allreduce": False}),
+    },
 }
 
 
