@@ -4,6 +4,7 @@
     verdict.json         the one line that the screen shows last; rank and host that it is about
     rank-00003.txt       traceback of an error of a rank
     stacks-00003.txt     where every thread of a rank stood when the run ended
+    exchanges-00003.json its last exchanges with others (``exchanges``)
 """
 
 import faulthandler

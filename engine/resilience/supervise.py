@@ -16,6 +16,7 @@ from types import TracebackType
 from engine.config.settings import WatchdogSettings
 from engine.errors import USER_ERRORS, RankError
 from engine.resilience import failure
+from engine.resilience.exchanges import write_exchanges
 from engine.resilience.failure import Verdict
 from engine.resilience.heartbeat import Beat, read_beat, write_beat
 from engine.resilience.progress import ENDED, PROGRESS
@@ -167,9 +168,10 @@ class Supervision:
             failure.write_error(self.folder, error, self.rank)
 
     def _write_stacks(self) -> None:
-        """Write where the threads stand, if the disk can take it."""
+        """Write what was exchanged and where the threads stand, if the disk can take it."""
         self._room.free()
         with contextlib.suppress(OSError):
+            write_exchanges(self.folder, self.rank)
             failure.write_stacks(self.folder, self.rank)
 
     def _claim(self, verdict: Verdict) -> bool:

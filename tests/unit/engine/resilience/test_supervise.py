@@ -1,8 +1,10 @@
 """Ranks that fail, die, stop and hang, as real processes: one line on the screen names the first.
 
-The ranks exchange nothing, so every one of them must learn of the others' fate from the files.
+But for one test the ranks exchange nothing, so every one of them must learn of the others' fate
+from the files.
 """
 
+import json
 import os
 import re
 import signal
@@ -26,6 +28,7 @@ from engine.errors import ConfigError, RankError
 from engine.resilience.progress import PROGRESS
 from engine.resilience.supervise import Supervision
 rank, folder = int(sys.argv[1]), Path(sys.argv[2])
+{before}
 settings = WatchdogSettings(steps=2, least={least}, other=60, silence=2)
 with Supervision(folder, settings, attempt=2, rank=rank, world_size=3):
     for _ in range(5):
@@ -53,13 +56,25 @@ HANGS = """
     if rank != 1:
         PROGRESS.enter("optimizer")
     time.sleep(60)"""
+JOIN = """
+import torch
+import torch.distributed as dist
+store = f"file://{folder}/store"
+dist.init_process_group("gloo", init_method=store, rank=rank, world_size=3)
+dist.all_reduce(torch.ones(1))
+"""
+WAITS_FOR_ANOTHER = """
+    if rank != 1:
+        PROGRESS.enter("optimizer")
+        dist.all_reduce(torch.ones(7))
+    time.sleep(60)"""
 ALIKE = FAILS.replace("if rank == 1", "if True").replace("KeyError('a weight')", "RankError('x')")
 
 
 class Ranks:
     """The processes of a run."""
 
-    def __init__(self, folder, work: str, least: float):
+    def __init__(self, folder, work: str, least: float, before: str):
         (folder / "heartbeats").mkdir()
         self.folder = folder
         self.processes = []
@@ -67,7 +82,7 @@ class Ranks:
             command = [
                 sys.executable,
                 "-c",
-                RANK.format(work=work, least=least),
+                RANK.format(work=work, least=least, before=before),
                 str(rank),
                 str(folder),
             ]
@@ -112,8 +127,8 @@ class Ranks:
 def ranks(tmp_path):
     started = []
 
-    def start(work: str, least: float = 60) -> Ranks:
-        started.append(Ranks(tmp_path, work, least))
+    def start(work: str, least: float = 60, before: str = "") -> Ranks:
+        started.append(Ranks(tmp_path, work, least, before))
         return started[-1]
 
     yield start
@@ -167,6 +182,20 @@ def test_a_rank_that_hangs_is_named_with_the_stacks_of_all(ranks, tmp_path):
     for rank in range(WORLD):
         stacks = (tmp_path / f"failures/00000002/stacks-{rank:05d}.txt").read_text()
         assert 'File "<string>", line' in stacks
+
+
+def test_what_ranks_wait_for_is_written(ranks, tmp_path):
+    codes, said = ranks(WAITS_FOR_ANOTHER, least=2, before=JOIN).end(seconds=20)
+    assert codes == [1] * WORLD
+    one_line(said, "no progress for", tmp_path)
+    for rank in range(WORLD):
+        file = tmp_path / f"failures/00000002/exchanges-{rank:05d}.json"
+        recorded = json.loads(file.read_text())
+        [progress] = recorded["progress"].values()
+        asked = int(progress["last_enqueued_collective"])
+        assert asked - int(progress["last_completed_collective"]) == int(rank != 1)
+        assert recorded["last"][-1]["profiling_name"] == "gloo:all_reduce"
+        assert recorded["last"][-1]["input_sizes"] == [[1 if rank == 1 else 7]]
 
 
 def test_an_error_that_all_ranks_raise_alike_passes_through(ranks):
